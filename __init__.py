@@ -1,0 +1,39 @@
+"""streamdiffvsr: 4x video super-resolution as the video arrives.
+
+This folder is the package, and also a ComfyUI custom node. Importing it is cheap on purpose:
+nothing here loads numpy, torch or an engine library before a name that needs it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .builder import build as build
+    from .errors import StreamDiffVSRError as StreamDiffVSRError
+    from .runtime.state import StreamState as StreamState
+    from .runtime.upscaler import Upscaler as Upscaler
+    from .runtime.upscaler import load as load
+
+# Public name -> the module that defines it. pytest imports this file as a module called
+# ``__init__``, so an eager relative import here would break collection.
+_LAZY = {
+    "build": ".builder",
+    "load": ".runtime.upscaler",
+    "Upscaler": ".runtime.upscaler",
+    "StreamState": ".runtime.state",
+    "StreamDiffVSRError": ".errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name], "streamdiffvsr"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,213 @@
+"""The contract of the graphs: names, tensors, shapes at a size, dtypes and ranges.
+
+Export writes graphs that keep it, engines check that they do, and the runtime allocates its buffers
+from it. Sizes are (height, width) of LR throughout; the batch is always 1. Knows no torch and no
+backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any, Literal
+
+from .errors import UsageError
+
+SCALE = 4
+MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
+MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
+FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
+GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
+TILED = ("temporal", "denoise", "decode")  # these may run on tiles; the others see the full frame
+
+Precision = Literal["fp32", "fp16"]
+Size = tuple[int, int]
+FLOAT = {"fp32": "float32", "fp16": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its name, static shape and numpy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return prod(self.shape) * {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One graph: inputs and outputs in the order of the exported network."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDims:
+    """What the shapes need to know of a model.
+
+    `temporal` lists, for each decoder block in order, (channels, resolution relative to LR).
+    """
+
+    latent: int
+    hint: int
+    fmap: int
+    context: int
+    temporal: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelDims:
+        """The inverse of `dataclasses.asdict`, from a manifest."""
+        temporal = tuple((int(c), int(s)) for c, s in data["temporal"])
+        return cls(*(int(data[k]) for k in ("latent", "hint", "fmap", "context")), temporal)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How frames of one size pass through the graphs.
+
+    Args:
+        size: LR size (h, w) of the frames as they arrive.
+        flow_scale: The flow is found at HR / flow_scale (1, 2 or 4).
+        tile: LR size of the tiles on which denoise and decode run, or None for the whole frame.
+    """
+
+    size: Size
+    flow_scale: int = 1
+    tile: Size | None = None
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if self.flow_scale not in FLOW_SCALES:
+            raise UsageError(f"flow scale 1/{self.flow_scale} is not known", remedy="use 1, 2 or 4")
+        smallest = MIN_SIDE * self.flow_scale
+        if self.flow_scale > 1 and min(self.padded) < smallest:
+            raise UsageError(
+                f"flow scale 1/{self.flow_scale} does not fit {format_size(self.size)}",
+                f"the flow network needs at least {smallest} input pixels a side at that scale",
+                "use a larger flow scale",
+            )
+        if self.tile is not None and (
+            any(side % SCALE or side < MIN_SIDE for side in self.tile)
+            or any(side > full for side, full in zip(self.tile, self.padded, strict=True))
+        ):
+            raise UsageError(
+                f"tiles of {format_size(self.tile)} do not fit {format_size(self.size)}",
+                f"sides must be multiples of {SCALE}, at least {MIN_SIDE}, within the frame",
+            )
+
+    @property
+    def padded(self) -> Size:
+        """The size at which the networks run: multiples of 4, at least 32 a side."""
+        return padded_size(self.size)
+
+    @property
+    def denoised(self) -> Size:
+        """The size on which denoise and decode run: a tile's, or the padded frame's."""
+        return self.tile or self.padded
+
+    def to_json(self) -> dict[str, Any]:
+        """A manifest's entry; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Geometry:
+        """The inverse of `to_json`."""
+        tile = data["tile"]
+        return cls(_size(data["size"]), int(data["flow_scale"]), _size(tile) if tile else None)
+
+
+def _size(pair: Any) -> Size:
+    height, width = pair
+    return int(height), int(width)
+
+
+def check_size(size: Size) -> None:
+    """Raise `UsageError` unless (h, w) is a size that a frame can have."""
+    height, width = size
+    if height < 1 or width < 1:
+        raise UsageError(
+            f"{format_size(size)} is not a frame size", "both sides must be at least 1 pixel"
+        )
+    if height * width > MAX_PIXELS:
+        raise UsageError(
+            f"{format_size(size)} is too large",
+            f"input frames may have at most {MAX_PIXELS:,} pixels (8K)",
+            "check that width and height are the input's, not the output's",
+        )
+
+
+def padded_size(size: Size) -> Size:
+    """Up to multiples of 4 and to at least 32: the original shrinks instead, and loses pixels."""
+    height, width = (max(MIN_SIDE, -(-side // SCALE) * SCALE) for side in size)
+    return height, width
+
+
+def format_size(size: Size) -> str:
+    """(h, w) the way a user reads it: WxH."""
+    return f"{size[1]}x{size[0]}"
+
+
+def graph_specs(
+    geometry: Geometry, dims: ModelDims, precision: Precision
+) -> dict[str, GraphSpec]:
+    """Every graph's inputs and outputs at a size. Ranges: lr, hr nominally [-1, 1]; flow in HR px.
+
+    Flow is float32 in any precision: half a pixel is lost in half precision beyond 1024 pixels.
+    """
+    h, w = geometry.size
+    full_h, full_w = geometry.padded
+    th, tw = geometry.denoised
+    real = FLOAT[precision]
+    coarse = tuple(-(-side * SCALE // geometry.flow_scale // 8) for side in geometry.padded)
+    T = TensorSpec
+    frame = T("frame", (1, h, w, 3), "uint8")
+    up = T("up", (1, 3, SCALE * full_h, SCALE * full_w), real)
+    fmap = T("fmap", (1, dims.fmap, *coarse), real)
+    context = T("context", (1, dims.context, *coarse), real)
+    flow = T("flow", (1, 2, SCALE * full_h, SCALE * full_w), "float32")
+    warped = T("warped", (1, 3, SCALE * full_h, SCALE * full_w), real)
+    tile_warped = T("warped", (1, 3, SCALE * th, SCALE * tw), real)
+    latent = T("latent", (1, dims.latent, th, tw), real)
+    gate = T("gate", (1,), real)
+    # A tile is cut from padded frames; only a whole frame is cropped to the input's four times.
+    out_h, out_w = (SCALE * h, SCALE * w) if geometry.tile is None else (SCALE * th, SCALE * tw)
+    temporal = tuple(
+        T(f"temporal_{i}", (1, channels, th * scale // 4, tw * scale // 4), real)
+        for i, (channels, scale) in enumerate(dims.temporal)
+    )
+    specs = (
+        GraphSpec("prepare", (frame,), (T("lr", (1, 3, full_h, full_w), real), up)),
+        GraphSpec("features", (up,), (fmap, context)),
+        GraphSpec("flow", (fmap, T("previous_fmap", fmap.shape, real), context), (flow,)),
+        GraphSpec(
+            "guide",
+            (T("previous_hr", (1, 3, SCALE * h, SCALE * w), real), flow),
+            (warped, T("hint", (1, dims.hint, full_h, full_w), real)),
+        ),
+        GraphSpec("temporal", (tile_warped,), temporal),
+        GraphSpec(
+            "denoise",
+            (
+                latent,
+                T("lr", (1, 3, th, tw), real),
+                T("hint", (1, dims.hint, th, tw), real),
+                T("step", (1,), "int32"),
+                gate,
+            ),
+            (T("denoised", latent.shape, real),),
+        ),
+        GraphSpec(
+            "decode",
+            (latent, *temporal, gate),
+            (T("hr", (1, 3, out_h, out_w), real), T("frame", (1, out_h, out_w, 3), "uint8")),
+        ),
+    )
+    return {spec.name: spec for spec in specs}
