@@ -1,0 +1,209 @@
+"""The blocks that the UNet and the ControlNet share: time embedding, ResNet block, transformer.
+
+Attribute names are the released checkpoints' (diffusers'), so state dicts load as they are. A block
+sees `time` and `prompt` as opaque inputs: in the reference they are embeddings, in an exported
+graph a step index and nothing at all, once `fold.py` has put tables in place of the projections
+that read them. Knows nothing of schedules, steps or ONNX.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Prompt = Tensor | None  # (1, L, D), or None where its projections are folded
+TIME_EMBED_FACTOR = 4  # the time embedding is four times as wide as the first level
+
+
+def sinusoidal_embedding(
+    timestep: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float
+) -> Tensor:
+    """Vaswani et al. (arXiv:1706.03762) section 3.5: (n,) timesteps -> (n, width) float32."""
+    half = width // 2
+    exponent = -math.log(10_000) * torch.arange(half, dtype=torch.float32) / (half - freq_shift)
+    angle = timestep.float()[:, None] * exponent.exp().to(timestep.device)
+    parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
+    return torch.cat(parts, dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """The two-layer perceptron on the sinusoidal embedding: (1, C) -> (1, 4 C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels, channels * TIME_EMBED_FACTOR)
+        self.linear_2 = nn.Linear(channels * TIME_EMBED_FACTOR, channels * TIME_EMBED_FACTOR)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        out: Tensor = self.linear_2(F.silu(self.linear_1(embedding)))
+        return out
+
+
+class TimeProjection(nn.Linear):
+    """What one ResNet block takes from the time embedding: (1, 4 C0) -> (1, C)."""
+
+    def forward(self, time: Tensor) -> Tensor:
+        return super().forward(F.silu(time))
+
+
+class ResnetBlock(nn.Module):
+    """GroupNorm, SiLU and 3x3 convolution, twice, with the time added between: (1, C, h, w)."""
+
+    def __init__(self, inputs: int, outputs: int, time: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inputs, eps=eps)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.time_emb_proj: nn.Module = TimeProjection(time, outputs)
+        self.norm2 = nn.GroupNorm(groups, outputs, eps=eps)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = hidden + self.time_emb_proj(time)[:, :, None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        out: Tensor = hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        return out
+
+
+class Attention(nn.Module):
+    """Multi-head attention of (1, n, C) queries over (1, m, D) context."""
+
+    def __init__(self, channels: int, context: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, (channels // heads) ** -0.5
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k: nn.Module = nn.Linear(context, channels, bias=False)
+        self.to_v: nn.Module = nn.Linear(context, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor, context: Prompt) -> Tensor:
+        # Written out rather than as one fused call: with the prompt folded, the scaled key is a
+        # constant, which the fused call would scale and transpose again in every step.
+        query = self._split(self.to_q(x))  # (1, heads, n, C / heads)
+        key = self._split(self.to_k(context) * self.scale).transpose(2, 3)
+        weights = torch.softmax(query @ key, dim=-1)  # (1, heads, n, m)
+        mixed = weights @ self._split(self.to_v(context))
+        out: Tensor = self.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class GEGLU(nn.Module):
+    """Gated GELU (Shazeer, arXiv:2002.05202): (1, n, C) -> (1, n, 4 C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, channels * 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, gate = self.proj(x).chunk(2, dim=-1)
+        out: Tensor = hidden * F.gelu(gate)
+        return out
+
+
+class FeedForward(nn.Module):
+    """The transformer's perceptron. `net` has a gap at 1 where training has a dropout."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(channels), nn.Identity(), nn.Linear(channels * 4, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Two attentions and a perceptron. With `cross_only` both attentions take the prompt."""
+
+    def __init__(self, channels: int, prompt: int, heads: int, cross_only: bool) -> None:
+        super().__init__()
+        self.cross_only = cross_only
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, prompt if cross_only else channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, prompt, heads)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, prompt: Prompt) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, prompt if self.cross_only else normed)
+        x = x + self.attn2(self.norm2(x), prompt)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over the pixels of (1, C, h, w), with a residual around them."""
+
+    def __init__(
+        self,
+        channels: int,
+        prompt: int,
+        heads: int,
+        *,
+        layers: int,
+        cross_only: bool,
+        linear: bool,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, prompt, heads, cross_only) for _ in range(layers)
+        )
+        self.proj_out = (
+            nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        )
+
+    def forward(self, x: Tensor, prompt: Prompt) -> Tensor:
+        size = x.shape[2:]
+        hidden = self.norm(x)
+        if self.linear:
+            hidden = self.proj_in(hidden.flatten(2).transpose(1, 2))  # (1, h w, C)
+        else:
+            hidden = self.proj_in(hidden).flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            hidden = block(hidden, prompt)
+        if self.linear:
+            hidden = self.proj_out(hidden).transpose(1, 2).unflatten(2, size)
+        else:
+            hidden = self.proj_out(hidden.transpose(1, 2).unflatten(2, size))
+        out: Tensor = hidden + x
+        return out
+
+
+class Downsample(nn.Module):
+    """Halve by a stride-2 convolution; odd sizes round up."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour resize to the size of the skip that follows, then a convolution.
+
+    The size is exactly double except where an odd size was halved on the way down.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, size=size, mode="nearest"))
+        return out

@@ -1,0 +1,80 @@
+"""What a model is, as one hash: the engines built from a model carry it in their key.
+
+Covers the names and the contents of exactly the files that `load_model` would read, so a changed
+weight changes it, and a moved, copied or touched folder does not. Knows no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ..errors import StreamDiffVSRError
+from .flow_files import find_flow
+from .seed_layout import PARTS, part_folder, part_weights
+from .weight_files import TRANSFORMERS_STEMS, find_weights
+
+CHUNK_BYTES = 1 << 22
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
+PROMPT_FILE = "prompt_embeds.safetensors"
+TEXT_ENCODER_CONFIG = "text_encoder/config.json"
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over a model folder, as 64 hexadecimal digits.
+
+    Raises:
+        StreamDiffVSRError: A file that the model needs is missing or cannot be read.
+    """
+    return files_digest(folder, model_files(folder))
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Exactly the files of a model folder that have a say in its computation."""
+    files = [folder / SCHEDULER_FILE, *find_flow(folder).all()]
+    for part in PARTS:
+        files += [part_folder(folder, part) / "config.json", *part_weights(folder, part).all()]
+    prompt = folder / PROMPT_FILE
+    return [*files, *([prompt] if prompt.is_file() else text_files(folder))]
+
+
+def text_files(folder: Path) -> list[Path]:
+    """The files that the prompt embedding is computed from, where it is not there itself.
+
+    Raises:
+        StreamDiffVSRError: There is neither an embedding nor a text encoder with its tokenizer.
+    """
+    tokenizer = folder / "tokenizer"
+    tokens = sorted(p for p in tokenizer.glob("*") if p.suffix in (".json", ".txt"))
+    if not tokens or not (folder / TEXT_ENCODER_CONFIG).is_file():
+        raise StreamDiffVSRError(
+            f"{folder} has no prompt embedding",
+            f"neither {PROMPT_FILE} nor text_encoder/ with tokenizer/ is there",
+            "the folder layout is in docs/models.md",
+        )
+    encoder = folder / "text_encoder"
+    return [
+        folder / TEXT_ENCODER_CONFIG,
+        *find_weights(encoder, *TRANSFORMERS_STEMS).all(),
+        *tokens,
+    ]
+
+
+def files_digest(folder: Path, files: list[Path]) -> str:
+    """SHA-256 over relative names and contents, in the order of the names."""
+    total = hashlib.sha256()
+    for path in sorted(files):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        total.update(_content_digest(path))
+    return total.hexdigest()
+
+
+def _content_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise StreamDiffVSRError(f"cannot read {path}", error.strerror or str(error)) from None
+    return digest.digest()

@@ -1,0 +1,141 @@
+"""Export of the seven graphs to ONNX: static shapes, named tensors, weights in external data.
+
+The dynamo exporter at opset 20, which TensorRT 10.13, TensorRT-RTX and ONNX Runtime all take.
+Knows no backend: whether a graph computes the right thing is for the engines' parity gate to find,
+on the tensors that are recorded here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from ..graph_set import GraphSet, onnx_file
+from ..schedule import step_table
+from ..spec import GRAPHS, Geometry, GraphSpec, ModelDims, Precision
+from .correlation import AllPairs, OnDemand
+from .golden import TORCH, record_golden
+from .graphs import build_graphs
+from .model import Model
+
+OPSET = 20
+CORRELATIONS = {"all-pairs": AllPairs, "on-demand": OnDemand}
+Progress = Callable[[str], None]
+
+
+def model_dims(model: Model) -> ModelDims:
+    """What the graphs' shapes need to know of a model."""
+    configs = model.configs
+    blocks = configs.vae.num_decoder_blocks
+    scales = [2**stage for stage, count in enumerate(blocks) for _ in range(count)]
+    return ModelDims(
+        latent=configs.vae.latent_channels,
+        hint=configs.controlnet.block_out_channels[0],
+        fmap=configs.flow.feature_encoder_layers[-1],
+        context=configs.flow.context_encoder_layers[-1],
+        temporal=tuple((configs.vae.width, scale) for scale in scales),
+    )
+
+
+def export_graphs(
+    model: Model,
+    folder: Path,
+    *,
+    geometry: Geometry,
+    precision: Precision = "fp32",
+    steps: int = 4,
+    correlation: str = "all-pairs",
+    progress: Progress = lambda _: None,
+) -> GraphSet:
+    """Write every graph, its recorded tensors and `graphs.json` into an existing empty folder.
+
+    Args:
+        progress: Called with the name of each part before it is made.
+    """
+    table = step_table(model.configs.scheduler, steps)
+    make = CORRELATIONS[correlation]
+    packages = ("torch", "onnx", "onnxscript", "polygraphy")
+    graph_set = GraphSet(
+        geometry=geometry,
+        precision=precision,
+        dims=model_dims(model),
+        steps=steps,
+        correlation=correlation,
+        model_digest=model.digest,
+        exporter={name: version(name) for name in packages} | {"opset": str(OPSET)},
+    )
+    specs = graph_set.specs()
+    progress("reference")
+    exact = build_graphs(model, geometry, "fp32", table, make)
+    record_golden(exact, specs, folder)
+    graphs = exact
+    if precision != "fp32":
+        del exact  # the float32 copy is only needed for the recording
+        graphs = build_graphs(model, geometry, precision, table, make)
+    for name in GRAPHS:
+        progress(name)
+        export_graph(graphs.pop(name), specs[name], folder / onnx_file(name))
+    graph_set.write(folder)
+    return graph_set
+
+
+def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
+    """Write one module as `path` and `path` + `.data`, constants folded."""
+    inputs = tuple(torch.zeros(s.shape, dtype=TORCH[s.dtype]) for s in spec.inputs)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in spec.inputs],
+            output_names=[s.name for s in spec.outputs],
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        # Not `optimize=True`: its rewriter is quadratic in the number of nodes (minutes for flow),
+        # and what it finds beyond constants the engines find themselves.
+        network = fold_constants(program)
+    onnx.save_model(
+        network,
+        str(path),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=f"{path.name}.data",
+        size_threshold=1024,
+    )
+
+
+def fold_constants(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
+    """The exporter's network with everything computed that does not depend on an input."""
+    import onnxscript.optimizer
+    from polygraphy.backend.onnx import fold_constants as polygraphy_fold
+
+    onnxscript.optimizer.inline(program.model)
+    onnxscript.optimizer.fold_constants(program.model)
+    onnxscript.optimizer.remove_unused_nodes(program.model)
+    folded: onnx.ModelProto = polygraphy_fold(program.model_proto)
+    return folded
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters talk of torchvision and of pass counts; none of it is for a user."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,155 @@
+"""The configs of the model sizes that this project builds itself, in the released key names.
+
+`full` is the released model's shape (NUMERICS.md sections 1 and 3), `parity` that of the small
+model the tests keep, `tiny` the built-in one's. Knows no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+Keys = Mapping[str, Any]
+
+SHARED_KEYS = (  # what the ControlNet takes over from the UNet that it is a copy of
+    "in_channels",
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "attention_head_dim",
+    "cross_attention_dim",
+    "only_cross_attention",
+    "use_linear_projection",
+    "transformer_layers_per_block",
+    "norm_num_groups",
+    "norm_eps",
+    "flip_sin_to_cos",
+    "freq_shift",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One model's config files. `flow` is a RAFT config, or the name of one of torchvision's."""
+
+    unet: Keys
+    controlnet: Keys
+    vae: Keys
+    flow: str | Keys
+    scheduler: Keys
+
+    def overridden(
+        self,
+        unet: Keys | None,
+        controlnet: Keys | None,
+        vae: Keys | None,
+        flow: str | Keys | None,
+        scheduler: Keys | None,
+    ) -> Preset:
+        """The same with other values; the ControlNet follows the UNet in what they share."""
+        wide = {**self.unet, **(unet or {})}
+        follows = {key: wide[key] for key in SHARED_KEYS if key in wide}
+        if isinstance(flow, Mapping) and isinstance(self.flow, Mapping):
+            flow = {**self.flow, **flow}
+        return replace(
+            self,
+            unet=wide,
+            controlnet={**self.controlnet, **follows, **(controlnet or {})},
+            vae={**self.vae, **(vae or {})},
+            flow=self.flow if flow is None else flow,
+            scheduler={**self.scheduler, **(scheduler or {})},
+        )
+
+
+def _unet(widths: list[int], *, heads: int, prompt: int, groups: int) -> dict[str, Any]:
+    attends = len(widths) - 1
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": 7,
+        "out_channels": 4,
+        "block_out_channels": widths,
+        "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * attends,
+        "up_block_types": ["CrossAttnUpBlock2D"] * attends + ["UpBlock2D"],
+        "layers_per_block": 2,
+        "attention_head_dim": heads,
+        "cross_attention_dim": prompt,
+        "only_cross_attention": [True] * attends + [False],
+        "use_linear_projection": True,
+        "norm_num_groups": groups,
+    }
+
+
+def _preset(unet: Keys, *, hint: list[int], width: int, flow: str | Keys) -> Preset:
+    controlnet = {key: unet[key] for key in SHARED_KEYS if key in unet}
+    return Preset(
+        unet=unet,
+        controlnet={
+            "_class_name": "ControlNetModel",
+            **controlnet,
+            "conditioning_embedding_out_channels": hint,
+        },
+        vae={
+            "_class_name": "TemporalAutoencoderTiny",
+            "encoder_block_out_channels": [width] * 3,
+            "decoder_block_out_channels": [width] * 3,
+            "num_encoder_blocks": [1, 3, 3],
+            "num_decoder_blocks": [3, 3, 1],
+            "latent_channels": 4,
+        },
+        flow=flow,
+        scheduler=SCHEDULER,
+    )
+
+
+SCHEDULER: Keys = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+# RAFT-small's structure, narrower, with fewer updates: about 40 000 parameters.
+TINY_FLOW: Keys = {
+    "feature_encoder_layers": [8, 8, 16, 16, 32],
+    "feature_encoder_block": "bottleneck",
+    "feature_encoder_norm_layer": "instance",
+    "context_encoder_layers": [8, 8, 16, 16, 48],
+    "context_encoder_block": "bottleneck",
+    "context_encoder_norm_layer": "none",
+    "corr_block_num_levels": 4,
+    "corr_block_radius": 3,
+    "motion_encoder_corr_layers": [32],
+    "motion_encoder_flow_layers": [16, 8],
+    "motion_encoder_out_channels": 26,
+    "recurrent_block_hidden_state_size": 24,
+    "recurrent_block_kernel_size": [[3, 3]],
+    "flow_head_hidden_size": 16,
+    "mask_predictor_hidden_size": 0,
+    "num_flow_updates": 6,
+}
+PRESETS: Mapping[str, Preset] = {
+    "tiny": _preset(
+        _unet([32, 32, 64, 64], heads=2, prompt=32, groups=8),
+        hint=[8, 16, 32],
+        width=16,
+        flow=TINY_FLOW,
+    ),
+    "parity": _preset(
+        _unet([32, 32, 64, 64], heads=8, prompt=32, groups=32),
+        hint=[8, 16, 32],
+        width=16,
+        flow="raft_large",
+    ),
+    "full": _preset(
+        _unet([256, 512, 512, 1024], heads=8, prompt=1024, groups=32),
+        hint=[64, 128, 256],
+        width=64,
+        flow="raft_large",
+    ),
+}
