@@ -1,0 +1,1 @@
+"""Once per machine: graphs to engines, behind one protocol, with a key, a manifest and a cache."""

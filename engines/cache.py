@@ -1,0 +1,102 @@
+"""Where engine sets lie, and how one replaces another: locked, whole or not at all.
+
+A set is built in a hidden folder beside its final place and renamed when it is complete, so a
+reader sees the old set or the new one. Two builds of one set wait for each other; the second finds
+the first one's result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from ..errors import StreamDiffVSRError
+from .manifest import MANIFEST, EngineKey
+
+
+def cache_root() -> Path:
+    """The user's cache for engine sets; `STREAMDIFFVSR_CACHE` overrides it."""
+    override = os.environ.get("STREAMDIFFVSR_CACHE")
+    return Path(override) if override else platformdirs.user_cache_path("streamdiffvsr")
+
+
+def default_folder(model_name: str, key: EngineKey) -> Path:
+    """A readable folder name that no other key shares."""
+    model = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(model_name).name)
+    parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
+    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile)
+    return cache_root() / "engines" / "_".join(p for p in (*parts, *options) if p)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the right to build `folder`; released when the holder ends, however it ends."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write to {folder.parent}", str(error), "choose another folder with --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A hidden empty folder that becomes `folder` if the body succeeds, and vanishes if not.
+
+    Raises:
+        StreamDiffVSRError: `folder` holds something that is not an engine set.
+    """
+    refuse_foreign(folder)
+    _sweep(folder)
+    stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.building-", dir=folder.parent))
+    try:
+        yield stage
+        _sync(stage)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
+            os.replace(folder, old / folder.name)
+            os.replace(stage, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(stage, folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise unless `folder` can be replaced: absent, empty, or an engine set."""
+    if folder.is_file():
+        raise StreamDiffVSRError(f"{folder} is a file", remedy="choose another folder with --out")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise StreamDiffVSRError(
+            f"{folder} is not replaced",
+            "it is not empty and not an engine set",
+            "choose another folder with --out",
+        )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed build of this set left; the caller holds the lock."""
+    for kind in ("building", "old"):
+        for left in folder.parent.glob(f".{folder.name}.{kind}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Flush every file to disk before the rename makes the set visible."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,161 @@
+"""`manifest.json`: what an engine set was built from, with what, and how exact it proved to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import StreamDiffVSRError
+from ..graph_set import GraphSet
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 4 * 2**20
+READ_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the set: SHA-256 of its content, and its length."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParityEntry:
+    """One graph's largest difference from the torch module on the recorded inputs.
+
+    `error` is max |engine - torch| over all outputs, each divided by max(1, max |torch|).
+    """
+
+    error: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """All that makes one engine set differ from another. A difference in any field rebuilds."""
+
+    model_digest: str
+    size: str
+    flow: str
+    tile: str
+    precision: str
+    steps: int
+    backend: str
+    device: str
+    graph_version: int
+
+    def differs_from(self, other: EngineKey) -> list[str]:
+        """The fields that differ, as `name: theirs -> ours`, for the line that says why."""
+        old, new = asdict(other), asdict(self)
+        shown = {k: (str(old[k])[:16], str(new[k])[:16]) for k in new if old[k] != new[k]}
+        return [f"{name}: {was} -> {now}" for name, (was, now) in shown.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole of `manifest.json`."""
+
+    key: EngineKey
+    model_name: str
+    graphs: GraphSet
+    backend_version: str
+    package_version: str
+    machine: str
+    build_seconds: float
+    files: Mapping[str, FileEntry]
+    parity: Mapping[str, ParityEntry]
+
+    def write(self, folder: Path) -> None:
+        """Write it; the folder is not yet under its final name."""
+        data = {
+            "format": FORMAT,
+            "key": asdict(self.key),
+            "model_name": self.model_name,
+            "graphs": self.graphs.to_json(),
+            "backend_version": self.backend_version,
+            "package_version": self.package_version,
+            "machine": self.machine,
+            "build_seconds": round(self.build_seconds, 2),
+            "files": {name: asdict(entry) for name, entry in self.files.items()},
+            "parity": {name: asdict(entry) for name, entry in self.parity.items()},
+        }
+        (folder / MANIFEST).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an engine set's manifest.
+
+    Raises:
+        StreamDiffVSRError: There is none, or it is not one that this version understands.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise StreamDiffVSRError(
+            f"no engine set {folder}", "there is no such folder", "build it: streamdiffvsr engines"
+        )
+    if not path.is_file():
+        raise StreamDiffVSRError(
+            f"{folder} is not an engine set", f"it has no {MANIFEST}", "streamdiffvsr engines"
+        )
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise StreamDiffVSRError(f"{path} is too large to be a manifest", remedy="rebuild the set")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
+        return _parse(data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StreamDiffVSRError(
+            f"cannot read {path}", f"{type(error).__name__}: {error}", "rebuild the engines"
+        ) from error
+
+
+def _parse(data: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        key=EngineKey(**data["key"]),
+        model_name=str(data["model_name"]),
+        graphs=GraphSet.from_json(data["graphs"]),
+        backend_version=str(data["backend_version"]),
+        package_version=str(data["package_version"]),
+        machine=str(data["machine"]),
+        build_seconds=float(data["build_seconds"]),
+        files={str(name): FileEntry(**entry) for name, entry in data["files"].items()},
+        parity={str(name): ParityEntry(**entry) for name, entry in data["parity"].items()},
+    )
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Digest and length of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            digest.update(chunk)
+    return FileEntry(digest.hexdigest(), path.stat().st_size)
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Check every file of the set against its digest, before anything is loaded from it.
+
+    Raises:
+        StreamDiffVSRError: A file is missing, cut or changed, or lies outside the folder.
+    """
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink():
+            raise StreamDiffVSRError(f"{folder / MANIFEST} names {name}", "that is not in the set")
+        if not path.is_file():
+            why = "the file is missing"
+        elif path.stat().st_size != entry.bytes:
+            why = f"it has {path.stat().st_size:,} bytes instead of {entry.bytes:,}"
+        elif file_entry(path) != entry:
+            why = "its content is not what was built"
+        else:
+            continue
+        raise StreamDiffVSRError(f"{path} is damaged", why, "rebuild the engines")

@@ -1,0 +1,130 @@
+"""The ONNX Runtime backend: the exported graph as it is, on the CPU or the CUDA provider.
+
+Inputs and outputs are bound to the caller's buffers, so nothing is copied and nothing allocated
+for them. A provider that is asked for is used or refused, never silently replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import StreamDiffVSRError
+from ..graph_set import onnx_file
+from ..spec import GraphSpec
+from .protocol import Buffer, Stream, check_buffers
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 would move fp32 results by 1e-3: fp32 means fp32.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+
+
+@cache
+def _share_one_arena() -> None:
+    """One CPU arena for the sessions of this process.
+
+    The graphs run one after another, so their scratch memory can be the same. Grown by what is
+    asked for: the default doubles, and holds twice the peak.
+    """
+    import onnxruntime as ort
+
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    same_as_requested = {"max_mem": 0, "arena_extend_strategy": 1}
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(same_as_requested))
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _options() -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = usable_cpus()
+    options.log_severity_level = 3  # errors arrive as exceptions
+    # Spinning threads of seven sessions would fight each other and whatever else runs here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+class OrtEngine:
+    """One graph in an ONNX Runtime session."""
+
+    def __init__(self, path: Path, spec: GraphSpec, device: str = "cpu") -> None:
+        """Load `path` for `device` ("cpu" or "cuda").
+
+        Raises:
+            StreamDiffVSRError: The provider is not there, or the graph is not the spec's.
+        """
+        import onnxruntime as ort
+
+        provider = PROVIDERS[device]
+        if provider not in ort.get_available_providers():
+            raise StreamDiffVSRError(
+                f"ONNX Runtime has no {provider}",
+                f"it offers {', '.join(ort.get_available_providers())}",
+                "pip uninstall onnxruntime onnxruntime-gpu, then install streamdiffvsr[cuda]",
+            )
+        if device == "cuda":
+            ort.preload_dlls()  # finds the CUDA libraries that pip or torch installed
+        _share_one_arena()
+        try:
+            session = ort.InferenceSession(
+                str(path), _options(), providers=[(provider, PROVIDER_OPTIONS[device])]
+            )
+        except Exception as error:  # the binding raises its own untyped kinds
+            raise StreamDiffVSRError(
+                f"ONNX Runtime cannot load {path.name}", str(error), "rebuild the engines"
+            ) from error
+        if session.get_providers()[0] != provider:
+            raise StreamDiffVSRError(
+                f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}",
+                "the provider's libraries did not load",
+                "check the CUDA and cuDNN versions with streamdiffvsr doctor",
+            )
+        self._spec, self._session = spec, session
+        self._check_names()
+        self._binding = session.io_binding()
+        self._bound: dict[str, Buffer] = {}
+
+    def _check_names(self) -> None:
+        found = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        found |= {o.name: tuple(o.shape) for o in self._session.get_outputs()}
+        wanted = {t.name: t.shape for t in (*self._spec.inputs, *self._spec.outputs)}
+        if found != wanted:
+            wrong = sorted(k for k in found.keys() | wanted if found.get(k) != wanted.get(k))
+            raise StreamDiffVSRError(
+                f"{onnx_file(self._spec.name)} is not the graph that its manifest describes",
+                f"it differs in {', '.join(wrong)}",
+                "rebuild the engines",
+            )
+
+    def describe(self) -> GraphSpec:
+        """Names, shapes and dtypes of the inputs and outputs."""
+        return self._spec
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> None:
+        """Use these numpy arrays from now on; they are kept alive until replaced."""
+        check_buffers(self._spec, buffers)
+        inputs = {t.name for t in self._spec.inputs}
+        for name, buffer in buffers.items():
+            if self._bound.get(name) is buffer:
+                continue
+            put = self._binding.bind_input if name in inputs else self._binding.bind_output
+            put(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
+            self._bound[name] = buffer
+
+    def enqueue(self, stream: Stream = None) -> None:
+        """Run once; on return the bound outputs are written."""
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
