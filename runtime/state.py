@@ -1,0 +1,156 @@
+"""All that one frame leaves for the next, and its file form.
+
+A state is immutable: stepping from the same state twice gives the same frame twice. It does not
+depend on the backend or the precision that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import StreamDiffVSRError
+
+Array = npt.NDArray[Any]
+FORMAT = "streamdiffvsr-state-1"
+MAX_INDEX = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousFeatures:
+    """RAFT's features of the previous frame, kept beside the state by the Upscaler that made them.
+
+    Another Upscaler, or a state read from a file, computes them again from `previous_lr`: the same
+    numbers, once more work.
+    """
+
+    owner: object
+    fmap: Array
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """The memory of a stream.
+
+    Attributes:
+        seed: Of the noise.
+        frame_index: Of the next frame; the noise is a function of both.
+        previous_hr: The previous raw output (1, 3, 4h, 4w), unclamped, nominally in [-1, 1], or
+            None at the start of an epoch.
+        previous_lr: The previous input frame (h, w, 3) uint8 RGB, or None.
+    """
+
+    seed: int = 0
+    frame_index: int = 0
+    previous_hr: Array | None = None
+    previous_lr: Array | None = None
+    features: PreviousFeatures | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("seed", self.seed), ("frame_index", self.frame_index)):
+            if not 0 <= value < MAX_INDEX:
+                raise ValueError(f"{name} must be 0 to 2^63 - 1, got {value}")
+        if (self.previous_hr is None) != (self.previous_lr is None):
+            raise ValueError("previous_hr and previous_lr go together")
+        if self.previous_hr is not None and self.previous_lr is not None:
+            _check_frames(self.previous_hr, self.previous_lr)
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether the next frame will be guided by a previous one."""
+        return self.previous_hr is not None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """LR size (h, w) of the previous frame, if there is one."""
+        if self.previous_lr is None:
+            return None
+        height, width = self.previous_lr.shape[:2]
+        return height, width
+
+    def reset(self) -> StreamState:
+        """Begin a new epoch: forget the previous frame, keep the seed and the count."""
+        return replace(self, previous_hr=None, previous_lr=None, features=None)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state as safetensors, whole or not at all.
+
+        Raises:
+            StreamDiffVSRError: The file cannot be written.
+        """
+        path = Path(path)
+        tensors: dict[str, Array] = {}
+        if self.previous_hr is not None and self.previous_lr is not None:
+            tensors["previous_hr"] = np.ascontiguousarray(self.previous_hr, dtype=np.float32)
+            tensors["previous_lr"] = np.ascontiguousarray(self.previous_lr)
+        counts = json.dumps({"seed": self.seed, "frame_index": self.frame_index})
+        _write_whole(
+            path, lambda part: save_file(tensors, part, {"format": FORMAT, "state": counts})
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> StreamState:
+        """Read what `save` wrote.
+
+        Raises:
+            StreamDiffVSRError: The file is missing, damaged, or not a state.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StreamDiffVSRError(f"no state file {path}", "there is no such file")
+        try:
+            with safe_open(str(path), "numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+            counts = json.loads(metadata["state"])
+            return cls(
+                seed=int(counts["seed"]),
+                frame_index=int(counts["frame_index"]),
+                previous_hr=tensors.get("previous_hr"),
+                previous_lr=tensors.get("previous_lr"),
+            )
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise StreamDiffVSRError(
+                f"{path} is not a readable state", str(error), "start from a fresh state"
+            ) from error
+
+
+def _check_frames(hr: Array, lr: Array) -> None:
+    if lr.ndim != 3 or lr.shape[2] != 3 or lr.dtype != np.uint8:
+        raise ValueError(f"previous_lr must be (h, w, 3) uint8, got {lr.dtype} {lr.shape}")
+    expected = (1, 3, 4 * lr.shape[0], 4 * lr.shape[1])
+    if hr.shape != expected or hr.dtype.kind != "f":
+        raise ValueError(f"previous_hr must be float {expected}, got {hr.dtype} {hr.shape}")
+
+
+def _write_whole(path: Path, write: Callable[[str], None]) -> None:
+    """Write beside the file and rename: a killed process leaves the old file or the new one."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        write(name)
+        os.replace(name, path)
+    except (OSError, SafetensorError) as error:
+        Path(name).unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> StreamDiffVSRError:
+    return StreamDiffVSRError(
+        f"cannot write the state to {path}", str(error), "choose a writable folder with free space"
+    )
