@@ -1,0 +1,1 @@
+"""Every libav call: sources, sinks, child processes, timestamps, sound and colour."""

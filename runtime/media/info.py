@@ -1,0 +1,81 @@
+"""The description of a video file, as both sides of the pipe know it.
+
+Only data: it does not open anything, and imports nothing that is slow to load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from .colour import Colour
+from .wire import Header, pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video file, described by its container and its first frame.
+
+    Attributes:
+        path: Where it is.
+        width, height: LR pixels of a frame as displayed: after rotation, before the pixel aspect.
+        average_rate: Frames per second as the container says; None if it does not. Of no use for
+            timestamps: a variable rate has one too.
+        time_base: Seconds per tick of ``pts``.
+        start_time: pts of the first frame, in ticks.
+        duration_seconds: None if the container does not say.
+        frames: An estimate, for progress only; None if there is nothing to estimate it from.
+        audio_streams: How many streams of sound it has.
+        codec: libav's name of the video codec, such as ``h264``.
+        pix_fmt: libav's name of the pixel format, such as ``yuv420p``.
+        colour: The tags of the first frame, unresolved.
+        rotation: Degrees counter-clockwise that were applied to make it upright: 0, 90, 180, 270.
+        sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
+    """
+
+    path: Path
+    width: int
+    height: int
+    average_rate: Fraction | None
+    time_base: Fraction
+    start_time: int
+    duration_seconds: float | None
+    frames: int | None
+    audio_streams: int
+    codec: str
+    pix_fmt: str
+    colour: Colour
+    rotation: int
+    sample_aspect: Fraction
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is sound to copy."""
+        return self.audio_streams > 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the LR frames."""
+        return self.height, self.width
+
+    def to_wire(self) -> Header:
+        """As JSON can carry it."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        for name in ("average_rate", "time_base", "sample_aspect"):
+            fields[name] = pack(fields[name])
+        colour = self.colour
+        fields["colour"] = [colour.matrix, colour.range, colour.primaries, colour.transfer]
+        fields["path"] = str(self.path)
+        return fields
+
+    @classmethod
+    def from_wire(cls, fields: Header) -> VideoInfo:
+        """What :meth:`to_wire` wrote."""
+        fields = dict(fields)
+        for name in ("average_rate", "time_base", "sample_aspect"):
+            fields[name] = unpack(fields[name])
+        fields["colour"] = Colour(*fields["colour"])
+        fields["path"] = Path(fields["path"])
+        return cls(**fields)

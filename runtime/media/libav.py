@@ -1,0 +1,143 @@
+"""What every media child needs of libav: a safe way to open a file, its packets, its errors.
+
+Runs in the child only. Opening is bound to local files and to formats that hold their media
+themselves: a playlist or script that is named like a video cannot make it open another file. It
+does not decode or encode.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+
+from ...errors import StreamDiffVSRError
+
+# Demuxers that read one self-contained file. Left out on purpose: hls, dash, concat, sdp, image
+# sequences, and every other format that names further files.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,asf,h264,hevc,m4v,av1,obu,"
+    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,vc1,vvc,mp3,aac,flac,wav"  # sound: to say so
+)
+_BUFFER_BYTES = 1 << 18
+_MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
+_CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file has grown to the largest size allowed here",
+    errno.EACCES: "no permission",
+    errno.EROFS: "the disk is read-only",
+}
+
+
+class _Nameless:
+    """A file libav gets no name of: it can judge only the content, and open nothing beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self.read, self.close = self._file.read, self._file.close
+        if self._file.seekable():
+            self.seek, self.tell = self._file.seek, self._file.tell
+
+
+def quiet() -> None:
+    """Keep libav's error lines countable, and out of the child's stderr."""
+    logger = logging.getLogger("libav")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    av.logging.set_level(av.logging.ERROR)
+
+
+def logged_errors() -> int:
+    """How many error lines libav has logged so far: some damage is told in no other way."""
+    return av.logging.get_last_error()[0]
+
+
+def describe(error: BaseException) -> str:
+    """The cause in one line: libav's own words and its last error line."""
+    if isinstance(error, OSError) and error.errno in _CAUSES:
+        return _CAUSES[error.errno]
+    text = str(getattr(error, "strerror", "") or error) or type(error).__name__
+    log = getattr(error, "log", None)
+    return f"{text} ({log[2].strip()})" if log else text
+
+
+def open_video(path: Path, failure: str) -> InputContainer:
+    """Open a file that must hold video; ``failure`` begins the message when it cannot be.
+
+    Raises:
+        StreamDiffVSRError: It is missing, a folder, empty, unreadable, damaged beyond opening, no
+            media file at all, or holds no video.
+    """
+    if not path.exists():
+        raise StreamDiffVSRError(failure, "there is no such file")
+    if path.is_dir():
+        raise StreamDiffVSRError(failure, "it is a folder", "name the video file in it")
+    if not os.access(path, os.R_OK):
+        raise StreamDiffVSRError(failure, "no permission to read it")
+    if path.is_file() and path.stat().st_size == 0:
+        raise StreamDiffVSRError(failure, "the file is empty")
+    try:
+        container = open_input(path)
+    except Exception as error:
+        raise StreamDiffVSRError(failure, *_why_not_opened(error)) from error
+    if moving_picture(container) is None:
+        held = ", only sound" if container.streams.audio else ""
+        raise StreamDiffVSRError(failure, f"it has no video stream{held}")
+    return container
+
+
+def open_input(path: Path) -> InputContainer:
+    """Open a local media file, whatever its name says it is; raises what PyAV raises."""
+    return av.open(
+        _Nameless(path),
+        "r",
+        options={"format_whitelist": _FORMATS},
+        metadata_errors="replace",
+        buffer_size=_BUFFER_BYTES,
+    )
+
+
+def moving_picture(container: InputContainer) -> Any:
+    """The first video stream that is one, not the cover of a song; None if there is none."""
+    cover = av.stream.Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & cover), None)
+
+
+def packets(container: InputContainer, streams: Sequence[Any]) -> Iterator[Any]:
+    """Packets of the streams, then their flush packets; None for each error of the demuxer.
+
+    A bad stretch is stepped over: libav often goes on behind it.
+    """
+    errors_in_a_row = 0
+    while errors_in_a_row < _MAX_READ_ERRORS:
+        try:
+            for packet in container.demux(streams):
+                errors_in_a_row = 0
+                yield packet
+            return
+        except Exception:  # the demuxer raises IndexError too, not only FFmpegError
+            errors_in_a_row += 1
+            yield None
+
+
+def _why_not_opened(error: Exception) -> tuple[str, str]:
+    why = describe(error)
+    if "moov atom not found" in why:
+        return (
+            "it is cut off: the index at the end of the file (its moov atom) is missing",
+            "copy or download it again, or let the recording program repair it",
+        )
+    if "not on whitelist" in why:
+        return "it is not a video file, but a list of others or a stream without a frame of it", ""
+    if isinstance(error, av.error.InvalidDataError):
+        return f"it is not a video file, or its beginning is damaged ({why})", ""
+    if isinstance(error, EOFError):
+        return "it is cut off before the first frame", "copy or download it again"
+    return why, ""

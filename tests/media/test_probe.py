@@ -1,0 +1,124 @@
+"""What a user learns of a file before anything is upscaled, and what they read when it is bad."""
+
+import os
+from fractions import Fraction
+
+import av
+import pytest
+
+from streamdiffvsr import StreamDiffVSRError
+from streamdiffvsr.runtime.media.colour import Colour
+from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.tests.media.clips import NTSC, Clip, sound_only, with_cover
+
+
+def test_a_plain_clip_is_described(tmp_path):
+    path = Clip(
+        sounds=[("aac", 48000), ("aac", 44100)],
+        colour=(5, 2, 5, 6),
+        sample_aspect=Fraction(4, 3),
+    ).write(tmp_path / "clip.mp4")
+    info = probe(path)
+    assert (info.path, info.size) == (path, (48, 64))
+    assert (info.codec, info.frames, info.audio_streams) == ("h264", 12, 2)
+    assert (info.time_base, info.average_rate, info.start_time) == (NTSC, Fraction(30000, 1001), 0)
+    assert info.duration_seconds == pytest.approx(12 * 1001 / 30000, abs=1e-3)
+    assert info.colour == Colour(matrix=5, range=2, primaries=5, transfer=6)
+    assert (info.rotation, info.sample_aspect) == (0, Fraction(4, 3))
+
+
+def test_a_rotated_clip_is_described_as_displayed(tmp_path):
+    path = Clip(rotation=-90, sample_aspect=Fraction(4, 3)).write(tmp_path / "phone.mp4")
+    info = probe(path)
+    assert (info.size, info.rotation, info.sample_aspect) == ((64, 48), 270, Fraction(3, 4))
+
+
+@pytest.mark.parametrize("name", ["clip.txt", "http:clip.mkv"])
+def test_the_content_counts_and_not_the_name(tmp_path, name):
+    made = Clip().write(tmp_path / "made.mp4")
+    assert probe(made.rename(tmp_path / name)).frames == 12
+
+
+def test_an_estimate_stands_in_for_a_frame_count_the_container_lacks(tmp_path):
+    info = probe(Clip().write(tmp_path / "clip.ts"))
+    assert info.frames == 12
+
+
+def test_sound_alone_is_not_a_video(tmp_path):
+    with pytest.raises(StreamDiffVSRError, match="it has no video stream, only sound"):
+        probe(sound_only(tmp_path / "song.m4a"))
+
+
+def test_a_song_with_a_cover_is_not_a_video(tmp_path):
+    song = with_cover(sound_only(tmp_path / "plain.mp4"), tmp_path / "song.mp4")
+    with av.open(str(song)) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(StreamDiffVSRError, match="it has no video stream, only sound"):
+        probe(song)
+
+
+def write(text: bytes):
+    return lambda path: path.write_bytes(text)
+
+
+def cut(share: float):
+    def make(path):
+        whole = Clip().write(path.with_name("whole.mp4")).read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+
+    return make
+
+
+BAD_FILES = {
+    "missing": (lambda path: None, "there is no such file"),
+    "a folder": (lambda path: path.mkdir(), "it is a folder"),
+    "empty": (write(b""), "the file is empty"),
+    "text": (write(b"hello\n" * 500), "it is not a video file"),
+    "random": (write(os.urandom(20_000)), "it is not a video file"),
+    "without its index": (cut(0.5), "it is cut off: the index at the end"),
+    "one byte short of nothing": (write(b"\0"), "it is not a video file"),
+    "a playlist": (
+        write(b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nwhole.ts\n#EXT-X-ENDLIST\n"),
+        "it is not a video file",
+    ),
+    "a script": (write(b"ffconcat version 1.0\nfile whole.ts\n"), "it is not a video file"),
+    "a session": (
+        write(
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5 RTP/AVP 96\n"
+        ),
+        "it is not a video file",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_one_clear_line(tmp_path, kind):
+    make, why = BAD_FILES[kind]
+    Clip().write(tmp_path / "whole.ts")  # what a playlist would open if it could
+    path = tmp_path / "bad.mp4"
+    make(path)
+    with pytest.raises(StreamDiffVSRError) as caught:
+        probe(path)
+    line = str(caught.value)
+    assert line.startswith(f"could not read {str(path)!r}: {why}")
+    assert "\n" not in line
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_an_unreadable_file_is_one_clear_line(tmp_path):
+    path = Clip().write(tmp_path / "clip.mp4")
+    path.chmod(0)
+    with pytest.raises(StreamDiffVSRError, match="no permission to read it"):
+        probe(path)
+
+
+def test_the_name_is_shown_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StreamDiffVSRError, match=r"could not read 'gone\.mp4'"):
+        probe("gone.mp4")
+
+
+def test_an_absurd_size_is_refused(tmp_path):
+    path = Clip(size=(16, 20000), codec="ffv1", pts=[0]).write(tmp_path / "wide.mkv")
+    with pytest.raises(StreamDiffVSRError, match="its frames are 20000x16, and at most 16384"):
+        probe(path)
