@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import UsageError
-from .spec import FLOW_SCALES, SCALE, Geometry, Size, format_size, padded_size
+from .spec import FLOW_SCALES, MIN_SIDE, SCALE, Geometry, Size, format_size, padded_size
 
 ALL_PAIRS_BYTES = 3 * 2**29  # 1.5 GiB: a 320x180 input needs 1.03, a 480x270 one 5.2
 ON_DEMAND_POSITIONS = 130_000  # a 960x540 input (4K output); beyond, the flow runs at half size
@@ -76,7 +76,8 @@ def make_plan(
         raise UsageError(f"flow scale {flow_scale} is not known", remedy="use 1, 2 or 4")
     Geometry(size)  # a bad size is told before anything is derived from it
     if flow_scale is None:
-        flow_scale = 1 if _positions(size, 1) <= ON_DEMAND_POSITIONS else 2
+        halves = min(padded_size(size)) >= 2 * MIN_SIDE  # a thin strip stays at full resolution
+        flow_scale = 2 if halves and _positions(size, 1) > ON_DEMAND_POSITIONS else 1
     if correlation is None:
         fits = correlation_bytes(size, flow_scale) <= ALL_PAIRS_BYTES
         correlation = "all-pairs" if fits else "on-demand"

@@ -41,7 +41,9 @@ class ScheduleConfig:
         _one_of("prediction_type", self.prediction_type, PREDICTIONS)
         _one_of("timestep_spacing", self.timestep_spacing, SPACINGS)
         if not 1 <= self.num_train_timesteps <= 100_000:
-            raise ValueError(f"num_train_timesteps must be 1 to 100000, {self.num_train_timesteps=}")
+            raise ValueError(
+                f"num_train_timesteps must be 1 to 100000, {self.num_train_timesteps=}"
+            )
         if not 0.0 < self.beta_start <= self.beta_end < 1.0:
             raise ValueError(f"betas must rise within (0, 1): {self.beta_start=} {self.beta_end=}")
 

@@ -65,8 +65,13 @@ class ModelDims:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelDims:
         """The inverse of `dataclasses.asdict`, from a manifest."""
-        temporal = tuple((int(c), int(s)) for c, s in data["temporal"])
-        return cls(*(int(data[k]) for k in ("latent", "hint", "fmap", "context")), temporal)
+        return cls(
+            latent=int(data["latent"]),
+            hint=int(data["hint"]),
+            fmap=int(data["fmap"]),
+            context=int(data["context"]),
+            temporal=tuple((int(c), int(s)) for c, s in data["temporal"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +160,7 @@ def format_size(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def graph_specs(
-    geometry: Geometry, dims: ModelDims, precision: Precision
-) -> dict[str, GraphSpec]:
+def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> dict[str, GraphSpec]:
     """Every graph's inputs and outputs at a size. Ranges: lr, hr nominally [-1, 1]; flow in HR px.
 
     Flow is float32 in any precision: half a pixel is lost in half precision beyond 1024 pixels.

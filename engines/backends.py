@@ -1,4 +1,4 @@
-"""The backends by name: what each needs installed, on which device it runs, how it opens a graph."""
+"""The backends by name: what each needs installed, and how it opens a graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Backend:
         module: The import that must exist.
         packages: Distributions that provide it, any one of which may be installed.
         extra: The extra of this package that installs it.
-        open: (engine folder, graph) -> engine; None where this version cannot run it yet.
+        open: (engine folder, graph, device) -> engine; None where this version cannot run it yet.
     """
 
     name: str
@@ -41,9 +41,7 @@ def _open_ort(folder: Path, spec: GraphSpec, device: str) -> Engine:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend(
-            "onnxruntime", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", _open_ort
-        ),
+        Backend("onnxruntime", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", _open_ort),
         Backend("tensorrt", "tensorrt", ("tensorrt",), "tensorrt", None),
         Backend("tensorrt-rtx", "tensorrt_rtx", ("tensorrt-rtx-cu13",), "tensorrt-rtx", None),
         Backend("torch", "torch", ("torch",), "export", None),

@@ -7,14 +7,14 @@ stream is None and `enqueue` returns when the outputs are written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy.typing as npt
 
 from ..spec import GraphSpec
 
-Buffer = npt.NDArray[Any]
-Stream = None
+Buffer: TypeAlias = npt.NDArray[Any]
+Stream: TypeAlias = None
 
 
 class Engine(Protocol):

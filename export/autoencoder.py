@@ -47,7 +47,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, previous: Tensor | None = None, gate: Tensor | None = None
     ) -> Tensor:
-        """(1, C, h, w); `previous` is the pooled feature (1, C, h // 4, w // 4), `gate` a scalar."""
+        """(1, C, h, w); `previous` is a pooled feature (1, C, h // 4, w // 4), `gate` (1,)."""
         out = self.conv(x)
         if previous is not None:
             update = TEMPORAL_STRENGTH * self._mix(pool(out), previous)
@@ -64,7 +64,8 @@ class Block(nn.Module):
         sequence = torch.cat([current.flatten(2), previous.flatten(2)], dim=2)
         mixed = self.temporal_processor(sequence)
         first, second = mixed[:, :, :length], mixed[:, :, length:]
-        return (self.alpha * first + (1 - self.alpha) * second).unflatten(2, size)
+        update: Tensor = self.alpha * first + (1 - self.alpha) * second
+        return update.view(1, -1, *size)
 
 
 class Double(nn.Module):
@@ -129,7 +130,7 @@ class TemporalAutoencoder(nn.Module):
             One (1, C, h_i // 4, w_i // 4) for each decoder block, lowest resolution first.
         """
         features, x = [], warped
-        for layer in self.encoder.layers[:-1]:
+        for layer in list(self.encoder.layers)[:-1]:
             x = layer(x)
             if isinstance(layer, Block):
                 features.append(pool(x))

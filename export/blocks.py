@@ -91,7 +91,7 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(1, x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class GEGLU(nn.Module):
@@ -166,7 +166,6 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: Tensor, prompt: Prompt) -> Tensor:
-        size = x.shape[2:]
         hidden = self.norm(x)
         if self.linear:
             hidden = self.proj_in(hidden.flatten(2).transpose(1, 2))  # (1, h w, C)
@@ -175,9 +174,9 @@ class Transformer(nn.Module):
         for block in self.transformer_blocks:
             hidden = block(hidden, prompt)
         if self.linear:
-            hidden = self.proj_out(hidden).transpose(1, 2).unflatten(2, size)
+            hidden = self.proj_out(hidden).transpose(1, 2).reshape(x.shape)
         else:
-            hidden = self.proj_out(hidden.transpose(1, 2).unflatten(2, size))
+            hidden = self.proj_out(hidden.transpose(1, 2).reshape(x.shape))
         out: Tensor = hidden + x
         return out
 

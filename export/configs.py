@@ -7,14 +7,10 @@ implement is refused by name; keys that do not touch inference are ignored. Know
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from ..errors import StreamDiffVSRError
 from ..schedule import ScheduleConfig
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)

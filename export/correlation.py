@@ -5,10 +5,10 @@ Both give the same numbers. The volume is (H/8 W/8)^2 values, which is quick whi
 the pixels in chunks, so its memory is bounded whatever the size. Teed, Deng (arXiv:2003.12039),
 section 3.2 and, for the second form, "Efficient Computation for High Resolution Images".
 
-A lookup reads a (2r+1)^2 window around a real-valued position at every level. All samples of a window
-share one fractional part, so its (2r+2)^2 whole positions are gathered once and blended by weights
-along x and then y: fewer reads than a bilinear sampler takes. The levels are stored side by side,
-so that one gather serves them all.
+A lookup reads a (2r+1)^2 window around a real-valued position at every level. All samples of a
+window share one fractional part, so its (2r+2)^2 whole positions are gathered once and blended by
+weights along x and then y: fewer reads than a bilinear sampler takes. The levels are stored side by
+side, so that one gather serves them all.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ class OnDemand:
 
     def lookup(self, positions: Tensor) -> Tensor:
         x, y = self.windows.axes(positions)
-        index = self.windows.index(x, y).split(self.chunk)
+        index = torch.split(self.windows.index(x, y), self.chunk)
         products = [
             (self.features[where] @ query[:, :, None])[:, :, 0]  # (chunk, levels * side^2)
-            for where, query in zip(index, self.query.split(self.chunk), strict=True)
+            for where, query in zip(index, torch.split(self.query, self.chunk), strict=True)
         ]
         return self.windows.blend(torch.cat(products), x, y)

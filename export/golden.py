@@ -39,7 +39,7 @@ def example_frame(height: int, width: int, shift: int) -> Tensor:
 
 
 class Recorder:
-    """Runs graphs of float32 modules on inputs rounded to the graphs' own dtypes, and keeps both."""
+    """Runs float32 modules on inputs rounded to the graphs' own dtypes, and keeps both."""
 
     def __init__(self, graphs: dict[str, nn.Module], specs: dict[str, GraphSpec]) -> None:
         self.graphs, self.specs = graphs, specs

@@ -7,8 +7,6 @@ call: flow, positions, the warp, the DDIM update and the rounding to uint8.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from .controlnet import ControlNet
 from .fold import fold_denoiser, recast
 from .image import bicubic_by_convolution, bicubic_kernel, from_uint8, replicate_pad, to_uint8, warp
 from .model import Model
+from .phase import split_phases
 from .raft import RAFT, MakeCorrelation
 from .unet import UNet
 
@@ -100,6 +99,7 @@ class Denoise(nn.Module):
     def __init__(self, unet: UNet, controlnet: ControlNet, table: StepTable, prompt: Tensor):
         super().__init__()
         self.unet = fold_denoiser(unet, table, prompt)
+        split_phases(self.unet)
         self.controlnet = fold_denoiser(controlnet, table, prompt)
         # Plain attributes: the update stays in float32 when the weights do not.
         self.latent_scale = torch.tensor(table.latent_scale, dtype=torch.float32)
@@ -113,7 +113,8 @@ class Denoise(nn.Module):
         output = self.unet(x, step, None, ([gate * r for r in down], gate * mid))
         keep = self.latent_scale.index_select(0, step)
         add = self.output_scale.index_select(0, step)
-        return (keep * latent.float() + add * output.float()).to(latent.dtype)
+        updated: Tensor = keep * latent.float() + add * output.float()
+        return updated.to(latent.dtype)
 
 
 class Decode(nn.Module):
@@ -121,7 +122,8 @@ class Decode(nn.Module):
 
     def __init__(self, vae: TemporalAutoencoder, crop: Size) -> None:
         super().__init__()
-        self.vae, self.crop = vae, crop
+        self.vae, self.crop = recast(vae, torch.float32), crop  # a copy, whose layers may change
+        split_phases(self.vae)
 
     def forward(self, latent: Tensor, *features_and_gate: Tensor) -> tuple[Tensor, Tensor]:
         *features, gate = features_and_gate
@@ -136,7 +138,7 @@ def build_graphs(
     table: StepTable,
     correlation: MakeCorrelation,
 ) -> dict[str, nn.Module]:
-    """Every graph of `spec.GRAPHS` at a size, in eval mode; weights are shared where they can be."""
+    """Every graph of `spec.GRAPHS` at a size, in eval mode; weights are shared if they can be."""
     dtype = torch.float16 if precision == "fp16" else torch.float32
     full = (SCALE * geometry.padded[0], SCALE * geometry.padded[1])
     shown = geometry.size if geometry.tile is None else geometry.tile
@@ -150,4 +152,4 @@ def build_graphs(
         "denoise": Denoise(model.unet, model.controlnet, table, model.prompt_embeds),
         "decode": Decode(model.vae, crop),
     }
-    return {name: cast(nn.Module, recast(graph.eval(), dtype)) for name, graph in graphs.items()}
+    return {name: recast(graph.eval(), dtype) for name, graph in graphs.items()}

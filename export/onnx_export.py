@@ -26,9 +26,10 @@ from .correlation import AllPairs, OnDemand
 from .golden import TORCH, record_golden
 from .graphs import build_graphs
 from .model import Model
+from .raft import MakeCorrelation
 
 OPSET = 20
-CORRELATIONS = {"all-pairs": AllPairs, "on-demand": OnDemand}
+CORRELATIONS: dict[str, MakeCorrelation] = {"all-pairs": AllPairs, "on-demand": OnDemand}
 Progress = Callable[[str], None]
 
 

@@ -7,7 +7,6 @@ RAFT-large and RAFT-small checkpoints in torchvision's naming load as they are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -90,10 +89,10 @@ class RAFT(nn.Module):
         flow = torch.zeros_like(start)
         for _ in range(config.num_flow_updates):
             corr = correlation.lookup((start + flow).flatten(2)[0].T)  # (h w, samples)
-            corr = corr.T.unflatten(1, (height, width))[None].to(fmap.dtype)
+            corr = corr.T.reshape(1, -1, height, width).to(fmap.dtype)
             motion = self.update_block.motion_encoder(flow.to(fmap.dtype), corr)
             for update in updates:
                 hidden = update(hidden, motion)
             flow = flow + self.update_block.flow_head(hidden).float()
         mask = None if self.mask_predictor is None else self.mask_predictor(hidden)
-        return cast(Tensor, upsample_flow(flow, mask))
+        return upsample_flow(flow, mask)

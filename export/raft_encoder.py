@@ -89,6 +89,6 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.convnormrelu(image)
-        for layer in (self.layer1, self.layer2, self.layer3):
-            x = layer(x)
+        for i in (1, 2, 3):
+            x = getattr(self, f"layer{i}")(x)
         return cast(Tensor, self.conv(x))

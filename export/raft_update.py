@@ -28,9 +28,10 @@ class MotionEncoder(nn.Module):
         samples = config.corr_block_num_levels * (2 * config.corr_block_radius + 1) ** 2
         corr, flow = config.motion_encoder_corr_layers, config.motion_encoder_flow_layers
         self.convcorr1 = conv_norm_relu(samples, corr[0], 1)
-        self.convcorr2 = conv_norm_relu(*corr, 3) if len(corr) == 2 else nn.Identity()
+        two = len(corr) == 2
+        self.convcorr2 = conv_norm_relu(corr[0], corr[1], 3) if two else nn.Identity()
         self.convflow1 = conv_norm_relu(2, flow[0], 7)
-        self.convflow2 = conv_norm_relu(*flow, 3)
+        self.convflow2 = conv_norm_relu(flow[0], flow[1], 3)
         self.conv = conv_norm_relu(corr[-1] + flow[-1], config.motion_encoder_out_channels - 2, 3)
 
     def forward(self, flow: Tensor, corr: Tensor) -> Tensor:
@@ -55,7 +56,8 @@ class ConvGRU(nn.Module):
         hx = torch.cat([h, x], dim=1)
         z, r = self.convz(hx).sigmoid(), self.convr(hx).sigmoid()
         q = self.convq(torch.cat([r * h, x], dim=1)).tanh()
-        return (1 - z) * h + z * q
+        out: Tensor = (1 - z) * h + z * q
+        return out
 
     def unroll(self, context: Tensor) -> GRUStep:
         """`forward` for x = (context, motion), with all that does not change done beforehand."""
@@ -66,8 +68,8 @@ class ConvGRU(nn.Module):
         padding = cast("tuple[int, int]", self.convz.padding)
         terms = F.conv2d(context, weight[:, hidden : hidden + count], bias, padding=padding)
         changing = torch.cat([weight[:, :hidden], weight[:, hidden + count :]], dim=1)
-        gates, candidate = changing.split([2 * hidden, hidden])
-        gate_terms, candidate_terms = terms.split([2 * hidden, hidden], dim=1)
+        gates, candidate = torch.split(changing, [2 * hidden, hidden])
+        gate_terms, candidate_terms = torch.split(terms, [2 * hidden, hidden], dim=1)
         return GRUStep(gates, candidate, gate_terms, candidate_terms, padding)
 
 
@@ -148,10 +150,13 @@ def upsample_flow(flow: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         size = (FACTOR * height, FACTOR * width)
         return FACTOR * F.interpolate(flow, size=size, mode="bilinear", align_corners=True)
-    weights = mask.float().view(1, 9, FACTOR * FACTOR, height, width).softmax(dim=1)
+    logits = mask.float().view(1, 9, FACTOR * FACTOR, height, width)
+    # The softmax is divided out last: over an inner axis engines would transpose the whole mask.
+    weights = (logits - logits.amax(dim=1, keepdim=True)).exp()
     padded = F.pad(FACTOR * flow, (1, 1, 1, 1))
     # The neighbours as nine shifted views: every runtime has Slice, few have im2col.
     neighbours = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     around = torch.stack(neighbours, dim=1)  # (1, 9, 2, h, w)
-    fine = torch.stack([(weights * around[:, :, c : c + 1]).sum(1) for c in (0, 1)], dim=1)
+    sums = [(weights * around[:, :, c : c + 1]).sum(1) for c in (0, 1)]  # (1, 64, h, w) each
+    fine = torch.stack(sums, dim=1) / weights.sum(1)[:, None]
     return F.pixel_shuffle(fine.flatten(0, 1), FACTOR).transpose(0, 1)

@@ -76,7 +76,7 @@ def estimate_flow(raft: RAFT, image: Tensor, previous: Tensor) -> Tensor:
     positions = start.clone()
     upsampled = torch.zeros_like(image[:, :2])
     for _ in range(config.num_flow_updates):
-        corr = correlation.lookup(positions.flatten(2)[0].T).T.unflatten(1, (height, width))[None]
+        corr = correlation.lookup(positions.flatten(2)[0].T).T.reshape(1, -1, height, width)
         motion = raft.update_block.motion_encoder(positions - start, corr)
         for unit in raft.update_block.recurrent_block.units():
             hidden = unit(hidden, torch.cat([inputs, motion], dim=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,7 @@ class TileGrid:
         return every, every, slice(top, top + height), slice(left, left + width)
 
     def _tile_weights(self, scale: int) -> Array:
-        rows, columns = (
-            _feather(f, t, scale) for f, t in zip(self.frame, self.tile, strict=True)
-        )
+        rows, columns = (_feather(f, t, scale) for f, t in zip(self.frame, self.tile, strict=True))
         return rows[:, None] * columns
 
     def _sum_weights(self, scale: int) -> Array:
@@ -84,7 +83,7 @@ def _feather(frame: int, tile: int, scale: int) -> Array:
     starts = _starts(frame, tile)
     weights = np.ones(tile * scale, np.float32)
     if len(starts) > 1:
-        overlap = min(a + tile - b for a, b in zip(starts, starts[1:], strict=False)) * scale
+        overlap = min(a + tile - b for a, b in pairwise(starts)) * scale
         ramp = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
         weights[:overlap] = ramp
         weights[-overlap:] = np.minimum(weights[-overlap:], ramp[::-1])

@@ -147,10 +147,8 @@ class Upscaler:
             latent[:, :height, :width] = noise
         return latent[None].astype(self._off.dtype)
 
-    def _whole_frame(
-        self, latent: Array, lr: Array, guidance: Guidance
-    ) -> tuple[Array, Image]:
-        temporal = self._temporal_features(guidance)
+    def _whole_frame(self, latent: Array, lr: Array, guidance: Guidance) -> tuple[Array, Image]:
+        temporal = self._temporal_features(guidance.warped, guidance.gate)
         for step in self._steps:
             latent = self._denoise(latent, lr, guidance.hint, step, guidance.gate)
         hr, out = self._run("decode", latent=latent, gate=self._switch(guidance), **temporal)
@@ -160,18 +158,20 @@ class Upscaler:
         self, grid: TileGrid, latent: Array, lr: Array, guidance: Guidance
     ) -> tuple[Array, Image]:
         """The same on tiles: latents are mixed after every step, so tiles agree on content."""
+        gate = self._switch(guidance)
 
         def denoised(step: Array) -> Iterator[tuple[Tile, Array]]:
             for tile in grid.tiles:
-                parts = (grid.cut(x, tile) for x in (latent, lr, guidance.hint))
-                yield tile, self._denoise(*parts, step, guidance.gate)
+                part, part_lr, hint = (grid.cut(x, tile) for x in (latent, lr, guidance.hint))
+                yield tile, self._denoise(part, part_lr, hint, step, guidance.gate)
 
         def decoded() -> Iterator[tuple[Tile, Array]]:
             for tile in grid.tiles:
                 warped = grid.cut(guidance.warped, tile, SCALE)
-                temporal = self._temporal_features(Guidance(warped, lr, guidance.gate))
+                temporal = self._temporal_features(warped, guidance.gate)
                 cut = grid.cut(latent, tile)
-                yield tile, self._run("decode", latent=cut, gate=self._switch(guidance), **temporal)[0]
+                part_hr, _ = self._run("decode", latent=cut, gate=gate, **temporal)
+                yield tile, part_hr
 
         for step in self._steps:
             latent = grid.mix(denoised(step), latent.shape[1]).astype(latent.dtype)
@@ -179,10 +179,10 @@ class Upscaler:
         hr = grid.mix(decoded(), 3, SCALE)[:, :, :height, :width].astype(latent.dtype)
         return np.ascontiguousarray(hr), to_uint8(hr)
 
-    def _temporal_features(self, guidance: Guidance) -> dict[str, Array]:
-        if not guidance.gate.any():
+    def _temporal_features(self, warped: Array, gate: Array) -> dict[str, Array]:
+        if not gate.any():
             return self._no_temporal
-        results = self._run("temporal", warped=guidance.warped)
+        results = self._run("temporal", warped=warped)
         return {t.name: x for t, x in zip(self._temporal(), results, strict=True)}
 
     def _denoise(self, latent: Array, lr: Array, hint: Array, step: Array, gate: Array) -> Array:
