@@ -1,8 +1,8 @@
 """What a folder of exported graphs says of itself: the hand-over from export to engines.
 
-A graph folder holds, for each graph of `spec.GRAPHS`, `<name>.onnx` with its weights beside it in
-`<name>.onnx.data`, recorded inputs and outputs of the torch module in `<name>.golden.safetensors`,
-and one `graphs.json`. Knows no torch and no backend.
+A graph folder holds, for each graph of `spec.GRAPHS`, `<name>.onnx` with its large weights beside
+it in `<name>.onnx.data`, the torch module's recorded inputs and outputs in
+`<name>.golden.safetensors`, and one `graphs.json`. Knows no torch and no backend.
 """
 
 from __future__ import annotations

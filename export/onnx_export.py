@@ -8,15 +8,20 @@ on the tensors that are recorded here.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 
 import onnx
+import onnxscript.optimizer
 import torch
+from onnx.external_data_helper import load_external_data_for_tensor
+from polygraphy.backend.onnx import fold_constants as polygraphy_fold
 from torch import nn
 
 from ..graph_set import GraphSet, onnx_file
@@ -29,6 +34,9 @@ from .model import Model
 from .raft import MakeCorrelation
 
 OPSET = 20
+NO_LIMIT = 2**40  # folding may produce tensors of any size: transposed weights are some
+SMALL_BYTES = 2**16  # tensors up to this size lie in the network itself
+MAX_ITEM_BYTES = 8
 CORRELATIONS: dict[str, MakeCorrelation] = {"all-pairs": AllPairs, "on-demand": OnDemand}
 Progress = Callable[[str], None]
 
@@ -90,9 +98,13 @@ def export_graphs(
 
 
 def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
-    """Write one module as `path` and `path` + `.data`, constants folded."""
+    """Write one module as `path` and `path` + `.data`, constants folded.
+
+    Weights go from torch's memory to the file one by one: a whole copy of them, in protobuf, would
+    cost gigabytes for each stage that it passes through.
+    """
     inputs = tuple(torch.zeros(s.shape, dtype=TORCH[s.dtype]) for s in spec.inputs)
-    with _quiet():
+    with _quiet(), _no_collection():
         program = torch.onnx.export(
             module,
             inputs,
@@ -106,27 +118,46 @@ def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
         assert program is not None
         # Not `optimize=True`: its rewriter is quadratic in the number of nodes (minutes for flow),
         # and what it finds beyond constants the engines find themselves.
-        network = fold_constants(program)
-    onnx.save_model(
-        network,
-        str(path),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=f"{path.name}.data",
-        size_threshold=1024,
-    )
+        onnxscript.optimizer.inline(program.model)
+        onnxscript.optimizer.fold_constants(
+            program.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT
+        )
+        onnxscript.optimizer.remove_unused_nodes(program.model)
+        program.save(str(path), external_data=True)
+        del program
+        fold_small_constants(path)
 
 
-def fold_constants(program: torch.onnx.ONNXProgram) -> onnx.ModelProto:
-    """The exporter's network with everything computed that does not depend on an input."""
-    import onnxscript.optimizer
-    from polygraphy.backend.onnx import fold_constants as polygraphy_fold
+def fold_small_constants(path: Path) -> None:
+    """Fold what is left in a saved network, reading only its small tensors.
 
-    onnxscript.optimizer.inline(program.model)
-    onnxscript.optimizer.fold_constants(program.model)
-    onnxscript.optimizer.remove_unused_nodes(program.model)
-    folded: onnx.ModelProto = polygraphy_fold(program.model_proto)
-    return folded
+    Polygraphy runs the constant part in ONNX Runtime, which knows more operators than the
+    exporter's own folding; weights stay where they are, in the file beside the network.
+    """
+    network = onnx.load(str(path), load_external_data=False)
+    for tensor in network.graph.initializer:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if external and prod(tensor.dims) * MAX_ITEM_BYTES <= SMALL_BYTES:
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    folded = polygraphy_fold(network, size_threshold=SMALL_BYTES)
+    onnx.save_model(folded, str(path))
+    if not any(t.data_location == onnx.TensorProto.EXTERNAL for t in folded.graph.initializer):
+        path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Tracing makes millions of objects that stay: looking for garbage costs a quarter of it."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+        gc.collect()
 
 
 @contextlib.contextmanager
