@@ -44,6 +44,8 @@ class ScheduleConfig:
             raise ValueError(
                 f"num_train_timesteps must be 1 to 100000, {self.num_train_timesteps=}"
             )
+        if self.steps_offset < 0:
+            raise ValueError(f"steps_offset must not be negative, {self.steps_offset=}")
         if not 0.0 < self.beta_start <= self.beta_end < 1.0:
             raise ValueError(f"betas must rise within (0, 1): {self.beta_start=} {self.beta_end=}")
 

@@ -97,7 +97,7 @@ class Geometry:
             raise UsageError(
                 f"flow scale 1/{self.flow_scale} does not fit {format_size(self.size)}",
                 f"the flow network needs at least {smallest} input pixels a side at that scale",
-                "use a larger flow scale",
+                "find the flow nearer to full size: 1, or 2 instead of 4",
             )
         if self.tile is not None and (
             any(side % SCALE or side < MIN_SIDE for side in self.tile)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from .. import builder
 from ..runtime.noise import frame_noise
 from ..runtime.upscaler import Upscaler, load
 from ..spec import padded_size
-from .machine import describe_machine
+from .machine import describe_machine, peak_memory_mb
 
 WARM_UP = 2
 MODULE = "streamdiffvsr.benchmarks.against_reference"
@@ -170,7 +169,7 @@ def _run_alone(options: argparse.Namespace) -> None:
         step = _reference_step(Path(options.model), options.size)
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_memory_mb())
 
 
 def _random_model(scratch: str, preset: str) -> Path:

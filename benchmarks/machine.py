@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
+
 from ..engines.ort import usable_cpus
+
+if sys.platform != "win32":
+    import resource
 
 PACKAGES = ("streamdiffvsr", "onnxruntime", "onnxruntime-gpu", "torch", "numpy", "av")
 
@@ -22,6 +28,14 @@ def describe_machine() -> dict[str, object]:
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
     }
+
+
+def peak_memory_mb() -> int:
+    """Largest resident size of this process so far, in MiB."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset) // 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def _version(name: str) -> str | None:

@@ -45,7 +45,7 @@ EPSILON = {
     },
 }
 ROWS: list[tuple[dict[str, Any], Size, Any, int]] = [  # model, size, correlation, frames
-    ({}, (36, 44), AllPairs, 3),
+    ({}, (36, 44), AllPairs, 2),
     (EPSILON, (33, 42), OnDemand, 3),
     (WIDE, (32, 36), AllPairs, 2),
 ]
