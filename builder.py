@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from . import __version__
 from .engines.backends import require_backend
@@ -14,6 +13,7 @@ from .engines.engine_set import accept_graphs
 from .engines.manifest import EngineKey, read_manifest, verify_files
 from .errors import StreamDiffVSRError, UsageError
 from .graph_set import GRAPH_VERSION
+from .host import require_export
 from .plan import Plan, make_plan
 from .spec import Precision, Size, format_size
 
@@ -64,7 +64,7 @@ def build(
         raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
     plan = make_plan(size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     require_backend(backend)
-    _require_export()
+    require_export()
     from .export.digest import model_digest
     from .export.hub import resolve_model
 
@@ -154,15 +154,3 @@ def _check_precision(precision: str) -> Precision:
     if precision == "fp16":
         return "fp16"
     raise UsageError(f"unknown precision {precision!r}", remedy="use fp32 or fp16")
-
-
-def _require_export() -> Any:
-    from importlib.util import find_spec
-
-    missing = [m for m in ("torch", "onnx", "onnxscript", "polygraphy") if find_spec(m) is None]
-    if missing:
-        raise StreamDiffVSRError(
-            "engines cannot be built here",
-            f"not installed: {', '.join(missing)}",
-            "run pip install 'streamdiffvsr[export]', or bring an engine set built elsewhere",
-        )

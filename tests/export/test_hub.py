@@ -103,7 +103,7 @@ NO_NAMES = (
 
 @pytest.mark.parametrize("name", [name for names in NO_NAMES for name in names])
 def test_neither_folder_nor_repository(name: str) -> None:
-    with pytest.raises(UsageError, match="Give tiny, a folder, or owner/name") as caught:
+    with pytest.raises(UsageError, match="give tiny, a folder, or owner/name") as caught:
         resolve_model(name)
     assert len(str(caught.value)) < 250
 
@@ -239,7 +239,7 @@ def test_flow_that_cannot_be_fetched(remote: Any, monkeypatch: pytest.MonkeyPatc
 
     _torchvision(monkeypatch, fails)
     line = refusal(resolve_model, REPOSITORY)
-    assert "no route to host. Put raft_large.safetensors into " in line
+    assert "no route to host; put raft_large.safetensors into " in line
 
     _torchvision(monkeypatch, lambda **_: {"w": torch.ones(1)})
     monkeypatch.setattr(weights.os, "replace", fails)  # the disk, this time

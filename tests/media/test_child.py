@@ -59,8 +59,8 @@ def test_a_pipe_nobody_writes_to_is_cut_by_the_deadline(tmp_path, opener):
         opener(fifo, deadline_s=0.7)
     assert 0.7 <= time.monotonic() - started < 3
     assert str(caught.value) == (
-        f"could not read {str(fifo)!r}: no answer within 0.7 s. "
-        "Check that the disk, network share or pipe it is on responds"
+        f"could not read {str(fifo)!r}: no answer within 0.7 s; "
+        "check that the disk, network share or pipe it is on responds"
     )
     assert children() == []
 

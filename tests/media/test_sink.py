@@ -287,7 +287,7 @@ def test_overwriting_replaces_the_file_at_the_end(tmp_path):
 def test_sound_the_container_cannot_hold_is_refused_at_once(tmp_path):
     clip = Clip(sounds=[("wavpack", 48000)]).write(tmp_path / "clip.mkv")
     with pytest.raises(
-        StreamDiffVSRError, match=r"cannot hold wavpack sound\. Give .* ends in \.mkv"
+        StreamDiffVSRError, match=r"cannot hold wavpack sound; give .* ends in \.mkv"
     ):
         FileSink(tmp_path / "out.mp4", size=(48, 64), like=clip)
     assert names(tmp_path) == {"clip.mkv"}

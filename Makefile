@@ -1,0 +1,74 @@
+# Every target does its own set-up: a fresh clone needs python3 (3.10 or newer) and make.
+
+# The first Python that works; override with PYTHON=/path/to/python3.
+PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
+	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $(p))))
+# onnxruntime-gpu where an NVIDIA driver answers, onnxruntime elsewhere; never both.
+EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+# Further arguments of pip install.
+PIP_ARGS ?=
+# Of `make engines`. Sizes are the input's, WIDTHxHEIGHT.
+MODEL ?= Jamichsu/Stream-DiffVSR
+SIZE ?= 320x180
+# Of `make demo`.
+OUT ?= demo-out
+# Further arguments of pytest.
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(EXTRA)
+# Idle OpenMP threads that spin slow down every other process of the tests.
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The environment of a checkout that was moved or copied points elsewhere: it is made anew.
+MADE_FOR := $(if $(wildcard .venv/.installed-*),$(shell cat .venv/.installed-*))
+ifneq ($(MADE_FOR),)
+ifneq ($(MADE_FOR),$(CURDIR))
+$(shell rm -rf .venv)
+endif
+endif
+
+.PHONY: help setup links demo engines test test-slow lint clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@echo 'streamdiffvsr: 4x video super-resolution as the video arrives'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
+
+setup: links $(INSTALLED) ## make .venv with the package (editable) and all that developing needs
+
+links: .links/streamdiffvsr
+
+# Type checkers and pytest find the package by its name here, whatever the checkout is called.
+.links/streamdiffvsr:
+	@mkdir -p .links && ln -sfn .. $@
+
+$(BIN)/python:
+	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
+
+$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing into .venv (extras $(EXTRA), export, live, dev); the first time takes minutes'
+	@if [ '$(EXTRA)' = cuda ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
+		if $(BIN)/pip show -q $$other 2>/dev/null; then \
+			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
+	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
+		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,live,dev]'
+	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
+
+demo: setup ## upscale a small made-up clip, from nothing to a playable file
+	@$(BIN)/streamdiffvsr demo --out '$(OUT)'
+
+engines: setup ## build engines: make engines MODEL=... SIZE=320x180
+	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)'
+
+test: setup ## the fast tests
+	@$(PYTEST) $(ARGS)
+
+test-slow: setup ## the tests that take minutes
+	@$(PYTEST) -m 'slow and not gpu' $(ARGS)
+
+lint: setup ## formatting, lint, types
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+clean: ## remove .venv and whatever was made here; the engines in the user's cache stay
+	rm -rf .venv .links build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache

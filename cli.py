@@ -1,0 +1,193 @@
+"""The command line: engines, upscale, doctor, demo.
+
+Options in, a library call or two, a line or a JSON object out. Nothing heavy is imported before a
+command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from . import cli_options as opt
+from .console import build_progress, run
+from .errors import UsageError
+from .spec import SCALE, Size, check_size, format_size
+
+DEMO_FOLDER = Path("demo-out")
+
+app = typer.Typer(
+    help="4x video super-resolution as the video arrives.",
+    epilog="First steps: streamdiffvsr doctor, then streamdiffvsr demo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script: run a command line, return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def action() -> dict[str, Any] | None:
+        command = typer.main.get_command(app)
+        with command.make_context("streamdiffvsr", given or ["--help"]) as context:
+            result: dict[str, Any] | None = command.invoke(context)
+            return result
+
+    return run(action, as_json="--json" in given)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streamdiffvsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def engines(
+    model: opt.Model = None,
+    sizes: opt.Sizes = None,
+    backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = None,
+    out: opt.EnginesOut = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Build engines of a model for an input size: once per machine, a minute or more each."""
+    started = time.monotonic()
+    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
+    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    built = []
+    for size in wanted:
+        folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
+        built.append(opt.described(_build(model, size, options, folder, quiet=json)))
+        if not json:
+            typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
+    return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
+
+
+@app.command()
+def upscale(
+    input: opt.Input,
+    output: opt.Output,
+    engines: opt.Engines = None,
+    model: opt.Model = None,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+    max_frames: opt.MaxFrames = None,
+    backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Upscale a video file 4x; sound and times are kept.
+
+    Without --engines, those for its size are taken from the cache, or built first.
+    """
+    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
+    if engines is not None and (model is not None or options != opt.BuildOptions()):
+        raise UsageError(
+            "--engines cannot be mixed with options of a build",
+            "those engines are built already",
+            "leave out --engines, or all but --seed, --overwrite, --max-frames and --json",
+        )
+    size = _looked_at(input, output, overwrite)
+    if engines is None:
+        engines = _build(model, size, options, None, quiet=json)
+    keywords = {"seed": seed, "overwrite": overwrite, "max_frames": max_frames}
+    report = _upscale(input, output, engines, keywords, quiet=json)
+    if not json:
+        typer.echo(summary(report))
+    return {**report, "engines": str(engines), "seed": seed}
+
+
+@app.command()
+def doctor(json: opt.Json = False) -> dict[str, Any]:
+    """Say what this machine has, what can run here, and how to get what is missing."""
+    from .doctor import examine, show
+
+    report = examine()
+    if not json:
+        show(report)
+    return report.to_json()
+
+
+@app.command()
+def demo(out: opt.DemoOut = DEMO_FOLDER, json: opt.Json = False) -> dict[str, Any]:
+    """Make a short clip, build small engines, upscale it: one to two minutes, no download."""
+    from .demo import run_demo
+
+    return run_demo(out, quiet=json)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """A finished file in one line."""
+    line = "{output}: {frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
+    damaged = f"; {report['damaged']} damaged packets in the input" if report["damaged"] else ""
+    return line.format(**report) + damaged
+
+
+def _build(
+    model: str | None, size: Size, options: opt.BuildOptions, out: Path | None, *, quiet: bool
+) -> Path:
+    from .builder import build
+
+    model = model or opt.BUILT_IN
+    settled = options.settled()
+    check_size(size)
+    opt.require_model(model)
+    with build_progress(enabled=not quiet) as progress:
+        return build(model, size=size, out=out, progress=progress, **settled)
+
+
+def _looked_at(input: Path, output: Path, overwrite: bool) -> Size:
+    """The input's size; whatever would stop the job is told before minutes of work for it."""
+    from .runtime.media.preflight import check_output
+    from .runtime.media.preflight import check_size as check_encodable
+    from .runtime.media.probe import probe
+
+    check_output(output, source=input, overwrite=overwrite)
+    height, width = probe(input).size
+    check_encodable((SCALE * height, SCALE * width), f"could not write {str(output)!r}")
+    return height, width
+
+
+def _upscale(
+    input: Path, output: Path, engines: Path, keywords: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    from .runtime.files.progress import progress_bar
+    from .runtime.files.upscale import upscale_file
+    from .runtime.upscaler import load
+
+    upscaler = load(engines)
+    with progress_bar(output.name, enabled=not quiet) as progress:
+        return upscale_file(input, output, upscaler, progress=progress, **keywords).to_json()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

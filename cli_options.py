@@ -1,0 +1,159 @@
+"""The options that several commands share, and what they mean for a build.
+
+Knows how users write things; whether a value is possible is for whoever takes it to say.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import StreamDiffVSRError, UsageError
+from .spec import Size
+
+BUILT_IN = "tiny"
+MAX_SEED = 2**63 - 1
+
+DEFAULT_SIZE = "320x180"
+
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="A video file.")]
+Output = Annotated[
+    Path, typer.Argument(metavar="OUTPUT", help="The video at 4x: .mp4, .m4v, .mov, .mkv or .ts.")
+]
+Engines = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="An engine set that was built before.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUTPUT.")]
+MaxFrames = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N frames.")]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="WxH",
+        help="Of the input; repeat it for more.",
+        show_default=DEFAULT_SIZE,
+    ),
+]
+EnginesOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where they go.", show_default="the user's cache"),
+]
+DemoOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the clips go.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M",
+        help="tiny (built in), a folder, or a Hugging Face repo id.",
+        show_default=BUILT_IN,
+    ),
+]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", metavar="B", help="auto, onnxruntime, tensorrt or tensorrt-rtx."),
+]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="P", help="fp32 or fp16.", show_default="fp16 on a GPU, else fp32"
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu or cuda.")]
+Steps = Annotated[
+    int, typer.Option(metavar="N", help="Denoising steps; the released model is made for 4.")
+]
+FlowScale = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Find the flow at 1/N of the output: 1, 2 or 4.", show_default="by size"
+    ),
+]
+Tile = Annotated[
+    str, typer.Option(metavar="T", help="auto, off (the whole frame), or WxH of the tiles.")
+]
+Revision = Annotated[
+    str | None, typer.Option(metavar="R", help="Branch, tag or commit of a Hugging Face repo.")
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object as the last line, of failures too.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How engines are built, as written on the command line; the defaults leave it open."""
+
+    backend: str = "auto"
+    precision: str | None = None
+    steps: int = 4
+    flow_scale: int | None = None
+    tile: str = "auto"
+    device: str = "auto"
+    revision: str | None = None
+
+    def settled(self) -> dict[str, Any]:
+        """As keywords of `build`, with nothing left open.
+
+        Raises:
+            StreamDiffVSRError: The backend is unknown or not installed, or the tile not a size.
+        """
+        from .host import choose
+
+        backend, precision, device = choose(self.backend, self.precision, self.device)
+        tiles: dict[str, Size | str | None] = {"auto": "auto", "off": None}
+        return {
+            "backend": backend,
+            "precision": precision,
+            "device": device,
+            "steps": self.steps,
+            "flow_scale": self.flow_scale,
+            "tile": tiles[self.tile] if self.tile in tiles else parse_size(self.tile, "--tile"),
+            "revision": self.revision,
+        }
+
+
+def parse_size(text: str, option: str) -> Size:
+    """WxH, as users write it -> (h, w)."""
+    match = re.fullmatch(r"(-?\d{1,9})[xX](-?\d{1,9})", text.strip())
+    if match is None:
+        raise UsageError(
+            f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
+        )
+    return int(match[2]), int(match[1])
+
+
+def require_model(model: str) -> None:
+    """Say what to do where the built-in model is asked for and is not there."""
+    from .export.hub import BUILT_IN_FOLDER
+
+    if model == BUILT_IN and not BUILT_IN_FOLDER.is_dir():
+        raise StreamDiffVSRError(
+            "no model to build engines of",
+            "this version comes without the built-in one",
+            "give a model folder or a Hugging Face repo id with --model (see docs/models.md), or "
+            "see the machinery at work with streamdiffvsr demo",
+        )
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What `--json` tells of an engine set."""
+    from .engines.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    key = manifest.key
+    return {
+        "path": str(folder),
+        "model": manifest.model_name,
+        "size": key.size,
+        "precision": key.precision,
+        "backend": key.backend,
+        "device": key.device,
+        "steps": key.steps,
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "parity_error": max(entry.error for entry in manifest.parity.values()),
+        "build_seconds": manifest.build_seconds,
+    }

@@ -1,0 +1,252 @@
+"""What this machine has, what can run here, and the command that adds what is missing.
+
+Looks at what is installed and at folders; asks no network and changes nothing. A library that
+cannot be loaded is reported, not raised.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from . import __version__, host
+from .console import FAILED
+from .engines.backends import BACKENDS, installed_version
+from .engines.cache import cache_root
+from .engines.manifest import MANIFEST
+from .engines.ort import usable_cpus
+
+OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
+GIB = 2**30
+SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
+MIN_MEMORY = 4 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        status: "ok", "-" (not there, and not needed for basic use), or "problem".
+        remedy: What to do about it; empty if nothing.
+    """
+
+    name: str
+    status: str
+    value: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks, and what they mean in sentences."""
+
+    checks: tuple[Check, ...]
+    can: tuple[str, ...]
+    cannot: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that basic use needs is missing."""
+        return all(check.status != PROBLEM for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "ok": self.ok,
+            "version": __version__,
+            "checks": [asdict(check) for check in self.checks],
+            "can": list(self.can),
+            "cannot": list(self.cannot),
+            "exit_code": 0 if self.ok else FAILED,
+        }
+
+
+def examine() -> Report:
+    """Look at everything."""
+    checks = (*_system(), *_cache(), _media(), *_backends(), *_gpu(), _export(), _built_in_model())
+    return Report(checks, *_verdict({check.name: check for check in checks}))
+
+
+def show(report: Report) -> None:
+    """Print a report for a person: commands stay on one line, to be copied."""
+    colours = {OK: "green", OPTIONAL: "bright_black", PROBLEM: "red"}
+    typer.echo(f"streamdiffvsr {__version__}")
+    for check in report.checks:
+        status = typer.style(f"{check.status:8}", fg=colours[check.status])
+        typer.echo(f"{status}{check.name:22}{check.value}")
+        if check.remedy:
+            typer.echo(f"{'':30}{check.remedy}")
+    for title, lines in (("Can run here:", report.can), ("Cannot yet:", report.cannot)):
+        if lines:
+            typer.echo("\n  ".join([f"\n{title}", *lines]))
+    if not report.ok:
+        typer.echo("\nSomething that is needed is missing: see 'problem' above.")
+
+
+def _system() -> Iterator[Check]:
+    yield Check("python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Check("platform", OK, platform.platform())
+    yield Check("cpus", OK, str(usable_cpus()))
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+    except Exception as error:
+        yield _broken("memory", error)
+        return
+    value = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free"
+    remedy = "" if memory.available > MIN_MEMORY else "little; close something, or use small inputs"
+    yield Check("memory", OK if not remedy else OPTIONAL, value, remedy)
+
+
+def _cache() -> Iterator[Check]:
+    root = cache_root()
+    there = root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        remedy = "set STREAMDIFFVSR_CACHE to a folder that can be written"
+        yield Check("cache", PROBLEM, f"{root} cannot be written", remedy)
+        return
+    free = host.free_bytes(root)
+    little = free is not None and free < SCARCE_DISK
+    shown = "free space unknown" if free is None else f"{free / GIB:.1f} GiB free"
+    remedy = "little; free some, or set STREAMDIFFVSR_CACHE to another disk" if little else ""
+    yield Check("cache", OPTIONAL if little else OK, f"{root}, {shown}", remedy)
+    count, size = _engine_sets(root / "engines")
+    yield Check("engine sets", OK, f"{count} in the cache, {size / 2**20:.1f} MiB")
+
+
+def _engine_sets(folder: Path) -> tuple[int, int]:
+    """How many there are, and their bytes."""
+    sets = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    sizes = (file.stat().st_size for one in sets for file in one.iterdir() if file.is_file())
+    return len(sets), sum(sizes)
+
+
+def _media() -> Check:
+    try:
+        import av
+        from av.codec import Codec
+
+        found = {name: _has_encoder(Codec, name) for name in ("libx264", "aac")}
+        lib = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    except Exception as error:
+        return _broken("video", error)
+    value = f"PyAV {host.package_version('av')}, libavcodec {lib}"
+    missing = [name for name, there in found.items() if not there]
+    if "libx264" in missing:
+        remedy = "run pip install --force-reinstall av: its wheels have it"
+        return Check("video", PROBLEM, f"{value}, without the encoder libx264", remedy)
+    return Check(
+        "video", OK, f"{value}, encoders {', '.join(n for n, there in found.items() if there)}"
+    )
+
+
+def _has_encoder(codec: Any, name: str) -> bool:
+    try:
+        codec(name, "w")
+    except Exception:
+        return False
+    return True
+
+
+def _backends() -> Iterator[Check]:
+    if conflict := _onnxruntime_conflict():
+        yield conflict
+    for backend in BACKENDS.values():
+        name = f"backend {backend.name}"
+        later = "" if backend.open else " (not usable in this version yet)"
+        if not host.is_installed(backend):
+            remedy = f"pip install 'streamdiffvsr[{backend.extra}]'"
+            if backend.name == "onnxruntime" and host.nvidia_gpus():
+                remedy = "pip install 'streamdiffvsr[cuda]'"
+            status = PROBLEM if backend.name == "onnxruntime" else OPTIONAL
+            yield Check(name, status, f"not installed{later}", remedy)
+        elif backend.name == "onnxruntime":
+            yield _onnxruntime(name, installed_version(backend))
+        else:
+            status = OK if backend.open else OPTIONAL
+            yield Check(name, status, f"{installed_version(backend)}{later}")
+
+
+def _onnxruntime(name: str, version: str | None) -> Check:
+    providers = host.onnxruntime_providers()
+    if not providers:
+        return Check(name, PROBLEM, f"{version} cannot be loaded", _reinstall())
+    short = ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
+    return Check(name, OK, f"{version}, providers {short}")
+
+
+def _onnxruntime_conflict() -> Check | None:
+    both = [host.package_version(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    if None in both:
+        return None
+    value = f"onnxruntime {both[0]} and onnxruntime-gpu {both[1]} are installed over each other"
+    return Check("conflict", PROBLEM, value, _reinstall())
+
+
+def _reinstall() -> str:
+    extra = "cuda" if host.nvidia_gpus() else "cpu"
+    uninstall = "pip uninstall -y onnxruntime onnxruntime-gpu"
+    return f"{uninstall} && pip install 'streamdiffvsr[{extra}]'"
+
+
+def _gpu() -> Iterator[Check]:
+    gpus = host.nvidia_gpus()
+    for gpu in gpus:
+        told = f"{gpu.name}, {gpu.memory}, compute capability {gpu.compute_capability}"
+        if "CUDAExecutionProvider" in host.onnxruntime_providers():
+            yield Check("gpu", OK, f"{told}, driver {gpu.driver}")
+        else:
+            remedy = f"ONNX Runtime cannot use it; {_reinstall()}"
+            yield Check("gpu", OPTIONAL, f"{told}, driver {gpu.driver}", remedy)
+    if not gpus:
+        yield Check("gpu", OPTIONAL, "no NVIDIA driver answers; not needed on the CPU")
+
+
+def _export() -> Check:
+    if missing := host.missing_export():
+        remedy = "to build engines here: pip install 'streamdiffvsr[export]'"
+        return Check("export", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
+    return Check("export", OK, f"torch {host.package_version('torch')} and all that goes with it")
+
+
+def _built_in_model() -> Check:
+    from .export.hub import BUILT_IN, BUILT_IN_FOLDER
+
+    if BUILT_IN_FOLDER.is_dir():
+        return Check("model", OK, f"{BUILT_IN} is built in")
+    return Check("model", OPTIONAL, "none built in yet", "give one with --model (docs/models.md)")
+
+
+def _broken(name: str, error: Exception) -> Check:
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return Check(name, PROBLEM, told, "pip install --force-reinstall streamdiffvsr")
+
+
+def _verdict(checks: dict[str, Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What can run here and what cannot, in sentences."""
+    can: list[str] = []
+    cannot: list[str] = []
+    runs = all(checks[name].status == OK for name in ("video", "backend onnxruntime"))
+    runs = runs and "conflict" not in checks
+    gpu = checks["gpu"].status == OK
+    where = (
+        "on the GPU with CUDA, and on the CPU" if gpu else "on the CPU (slow: a check, not live)"
+    )
+    (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
+    builds = runs and checks["export"].status == OK
+    (can if builds else cannot).append("build engines from a model")
+    model = checks["model"].status == OK
+    (can if model else cannot).append("run without a model of your own: the built-in one")
+    cannot.append("use TensorRT or TensorRT-RTX: not in this version")
+    return tuple(can), tuple(cannot)

@@ -1,0 +1,128 @@
+"""Facts about this machine, and what follows from them for a build.
+
+Asks for nothing that is slow or on a network; a question that a library or a driver does not answer
+is answered with None. It judges nothing: that is `doctor`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from .engines.backends import BACKENDS, Backend, require_backend
+from .errors import StreamDiffVSRError
+
+NVIDIA_SMI_S = 10.0
+GPU_FIELDS = "name,driver_version,memory.total,compute_cap"
+
+EXPORT_MODULES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_graphsurgeon",
+    "polygraphy",
+    "transformers",
+    "huggingface_hub",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """An NVIDIA GPU, in the words of its driver."""
+
+    name: str
+    driver: str
+    memory: str
+    compute_capability: str
+
+
+def nvidia_gpus() -> list[Gpu]:
+    """The GPUs that the NVIDIA driver lists; none where there is no driver."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    try:
+        listed = subprocess.run(
+            [command, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=NVIDIA_SMI_S,
+            stdin=subprocess.DEVNULL,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = ([field.strip() for field in line.split(",")] for line in listed.splitlines())
+    return [Gpu(*row) for row in rows if len(row) == len(GPU_FIELDS.split(","))]
+
+
+def package_version(name: str) -> str | None:
+    """The version of an installed distribution."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def is_installed(backend: Backend) -> bool:
+    """Whether the library of a backend is there; it is not loaded."""
+    return find_spec(backend.module) is not None
+
+
+def missing_export() -> list[str]:
+    """The modules of the export extra that are not installed."""
+    return [name for name in EXPORT_MODULES if find_spec(name) is None]
+
+
+def require_export() -> None:
+    """Raise `StreamDiffVSRError` where engines cannot be built, naming what is missing."""
+    if missing := missing_export():
+        raise StreamDiffVSRError(
+            "engines cannot be built here",
+            f"not installed: {', '.join(missing)}",
+            "run pip install 'streamdiffvsr[export]', or bring an engine set built elsewhere",
+        )
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Free disk space where a folder is or would be made."""
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def onnxruntime_providers() -> list[str]:
+    """The execution providers of the installed ONNX Runtime, none if it cannot be loaded."""
+    try:
+        import onnxruntime
+
+        return list(onnxruntime.get_available_providers())
+    except Exception:  # a library of the wrong platform fails in its own ways
+        return []
+
+
+def choose(
+    backend: str = "auto", precision: str | None = None, device: str = "auto"
+) -> tuple[str, str, str]:
+    """Settle what the user left open: (backend, precision, device).
+
+    Raises:
+        StreamDiffVSRError: The backend is unknown, or not installed.
+    """
+    if backend == "auto":
+        usable = [b.name for b in BACKENDS.values() if b.open is not None]
+        installed = [name for name in usable if is_installed(BACKENDS[name])]
+        backend = (installed or usable)[0]
+    require_backend(backend)
+    if device == "auto":
+        gpu = "CUDAExecutionProvider" in onnxruntime_providers() and nvidia_gpus()
+        device = "cuda" if gpu else "cpu"
+    return backend, precision or ("fp16" if device == "cuda" else "fp32"), device

@@ -1,0 +1,110 @@
+"""What several test modules share: the recorded run of the original, and the engines of its model.
+
+`parity_engines` is built once per session. With `STREAMDIFFVSR_TEST_CACHE` set to a folder it is
+kept there between runs: `streamdiffvsr.build` checks the model's digest, the options and every
+file's digest before it takes a set as it is, but not this package's own source, so leave the
+variable unset after a change to `export/` or `engines/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import streamdiffvsr
+
+DATA = Path(__file__).parent / "data"
+PARITY_SIZE = (48, 64)
+
+
+@pytest.fixture(scope="session")
+def parity_model() -> Path:
+    """The recorded model: small, random weights, in the released layout."""
+    return DATA / "parity_model"
+
+
+@pytest.fixture(scope="session")
+def parity_engines(parity_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine set of the recorded model at its recorded size, fp32 on the CPU."""
+    pytest.importorskip("torch", reason="engines are built with the export extra")
+    kept = os.environ.get("STREAMDIFFVSR_TEST_CACHE")
+    root = Path(kept) if kept else _shared_folder(tmp_path_factory)
+    return streamdiffvsr.build(
+        parity_model,
+        size=PARITY_SIZE,
+        backend="onnxruntime",
+        precision="fp32",
+        out=root / "parity_64x48_fp32",
+    )
+
+
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of a run: `build` locks, so the second finds the first's set."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def parity_trace() -> dict[str, Any]:
+    """Inputs, noise, intermediates and outputs of the original on that model, by name."""
+    from safetensors.numpy import load_file
+
+    return load_file(DATA / "parity_trace.safetensors")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Nothing a test builds lands in, or is taken from, the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The last line of stdout, which must be the only JSON object there."""
+        lines = self.out.splitlines()
+        assert not any(line.startswith("{") for line in lines[:-1])
+        result: dict[str, Any] = json.loads(lines[-1])
+        return result
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr that a failure has."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line in this process; what libraries write to the terminal is seen too."""
+    from streamdiffvsr.cli import main
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Ran(code, *capfd.readouterr())
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+Cli = Callable[..., Ran]

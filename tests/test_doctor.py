@@ -1,0 +1,141 @@
+"""`streamdiffvsr doctor`: every fault it knows is named with the command that mends it."""
+
+import subprocess
+
+import pytest
+
+from streamdiffvsr import doctor, host
+from streamdiffvsr.doctor import examine
+
+
+def check(name: str) -> doctor.Check:
+    return next(check for check in examine().checks if check.name == name)
+
+
+def test_a_whole_installation_is_ok(cli):
+    ran = cli("doctor", "--json")
+    assert ran.code == 0 and ran.json["ok"] and ran.json["exit_code"] == 0
+    assert {c["name"] for c in ran.json["checks"]} >= {
+        "python",
+        "platform",
+        "cpus",
+        "memory",
+        "cache",
+        "engine sets",
+        "video",
+        "backend onnxruntime",
+        "backend tensorrt",
+        "backend tensorrt-rtx",
+        "gpu",
+        "export",
+        "model",
+    }
+    plain = cli("doctor")
+    assert (plain.code, plain.err) == (0, "")
+    assert "upscale files with ONNX Runtime" in plain.out.partition("Can run here:")[2]
+
+
+def test_engine_sets_are_counted(monkeypatch, tmp_path):
+    one = tmp_path / "engines" / "one"
+    one.mkdir(parents=True)
+    (one / "manifest.json").write_text("{}")
+    (one / "decode.onnx").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "engines" / ".one.building-x").mkdir()
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path))
+    assert check("engine sets").value == "1 in the cache, 3.0 MiB"
+
+
+def test_without_onnxruntime(cli, monkeypatch):
+    real = host.find_spec
+    monkeypatch.setattr(host, "find_spec", lambda n: None if n == "onnxruntime" else real(n))
+    found = check("backend onnxruntime")
+    assert found.status == "problem"
+    assert found.remedy == "pip install 'streamdiffvsr[cpu]'"
+    ran = cli("doctor")
+    assert ran.code == 1
+    assert "pip install 'streamdiffvsr[cpu]'" in ran.out
+    assert "upscale files" in ran.out.partition("Cannot yet:")[2]
+    assert cli("doctor", "--json").json["ok"] is False
+
+
+def test_both_onnxruntimes(monkeypatch):
+    real = host.package_version
+    monkeypatch.setattr(
+        host, "package_version", lambda n: "1.0" if n.startswith("onnxruntime") else real(n)
+    )
+    found = check("conflict")
+    assert found.status == "problem"
+    assert found.remedy == (
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'streamdiffvsr[cpu]'"
+    )
+    assert not examine().ok
+
+
+def test_without_the_export_extra(monkeypatch):
+    monkeypatch.setattr(host, "missing_export", lambda: ["torch"])
+    report = examine()
+    assert report.ok
+    assert "build engines from a model" in report.cannot
+    assert "pip install 'streamdiffvsr[export]'" in check("export").remedy
+
+
+def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch):
+    monkeypatch.setattr(host, "nvidia_gpus", lambda: [host.Gpu("RTX", "580", "16 GiB", "8.9")])
+    monkeypatch.setattr(host, "onnxruntime_providers", lambda: ["CPUExecutionProvider"])
+    found = check("gpu")
+    assert "RTX, 16 GiB, compute capability 8.9, driver 580" in found.value
+    assert "pip install 'streamdiffvsr[cuda]'" in found.remedy
+
+
+def test_a_library_that_cannot_be_loaded(monkeypatch):
+    monkeypatch.setattr(host, "onnxruntime_providers", lambda: [])
+    assert "cannot be loaded" in check("backend onnxruntime").value
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "file" / "cache"))
+    assert check("cache").status == "problem"
+    assert "STREAMDIFFVSR_CACHE" in check("cache").remedy
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        subprocess.TimeoutExpired("nvidia-smi", 10),
+        subprocess.CalledProcessError(9, "nvidia-smi"),
+        OSError("no such thing"),
+    ],
+)
+def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, fault):
+    def fails(*_args, **_keywords):
+        raise fault
+
+    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(host.subprocess, "run", fails)
+    assert host.nvidia_gpus() == []
+
+
+def test_the_answer_of_a_driver(monkeypatch):
+    answer = "NVIDIA X, 580.1, 16380 MiB, 8.9\nNVIDIA Y, 580.1, 8192 MiB, 7.5\nbroken line\n"
+    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(
+        host.subprocess,
+        "run",
+        lambda *_args, **_keywords: subprocess.CompletedProcess([], 0, answer, ""),
+    )
+    assert [gpu.name for gpu in host.nvidia_gpus()] == ["NVIDIA X", "NVIDIA Y"]
+
+
+@pytest.mark.parametrize(
+    ("providers", "expected"),
+    [
+        (["CPUExecutionProvider"], ("onnxruntime", "fp32", "cpu")),
+        (["CUDAExecutionProvider"], ("onnxruntime", "fp16", "cuda")),
+    ],
+)
+def test_what_is_left_open_follows_the_machine(monkeypatch, providers, expected):
+    monkeypatch.setattr(host, "nvidia_gpus", lambda: [host.Gpu("RTX", "580", "16 GiB", "8.9")])
+    monkeypatch.setattr(host, "onnxruntime_providers", lambda: providers)
+    assert host.choose() == expected
+    assert host.choose(precision="fp32", device="cpu") == ("onnxruntime", "fp32", "cpu")

@@ -1,0 +1,93 @@
+"""What can be said of `make` without installing anything: its targets, and its clear refusals."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import streamdiffvsr
+
+ROOT = Path(streamdiffvsr.__file__).resolve().parent
+TARGETS = ("setup", "demo", "engines", "test", "test-slow", "lint", "clean", "help")
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=env)
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """What `make` reads, in a folder with an awkward name."""
+    folder = tmp_path / "my checkout (1)"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "tools", folder / "tools")
+    return folder
+
+
+def test_help_names_every_target(checkout):
+    for arguments in ((), ("help",)):
+        done = make(checkout, *arguments)
+        assert done.returncode == 0
+        assert all(f"make {target} " in done.stdout for target in TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS[:-2])
+def test_every_target_begins_with_the_set_up(checkout, target):
+    done = make(checkout, "-n", target, "EXTRA=cpu")
+    assert done.returncode == 0, done.stderr
+    assert "tools/make_venv.sh" in done.stdout
+    assert ".[cpu,export,live,dev]" in done.stdout
+    assert "-c constraints.txt" in done.stdout
+
+
+def test_the_package_is_linked_by_its_name(checkout):
+    assert make(checkout, "links").returncode == 0
+    assert (checkout / ".links/streamdiffvsr").resolve() == checkout.resolve()
+
+
+@pytest.mark.parametrize("how", ["missing", "old"])
+def test_no_python_or_an_old_one_is_one_line(checkout, how):
+    python = checkout.parent / "python"
+    if how == "old":
+        python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.1 && exit\nexit 1\n')
+        python.chmod(0o755)
+    done = make(checkout, "setup", f"PYTHON={python}", "EXTRA=cpu")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode == 2 and len(lines) == 1
+    assert lines[0].startswith("error: ") and "3.10" in lines[0]
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_python_without_ensurepip_is_mended_or_told(checkout, monkeypatch):
+    tools = checkout.parent / "bin"
+    tools.mkdir()
+    scripts = {
+        "python": 'case "$2" in *ensurepip*) exit 1;; *print*) echo python3.99-venv;; esac',
+        "apt-get": f'echo "$*" >> "{checkout.parent}/asked"; exit 100',
+        "sudo": '[ "$1" = -n ] && shift; exec "$@"',
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    done = make(checkout, "setup", f"PYTHON={tools / 'python'}", "EXTRA=cpu")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert len(lines) == 1 and "run: sudo apt-get install python3.99-venv" in lines[0]
+    assert (checkout.parent / "asked").read_text().startswith("update")
+    assert not (checkout / ".venv").exists()
+
+
+def test_an_environment_that_was_made_elsewhere_is_dropped(checkout):
+    (checkout / ".venv").mkdir()
+    stamp = checkout / ".venv" / ".installed-cpu"
+    stamp.write_text(f"{checkout}\n")
+    assert make(checkout, "links").returncode == 0 and stamp.exists()
+    stamp.write_text("/somewhere/else\n")
+    assert make(checkout, "links").returncode == 0 and not stamp.exists()

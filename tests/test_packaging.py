@@ -1,0 +1,122 @@
+"""What is installed: every package, nothing else, and extras that keep apart."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import pytest
+
+import streamdiffvsr
+
+tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
+
+ROOT = Path(streamdiffvsr.__file__).resolve().parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+# Every module of the root is part of the package: a new one is added here on purpose.
+ROOT_MODULES = {
+    "__init__",
+    "builder",
+    "cli",
+    "cli_options",
+    "console",
+    "demo",
+    "doctor",
+    "errors",
+    "graph_set",
+    "host",
+    "plan",
+    "schedule",
+    "spec",
+}
+NOT_PACKAGES = {"tests", "build", "dist"}
+
+
+def packages_on_disk() -> set[str]:
+    found = set()
+    for folder, names, files in os.walk(ROOT):
+        inside = Path(folder).relative_to(ROOT)
+        names[:] = [n for n in names if not n.startswith(".") and n != "__pycache__"]
+        if inside == Path():
+            names[:] = [n for n in names if n not in NOT_PACKAGES]
+        if "__init__.py" in files:
+            found.add(".".join(("streamdiffvsr", *inside.parts)))
+    return found
+
+
+def test_every_package_is_listed():
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages_on_disk()
+
+
+def test_no_stray_module_at_the_root():
+    assert {path.stem for path in ROOT.glob("*.py")} == ROOT_MODULES
+
+
+def test_one_version():
+    assert PROJECT["project"]["version"] == streamdiffvsr.__version__
+
+
+def test_the_licence_is_the_whole_text():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
+    extras = PROJECT["project"]["optional-dependencies"]
+    names = {
+        extra: {line.split(">")[0].split("=")[0].strip() for line in lines}
+        for extra, lines in extras.items()
+    }
+    assert set(names) == {"cpu", "cuda", "tensorrt", "tensorrt-rtx", "export", "live", "dev"}
+    holders = {
+        package: {extra for extra, held in names.items() if package in held}
+        for package in ("onnxruntime", "onnxruntime-gpu", "torch")
+    }
+    assert holders == {"onnxruntime": {"cpu"}, "onnxruntime-gpu": {"cuda"}, "torch": {"export"}}
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel of this checkout, built in a copy: a build writes beside what it builds."""
+    if int(installed_version("setuptools").split(".")[0]) < 77:
+        pytest.skip("needs setuptools 77, see the dev extra")
+    copy = tmp_path_factory.mktemp("checkout") / "a-name_1"
+    junk = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "demo-out")
+    shutil.copytree(ROOT, copy, ignore=junk)
+    build = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, env=_no_path()
+    )
+    assert done.returncode == 0, done.stderr
+    return copy / "dist" / done.stdout.splitlines()[-1]
+
+
+def _no_path() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    code = {name for name in names if ".dist-info/" not in name}
+    modules = {
+        (Path("streamdiffvsr") / path.relative_to(ROOT)).as_posix()
+        for package in packages_on_disk()
+        for path in (ROOT / Path(*package.split(".")[1:])).glob("*.py")
+    }
+    assert code == modules | {"streamdiffvsr/py.typed"}
+    assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 2_000_000
+
+
+def test_the_wheel_runs_where_there_is_no_checkout(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "streamdiffvsr.cli", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=_no_path(),
+    )
+    assert (done.returncode, done.stdout) == (0, f"streamdiffvsr {streamdiffvsr.__version__}\n")
