@@ -34,8 +34,11 @@ def peak_memory_mb() -> int:
     """Largest resident size of this process so far, in MiB."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset) // 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count the parent's size before the exec
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**20  # bytes on macOS
 
 
 def _cpu_name() -> str:
