@@ -62,13 +62,22 @@ def build(
         raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
     if device not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
-    plan = make_plan(size, flow_scale=flow_scale, correlation=correlation, tile=tile)
+    # What is asked for is checked here, before a model is fetched that may have its own wishes.
+    make_plan(size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     require_backend(backend)
     require_export()
     from .export.digest import model_digest
+    from .export.flow_files import read_flow
     from .export.hub import resolve_model
 
     source = resolve_model(str(model), revision)
+    plan = make_plan(
+        size,
+        flow_scale=flow_scale,
+        correlation=correlation,
+        tile=tile,
+        preferred=read_flow(source).flow_scale,
+    )
     key = _key(plan, model_digest(source), checked, steps, backend, device)
     folder = Path(out) if out is not None else default_folder(str(model), key)
     refuse_foreign(folder)

@@ -55,6 +55,7 @@ def make_plan(
     flow_scale: int | None = None,
     correlation: str | None = None,
     tile: Size | str | None = "auto",
+    preferred: int = 1,
 ) -> Plan:
     """Choose for an LR size (h, w); every choice can be overridden.
 
@@ -62,6 +63,7 @@ def make_plan(
         flow_scale: 1, 2 or 4: the flow is found at HR divided by this. None chooses.
         correlation: "all-pairs" or "on-demand". None chooses.
         tile: LR size of the tiles, None for the whole frame, "auto" chooses.
+        preferred: The flow scale that the model was trained at, taken where the frame allows it.
 
     Raises:
         UsageError: A value is unknown, or does not fit the size.
@@ -76,8 +78,11 @@ def make_plan(
         raise UsageError(f"flow scale {flow_scale} is not known", remedy="use 1, 2 or 4")
     Geometry(size)  # a bad size is told before anything is derived from it
     if flow_scale is None:
-        halves = min(padded_size(size)) >= 2 * MIN_SIDE  # a thin strip stays at full resolution
-        flow_scale = 2 if halves and _positions(size, 1) > ON_DEMAND_POSITIONS else 1
+        flow_scale = preferred
+        if preferred == 1 and _positions(size, 1) > ON_DEMAND_POSITIONS:
+            flow_scale = 2
+        if min(padded_size(size)) < flow_scale * MIN_SIDE:  # too thin to be made smaller
+            flow_scale = 1
     if correlation is None:
         fits = correlation_bytes(size, flow_scale) <= ALL_PAIRS_BYTES
         correlation = "all-pairs" if fits else "on-demand"

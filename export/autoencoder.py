@@ -51,8 +51,9 @@ class Block(nn.Module):
         out = self.conv(x)
         if previous is not None:
             update = TEMPORAL_STRENGTH * self._mix(pool(out), previous)
-            update = F.interpolate(update, size=out.shape[2:], mode="bilinear")
-            out = out + (update if gate is None else update * gate)
+            if gate is not None:  # while it is small: at full size two passes over memory
+                update = gate * update
+            out = out + F.interpolate(update, size=out.shape[2:], mode="bilinear")
         return F.relu(out + x)
 
     def _mix(self, current: Tensor, previous: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class Block(nn.Module):
         mixed = self.temporal_processor(sequence)
         first, second = mixed[:, :, :length], mixed[:, :, length:]
         update: Tensor = self.alpha * first + (1 - self.alpha) * second
-        return update.view(1, -1, *size)
+        return update.view(update.shape[0], -1, *size)
 
 
 class Double(nn.Module):

@@ -86,6 +86,7 @@ class RAFTConfig:
     flow_head_hidden_size: int
     mask_predictor_hidden_size: int  # 0: no mask predictor, the flow is upsampled bilinearly
     num_flow_updates: int = 12
+    flow_scale: int = 1  # the flow is best found at HR divided by this: what it was trained at
 
 
 RAFT_LARGE = RAFTConfig(

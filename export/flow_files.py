@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StreamDiffVSRError
+from ..spec import FLOW_SCALES
 from .config_reader import ConfigReader
 from .configs import RAFT_LARGE, RAFT_SMALL, RAFTConfig
 
@@ -88,6 +89,8 @@ def _raft(file: ConfigReader) -> RAFTConfig:
         else:
             low = 0 if key == "mask_predictor_hidden_size" else 1
             values[key] = file.integer(key, default, low, limits.get(key, MAX_WIDTH))
+    if values["flow_scale"] not in FLOW_SCALES:
+        file.refuse("flow_scale", values["flow_scale"], "1, 2 or 4")
     _check_widths(file, values)
     file.finish(())
     return RAFTConfig(**values)

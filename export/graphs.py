@@ -63,7 +63,9 @@ class Flow(nn.Module):
         flow = self.raft.estimate(fmap, previous_fmap, context, self.correlation)
         if self.flow_scale > 1:
             scale = self.flow_scale
-            flow = scale * F.interpolate(flow, scale_factor=scale, mode="bilinear")
+            # By size: a scale factor is exported as a double, and ONNX Runtime refuses it.
+            size = (scale * flow.shape[2], scale * flow.shape[3])
+            flow = scale * F.interpolate(flow, size=size, mode="bilinear")
         return flow[:, :, : self.full[0], : self.full[1]]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .seed_layout import PARTS
 from .weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEMS, find_weights
 
 BUILT_IN = "tiny"
+RELEASED = "Jamichsu/Stream-DiffVSR"
 BUILT_IN_FOLDER = Path(__file__).resolve().parent.parent / "models" / "tiny"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 LAYOUT = "unet/, controlnet/, vae/, scheduler/, flow/ and prompt_embeds.safetensors"
@@ -71,6 +72,19 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         why = "it is no folder here, and no repository has such a name"
         raise UsageError(f"no model {name!r:.90}", why, f"give {BUILT_IN}, a folder, or owner/name")
     return _fetch(repository, revision or pinned or None)
+
+
+def released_or_built_in(tell: Callable[[str], None]) -> str:
+    """The released repository if its files are here or can be fetched, else the built-in model.
+
+    `tell` receives one line if it is the built-in one.
+    """
+    try:
+        resolve_model(RELEASED)
+    except StreamDiffVSRError as error:
+        tell(f"the released weights cannot be had, so the model is {BUILT_IN}: {error.what}")
+        return BUILT_IN
+    return RELEASED
 
 
 def _built_in() -> Path:

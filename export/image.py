@@ -18,10 +18,13 @@ def replicate_pad(x: Tensor, size: tuple[int, int]) -> Tensor:
     down, right = size[0] - x.shape[2], size[1] - x.shape[3]
     if down == 0 and right == 0:
         return x
-    # Indexing rather than F.pad: the padding may exceed the frame, and Gather runs everywhere.
-    rows = torch.arange(size[0], device=x.device).clamp(max=x.shape[2] - 1)
-    columns = torch.arange(size[1], device=x.device).clamp(max=x.shape[3] - 1)
-    return x[:, :, rows][:, :, :, columns]
+    # Selecting rather than F.pad: the padding may exceed the frame, and Gather runs everywhere.
+    for dim, extra in ((2, down), (3, right)):
+        if extra:
+            side = x.shape[dim]
+            index = torch.arange(side + extra, device=x.device).clamp(max=side - 1)
+            x = x.index_select(dim, index)
+    return x
 
 
 def from_uint8(frame: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
