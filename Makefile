@@ -7,8 +7,9 @@ PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 # Further arguments of pip install.
 PIP_ARGS ?=
-# Of `make engines`. Sizes are the input's, WIDTHxHEIGHT.
-MODEL ?= Jamichsu/Stream-DiffVSR
+# Of `make engines`: auto is the released weights if they can be had, else the built-in model.
+# Sizes are the input's, WIDTHxHEIGHT.
+MODEL ?= auto
 SIZE ?= 320x180
 # Of `make demo`.
 OUT ?= demo-out
@@ -28,7 +29,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help setup links demo engines test test-slow lint clean
+.PHONY: help setup links demo train-tiny engines test test-slow lint clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -47,16 +48,19 @@ $(BIN)/python:
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
-	@echo 'installing into .venv (extras $(EXTRA), export, live, dev); the first time takes minutes'
+	@echo 'installing into .venv (extras $(EXTRA), export, train, live, dev); the first time takes minutes'
 	@if [ '$(EXTRA)' = cuda ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
 		if $(BIN)/pip show -q $$other 2>/dev/null; then \
 			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
-		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,live,dev]'
+		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,dev]'
 	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
 
-demo: setup ## upscale a small made-up clip, from nothing to a playable file
+demo: setup ## upscale the built-in clip, and draw what that gained
 	@$(BIN)/streamdiffvsr demo --out '$(OUT)'
+
+train-tiny: setup ## train the built-in model again, into training-out/; goes on where it stopped
+	@$(BIN)/python -m streamdiffvsr.training $(ARGS)
 
 engines: setup ## build engines: make engines MODEL=... SIZE=320x180
 	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)'
@@ -71,4 +75,4 @@ lint: setup ## formatting, lint, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 clean: ## remove .venv and whatever was made here; the engines in the user's cache stay
-	rm -rf .venv .links build dist *.egg-info demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .links build dist *.egg-info demo-out training-out .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,17 @@ import pytest
 import streamdiffvsr
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
-TARGETS = ("setup", "demo", "engines", "test", "test-slow", "lint", "clean", "help")
+TARGETS = (
+    "setup",
+    "demo",
+    "train-tiny",
+    "engines",
+    "test",
+    "test-slow",
+    "lint",
+    "clean",
+    "help",
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 

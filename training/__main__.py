@@ -1,0 +1,87 @@
+"""`python -m streamdiffvsr.training`: train the built-in model again, from nothing to a folder.
+
+Interrupted, the same command goes on where it stopped. The stages, in order: autoencoder, flow,
+denoiser, temporal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import StreamDiffVSRError
+from .clips import ClipMaker
+from .loop import Stage, run
+from .model_folder import write_model
+from .networks import Networks, fresh, tiny
+from .plot import plot
+from .stage_autoencoder import AutoencoderStage
+from .stage_denoiser import DenoiserStage
+from .stage_flow import FlowStage
+from .stage_temporal import TemporalStage
+from .validation import Validation
+
+STEPS = {"autoencoder": 1800, "flow": 1800, "denoiser": 3000, "temporal": 250}
+
+
+def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], Stage]]:
+    """The stages in order, each made when its turn comes: making one freezes what it leaves."""
+    clips, validation = ClipMaker(seed), Validation()
+    steps = {name: max(1, round(count * fraction)) for name, count in STEPS.items()}
+    return [
+        lambda: AutoencoderStage(networks, clips, validation, steps["autoencoder"]),
+        lambda: FlowStage(networks, clips, steps["flow"]),
+        lambda: DenoiserStage(networks, clips, validation, steps["denoiser"]),
+        lambda: TemporalStage(networks, clips, steps["temporal"]),
+    ]
+
+
+def train(
+    folder: Path, *, seed: int, fraction: float, tell: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """All stages and the finished model in `folder`/model; returns each stage's figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = fresh(tiny(), seed)
+    figures = {}
+    for make in stages(networks, seed, fraction):
+        stage = make()
+        figures[stage.name] = run(stage, networks, folder, tell)
+        plot(folder / "log.jsonl", folder / "losses.png")
+    write_model(networks, folder / "model", tiny())
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m streamdiffvsr.training", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("training-out"), help="checkpoints, model")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, help="of the steps; 0.002 is a quick check"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    started = time.monotonic()
+    try:
+        figures = train(
+            options.out,
+            seed=options.seed,
+            fraction=options.fraction,
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except StreamDiffVSRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    minutes = round((time.monotonic() - started) / 60, 1)
+    print(json.dumps({"model": str(options.out / "model"), "minutes": minutes, **figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

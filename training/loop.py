@@ -1,0 +1,134 @@
+"""The training loop that all stages share: seeded, resumable, with a log and an ETA."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .networks import Networks
+
+Losses = dict[str, Tensor]
+LOG_EVERY_S = 10.0
+SAVE_EVERY_S = 60.0
+WARM_UP = 0.03  # of the steps
+CLIP_NORM = 0.5
+
+
+class Stage(Protocol):
+    """One stage of the training.
+
+    Attributes:
+        name: Names the checkpoint and the lines of the log.
+        steps: How many draws of data.
+        groups: Parameters and learning rates, as torch's optimizers take them.
+    """
+
+    name: str
+    steps: int
+    groups: list[dict[str, Any]]
+
+    def losses(self, step: int) -> Iterator[Losses]:
+        """The losses of one draw; the weights are updated after each. `total` is minimised."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures on the validation photographs."""
+
+
+def run(
+    stage: Stage, networks: Networks, folder: Path, tell: Callable[[str], None]
+) -> dict[str, float]:
+    """Train a stage to its end from where its checkpoint stands.
+
+    Args:
+        folder: Holds the checkpoint and `log.jsonl`.
+        tell: Receives a line of progress now and then.
+
+    Returns:
+        The stage's last evaluation.
+    """
+    checkpoint = folder / f"{stage.name}.pt"
+    optimizer = torch.optim.AdamW(stage.groups, weight_decay=1e-4, betas=(0.9, 0.98))
+    first = _resume(checkpoint, networks, optimizer)
+    peaks = [group["lr"] for group in stage.groups]
+    started = logged = saved = time.monotonic()
+    for step in range(first, stage.steps):
+        rate = _rate(step / stage.steps)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * rate
+        for losses in stage.losses(step):
+            _update(losses["total"], optimizer)
+        now = time.monotonic()
+        if now - logged > LOG_EVERY_S:
+            logged = now
+            left = (now - started) / (step + 1 - first) * (stage.steps - step - 1)
+            _log(folder, stage, step, losses)
+            tell(f"{stage.name} {step + 1}/{stage.steps} {_shown(losses)} ETA {left / 60:.1f} min")
+        if now - saved > SAVE_EVERY_S:
+            saved = now
+            _save(checkpoint, step + 1, networks, optimizer)
+            figures = stage.evaluate()
+            _log(folder, stage, step, figures)
+            tell(f"{stage.name} {step + 1}/{stage.steps} {figures}")
+    if first < stage.steps:
+        _save(checkpoint, stage.steps, networks, optimizer)
+    figures = stage.evaluate()
+    _log(folder, stage, stage.steps, figures)
+    tell(f"{stage.name} done: {figures}")
+    return figures
+
+
+def _update(total: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    for group in optimizer.param_groups:
+        torch.nn.utils.clip_grad_norm_(group["params"], CLIP_NORM)
+    optimizer.step()
+
+
+def _rate(done: float) -> float:
+    """Linear up, then linear down to nothing."""
+    return min(done / WARM_UP, (1 - done) / (1 - WARM_UP)) if done < 1 else 0.0
+
+
+def _resume(checkpoint: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> int:
+    if not checkpoint.is_file():
+        return 0
+    saved = torch.load(checkpoint, weights_only=True)
+    networks.load_state_dict(saved["networks"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return int(saved["step"])
+
+
+def _save(
+    checkpoint: Path, step: int, networks: Networks, optimizer: torch.optim.Optimizer
+) -> None:
+    part = checkpoint.with_suffix(".part")
+    torch.save(
+        {
+            "step": step,
+            "networks": networks.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        part,
+    )
+    os.replace(part, checkpoint)
+
+
+def _shown(losses: Losses) -> str:
+    return " ".join(f"{name} {loss.item():.4f}" for name, loss in losses.items())
+
+
+def _log(folder: Path, stage: Stage, step: int, values: Losses | dict[str, float]) -> None:
+    numbers = {
+        name: round(float(value.detach() if isinstance(value, Tensor) else value), 5)
+        for name, value in values.items()
+    }
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"stage": stage.name, "step": step, **numbers}) + "\n")

@@ -1,0 +1,56 @@
+"""What training minimises and what it is judged by. Images are in the model's range [-1, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..export.image import warp
+
+CHARBONNIER_EPS = 1e-3
+COLOUR_PATCH = 16  # HR pixels over which colour must be right whatever the detail
+
+
+def charbonnier(a: Tensor, b: Tensor) -> Tensor:
+    """The L1 distance, smooth at zero (Lai et al., arXiv:1704.03915, eq. 5)."""
+    return ((a - b) ** 2 + CHARBONNIER_EPS**2).sqrt().mean()
+
+
+def colour(a: Tensor, b: Tensor) -> Tensor:
+    """L1 between patch means: no tint, however small, is worth a detail."""
+    return F.l1_loss(F.avg_pool2d(a, COLOUR_PATCH), F.avg_pool2d(b, COLOUR_PATCH))
+
+
+def gradients(a: Tensor, b: Tensor) -> Tensor:
+    """L1 between differences of neighbours: edges as steep as they are."""
+    rows = F.l1_loss(a.diff(dim=2), b.diff(dim=2))
+    return rows + F.l1_loss(a.diff(dim=3), b.diff(dim=3))
+
+
+def pixel_loss(output: Tensor, truth: Tensor) -> Tensor:
+    """Of an image: (B, 3, H, W) against (B, 3, H, W)."""
+    loss = charbonnier(output, truth) + 0.5 * colour(output, truth)
+    return loss + 0.1 * gradients(output, truth)
+
+
+def carried(previous: Tensor, flow: Tensor) -> Tensor:
+    """The previous frame (B, C, H, W) where the true flow says it went, with exact sampling."""
+    height, width = previous.shape[2:]
+    # `warp` reads p W / (W - 1) - 1/2: undone here, so that zero flow is the identity.
+    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x = (xs + flow[:, 0] + 0.5) * (width - 1) / width - xs
+    y = (ys + flow[:, 1] + 0.5) * (height - 1) / height - ys
+    return warp(previous, torch.stack([x, y], dim=1))
+
+
+def temporal_loss(error: Tensor, previous_error: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
+    """How much the error against the truth changes along the motion, where nothing is uncovered."""
+    change = (error - carried(previous_error, flow)).abs() * visible
+    return change.sum() / (3 * visible.sum()).clamp(min=1)
+
+
+def psnr(output: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1], clamped first."""
+    mse = F.mse_loss(output.clamp(-1, 1), truth.clamp(-1, 1)).item() / 4
+    return float(-10 * torch.log10(torch.tensor(max(mse, 1e-10))))

@@ -1,0 +1,54 @@
+"""The losses and the validation figures of a training as one picture."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+SMOOTHING = 15  # logged losses per plotted point: single batches differ more than epochs do
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+def read_log(path: Path) -> dict[str, Series]:
+    """`log.jsonl` -> stage -> value's name -> (step, value) in order."""
+    stages: dict[str, Series] = defaultdict(lambda: defaultdict(list))
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry: dict[str, Any] = json.loads(line)
+        stage, step = entry.pop("stage"), entry.pop("step")
+        for name, value in entry.items():
+            stages[stage][name].append((step, value))
+    return stages
+
+
+def plot(log: Path, picture: Path) -> None:
+    """One column a stage: its losses above, its validation figures below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    stages = read_log(log)
+    figure, axes = pyplot.subplots(2, len(stages), figsize=(5 * len(stages), 7), squeeze=False)
+    for column, (stage, series) in enumerate(stages.items()):
+        losses = {step for step, _ in series["total"]}
+        for name, points in series.items():
+            is_loss = points[0][0] in losses
+            steps, values = zip(*(smooth(points) if is_loss else points), strict=True)
+            axes[0 if is_loss else 1][column].plot(steps, values, label=name)
+        axes[0][column].set_title(stage)
+        axes[0][column].set_yscale("log")
+        for row in (0, 1):
+            axes[row][column].legend(fontsize=8)
+            axes[row][column].grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=80)
+    pyplot.close(figure)
+
+
+def smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Means of `SMOOTHING` neighbouring points."""
+    groups = [points[i : i + SMOOTHING] for i in range(0, len(points), SMOOTHING)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
