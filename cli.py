@@ -139,7 +139,7 @@ def doctor(json: opt.Json = False) -> dict[str, Any]:
 
 @app.command()
 def demo(out: opt.DemoOut = DEMO_FOLDER, json: opt.Json = False) -> dict[str, Any]:
-    """Make a short clip, build small engines, upscale it: one to two minutes, no download."""
+    """Upscale the built-in clip with the built-in model, and draw what that gained."""
     from .demo import run_demo
 
     return run_demo(out, quiet=json)
@@ -160,7 +160,10 @@ def _build(
     model = model or opt.BUILT_IN
     settled = options.settled()
     check_size(size)
-    opt.require_model(model)
+    if model == opt.AUTO:
+        from .export.hub import released_or_built_in
+
+        model = released_or_built_in(lambda line: typer.echo(line, err=True))
     with build_progress(enabled=not quiet) as progress:
         return build(model, size=size, out=out, progress=progress, **settled)
 

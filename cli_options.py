@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import StreamDiffVSRError, UsageError
+from .errors import UsageError
 from .spec import Size
 
-BUILT_IN = "tiny"
+BUILT_IN, AUTO = "tiny", "auto"
 MAX_SEED = 2**63 - 1
 
 DEFAULT_SIZE = "320x180"
@@ -42,12 +42,13 @@ EnginesOut = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Where they go.", show_default="the user's cache"),
 ]
-DemoOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the clips go.")]
+DemoOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")]
 Model = Annotated[
     str | None,
     typer.Option(
         metavar="M",
-        help="tiny (built in), a folder, or a Hugging Face repo id.",
+        help="tiny (built in), a folder, a Hugging Face repo id, or auto: the released weights "
+        "if they can be had, else tiny.",
         show_default=BUILT_IN,
     ),
 ]
@@ -124,19 +125,6 @@ def parse_size(text: str, option: str) -> Size:
             f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
         )
     return int(match[2]), int(match[1])
-
-
-def require_model(model: str) -> None:
-    """Say what to do where the built-in model is asked for and is not there."""
-    from .export.hub import BUILT_IN_FOLDER
-
-    if model == BUILT_IN and not BUILT_IN_FOLDER.is_dir():
-        raise StreamDiffVSRError(
-            "no model to build engines of",
-            "this version comes without the built-in one",
-            "give a model folder or a Hugging Face repo id with --model (see docs/models.md), or "
-            "see the machinery at work with streamdiffvsr demo",
-        )
 
 
 def described(folder: Path) -> dict[str, Any]:

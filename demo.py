@@ -1,32 +1,32 @@
-"""The demo: a clip, a model, its engines and the clip at 4x, from nothing and without a network.
+"""The demo: the built-in clip through the built-in model, and what that gained, without a network.
 
-Where the built-in checkpoint is not there yet, the model is one of the same shape with random
-weights, and every line about the result says so.
+The clip comes with the true HR picture of one of its frames. That frame is drawn by bicubic, by the
+model and as it should be, side by side.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .console import build_progress
 from .errors import StreamDiffVSRError
 
-FRAMES = 16
-UNTRAINED = (
-    "THE WEIGHTS ARE UNTRAINED: the picture is noise. This shows that the machinery works on this "
-    "machine, not what Stream-DiffVSR looks like."
-)
+if TYPE_CHECKING:
+    from .runtime.upscaler import Image, Upscaler
+
+ASSETS = Path(__file__).resolve().parent / "assets" / "demo"
+CLIP, TRUTH = ASSETS / "clip.mp4", ASSETS / "truth.png"
+TRUTH_FRAME = 16  # the frame of the clip that `TRUTH` shows: the recurrence has settled by then
+CROP = (212, 318, 88, 160)  # top, left, height, width in HR pixels: gloss and spoon
 
 
 def run_demo(out: Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Run it all; the clips go to `out`, model and engines to the user's cache.
+    """Run it all; clips and comparison go to `out`, the engines to the user's cache.
 
     Returns:
         What `--json` prints.
@@ -34,39 +34,90 @@ def run_demo(out: Path, *, quiet: bool = False) -> dict[str, Any]:
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    from .runtime.media.sample_clip import write_sample_clip
+    from .runtime.files import comparison  # first of all: it tells if its library is missing
 
     started = time.monotonic()
-    clip = write_sample_clip(_folder(out) / "clip.mp4", frames=FRAMES)
-    model, trained = _model()
-    if not trained and not quiet:
-        typer.echo(UNTRAINED)
-    name = "clip_4x.mp4" if trained else "clip_4x_untrained.mp4"
-    engines = _build(model, clip, quiet=quiet)
-    report = _upscale(clip, out / name, engines, quiet=quiet)
-    seconds = round(time.monotonic() - started, 2)
+    truth = comparison.read_picture(_asset(TRUTH))
+    clip = _copied_clip(out)
+    engines = _build(clip, quiet=quiet)
+    report, watched = _upscale(clip, out / "clip_4x.mp4", engines, quiet=quiet)
+    sheet = out / "side_by_side.png"
     result = {
         **report,
         "input": str(clip),
         "engines": str(engines),
-        "trained": trained,
-        "total_seconds": seconds,
+        "side_by_side": str(sheet),
+        "psnr": _compare(watched, truth, sheet),
+        "total_seconds": round(time.monotonic() - started, 2),
     }
     if not quiet:
         _tell(result)
     return result
 
 
+class Watched:
+    """An upscaler that remembers one frame: how it came, and what was made of it.
+
+    Taken here and not from the output file, so that the picture shows the model and not x264.
+
+    Args:
+        upscaler: Does the work.
+        index: Of the frame to remember.
+    """
+
+    def __init__(self, upscaler: Upscaler, index: int) -> None:
+        self._upscaler, self._index = upscaler, index
+        self.size, self.initial_state = upscaler.size, upscaler.initial_state
+        self.before: Image | None = None
+        self.after: Image | None = None
+
+    def stream(self, frames: Iterable[Image], state: Any = None) -> Iterator[Image]:
+        """As the upscaler's own."""
+
+        def watched() -> Iterator[Image]:
+            for index, frame in enumerate(frames):
+                if index == self._index:
+                    self.before = frame.copy()
+                yield frame
+
+        for index, out in enumerate(self._upscaler.stream(watched(), state)):
+            if index == self._index:
+                self.after = out.copy()
+            yield out
+
+
+def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
+    """Draw the sheet; returns the PSNR in dB of each picture."""
+    from .runtime.files.comparison import Box, Panel, bicubic, contact_sheet, psnr, write_png
+    from .spec import SCALE
+
+    assert watched.before is not None and watched.after is not None
+    pictures = {"bicubic": bicubic(watched.before, SCALE), "ours": watched.after}
+    scores = {name: round(psnr(picture, truth), 2) for name, picture in pictures.items()}
+    panels = [
+        Panel(
+            "Input, enlarged by bicubic", pictures["bicubic"], f"PSNR {scores['bicubic']:.2f} dB"
+        ),
+        Panel("Ours", pictures["ours"], f"PSNR {scores['ours']:.2f} dB"),
+        Panel("Truth", truth),
+    ]
+    write_png(sheet, contact_sheet(panels, Box(*CROP)))
+    return scores
+
+
 def _tell(result: dict[str, Any]) -> None:
     typer.echo("input:   {input}  ({frames} frames, {input_size})".format(**result))
     typer.echo("output:  {output}  ({output_size}, {fps} fps, with sound)".format(**result))
+    scores = "PSNR {ours:.2f} dB, bicubic {bicubic:.2f} dB".format(**result["psnr"])
+    typer.echo(f"look at: {result['side_by_side']}  ({scores})")
     typer.echo("engines: {engines}  (used again next time)".format(**result))
-    last = "" if result["trained"] else "; as said, the weights are untrained"
-    typer.echo(f"took {result['total_seconds']:.0f} s{last}")
+    typer.echo(f"took {result['total_seconds']:.0f} s")
 
 
-def _build(model: str, clip: Path, *, quiet: bool) -> Path:
+def _build(clip: Path, *, quiet: bool) -> Path:
     from .builder import build
+    from .console import build_progress
+    from .export.hub import BUILT_IN
     from .host import choose
     from .runtime.media.probe import probe
 
@@ -74,7 +125,7 @@ def _build(model: str, clip: Path, *, quiet: bool) -> Path:
     size = probe(clip).size
     with build_progress(enabled=not quiet) as progress:
         return build(
-            model,
+            BUILT_IN,
             size=size,
             backend=backend,
             precision=precision,
@@ -83,44 +134,43 @@ def _build(model: str, clip: Path, *, quiet: bool) -> Path:
         )
 
 
-def _upscale(clip: Path, output: Path, engines: Path, *, quiet: bool) -> dict[str, Any]:
+def _upscale(
+    clip: Path, output: Path, engines: Path, *, quiet: bool
+) -> tuple[dict[str, Any], Watched]:
     from .runtime.files.progress import progress_bar
     from .runtime.files.upscale import upscale_file
     from .runtime.upscaler import load
 
+    watched = Watched(load(engines), TRUTH_FRAME)
     with progress_bar(output.name, enabled=not quiet) as progress:
-        report = upscale_file(clip, output, load(engines), overwrite=True, progress=progress)
-    return report.to_json()
+        report = upscale_file(clip, output, watched, overwrite=True, progress=progress)
+    return report.to_json(), watched
 
 
-def _folder(out: Path) -> Path:
+def _asset(path: Path) -> Path:
+    if not path.is_file():
+        raise StreamDiffVSRError(
+            "the demo's clip is not here",
+            f"{path} is missing from this installation",
+            "install from a complete checkout",
+        )
+    return path
+
+
+def _copied_clip(out: Path) -> Path:
+    """The clip beside its output, where a user looks for it."""
+    copy = out / CLIP.name
+    source = _asset(CLIP)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StreamDiffVSRError(
             f"cannot make the folder {str(out)!r}", error.strerror or str(error), "use --out"
         ) from error
-    return out
-
-
-def _model() -> tuple[str, bool]:
-    """The built-in model, or a random one of its shape in the cache; whether it is trained."""
-    from .engines.cache import cache_root, locked
-    from .export.hub import BUILT_IN, BUILT_IN_FOLDER
-    from .host import require_export
-
-    if BUILT_IN_FOLDER.is_dir():
-        return BUILT_IN, True
-    require_export()
-    from .export.random_model import write_random_model
-
-    folder = cache_root() / "models" / "untrained-tiny"
-    with locked(folder):
-        if not folder.is_dir():
-            part = Path(tempfile.mkdtemp(prefix=".untrained-tiny-", dir=folder.parent))
-            try:
-                write_random_model(part, preset="tiny", seed=0)
-                os.replace(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    return str(folder), False
+    try:
+        shutil.copyfile(source, copy)
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"could not write {str(copy)!r}", error.strerror or str(error), "use --out"
+        ) from error
+    return copy

@@ -1,43 +1,84 @@
-"""The demo's clip, its honesty about the weights, and (slow) all of it."""
+"""The demo's clip, what it says when something is missing, and (slow) all of it."""
 
-import av
+import numpy as np
 import pytest
 
 from streamdiffvsr import demo
-from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.media.sample_clip import sample_image, write_sample_clip
 from streamdiffvsr.tests.media.clips import see
 
-
-def test_the_clip_moves_and_has_sound(tmp_path):
-    path = write_sample_clip(tmp_path / "clip.mp4", size=(48, 80), frames=12)
-    seen = see(path)
-    assert len(seen.times) == 12 and float(seen.times[-1]) == pytest.approx(11 / 12)
-    assert seen.length == pytest.approx(1, abs=0.05)
-    assert len(seen.sounds) == 1 and len(seen.sounds[0]) > 40
-    with av.open(str(path)) as container:
-        kinds = [stream.codec_context.name for stream in container.streams]
-    assert kinds == ["h264", "aac"]
-    first, second = (sample_image(index, (48, 80)) for index in (0, 1))
-    assert (first != second).any() and (sample_image(0, (48, 80)) == first).all()
-    assert [item.name for item in tmp_path.iterdir()] == ["clip.mp4"]
+pytest.importorskip("PIL", reason="Pillow is of the export extra")
+from streamdiffvsr.runtime.files import comparison
 
 
-def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(StreamDiffVSRError, match="could not write"):
-        write_sample_clip(tmp_path / "missing" / "clip.mp4")
-    (tmp_path / "clip.mp4").mkdir()
-    with pytest.raises(StreamDiffVSRError, match="could not write"):
-        write_sample_clip(tmp_path / "clip.mp4", frames=2)
-    assert [item.name for item in tmp_path.iterdir()] == ["clip.mp4"]
+def decoded():
+    return [image.to_ndarray(format="rgb24") for image in see(demo.CLIP).images]
+
+
+def test_the_clip_is_small_and_has_sound():
+    seen = see(demo.CLIP)
+    assert len(seen.images) == 24 and seen.length == pytest.approx(2, abs=0.05)
+    assert (seen.images[0].width, seen.images[0].height) == (160, 88)
+    assert len(seen.sounds) == 1 and len(seen.sounds[0]) > 80
+    assert sum(path.stat().st_size for path in demo.ASSETS.iterdir()) < 1_000_000
+
+
+def test_the_truth_is_that_of_its_frame():
+    truth = comparison.read_picture(demo.TRUTH)
+    scores = [comparison.psnr(comparison.bicubic(frame, 4), truth) for frame in decoded()]
+    assert np.argmax(scores) == demo.TRUTH_FRAME
+    assert scores[demo.TRUTH_FRAME] > 26
+
+
+def test_the_photograph_is_credited():
+    text = (demo.ASSETS / "README.md").read_text(encoding="utf-8")
+    assert "CC0 by the photographer (Rachel\nMichetti)" in text
+
+
+class Doubling:
+    """An upscaler that numbers its frames; it reuses the memory of what it takes and gives."""
+
+    size = (2, 2)
+
+    def initial_state(self, seed=0):
+        return seed
+
+    def stream(self, frames, state=None):
+        out = np.empty((8, 8, 3), np.uint8)
+        for frame in frames:
+            out[:] = 2 * frame[0, 0]
+            frame[:] = 255
+            yield out
+
+
+def test_the_watched_frame_is_kept_and_every_frame_goes_through():
+    watched = demo.Watched(Doubling(), 1)
+    frames = (np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30))
+    assert [out[0, 0, 0] for out in watched.stream(frames, None)] == [20, 40, 60]
+    assert (watched.before == 20).all() and watched.before.shape == (2, 2, 3)
+    assert (watched.after == 40).all() and watched.after.shape == (8, 8, 3)
+    assert watched.size == (2, 2) and watched.initial_state(3) == 3
 
 
 def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):
     monkeypatch.setattr("streamdiffvsr.host.missing_export", lambda: ["torch"])
-    monkeypatch.setattr("streamdiffvsr.export.hub.BUILT_IN_FOLDER", tmp_path / "not-there")
     ran = cli("demo", "--out", tmp_path)
     assert "pip install 'streamdiffvsr[export]'" in ran.error
     assert ran.code == 1
+
+
+def test_without_the_built_in_model_it_says_so(cli, monkeypatch, tmp_path):
+    pytest.importorskip("torch", reason="of the export extra")
+    monkeypatch.setattr("streamdiffvsr.export.hub.BUILT_IN_FOLDER", tmp_path / "not-there")
+    ran = cli("demo", "--out", tmp_path)
+    assert "the built-in model is not here" in ran.error
+    assert ran.code == 1
+
+
+def test_without_its_clip_it_says_so(cli, monkeypatch, tmp_path):
+    monkeypatch.setattr("streamdiffvsr.demo.CLIP", tmp_path / "clip.mp4")
+    ran = cli("demo", "--out", tmp_path / "out")
+    assert "clip.mp4 is missing from this installation" in ran.error
+    assert ran.code == 1 and not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_that_is_a_file(cli, tmp_path):
@@ -47,18 +88,37 @@ def test_an_output_folder_that_is_a_file(cli, tmp_path):
     assert ran.json["exit_code"] == ran.code == 1
 
 
-@pytest.mark.slow
-def test_the_whole_demo(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.export.hub.BUILT_IN_FOLDER", tmp_path / "not-there")
-    ran = cli("demo", "--out", tmp_path / "out")
-    assert ran.code == 0, ran.err
-    assert ran.out.startswith("THE WEIGHTS ARE UNTRAINED")
-    seen = see(tmp_path / "out" / "clip_4x_untrained.mp4")
-    source = see(tmp_path / "out" / "clip.mp4")
-    assert len(seen.images) == demo.FRAMES
-    assert (seen.images[0].width, seen.images[0].height) == (320, 192)
-    assert seen.times == source.times and seen.sounds == source.sounds
+def test_the_clip_is_made_again_by_its_script():
+    pytest.importorskip("torch", reason="of the train extra")
+    pytest.importorskip("skimage", reason="of the train extra")
+    from streamdiffvsr.training.demo_clip import make_frames
 
-    again = cli("demo", "--out", tmp_path / "out", "--json")
+    hr, lr = make_frames()
+    assert (hr[demo.TRUTH_FRAME] == comparison.read_picture(demo.TRUTH)).mean() > 0.99
+    pairs = zip(lr, decoded(), strict=True)
+    assert min(comparison.psnr(made, kept) for made, kept in pairs) > 30
+
+
+@pytest.mark.slow
+def test_the_whole_demo(cli, tmp_path):
+    out = tmp_path / "out"
+    ran = cli("demo", "--out", out)
+    assert ran.code == 0, ran.err
+    assert f"look at: {out / 'side_by_side.png'}" in ran.out
+    seen, source = see(out / "clip_4x.mp4"), see(demo.CLIP)
+    assert (seen.images[0].width, seen.images[0].height) == (640, 352)
+    assert seen.times == source.times and seen.sounds == source.sounds
+    assert sorted(path.name for path in out.iterdir()) == [
+        "clip.mp4",
+        "clip_4x.mp4",
+        "side_by_side.png",
+    ]
+
+    again = cli("demo", "--out", out, "--json")
     assert (again.code, again.err) == (0, "")
-    assert again.json["trained"] is False
+    result = again.json
+    assert {"input", "output", "engines", "side_by_side", "psnr", "total_seconds"} <= set(result)
+    assert result["total_seconds"] < 60  # the engines are those of the first run
+    assert result["psnr"]["ours"] > result["psnr"]["bicubic"] + 0.3
+    sheet = comparison.read_picture(out / "side_by_side.png")
+    assert sheet.shape[1] == 3 * 640 + 4 * comparison.GAP and sheet.shape[0] > 2 * 352

@@ -70,7 +70,16 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
         extra: {line.split(">")[0].split("=")[0].strip() for line in lines}
         for extra, lines in extras.items()
     }
-    assert set(names) == {"cpu", "cuda", "tensorrt", "tensorrt-rtx", "export", "live", "dev"}
+    assert set(names) == {
+        "cpu",
+        "cuda",
+        "tensorrt",
+        "tensorrt-rtx",
+        "export",
+        "train",
+        "live",
+        "dev",
+    }
     holders = {
         package: {extra for extra, held in names.items() if package in held}
         for package in ("onnxruntime", "onnxruntime-gpu", "torch")
@@ -106,8 +115,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         for package in packages_on_disk()
         for path in (ROOT / Path(*package.split(".")[1:])).glob("*.py")
     }
-    assert code == modules | {"streamdiffvsr/py.typed"}
-    assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 2_000_000
+    data = {
+        (Path("streamdiffvsr") / path.relative_to(ROOT)).as_posix()
+        for folder in ("assets", "models")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
+    assert "streamdiffvsr/models/tiny/unet/config.json" in data
+    assert code == modules | data | {"streamdiffvsr/py.typed"}
+    assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 8_000_000
 
 
 def test_the_wheel_runs_where_there_is_no_checkout(wheel, tmp_path):
