@@ -186,7 +186,7 @@ def _say(line: str) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", help="model folder; otherwise --preset with random weights")
-    parser.add_argument("--preset", default="parity", choices=("tiny", "parity", "full"))
+    parser.add_argument("--preset", default="parity", choices=("small", "tiny", "parity", "full"))
     parser.add_argument("--size", type=_size, default="128x96", metavar="WxH")
     parser.add_argument("--frames", type=int, default=7)
     parser.add_argument("--engines", help="folder of an engine set to keep and use again")

@@ -1,7 +1,8 @@
 """The configs of the model sizes that this project builds itself, in the released key names.
 
-`full` is the released model's shape (NUMERICS.md sections 1 and 3), `parity` that of the small
-model the tests keep, `tiny` the built-in one's. Knows no weights.
+`full` is the released model's shape (NUMERICS.md sections 1 and 3), `parity` that of the recorded
+model the tests keep, `small` the released structure at narrow widths, `tiny` the built-in model's,
+which has settings of its own. Knows no weights.
 """
 
 from __future__ import annotations
@@ -124,6 +125,25 @@ SCHEDULER: Keys = {
     "set_alpha_to_one": False,
     "clip_sample": False,
 }
+# RAFT-small's structure, narrower, with fewer updates: about 40 000 parameters.
+SMALL_FLOW: Keys = {
+    "feature_encoder_layers": [8, 8, 16, 16, 32],
+    "feature_encoder_block": "bottleneck",
+    "feature_encoder_norm_layer": "instance",
+    "context_encoder_layers": [8, 8, 16, 16, 48],
+    "context_encoder_block": "bottleneck",
+    "context_encoder_norm_layer": "none",
+    "corr_block_num_levels": 4,
+    "corr_block_radius": 3,
+    "motion_encoder_corr_layers": [32],
+    "motion_encoder_flow_layers": [16, 8],
+    "motion_encoder_out_channels": 26,
+    "recurrent_block_hidden_state_size": 24,
+    "recurrent_block_kernel_size": [[3, 3]],
+    "flow_head_hidden_size": 16,
+    "mask_predictor_hidden_size": 0,
+    "num_flow_updates": 6,
+}
 # The built-in model: the same parts, narrow, and shaped by what two CPU cores can do in half a
 # second. Twelve latent channels instead of four carry the detail that 16-channel convolutions
 # cannot invent; predicting the sample rather than v spares them from having to copy the noise;
@@ -153,7 +173,7 @@ TINY_FLOW: Keys = {
     "feature_encoder_norm_layer": "instance",
     "context_encoder_layers": [16, 16, 32, 32, 64],
     "context_encoder_block": "residual",
-    "context_encoder_norm_layer": "none",
+    "context_encoder_norm_layer": "instance",
     "corr_block_num_levels": 1,
     "corr_block_radius": 4,
     "motion_encoder_corr_layers": [32],
@@ -168,6 +188,12 @@ TINY_FLOW: Keys = {
 }
 TINY_SCHEDULER: Keys = {**SCHEDULER, "prediction_type": "sample", "set_alpha_to_one": True}
 PRESETS: Mapping[str, Preset] = {
+    "small": _preset(
+        _unet([32, 32, 64, 64], heads=2, prompt=32, groups=8),
+        hint=[8, 16, 32],
+        width=16,
+        flow=SMALL_FLOW,
+    ),
     "tiny": _preset(
         TINY_UNET,
         hint=[16, 16, 32],

@@ -65,7 +65,7 @@ IMAGE_GAIN, IMAGE_MEAN = 0.25, 0.5  # of the decoder's last convolution: [0, 1] 
 def write_random_model(
     folder: Path,
     *,
-    preset: str = "tiny",
+    preset: str = "small",
     unet: Keys | None = None,
     controlnet: Keys | None = None,
     vae: Keys | None = None,
@@ -79,7 +79,7 @@ def write_random_model(
 
     Args:
         folder: Files of the same names are overwritten.
-        preset: `tiny`, `parity` or `full`.
+        preset: `small`, `tiny`, `parity` or `full`.
         unet, controlnet, vae, scheduler: Values that replace the preset's, in diffusers' key
             names. The ControlNet follows the UNet's widths unless it is given its own.
         flow: RAFT's values that replace the preset's, or `raft_large` or `raft_small`.

@@ -137,3 +137,12 @@ def test_the_plan_says_itself_in_one_line() -> None:
     assert tile is not None
     assert "on-demand" in large and "1/2" in large and f"{tile[1]}x{tile[0]}" in large
     assert "\n" not in small + large
+
+
+@pytest.mark.parametrize(
+    ("size", "preferred", "scale"),
+    [((90, 160), 2, 2), ((64, 64), 2, 2), ((60, 160), 2, 1), ((90, 160), 1, 1), ((128, 128), 4, 4)],
+)
+def test_a_models_flow_scale_is_taken_where_the_frame_allows_it(size, preferred, scale):
+    assert make_plan(size, preferred=preferred).geometry.flow_scale == scale
+    assert make_plan(size, preferred=preferred, flow_scale=1).geometry.flow_scale == 1

@@ -18,8 +18,9 @@ def charbonnier(a: Tensor, b: Tensor) -> Tensor:
 
 
 def colour(a: Tensor, b: Tensor) -> Tensor:
-    """L1 between patch means: no tint, however small, is worth a detail."""
-    return F.l1_loss(F.avg_pool2d(a, COLOUR_PATCH), F.avg_pool2d(b, COLOUR_PATCH))
+    """L1 between the means of patches and of whole frames: no tint is worth a detail."""
+    patches = F.l1_loss(F.avg_pool2d(a, COLOUR_PATCH), F.avg_pool2d(b, COLOUR_PATCH))
+    return 0.5 * patches + F.l1_loss(a.mean((2, 3)), b.mean((2, 3)))
 
 
 def gradients(a: Tensor, b: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def gradients(a: Tensor, b: Tensor) -> Tensor:
 
 def pixel_loss(output: Tensor, truth: Tensor) -> Tensor:
     """Of an image: (B, 3, H, W) against (B, 3, H, W)."""
-    loss = charbonnier(output, truth) + 0.5 * colour(output, truth)
+    loss = charbonnier(output, truth) + colour(output, truth)
     return loss + 0.1 * gradients(output, truth)
 
 

@@ -18,6 +18,7 @@ from ..export.presets import PRESETS, Preset
 from ..export.raft import RAFT
 from ..export.random_model import write_configs
 from ..export.unet import UNet
+from .flow_start import read_correlation
 
 COLOURS = 3
 COPY_GAIN, NOISE_GAIN = 0.3, 0.1
@@ -69,10 +70,9 @@ def _initialise(networks: Networks) -> None:
     torch's own initial weights shrink a signal by a third per convolution, and there are no norms
     here to bring it back: the autoencoder learnt five times slower from them.
     """
-    rectified = (networks.vae, networks.flow.context_encoder)
-    for part in (*rectified, networks.unet, networks.controlnet):
+    for part in (networks.vae, networks.unet, networks.controlnet):
         # The denoisers' shortcuts and resizes are a chain without activations: no gain for one.
-        gain = 2.0 if part in rectified else 1.0
+        gain = 2.0 if part is networks.vae else 1.0
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
                 fan_in = module.weight[0].numel()
@@ -84,6 +84,7 @@ def _initialise(networks: Networks) -> None:
     for name, module in [*networks.unet.named_modules(), *networks.controlnet.named_modules()]:
         if name.endswith(("conv2", "proj_out", "to_out.0")):
             _zero(module)
+    read_correlation(networks.flow)
     control = networks.controlnet
     for module in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
         _zero(module)

@@ -22,9 +22,10 @@ KEY, VALIDATION_KEY = 2, 1_000_000
 SIDE = 256  # HR pixels
 CLIPS, FRAMES = 3, 4
 # A cell of RAFT's features is 16 HR pixels: from slow motion alone it does not learn to match.
-PACES = (0.7, 4.0)
+PACES = (0.7, 6.0)
 UPDATE_DECAY = 0.8  # an early update's flow counts less (RAFT, section 3.4)
 MATCHING_WEIGHT = 0.1
+SHARPNESS = 2.0  # lets the correlation stay of order one: larger values saturate RAFT's gates
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 CELL = FLOW_SCALE * FACTOR  # HR pixels
 
@@ -40,7 +41,7 @@ class FlowStage:
     groups: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = [{"params": [*self.networks.trainable("flow")], "lr": 1e-3}]
+        self.groups = [{"params": [*self.networks.trainable("flow")], "lr": 6e-4}]
         self.held_out = ClipMaker(self.clips.seed, VALIDATION).batch(
             (KEY, VALIDATION_KEY), 8, 2, (SIDE, SIDE)
         )
@@ -101,7 +102,7 @@ def matching_loss(correlation: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
     height, width = cells.shape[2:]
     place = (pixel_grid(height, width) + cells).flatten(2)  # (B, 2, h w)
     corner = place.floor()
-    log = correlation.log_softmax(dim=2)
+    log = (SHARPNESS * correlation).log_softmax(dim=2)
     likelihood, inside = torch.zeros_like(place[:, 0]), F.avg_pool2d(visible, CELL).flatten(1) > 0.5
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         x, y = corner[:, 0] + dx, corner[:, 1] + dy

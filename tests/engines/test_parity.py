@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import streamdiffvsr
+from streamdiffvsr.engines.manifest import read_manifest
+from streamdiffvsr.export.hub import BUILT_IN_FOLDER
 from streamdiffvsr.export.model import load_model
 from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.export.reference import Reference, ReferenceState
@@ -97,7 +99,7 @@ CASES = {
 def test_engines_match_the_eager_reference(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     folder = write_random_model(
-        tmp_path / "model", preset="tiny", flow=FEW_UPDATES, prompt_tokens=5, **case.model
+        tmp_path / "model", preset="small", flow=FEW_UPDATES, prompt_tokens=5, **case.model
     )
     up = streamdiffvsr.load(
         streamdiffvsr.build(folder, size=case.size, out=tmp_path / "engines", **case.options)
@@ -114,6 +116,27 @@ def test_engines_match_the_eager_reference(name: str, tmp_path: Path) -> None:
         assert np.abs(state.previous_hr - expected_state.previous_hr.numpy()).max() < RAW_TOLERANCE
         assert np.abs(out.astype(int) - expected).max() <= 1
         assert out.std() > 1, "a constant frame would prove nothing"
+
+
+def test_the_built_in_model_is_its_reference_and_takes_the_flow_at_half_size(
+    tmp_path: Path,
+) -> None:
+    whole = streamdiffvsr.build("tiny", size=(64, 68), flow_scale=1, out=tmp_path / "whole")
+    half = streamdiffvsr.build("tiny", size=(64, 68), out=tmp_path / "half")
+    assert read_manifest(whole).key.flow == "all-pairs-1"
+    assert read_manifest(half).key.flow == "all-pairs-2"  # as its config prefers
+    reference, expected_state = Reference(load_model(BUILT_IN_FOLDER)), ReferenceState()
+    ups = [streamdiffvsr.load(folder) for folder in (whole, half)]
+    states = [up.initial_state(seed=3) for up in ups]
+    for i in range(2):
+        frame, noise = _frame((64, 68), i), frame_noise(3, i, (12, 64, 68))
+        expected, _, expected_state = reference.step(frame, expected_state, noise)
+        for which, up in enumerate(ups):
+            out, states[which] = up.step(frame, states[which])
+            if which == 0 or i == 0:  # another flow is another picture
+                assert np.abs(out.astype(int) - expected).max() <= 1
+            else:
+                assert np.abs(out.astype(int) - expected).mean() < 2
 
 
 @pytest.mark.slow

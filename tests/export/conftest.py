@@ -24,7 +24,7 @@ def parity_model() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of the tiny preset; not to be changed."""
+    """A random model of the small preset; not to be changed."""
     return write_random_model(tmp_path_factory.mktemp("tiny"))
 
 

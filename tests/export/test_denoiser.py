@@ -21,7 +21,7 @@ from streamdiffvsr.export.unet import UNet
 
 TOLERANCE = 1e-5  # relative to the largest value
 SIZE = (36, 44)  # multiples of 4 but not of 8
-TINY = {k: v for k, v in PRESETS["tiny"].unet.items() if k != "_class_name"}
+TINY = {k: v for k, v in PRESETS["small"].unet.items() if k != "_class_name"}
 HINT = (8, 16, 24)
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -246,3 +246,17 @@ def test_flow_that_cannot_be_fetched(remote: Any, monkeypatch: pytest.MonkeyPatc
     line = refusal(resolve_model, REPOSITORY)
     flow = Path(line.split(" into ")[1].split(" (")[0])
     assert not list(flow.iterdir())
+
+
+def test_the_built_in_model_stands_in_for_weights_that_cannot_be_had() -> None:
+    told: list[str] = []
+    assert hub.released_or_built_in(told.append) == "tiny"
+    assert len(told) == 1 and hub.RELEASED in told[0] and "tiny" in told[0]
+
+
+def test_the_released_weights_are_taken_if_they_can_be_had(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "RELEASED", REPOSITORY)
+    told: list[str] = []
+    assert hub.released_or_built_in(told.append) == REPOSITORY and not told

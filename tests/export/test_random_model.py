@@ -68,7 +68,7 @@ def test_a_folder_can_be_written_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"preset": "huge"}, "no preset 'huge': there are tiny, parity, full"),
+        ({"preset": "huge"}, "no preset 'huge': there are small, tiny, parity, full"),
         ({"dtype": "int8"}, "no dtype 'int8'"),
         ({"flow": "raft_medium"}, "no RAFT 'raft_medium'"),
     ],

@@ -139,7 +139,7 @@ def test_tiles_are_seamless_and_carry_the_state(tmp_path: Path) -> None:
     """A tiled run equals its own chunks, and shows no more of an edge at seams than elsewhere."""
     model = write_random_model(
         tmp_path / "m",
-        preset="tiny",
+        preset="small",
         unet={"layers_per_block": 1},
         flow={"num_flow_updates": 2},
         prompt_tokens=5,
