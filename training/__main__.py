@@ -1,7 +1,8 @@
 """`python -m streamdiffvsr.training`: train the built-in model again, from nothing to a folder.
 
 Interrupted, the same command goes on where it stopped. The stages, in order: autoencoder, flow,
-denoiser, temporal.
+denoiser, temporal. The flow needs nothing of the others before the temporal stage, so it may run
+beside them: `--only flow` in a second process, with the same `--out`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .stage_flow import FlowStage
 from .stage_temporal import TemporalStage
 from .validation import Validation
 
-STEPS = {"autoencoder": 1800, "flow": 1800, "denoiser": 3000, "temporal": 250}
+STEPS = {"autoencoder": 2500, "flow": 400, "denoiser": 4500, "temporal": 400}
 
 
 def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], Stage]]:
@@ -43,17 +44,25 @@ def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], 
 
 
 def train(
-    folder: Path, *, seed: int, fraction: float, tell: Callable[[str], None]
+    folder: Path,
+    *,
+    seed: int,
+    fraction: float,
+    tell: Callable[[str], None],
+    only: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """All stages and the finished model in `folder`/model; returns each stage's figures."""
+    """All stages, or one, in `folder`; after the last also the model. Returns their figures."""
     folder.mkdir(parents=True, exist_ok=True)
     networks = fresh(tiny(), seed)
     figures = {}
     for make in stages(networks, seed, fraction):
         stage = make()
+        if only not in (None, stage.name):
+            continue
         figures[stage.name] = run(stage, networks, folder, tell)
         plot(folder / "log.jsonl", folder / "losses.png")
-    write_model(networks, folder / "model", tiny())
+    if only is None:
+        write_model(networks, folder / "model", tiny())
     return figures
 
 
@@ -65,6 +74,7 @@ def main() -> int:
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="of the steps; 0.002 is a quick check"
     )
+    parser.add_argument("--only", choices=tuple(STEPS), help="this stage, and no model at the end")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     started = time.monotonic()
@@ -74,6 +84,7 @@ def main() -> int:
             seed=options.seed,
             fraction=options.fraction,
             tell=lambda line: print(line, file=sys.stderr, flush=True),
+            only=options.only,
         )
     except StreamDiffVSRError as error:
         print(f"error: {error}", file=sys.stderr)

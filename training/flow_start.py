@@ -21,12 +21,12 @@ MOTION_GAIN, FLOW_GAIN = 0.5, 0.5
 def read_correlation(raft: RAFT) -> None:
     """Set those channels; the others keep their random weights."""
     motion, head = raft.update_block.motion_encoder, raft.update_block.flow_head
-    readout = motion.convcorr1[0]
+    readout = _conv(motion.convcorr1)
     _clear(readout)
     readout.weight[:CHANNELS, :, 0, 0] = _directions(
         raft.config.corr_block_radius, readout.weight.shape[1]
     )
-    _pass_on(motion.conv[0], offset=0)
+    _pass_on(_conv(motion.conv), offset=0)
     for unit in raft.update_block.recurrent_block.units():
         inputs = unit.convq.in_channels - unit.hidden - raft.config.motion_encoder_out_channels
         _pass_on(unit.convq, offset=unit.hidden + inputs, gain=MOTION_GAIN)
@@ -56,6 +56,11 @@ def _pass_on(conv: nn.Conv2d, *, offset: int, gain: float = 1.0) -> None:
     row, column = (size // 2 for size in conv.weight.shape[2:])
     for i in range(CHANNELS):
         conv.weight[i, offset + i, row, column] = gain
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    """The convolution of a `conv_norm_relu`."""
+    return next(module for module in layer.modules() if isinstance(module, nn.Conv2d))
 
 
 def _clear(conv: nn.Conv2d, channels: int = CHANNELS) -> None:

@@ -55,7 +55,7 @@ def run(
     """
     checkpoint = folder / f"{stage.name}.pt"
     optimizer = torch.optim.AdamW(stage.groups, weight_decay=1e-4, betas=(0.9, 0.98))
-    first = _resume(checkpoint, networks, optimizer)
+    first = _resume(checkpoint, stage, networks, optimizer)
     peaks = [group["lr"] for group in stage.groups]
     started = logged = saved = time.monotonic()
     for step in range(first, stage.steps):
@@ -72,12 +72,12 @@ def run(
             tell(f"{stage.name} {step + 1}/{stage.steps} {_shown(losses)} ETA {left / 60:.1f} min")
         if now - saved > SAVE_EVERY_S:
             saved = now
-            _save(checkpoint, step + 1, networks, optimizer)
+            _save(checkpoint, step + 1, stage, networks, optimizer)
             figures = stage.evaluate()
             _log(folder, stage, step, figures)
             tell(f"{stage.name} {step + 1}/{stage.steps} {figures}")
     if first < stage.steps:
-        _save(checkpoint, stage.steps, networks, optimizer)
+        _save(checkpoint, stage.steps, stage, networks, optimizer)
     figures = stage.evaluate()
     _log(folder, stage, stage.steps, figures)
     tell(f"{stage.name} done: {figures}")
@@ -97,27 +97,31 @@ def _rate(done: float) -> float:
     return min(done / WARM_UP, (1 - done) / (1 - WARM_UP)) if done < 1 else 0.0
 
 
-def _resume(checkpoint: Path, networks: Networks, optimizer: torch.optim.Optimizer) -> int:
+def _learnt(stage: Stage, networks: Networks) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a stage trains, by name: all that its checkpoint holds."""
+    mine = {id(parameter) for group in stage.groups for parameter in group["params"]}
+    return {name: p for name, p in networks.named_parameters() if id(p) in mine}
+
+
+def _resume(
+    checkpoint: Path, stage: Stage, networks: Networks, optimizer: torch.optim.Optimizer
+) -> int:
     if not checkpoint.is_file():
         return 0
     saved = torch.load(checkpoint, weights_only=True)
-    networks.load_state_dict(saved["networks"])
+    with torch.no_grad():
+        for name, parameter in _learnt(stage, networks).items():
+            parameter.copy_(saved["weights"][name])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])
 
 
 def _save(
-    checkpoint: Path, step: int, networks: Networks, optimizer: torch.optim.Optimizer
+    checkpoint: Path, step: int, stage: Stage, networks: Networks, optimizer: torch.optim.Optimizer
 ) -> None:
     part = checkpoint.with_suffix(".part")
-    torch.save(
-        {
-            "step": step,
-            "networks": networks.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        },
-        part,
-    )
+    weights = {name: p.detach() for name, p in _learnt(stage, networks).items()}
+    torch.save({"step": step, "weights": weights, "optimizer": optimizer.state_dict()}, part)
     os.replace(part, checkpoint)
 
 

@@ -20,7 +20,7 @@ from .validation import Validation
 KEY = 3
 SIDE = 128  # HR pixels
 CLIPS = 8
-TRAINED_STEP = (0.25, 0.1, 0.15, 0.5)  # how often each step is the one that learns
+TRAINED_STEP = (0.35, 0.1, 0.15, 0.4)  # how often each step is the one that learns
 LATENT_WEIGHT = 0.2
 
 

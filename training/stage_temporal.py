@@ -23,7 +23,7 @@ from .rollout import STEPS, Denoising, noise_like
 KEY, VALIDATION_KEY = 4, 1_000_000
 SIDE = 128  # HR pixels
 CLIPS = 6
-FRAMES = (4, 6, 6, 12)  # lengths that are drawn from: long ones show errors that feed back
+FRAMES = (4, 6, 6, 16)  # lengths that are drawn from: long ones show errors that feed back
 TRAINED_STEP = (0.2, 0.1, 0.1, 0.6)
 LATENT_WEIGHT, TEMPORAL_WEIGHT = 0.1, 0.5
 
