@@ -65,7 +65,7 @@ def run(
         for losses in stage.losses(step):
             _update(losses["total"], optimizer)
         now = time.monotonic()
-        if now - logged > LOG_EVERY_S:
+        if now - logged > LOG_EVERY_S or step in (first, stage.steps - 1):
             logged = now
             left = (now - started) / (step + 1 - first) * (stage.steps - step - 1)
             _log(folder, stage, step, losses)
