@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,12 +38,11 @@ class Networks(nn.Module):
         self.prompt = nn.Parameter(prompt)
         _initialise(self)
 
-    def trainable(self, *names: str) -> Iterator[nn.Parameter]:
-        """The parameters whose names start with one of `names`; all others are frozen."""
+    def trainable(self, *names: str) -> list[nn.Parameter]:
+        """Freeze all but the parameters whose names start with one of `names`; returns those."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(names))
-            if parameter.requires_grad:
-                yield parameter
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 def fresh(preset: Preset, seed: int) -> Networks:

@@ -36,7 +36,7 @@ class AutoencoderStage:
     groups: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        parameters = [*self.networks.trainable("vae.encoder", "vae.decoder")]
+        parameters = self.networks.trainable("vae.encoder", "vae.decoder")
         self.groups = [{"params": parameters, "lr": 3e-3}]
 
     def losses(self, step: int) -> Iterator[Losses]:

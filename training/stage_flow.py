@@ -41,7 +41,7 @@ class FlowStage:
     groups: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = [{"params": [*self.networks.trainable("flow")], "lr": 6e-4}]
+        self.groups = [{"params": self.networks.trainable("flow"), "lr": 6e-4}]
         self.held_out = ClipMaker(self.clips.seed, VALIDATION).batch(
             (KEY, VALIDATION_KEY), 8, 2, (SIDE, SIDE)
         )

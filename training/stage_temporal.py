@@ -44,8 +44,8 @@ class TemporalStage:
 
     def __post_init__(self) -> None:
         networks = self.networks
-        guidance = [*networks.trainable("controlnet")]
-        trained = [*networks.trainable("unet", "prompt", "controlnet", "vae.decoder")]
+        guidance = networks.trainable("controlnet")
+        trained = networks.trainable("unet", "prompt", "controlnet", "vae.decoder")
         mixing = [p for n, p in networks.vae.decoder.named_parameters() if _mixes(n)]
         others = {id(p) for p in guidance + mixing}
         self.denoising = Denoising(networks)
