@@ -1,8 +1,8 @@
 """`python -m streamdiffvsr.training`: train the built-in model again, from nothing to a folder.
 
 Interrupted, the same command goes on where it stopped. The stages, in order: autoencoder, flow,
-denoiser, temporal. The flow needs nothing of the others before the temporal stage, so it may run
-beside them: `--only flow` in a second process, with the same `--out`.
+denoiser, temporal. Nothing but the temporal stage needs the flow, so it may run beside the others:
+`--only flow` in a second process, with the same `--out`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import StreamDiffVSRError
 from .clips import ClipMaker
-from .loop import Stage, run
+from .loop import Stage, load_finished, run
 from .model_folder import write_model
 from .networks import Networks, fresh, tiny
 from .plot import plot
@@ -29,9 +30,10 @@ from .stage_temporal import TemporalStage
 from .validation import Validation
 
 STEPS = {"autoencoder": 2500, "flow": 400, "denoiser": 4500, "temporal": 400}
+NEEDS = {"denoiser": ("autoencoder",), "temporal": ("autoencoder", "flow", "denoiser")}
 
 
-def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], Stage]]:
+def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], Stage[Any]]]:
     """The stages in order, each made when its turn comes: making one freezes what it leaves."""
     clips, validation = ClipMaker(seed), Validation()
     steps = {name: max(1, round(count * fraction)) for name, count in STEPS.items()}
@@ -58,6 +60,8 @@ def train(
     for make in stages(networks, seed, fraction):
         stage = make()
         if only not in (None, stage.name):
+            if stage.name in NEEDS.get(only or "", ()):
+                load_finished(stage, networks, folder)
             continue
         figures[stage.name] = run(stage, networks, folder, tell)
         plot(folder / "log.jsonl", folder / "losses.png")

@@ -15,9 +15,26 @@ from torch import Tensor
 from ..errors import StreamDiffVSRError
 from ..export.denoiser import as_batch
 from ..schedule import StepTable, step_table
+from .clips import Batch
 from .networks import Networks
 
 STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Clips, and the final latents (B, T, C, h, w) that a perfect denoiser would find for them."""
+
+    clips: Batch
+    latent: Tensor
+
+
+def target(networks: Networks, clips: Batch) -> Target:
+    """What the encoder, frozen by then, makes of HR."""
+    hr = clips.hr
+    with torch.no_grad():
+        latent = networks.vae.encode(hr.flatten(0, 1))  # (B T, C, h, w)
+    return Target(clips, latent.view(*hr.shape[:2], *latent.shape[1:]))
 
 
 @dataclass(frozen=True, slots=True)

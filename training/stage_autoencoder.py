@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .clips import ClipMaker
+from .clips import Batch, ClipMaker
 from .loop import Losses
 from .losses import pixel_loss, psnr
 from .networks import Networks
@@ -39,9 +39,11 @@ class AutoencoderStage:
         parameters = self.networks.trainable("vae.encoder", "vae.decoder")
         self.groups = [{"params": parameters, "lr": 3e-3}]
 
-    def losses(self, step: int) -> Iterator[Losses]:
-        batch = self.clips.batch((KEY, step), CLIPS, 1, (SIDE, SIDE))
-        hr = batch.hr[:, 0]
+    def draw(self, step: int) -> Batch:
+        return self.clips.batch((KEY, step), CLIPS, 1, (SIDE, SIDE))
+
+    def losses(self, step: int, drawn: Batch) -> Iterator[Losses]:
+        hr = drawn.hr[:, 0]
         vae = self.networks.vae
         latent = vae.encode(hr)
         pixels = pixel_loss(vae.decode(latent), hr)

@@ -14,7 +14,7 @@ from .clips import ClipMaker
 from .loop import Losses
 from .losses import pixel_loss, psnr
 from .networks import Networks
-from .rollout import STEPS, Denoising, noise_like
+from .rollout import STEPS, Denoising, Target, noise_like, target
 from .validation import Validation
 
 KEY = 3
@@ -44,16 +44,17 @@ class DenoiserStage:
             {"params": [*networks.vae.decoder.parameters()], "lr": 4e-4},
         ]
 
-    def losses(self, step: int) -> Iterator[Losses]:
-        batch = self.clips.batch((KEY, step), CLIPS, 1, (SIDE, SIDE))
-        hr, lr = batch.hr[:, 0], batch.lr[:, 0]
+    def draw(self, step: int) -> Target:
+        return target(self.networks, self.clips.batch((KEY, step), CLIPS, 1, (SIDE, SIDE)))
+
+    def losses(self, step: int, drawn: Target) -> Iterator[Losses]:
+        hr, lr = drawn.clips.hr[:, 0], drawn.clips.lr[:, 0]
         vae = self.networks.vae
-        trained = np.random.default_rng([KEY, step]).choice(STEPS, p=TRAINED_STEP)
-        noise = noise_like(lr, vae.config.latent_channels, KEY, step)
+        key = (self.clips.seed, KEY, step)
+        trained = np.random.default_rng(key).choice(STEPS, p=TRAINED_STEP)
+        noise = noise_like(lr, vae.config.latent_channels, *key)
         estimate = self.denoising.roll(noise, lr, None, int(trained), finish=False).estimate
-        with torch.no_grad():
-            target = vae.encode(hr)
-        latent = F.l1_loss(estimate, target) / vae.config.scaling_factor
+        latent = F.l1_loss(estimate, drawn.latent[:, 0]) / vae.config.scaling_factor
         pixels = pixel_loss(vae.decode(estimate), hr)
         yield {"total": pixels + LATENT_WEIGHT * latent, "pixels": pixels, "latent": latent}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..export.raft import pixel_grid
 from ..export.raft_update import FACTOR
 from .batched_flow import FLOW_SCALE, estimate, flow_images, hr_flow
-from .clips import ClipMaker
+from .clips import Batch, ClipMaker
 from .loop import Losses
 from .networks import Networks
 from .photographs import VALIDATION
@@ -25,6 +25,8 @@ CLIPS, FRAMES = 3, 4
 PACES = (0.7, 6.0)
 UPDATE_DECAY = 0.8  # an early update's flow counts less (RAFT, section 3.4)
 MATCHING_WEIGHT = 0.1
+# Of the steps: updates that read features of no use yet learn to be silent, for good.
+MATCHING_FIRST = 0.2
 SHARPNESS = 2.0  # lets the correlation stay of order one: larger values saturate RAFT's gates
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 CELL = FLOW_SCALE * FACTOR  # HR pixels
@@ -41,24 +43,37 @@ class FlowStage:
     groups: list[dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.groups = [{"params": self.networks.trainable("flow"), "lr": 6e-4}]
+        learning = self.networks.trainable("flow")
+        matching = [*self.networks.flow.feature_encoder.parameters()]
+        mine = {id(parameter) for parameter in matching}
+        others = [parameter for parameter in learning if id(parameter) not in mine]
+        self.groups = [
+            {"params": matching, "lr": 6e-4},
+            {"params": others, "lr": 6e-4, "start": MATCHING_FIRST},
+        ]
         self.held_out = ClipMaker(self.clips.seed, VALIDATION).batch(
             (KEY, VALIDATION_KEY), 8, 2, (SIDE, SIDE)
         )
 
-    def losses(self, step: int) -> Iterator[Losses]:
-        batch = self.clips.batch((KEY, step), CLIPS, FRAMES, (SIDE, SIDE), PACES)
-        images = flow_images(batch.lr.flatten(0, 1))
+    def draw(self, step: int) -> Batch:
+        return self.clips.batch((KEY, step), CLIPS, FRAMES, (SIDE, SIDE), PACES)
+
+    def losses(self, step: int, drawn: Batch) -> Iterator[Losses]:
+        images = flow_images(drawn.lr.flatten(0, 1))
         images = images.view(CLIPS, FRAMES, *images.shape[1:])
-        flow, visible = batch.flow[:, 1:].flatten(0, 1), batch.visible[:, 1:].flatten(0, 1)
+        matching_only = step < MATCHING_FIRST * self.steps
+        flow, visible = drawn.flow[:, 1:].flatten(0, 1), drawn.visible[:, 1:].flatten(0, 1)
         seen = visible.flatten(1).any(1)  # not across a cut
         now, before = images[:, 1:].flatten(0, 1)[seen], images[:, :-1].flatten(0, 1)[seen]
         for mirror in MIRRORS:  # drawing a clip takes longer than learning from it
             signs = torch.tensor([-1.0 if 3 in mirror else 1.0, -1.0 if 2 in mirror else 1.0])
             turned = signs[:, None, None] * flow[seen].flip(mirror)
-            yield self._pairs(
+            losses = self._pairs(
                 now.flip(mirror), before.flip(mirror), turned, visible[seen].flip(mirror)
             )
+            if matching_only:
+                losses["total"] = MATCHING_WEIGHT * losses["matching"]
+            yield losses
 
     def _pairs(self, now: Tensor, before: Tensor, flow: Tensor, visible: Tensor) -> Losses:
         found = estimate(self.networks.flow, now, before)

@@ -18,7 +18,7 @@ from .loop import Losses
 from .losses import pixel_loss, psnr, temporal_loss
 from .networks import Networks
 from .photographs import VALIDATION
-from .rollout import STEPS, Denoising, noise_like
+from .rollout import STEPS, Denoising, Target, noise_like, target
 
 KEY, VALIDATION_KEY = 4, 1_000_000
 SIDE = 128  # HR pixels
@@ -57,16 +57,22 @@ class TemporalStage:
             (KEY, VALIDATION_KEY), 4, 8, (192, 192)
         )
 
-    def losses(self, step: int) -> Iterator[Losses]:
-        rng = np.random.default_rng([KEY, step])
+    def draw(self, step: int) -> Target:
+        rng = np.random.default_rng([self.clips.seed, KEY, step])
         frames = int(rng.choice(FRAMES))
-        batch = self.clips.batch((KEY, step), CLIPS, frames, (SIDE, SIDE))
+        clips = self.clips.batch((KEY, step), CLIPS, frames, (SIDE, SIDE))
+        return target(self.networks, clips)
+
+    def losses(self, step: int, drawn: Target) -> Iterator[Losses]:
+        rng = np.random.default_rng([self.clips.seed, KEY, step, 1])
+        batch = drawn.clips
         previous: Tensor | None = None
-        for n in range(frames):
+        for n in range(batch.hr.shape[1]):
             trained = int(rng.choice(STEPS, p=TRAINED_STEP))
-            output, final, target = self._frame(batch, n, previous, trained, (step, n))
+            output, final, estimate = self._frame(batch, n, previous, trained, (step, n))
             truth = batch.hr[:, n]
-            latent = F.l1_loss(*target) / self.networks.vae.config.scaling_factor
+            latent = F.l1_loss(estimate, drawn.latent[:, n])
+            latent = latent / self.networks.vae.config.scaling_factor
             pixels = pixel_loss(output, truth)
             total = pixels + LATENT_WEIGHT * latent
             values = {"pixels": pixels, "latent": latent}
@@ -83,22 +89,21 @@ class TemporalStage:
 
     def _frame(
         self, batch: Batch, n: int, previous: Tensor | None, trained: int, key: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Frame n: the output that learns, the one that is handed on, and (estimate, target)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame n: the output that learns, the one that is handed on, and the estimate."""
         networks, lr = self.networks, batch.lr[:, n]
         vae, hint, features = networks.vae, None, []
         if previous is not None:
             warped = warp(previous, hr_flow(networks.flow, lr, batch.lr[:, n - 1]))
             hint, features = networks.controlnet.hint(warped), vae.temporal_features(warped)
-        noise = noise_like(lr, vae.config.latent_channels, KEY, *key)
+        noise = noise_like(lr, vae.config.latent_channels, self.clips.seed, KEY, *key)
         rolled = self.denoising.roll(noise, lr, hint, trained, finish=True)
         output = vae.decode(rolled.estimate, features)
+        if trained == STEPS - 1:
+            return output, output.detach(), rolled.estimate
+        assert rolled.final is not None
         with torch.no_grad():
-            target = vae.encode(batch.hr[:, n])
-            assert rolled.final is not None
-            last = trained == STEPS - 1
-            final = output.detach() if last else vae.decode(rolled.final, features)
-        return output, final, (rolled.estimate, target)
+            return output, vae.decode(rolled.final, features), rolled.estimate
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.export.denoiser import as_batch
 from streamdiffvsr.export.model import load_model
 from streamdiffvsr.export.reference import Reference, ReferenceState, estimate_flow
 from streamdiffvsr.training.__main__ import train
 from streamdiffvsr.training.batched_flow import estimate
-from streamdiffvsr.training.loop import Losses, run
+from streamdiffvsr.training.loop import Losses, load_finished, run
 from streamdiffvsr.training.losses import carried, colour, psnr, temporal_loss
 from streamdiffvsr.training.model_folder import write_model
 from streamdiffvsr.training.networks import Networks, fresh, tiny
@@ -121,11 +123,13 @@ class Fit:
         self.groups: list[dict[str, Any]] = [{"params": [networks.prompt], "lr": 0.1}]
         networks.prompt.requires_grad_(True)
 
-    def losses(self, step: int) -> Iterator[Losses]:
+    def draw(self, step: int) -> Tensor:
+        return torch.randn(1, generator=torch.Generator().manual_seed(step))
+
+    def losses(self, step: int, drawn: Tensor) -> Iterator[Losses]:
         if step == self.stop:
             raise KeyboardInterrupt
-        target = torch.randn(1, generator=torch.Generator().manual_seed(step))
-        yield {"total": (self.networks.prompt - target).square().mean()}
+        yield {"total": (self.networks.prompt - drawn).square().mean()}
 
     def evaluate(self) -> dict[str, float]:
         return {"mean": self.networks.prompt.mean().item()}
@@ -145,6 +149,16 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     second = fresh(tiny(), 0)
     assert run(Fit(second), second, tmp_path / "parts", lambda _: None) == expected
     assert torch.equal(second.prompt, networks.prompt)
+
+
+def test_a_stage_starts_from_finished_ones_alone(tmp_path: Path) -> None:
+    networks = fresh(tiny(), 0)
+    with pytest.raises(StreamDiffVSRError, match=r"0 of its 12 steps.*--only fit"):
+        load_finished(Fit(networks), networks, tmp_path)
+    run(Fit(networks), networks, tmp_path, lambda _: None)
+    other = fresh(tiny(), 0)
+    load_finished(Fit(other), other, tmp_path)
+    assert torch.equal(other.prompt, networks.prompt)
 
 
 @pytest.mark.slow
