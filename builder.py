@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -58,12 +59,9 @@ def build(
     """
     started = time.monotonic()
     checked = _check_precision(precision)
-    if not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
-    # What is asked for is checked here, before a model is fetched that may have its own wishes.
-    make_plan(size, flow_scale=flow_scale, correlation=correlation, tile=tile)
+    _check(steps, device)
+    planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
+    planned()  # refused here, before a model is fetched that may have wishes of its own
     require_backend(backend)
     require_export()
     from .export.digest import model_digest
@@ -71,13 +69,7 @@ def build(
     from .export.hub import resolve_model
 
     source = resolve_model(str(model), revision)
-    plan = make_plan(
-        size,
-        flow_scale=flow_scale,
-        correlation=correlation,
-        tile=tile,
-        preferred=read_flow(source).flow_scale,
-    )
+    plan = planned(preferred=read_flow(source).flow_scale)
     key = _key(plan, model_digest(source), checked, steps, backend, device)
     folder = Path(out) if out is not None else default_folder(str(model), key)
     refuse_foreign(folder)
@@ -100,6 +92,13 @@ def build(
             )
     progress(f"built {folder} in {time.monotonic() - started:.0f} s")
     return folder
+
+
+def _check(steps: int, device: str) -> None:
+    if not 1 <= steps <= MAX_STEPS:
+        raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
 
 
 def _export(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..export.image import bicubic, from_uint8, to_uint8
+from ..runtime.files import comparison
+from ..training.losses import carried
 
 Frames = npt.NDArray[np.uint8]
 PSNR_MAX = 100.0  # dB, of equal pictures
@@ -35,10 +36,8 @@ def psnr(output: Frames, truth: Frames) -> npt.NDArray[np.float64]:
 
     A clip's is the mean of its frames'.
     """
-    error = output.astype(np.float64) - truth
-    mse = np.maximum((error**2).mean(axis=(1, 2, 3)), 255**2 * 10 ** (-PSNR_MAX / 10))
-    ratios: npt.NDArray[np.float64] = 10 * np.log10(255**2 / mse)
-    return ratios
+    pairs = zip(output, truth, strict=True)
+    return np.array([min(comparison.psnr(a, b), PSNR_MAX) for a, b in pairs])
 
 
 def ssim(output: Frames, truth: Frames) -> float:
@@ -51,20 +50,6 @@ def ssim(output: Frames, truth: Frames) -> float:
     similarity: Any = metrics.structural_similarity  # it has no types
     pairs = zip(output, truth, strict=True)
     return float(np.mean([similarity(a, b, channel_axis=2, data_range=255) for a, b in pairs]))
-
-
-def carried(image: Tensor, flow: Tensor) -> Tensor:
-    """W: `image` (1, C, H, W) read where `flow` (1, 2, H, W) points, by cubic interpolation.
-
-    Zero flow is the identity. Cubic, because a linear one would blur the previous frame, and a
-    sharp video would then seem to flicker where a blurred one does not.
-    """
-    height, width = image.shape[2:]
-    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    x = 2 * (xs + flow[:, 0] + 0.5) / width - 1
-    y = 2 * (ys + flow[:, 1] + 0.5) / height - 1
-    grid = torch.stack([x, y], dim=-1)
-    return F.grid_sample(image, grid, "bicubic", padding_mode="border", align_corners=False)
 
 
 def temporal_errors(
@@ -97,9 +82,13 @@ def temporal_errors(
 
 
 def change(frames: Frames, flow: Tensor, index: int) -> Tensor:
-    """x_n - W(x_{n-1}) of frame n = `index`: (1, 3, H, W) float32."""
+    """x_n - W(x_{n-1}) of frame n = `index`: (1, 3, H, W) float32.
+
+    W samples cubically: a linear W would blur the previous frame, and a sharp video would then
+    seem to flicker where a blurred one does not.
+    """
     before, now = _planes(frames[index - 1 : index + 1])
-    return now - carried(before, flow[index : index + 1])
+    return now - carried(before, flow[index : index + 1], "bicubic")
 
 
 def colour_shift(output: Frames, lr: Frames) -> npt.NDArray[np.float64]:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..export.image import warp
-
 CHARBONNIER_EPS = 1e-3
 COLOUR_PATCH = 16  # HR pixels over which colour must be right whatever the detail
 SMALL_TINT = 8 / 127.5
@@ -41,14 +39,17 @@ def pixel_loss(output: Tensor, truth: Tensor) -> Tensor:
     return loss + 0.1 * gradients(output, truth)
 
 
-def carried(previous: Tensor, flow: Tensor) -> Tensor:
-    """The previous frame (B, C, H, W) where the true flow says it went, with exact sampling."""
-    height, width = previous.shape[2:]
-    # `warp` reads p W / (W - 1) - 1/2: undone here, so that zero flow is the identity.
+def carried(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """The image (B, C, H, W) read where the flow (B, 2, H, W) points; zero flow is the identity.
+
+    Unlike the model's own `warp`, whose sampling is off by up to half a pixel (NUMERICS.md).
+    """
+    height, width = image.shape[2:]
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    x = (xs + flow[:, 0] + 0.5) * (width - 1) / width - xs
-    y = (ys + flow[:, 1] + 0.5) * (height - 1) / height - ys
-    return warp(previous, torch.stack([x, y], dim=1))
+    x = 2 * (xs + flow[:, 0] + 0.5) / width - 1
+    y = 2 * (ys + flow[:, 1] + 0.5) / height - 1
+    grid = torch.stack([x, y], dim=-1)
+    return F.grid_sample(image, grid, mode, padding_mode="border", align_corners=False)
 
 
 def temporal_loss(error: Tensor, previous_error: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
