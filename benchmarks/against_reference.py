@@ -18,16 +18,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import builder
+from ..engines.device import Stream
+from ..engines.protocol import Bound, Buffer, Engine
 from ..runtime.noise import frame_noise
 from ..runtime.upscaler import Upscaler, load
-from ..spec import padded_size
+from ..spec import GraphSpec, padded_size
 from .machine import describe_machine, peak_memory_mb
 
 WARM_UP = 2
@@ -125,15 +128,35 @@ def _reference_step(model: Path, size: tuple[int, int]) -> Step:
 def _time_stages(upscaler: Upscaler) -> dict[str, float]:
     """Seconds spent in each graph, added up from here on."""
     totals: dict[str, float] = {}
-    for name, engine in upscaler._engines.items():
-
-        def timed(stream: None = None, *, _name: str = name, _run: Any = engine.enqueue) -> None:
-            started = time.perf_counter()
-            _run(stream)
-            totals[_name] = totals.get(_name, 0.0) + time.perf_counter() - started
-
-        setattr(engine, "enqueue", timed)  # noqa: B010 - a wrapper on one instance
+    upscaler._engines = {
+        name: _TimedEngine(engine, totals) for name, engine in upscaler._engines.items()
+    }
     return totals
+
+
+@dataclass(frozen=True)
+class _TimedEngine:
+    """An engine that adds its time to `totals`."""
+
+    engine: Engine
+    totals: dict[str, float]
+
+    def describe(self) -> GraphSpec:
+        return self.engine.describe()
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> _TimedEngine.Run:
+        return self.Run(self, self.engine.bind(buffers))
+
+    @dataclass(frozen=True)
+    class Run:
+        of: _TimedEngine
+        bound: Bound
+
+        def enqueue(self, stream: Stream | None = None) -> None:
+            name, started = self.of.describe().name, time.perf_counter()
+            self.bound.enqueue(stream)
+            took = time.perf_counter() - started
+            self.of.totals[name] = self.of.totals.get(name, 0.0) + took
 
 
 def _frames(size: tuple[int, int]) -> Any:

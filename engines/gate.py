@@ -35,8 +35,7 @@ def check_parity(engine: Engine, folder: Path, precision: Precision) -> ParityEn
     spec = engine.describe()
     golden = load_file(str(folder / golden_file(spec.name)))
     outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
-    engine.bind({t.name: golden[f"in.{t.name}"] for t in spec.inputs} | outputs)
-    engine.enqueue()
+    engine.bind({t.name: golden[f"in.{t.name}"] for t in spec.inputs} | outputs).enqueue()
     tolerance, worst = TOLERANCE[precision], 0.0
     for name, output in outputs.items():
         error = relative_error(output, golden[f"out.{name}"])

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import StreamDiffVSRError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
-from .protocol import Buffer, Stream, check_buffers
+from .device import Stream
+from .protocol import Bound, Buffer, check_buffers
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
@@ -100,8 +104,6 @@ class OrtEngine:
             )
         self._spec, self._session = spec, session
         self._check_names()
-        self._binding = session.io_binding()
-        self._bound: dict[str, Buffer] = {}
 
     def _check_names(self) -> None:
         found = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
@@ -119,18 +121,32 @@ class OrtEngine:
         """Names, shapes and dtypes of the inputs and outputs."""
         return self._spec
 
-    def bind(self, buffers: Mapping[str, Buffer]) -> None:
-        """Use these numpy arrays from now on; they are kept alive until replaced."""
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        """The session on these numpy arrays; they are kept alive as long as the result is."""
         check_buffers(self._spec, buffers)
+        binding = self._session.io_binding()
         inputs = {t.name for t in self._spec.inputs}
         for name, buffer in buffers.items():
-            if self._bound.get(name) is buffer:
-                continue
-            put = self._binding.bind_input if name in inputs else self._binding.bind_output
+            assert isinstance(buffer, np.ndarray)
+            put = binding.bind_input if name in inputs else binding.bind_output
             put(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
-            self._bound[name] = buffer
+        return _BoundSession(self._session, binding, tuple(buffers.values()))
 
-    def enqueue(self, stream: Stream = None) -> None:
-        """Run once; on return the bound outputs are written."""
-        self._session.run_with_iobinding(self._binding)
-        self._binding.synchronize_outputs()
+
+@dataclass(frozen=True, slots=True)
+class _BoundSession:
+    """A session with its buffers."""
+
+    session: Any
+    binding: Any
+    buffers: tuple[Buffer, ...]  # kept alive: the binding holds addresses alone
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        if stream is None:
+            self._run()
+        else:
+            stream.call(self._run)
+
+    def _run(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+        self.binding.synchronize_outputs()

@@ -1,44 +1,76 @@
-"""What every backend's engine can do: bind buffers, enqueue, describe.
+"""What every backend's engine can do: bind buffers, enqueue on a stream, describe.
 
-A buffer is memory of a fixed address that the caller owns. On the CPU it is a numpy array; there a
-stream is None and `enqueue` returns when the outputs are written.
+A buffer is memory of a fixed address that the caller owns: a numpy array on the host, a
+`DeviceArray` on a GPU. Binding is done once; what is bound is enqueued once a frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from ..spec import GraphSpec
+from .device import Stream
 
-Buffer: TypeAlias = npt.NDArray[Any]
-Stream: TypeAlias = None
+HostArray: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceArray:
+    """A dense tensor in a device's memory.
+
+    Attributes:
+        address: Where it begins, as the device's pointer.
+        owner: Keeps the memory alive.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    owner: object = field(repr=False)
+
+
+Buffer: TypeAlias = HostArray | DeviceArray
+
+
+class Bound(Protocol):
+    """An engine with its buffers, ready to be run as often as wanted.
+
+    The buffers stay the caller's: what they hold when the stream gets there is what is read.
+    """
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        """Run once, in order on `stream`, without waiting for it; None runs and waits.
+
+        Raises:
+            StreamDiffVSRError: The backend refused the launch, with what it said.
+        """
+        ...
 
 
 class Engine(Protocol):
-    """One graph, ready to run."""
+    """One graph, made ready to run by a backend."""
 
     def describe(self) -> GraphSpec:
         """Names, shapes and dtypes of the inputs and outputs."""
         ...
 
-    def bind(self, buffers: Mapping[str, Buffer]) -> None:
-        """Use these buffers from now on, by tensor name; tensors not named keep theirs.
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        """The engine on these buffers, one for every tensor by name. Several may coexist.
 
         Raises:
-            ValueError: A buffer has another shape or dtype than the tensor, or is not dense.
+            ValueError: A tensor is missing or unknown, or a buffer has another shape or dtype than
+                its tensor, or is not dense.
         """
-        ...
-
-    def enqueue(self, stream: Stream = None) -> None:
-        """Run once on the bound buffers, in order on `stream`."""
         ...
 
 
 def check_buffers(spec: GraphSpec, buffers: Mapping[str, Buffer]) -> None:
-    """Raise ValueError unless every buffer fits the tensor of its name."""
+    """Raise ValueError unless there is a fitting buffer for every tensor, and no other."""
     tensors = {t.name: t for t in (*spec.inputs, *spec.outputs)}
     for name, buffer in buffers.items():
         tensor = tensors.get(name)
@@ -49,5 +81,7 @@ def check_buffers(spec: GraphSpec, buffers: Mapping[str, Buffer]) -> None:
                 f"{spec.name}.{name} takes {tensor.dtype} {tensor.shape}, "
                 f"got {buffer.dtype} {buffer.shape}"
             )
-        if not buffer.flags.c_contiguous:
+        if isinstance(buffer, np.ndarray) and not buffer.flags.c_contiguous:
             raise ValueError(f"{spec.name}.{name} needs a dense buffer, got strides")
+    if missing := tensors.keys() - buffers.keys():
+        raise ValueError(f"{spec.name} has no buffer for {', '.join(sorted(missing))}")

@@ -195,8 +195,7 @@ class Upscaler:
     def _run(self, name: str, **inputs: Array) -> tuple[Array, ...]:
         engine = self._engines[name]
         outputs = {t.name: np.empty(t.shape, t.dtype) for t in self._specs[name].outputs}
-        engine.bind(inputs | outputs)
-        engine.enqueue()
+        engine.bind(inputs | outputs).enqueue()
         return tuple(outputs.values())
 
     # Small things.

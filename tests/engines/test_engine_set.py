@@ -227,8 +227,7 @@ def test_the_gate_refuses_wrong_and_nan_engines(parity_engines: Path, tmp_path: 
     engine = OrtEngine(parity_engines / "temporal.onnx", spec)
     given = np.random.default_rng(0).normal(size=spec.inputs[0].shape).astype(np.float32)
     outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
-    engine.bind({"warped": given} | outputs)
-    engine.enqueue()
+    engine.bind({"warped": given} | outputs).enqueue()
     record = {"in.warped": given} | {f"out.{k}": v.copy() for k, v in outputs.items()}
     save_file(record, tmp_path / golden_file("temporal"))
     assert check_parity(engine, tmp_path, "fp32").error == 0
@@ -255,3 +254,5 @@ def test_buffers_are_checked_before_they_are_bound(parity_engines: Path) -> None
             engine.bind({"frame": wrong})
     with pytest.raises(ValueError, match="no tensor 'frames'"):
         engine.bind({"frames": frame})
+    with pytest.raises(ValueError, match="no buffer for lr, up"):
+        engine.bind({"frame": frame})
