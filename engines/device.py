@@ -138,6 +138,10 @@ class Device(Protocol):
         """Copy a buffer to another of its shape and dtype, in order on `stream`; None waits."""
         ...
 
+    def zero(self, target: Any, stream: Stream) -> None:
+        """Fill a buffer with zeros, in order on `stream`."""
+        ...
+
 
 class CpuDevice:
     """The twin: buffers are numpy arrays, streams are threads."""
@@ -161,3 +165,6 @@ class CpuDevice:
             np.copyto(target, source, casting="no")
         else:
             stream.call(lambda: np.copyto(target, source, casting="no"))
+
+    def zero(self, target: Any, stream: Stream) -> None:
+        stream.call(lambda: target.fill(0))

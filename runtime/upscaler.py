@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.device import CpuDevice, Device
 from ..engines.engine_set import open_engines
 from ..engines.manifest import Manifest
 from ..engines.protocol import Engine
 from ..errors import StreamDiffVSRError
 from ..spec import SCALE, Size, TensorSpec, format_size
+from .frames import FrameStream, OverlappedFrames, SteppedFrames
 from .noise import frame_noise
+from .slot import Slot
 from .state import PreviousFeatures, StreamState
 from .tiles import Tile, TileGrid
 
@@ -41,9 +44,12 @@ class Upscaler:
     Not for several threads at once: the engines share their buffers. Make one for each.
     """
 
-    def __init__(self, manifest: Manifest, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self, manifest: Manifest, engines: Mapping[str, Engine], device: Device | None = None
+    ) -> None:
         self.manifest = manifest
         self._engines = engines
+        self._device = device or CpuDevice()
         self._specs = {name: engine.describe() for name, engine in engines.items()}
         self._geometry = manifest.graphs.geometry
         tile = self._geometry.tile
@@ -60,6 +66,11 @@ class Upscaler:
     def size(self) -> Size:
         """LR size (h, w) of the frames that it takes."""
         return self._geometry.size
+
+    @property
+    def device(self) -> Device:
+        """Where the engines run."""
+        return self._device
 
     def initial_state(self, seed: int = 0) -> StreamState:
         """The state before the first frame."""
@@ -87,14 +98,14 @@ class Upscaler:
         Raises:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
-        self._check(frame, state)
+        self.check(frame, state)
         lr, up = self._run("prepare", frame=np.ascontiguousarray(frame)[None])
         fmap, context = self._run("features", up=up)
         if state.has_previous and guidance_scale > 0:
             guidance = self._guide(fmap, context, state, guidance_scale)
         else:
             guidance = self._no_guidance
-        latent = self._initial_latent(state, noise)
+        latent = self.initial_latent(state, noise)
         if self._grid is None:
             hr, out = self._whole_frame(latent, lr, guidance)
         else:
@@ -107,13 +118,40 @@ class Upscaler:
             features=PreviousFeatures(self, fmap),
         )
 
-    def stream(self, frames: Iterable[Image], state: StreamState | None = None) -> FrameStream:
-        """Upscale frames as they come; equals the loop of `step`.
+    def stream(
+        self,
+        frames: Iterable[Image],
+        state: StreamState | None = None,
+        *,
+        overlap: bool | None = None,
+    ) -> FrameStream:
+        """Upscale frames as they come; equals the loop of `step`, bit for bit.
+
+        Args:
+            overlap: Work on consecutive frames at once, taking one frame more than was asked for.
+                By default on a GPU alone: on a CPU the stages would only take the cores from each
+                other. Frames in tiles are never overlapped.
 
         Returns:
             An iterator of output frames, whose `state` is that after the last frame it gave.
         """
-        return FrameStream(self, frames, self.initial_state() if state is None else state)
+        state = self.initial_state() if state is None else state
+        if overlap is None:
+            overlap = self._device.name != "cpu"
+        if not overlap or self._grid is not None:
+            return SteppedFrames(self, frames, state)
+        return OverlappedFrames(self, frames, state)
+
+    def slots(self, count: int) -> list[Slot]:
+        """A ring of so many slots, each linked to the one before it."""
+        slots = [Slot(self._device, self._engines) for _ in range(count)]
+        steps = []
+        for number in self._steps:
+            steps.append(self._device.empty(number.shape, number.dtype.name))
+            self._device.copy(steps[-1], number)
+        for index, slot in enumerate(slots):
+            slot.link(slots[index - 1], steps)
+        return slots
 
     # The stages, in the order of a frame.
 
@@ -121,13 +159,14 @@ class Upscaler:
         self, fmap: Array, context: Array, state: StreamState, guidance_scale: float
     ) -> Guidance:
         assert state.previous_hr is not None
-        previous = self._previous_fmap(state)
+        previous = self.previous_fmap(state)
         (flow,) = self._run("flow", fmap=fmap, previous_fmap=previous, context=context)
         previous_hr = state.previous_hr.astype(self._off.dtype, copy=False)
         warped, hint = self._run("guide", previous_hr=previous_hr, flow=flow)
         return Guidance(warped, hint, self._on * self._on.dtype.type(guidance_scale))
 
-    def _previous_fmap(self, state: StreamState) -> Array:
+    def previous_fmap(self, state: StreamState) -> Array:
+        """RAFT's features of the previous frame: kept, or found again from its LR."""
         kept = state.features
         if kept is not None and kept.owner is self:
             return kept.fmap
@@ -135,7 +174,7 @@ class Upscaler:
         _, up = self._run("prepare", frame=state.previous_lr[None])
         return self._run("features", up=up)[0]
 
-    def _initial_latent(self, state: StreamState, noise: Array | None) -> Array:
+    def initial_latent(self, state: StreamState, noise: Array | None = None) -> Array:
         """(1, 4, h', w') at the padded size; given noise covers the part that is shown."""
         channels = self.manifest.graphs.dims.latent
         shape = (channels, *self._geometry.padded)
@@ -200,7 +239,8 @@ class Upscaler:
 
     # Small things.
 
-    def _check(self, frame: Image, state: StreamState) -> None:
+    def check(self, frame: Image, state: StreamState) -> None:
+        """Raise StreamDiffVSRError unless frame and state are of these engines' size."""
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise StreamDiffVSRError(
                 f"the frame is {frame.dtype} {frame.shape}",
@@ -224,20 +264,6 @@ class Upscaler:
     def _zeros(self, graph: str, name: str) -> Array:
         tensor = self._tensor(graph, name)
         return np.zeros(tensor.shape, tensor.dtype)
-
-
-class FrameStream:
-    """Iterator over upscaled frames; `state` is the one after the last frame given."""
-
-    def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
-        self._upscaler, self._frames, self.state = upscaler, iter(frames), state
-
-    def __iter__(self) -> FrameStream:
-        return self
-
-    def __next__(self) -> Image:
-        out, self.state = self._upscaler.step(next(self._frames), self.state)
-        return out
 
 
 def to_uint8(hr: Array) -> Image:

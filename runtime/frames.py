@@ -1,0 +1,123 @@
+"""Iterators over upscaled frames: one by one, or overlapped; both carry their state."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .overlap import RUN_AHEAD, SLOTS, Schedule
+from .state import PreviousFeatures, StreamState
+
+if TYPE_CHECKING:
+    from .upscaler import Upscaler
+
+Image = npt.NDArray[np.uint8]
+
+
+class FrameStream(Protocol):
+    """An iterator of output frames, (4h, 4w, 3) uint8 RGB."""
+
+    @property
+    def state(self) -> StreamState:
+        """After the last frame that was given."""
+        ...
+
+    def __iter__(self) -> FrameStream: ...
+
+    def __next__(self) -> Image: ...
+
+    def close(self) -> None:
+        """Stop before the frames end."""
+        ...
+
+
+class SteppedFrames:
+    """The plain loop: a frame is taken when the one before it has been given."""
+
+    def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
+        self._upscaler, self._frames, self.state = upscaler, iter(frames), state
+
+    def __iter__(self) -> SteppedFrames:
+        return self
+
+    def __next__(self) -> Image:
+        out, self.state = self._upscaler.step(next(self._frames), self.state)
+        return out
+
+    def close(self) -> None:
+        """Give nothing more."""
+        self._frames = iter(())
+
+
+class OverlappedFrames:
+    """Frames through a `Schedule`: the next one is begun before this one is finished.
+
+    What the source raises is raised in its turn, after the frames that came before it.
+    """
+
+    def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
+        self._upscaler, self._frames, self._start = upscaler, iter(frames), state
+        self._slots = upscaler.slots(SLOTS)
+        self._schedule = Schedule(upscaler.device, self._slots)
+        self._begun = self._given = 0
+        self._end: Exception | None = None
+        if state.previous_hr is not None:
+            self._slots[-1].restore(state.previous_hr, upscaler.previous_fmap(state))
+        # An iterator that is dropped halfway must not leave its streams behind.
+        self._close = weakref.finalize(self, self._schedule.close)
+
+    def __iter__(self) -> OverlappedFrames:
+        return self
+
+    def __next__(self) -> Image:
+        while self._end is None and self._begun - self._given <= RUN_AHEAD:
+            self._take()
+        if self._begun == self._given:
+            assert self._end is not None
+            self.close()
+            raise self._end
+        slot = self._schedule.finish(self._given)
+        self._given += 1
+        return slot.out.copy()
+
+    @property
+    def state(self) -> StreamState:
+        """After the last frame that was given, copied from the device now."""
+        if self._given == 0:
+            return self._start
+        slot = self._slots[(self._given - 1) % SLOTS]
+        return StreamState(
+            seed=self._start.seed,
+            frame_index=self._start.frame_index + self._given,
+            previous_hr=slot.read_hr(),
+            previous_lr=slot.frame.copy(),
+            features=PreviousFeatures(self._upscaler, slot.read_fmap()),
+        )
+
+    def close(self) -> None:
+        """Let what was begun end, and give the streams back; the state stays readable."""
+        self._end = self._end or StopIteration()
+        self._begun = self._given
+        self._close()
+
+    def _take(self) -> None:
+        """Begin the source's next frame, or note how the source ended."""
+        try:
+            frame = next(self._frames)
+            self._upscaler.check(frame, self._start)
+        except Exception as end:
+            self._end = end
+            return
+        slot, index = self._slots[self._begun % SLOTS], self._begun
+        guided = index > 0 or self._start.has_previous
+        np.copyto(slot.frame, frame)
+        slot.strength[:] = guided
+        slot.noise[:] = self._upscaler.initial_latent(
+            StreamState(self._start.seed, self._start.frame_index + index)
+        )
+        self._schedule.begin(index, guided=guided)
+        self._begun += 1

@@ -1,0 +1,163 @@
+"""One frame in flight: its buffers, allocated once, and every stage bound to them.
+
+Frames take the slots of a ring in turn. What a frame needs of the one before it lies in the slot
+before: RAFT's features and the raw output. The methods are the stages in the order of a frame;
+each puts its work on a stream and returns at once. Who runs what when is `overlap`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engines.device import Device, Stream
+from ..engines.protocol import Bound, Buffer, Engine
+
+Array = npt.NDArray[Any]
+
+
+class Slot:
+    """Buffers of one frame, whole, without tiles.
+
+    Attributes:
+        frame: Host memory (h, w, 3) uint8 RGB, copied to the device by `upload`.
+        noise: Host memory (1, C, h', w') in the engines' precision, the initial latent.
+        strength: Host memory (1,): the guidance's; 0 for a frame without a previous one.
+        out: Host memory (4h, 4w, 3) uint8 RGB, filled by `download`.
+    """
+
+    def __init__(self, device: Device, engines: Mapping[str, Engine]) -> None:
+        self._device, self._engines = device, engines
+        self._specs = {name: engine.describe() for name, engine in engines.items()}
+        self._buffers: dict[str, Buffer] = {}
+        for graph in ("prepare", "features", "flow", "guide", "temporal"):
+            self._allocate(graph)
+        self._buffers["latent"] = self._empty("denoise", "latent")
+        self._buffers["denoised"] = self._empty("denoise", "denoised")
+        self._buffers["gate"] = self._empty("denoise", "gate")
+        self._buffers["switch"] = self._empty("decode", "gate")
+        self._buffers["hr"] = self._empty("decode", "hr")
+        self._buffers["out"] = self._empty("decode", "frame")
+        self._frame, self._out = self._pinned("frame"), self._pinned("out")
+        self.frame: npt.NDArray[np.uint8] = self._frame[0]
+        self.out: npt.NDArray[np.uint8] = self._out[0]
+        self.noise, self.strength = self._pinned("latent"), self._pinned("gate")
+        self._on = self._pinned("switch")
+
+    def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
+        """Bind the engines: to the slot of the frame before, and to the numbers of the steps."""
+        b, before = self._buffers, previous._buffers
+        temporal = {t.name: b[t.name] for t in self._specs["temporal"].outputs}
+        bind = {name: engine.bind for name, engine in self._engines.items()}
+        self._prepare = bind["prepare"](_of(b, "frame", "lr", "up"))
+        self._features = bind["features"](_of(b, "up", "fmap", "context"))
+        self._flow = bind["flow"](
+            _of(b, "fmap", "context", "flow") | {"previous_fmap": before["fmap"]}
+        )
+        self._guide = bind["guide"](
+            _of(b, "flow", "warped", "hint") | {"previous_hr": before["hr"]}
+        )
+        self._temporal = bind["temporal"](_of(b, "warped") | temporal)
+        # The latent goes to and fro between two buffers, a step each way.
+        there, back = b["latent"], b["denoised"]
+        self._denoise: list[Bound] = []
+        for step in steps:
+            pair = {"latent": there, "denoised": back, "step": step}
+            self._denoise.append(bind["denoise"](_of(b, "lr", "hint", "gate") | pair))
+            there, back = back, there
+        self._decode = bind["decode"](
+            temporal | {"latent": there, "gate": b["switch"], "hr": b["hr"], "frame": b["out"]}
+        )
+
+    # The stages, in the order of a frame.
+
+    def upload(self, stream: Stream) -> None:
+        """Frame, noise and guidance strength to the device."""
+        self._on[:] = self.strength != 0  # the decoder's temporal processors are on or off
+        pairs = (
+            ("frame", self._frame),
+            ("latent", self.noise),
+            ("gate", self.strength),
+            ("switch", self._on),
+        )
+        for name, host in pairs:
+            self._device.copy(self._buffers[name], host, stream)
+
+    def look(self, stream: Stream) -> None:
+        """LR, bicubic frame, RAFT's features."""
+        self._prepare.enqueue(stream)
+        self._features.enqueue(stream)
+
+    def find_flow(self, stream: Stream) -> None:
+        """The flow to the previous frame."""
+        self._flow.enqueue(stream)
+
+    def blank(self, stream: Stream) -> None:
+        """No guidance: its buffers are zero, whatever a frame of earlier left there."""
+        for name in ("warped", "hint", *(t.name for t in self._specs["temporal"].outputs)):
+            self._device.zero(self._buffers[name], stream)
+
+    def guide(self, stream: Stream) -> None:
+        """The previous output, warped, and its hint."""
+        self._guide.enqueue(stream)
+
+    def extract_temporal(self, stream: Stream) -> None:
+        """The decoder's features of the warped frame."""
+        self._temporal.enqueue(stream)
+
+    def denoise(self, stream: Stream) -> None:
+        """All steps."""
+        for bound in self._denoise:
+            bound.enqueue(stream)
+
+    def decode(self, stream: Stream) -> None:
+        """The raw output, kept for the next frame, and the frame."""
+        self._decode.enqueue(stream)
+
+    def download(self, stream: Stream) -> None:
+        """The frame to host memory."""
+        self._device.copy(self._out, self._buffers["out"], stream)
+
+    # What a state is made of; the caller has waited for the frame.
+
+    def read_hr(self) -> Array:
+        """A copy of the raw output, (1, 3, 4h, 4w)."""
+        host = self._pinned("hr")
+        self._device.copy(host, self._buffers["hr"])
+        return host
+
+    def read_fmap(self) -> Array:
+        """A copy of RAFT's features, (1, F, H/8, W/8)."""
+        host = self._pinned("fmap")
+        self._device.copy(host, self._buffers["fmap"])
+        return host
+
+    def restore(self, hr: Array, fmap: Array) -> None:
+        """Put a frame of earlier here: the slot is then as if it had made it."""
+        for name, value in (("hr", hr), ("fmap", fmap)):
+            host = self._pinned(name)
+            np.copyto(host, value)
+            self._device.copy(self._buffers[name], host)
+
+    def _allocate(self, graph: str) -> None:
+        spec = self._specs[graph]
+        for tensor in (*spec.inputs, *spec.outputs):
+            if tensor.name not in self._buffers and not tensor.name.startswith("previous"):
+                self._buffers[tensor.name] = self._device.empty(tensor.shape, tensor.dtype)
+
+    def _empty(self, graph: str, name: str) -> Buffer:
+        spec = self._specs[graph]
+        tensor = next(t for t in (*spec.inputs, *spec.outputs) if t.name == name)
+        buffer: Buffer = self._device.empty(tensor.shape, tensor.dtype)
+        return buffer
+
+    def _pinned(self, name: str) -> Array:
+        buffer = self._buffers[name]
+        return self._device.pinned(buffer.shape, buffer.dtype.name)
+
+
+def _of(buffers: Mapping[str, Buffer], *names: str) -> dict[str, Buffer]:
+    return {name: buffers[name] for name in names}

@@ -1,0 +1,199 @@
+"""Overlapped frames are those of the plain loop, whatever runs first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import streamdiffvsr
+from streamdiffvsr import StreamState
+from streamdiffvsr.engines.device import CpuDevice, CpuStream
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.upscaler import Upscaler
+from streamdiffvsr.tests.runtime.simulated import SIZE, SimulatedDevice, mixing_upscaler
+
+Frames = list[np.ndarray[Any, np.dtype[np.uint8]]]
+
+
+def some_frames(count: int, size: tuple[int, int] = SIZE) -> Frames:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(count)]
+
+
+def plain(up: Upscaler, frames: Frames, state: StreamState) -> tuple[Frames, StreamState]:
+    stream = up.stream(frames, state, overlap=False)
+    return list(stream), stream.state
+
+
+def equal(ours: Frames, expected: Frames) -> bool:
+    assert len(ours) == len(expected)
+    return all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_every_order_that_the_events_allow_gives_the_same_frames() -> None:
+    frames = some_frames(40)
+    expected, last = plain(mixing_upscaler(CpuDevice()), frames, StreamState(seed=3))
+    assert len({frame.tobytes() for frame in expected}) == 40
+    for seed in range(20):
+        stream = mixing_upscaler(SimulatedDevice(seed)).stream(
+            frames, StreamState(seed=3), overlap=True
+        )
+        assert equal(list(stream), expected), seed
+        assert stream.state.previous_hr is not None and last.previous_hr is not None
+        assert np.array_equal(stream.state.previous_hr, last.previous_hr)
+
+
+@pytest.mark.parametrize(
+    "event", [("denoise", 0), ("denoise", 1), ("output", 0), ("output", 1)], ids=str
+)
+def test_a_schedule_without_one_of_its_events_is_caught(event: tuple[str, int]) -> None:
+    """Each event is needed: without it some order of the works shows a wrong frame."""
+    frames = some_frames(12)
+    state = mixing_upscaler(CpuDevice()).step(frames[0], StreamState())[1]  # all frames guided
+    expected, _ = plain(mixing_upscaler(CpuDevice()), frames, state)
+    orders = (
+        list(mixing_upscaler(SimulatedDevice(seed, event)).stream(frames, state, overlap=True))
+        for seed in range(30)
+    )
+    assert not all(equal(order, expected) for order in orders)
+
+
+def test_nothing_is_allocated_and_the_host_waits_once_a_frame() -> None:
+    device = SimulatedDevice(0)
+    stream = mixing_upscaler(device).stream(some_frames(20), overlap=True)
+    next(stream)
+    device.calls.clear()
+    assert len(list(stream)) == 19
+    assert device.calls == ["wait"] * 19
+
+
+def test_a_stream_goes_on_from_the_state_of_another() -> None:
+    frames = some_frames(9)
+    expected, _ = plain(mixing_upscaler(CpuDevice()), frames, StreamState(seed=1))
+    state = StreamState(seed=1)
+    got: Frames = []
+    for first, last in ((0, 4), (4, 5), (5, 9)):
+        stream = mixing_upscaler(SimulatedDevice(first)).stream(
+            frames[first:last], state, overlap=True
+        )
+        got += list(stream)
+        state = stream.state
+    assert equal(got, expected)
+    assert state.frame_index == 9
+
+
+def test_one_frame_is_taken_ahead_and_no_more() -> None:
+    taken = []
+
+    def source() -> Iterator[Any]:
+        for index, frame in enumerate(some_frames(6)):
+            taken.append(index)
+            yield frame
+
+    stream = mixing_upscaler(SimulatedDevice(0)).stream(source(), overlap=True)
+    assert taken == []
+    next(stream)
+    assert taken == [0, 1]
+    next(stream)
+    assert taken == [0, 1, 2]
+    assert stream.state.frame_index == 2  # of what was given, not of what was begun
+    stream.close()
+    assert list(stream) == []
+
+
+def test_what_the_source_raises_comes_after_the_frames_before_it() -> None:
+    frames = some_frames(3)
+
+    def source() -> Iterator[Any]:
+        yield from frames
+        raise OSError("the cable is out")
+
+    stream = mixing_upscaler(CpuDevice()).stream(source(), overlap=True)
+    got = [next(stream) for _ in frames]
+    assert equal(got, plain(mixing_upscaler(CpuDevice()), frames, StreamState())[0])
+    with pytest.raises(OSError, match="cable"):
+        next(stream)
+    assert stream.state.frame_index == 3
+    wrong = mixing_upscaler(CpuDevice()).stream([frames[0], frames[1][:-1]], overlap=True)
+    next(wrong)
+    with pytest.raises(StreamDiffVSRError, match="these engines take"):
+        next(wrong)
+
+
+def test_a_failing_stage_is_raised_and_ends_the_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = threading.active_count()
+    upscaler = mixing_upscaler(CpuDevice())
+    monkeypatch.setattr("streamdiffvsr.runtime.slot.Slot.denoise", _fail)
+    stream = upscaler.stream(some_frames(5), overlap=True)
+    with pytest.raises(RuntimeError, match="the card is gone"):
+        next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+def _fail(self: object, stream: CpuStream) -> None:
+    def work() -> None:
+        raise RuntimeError("the card is gone")
+
+    stream.call(work)
+
+
+def test_a_stream_that_is_dropped_leaves_no_threads() -> None:
+    before = threading.active_count()
+    stream = mixing_upscaler(CpuDevice()).stream(some_frames(5), overlap=True)
+    next(stream)
+    assert threading.active_count() == before + 3
+    del stream
+    assert threading.active_count() == before
+
+
+class DelayedStream(CpuStream):
+    """A thread that now and then dawdles."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        super().__init__(name)
+        self.rng = np.random.default_rng([seed, len(name)])
+
+    def call(self, work: Callable[[], None]) -> None:
+        delay = self.rng.exponential(0.002)
+
+        def late() -> None:
+            time.sleep(delay)
+            work()
+
+        super().call(late)
+
+
+class DelayedDevice(CpuDevice):
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def stream(self, name: str) -> CpuStream:
+        return DelayedStream(name, self.seed)
+
+
+def test_real_engines_on_threads_give_the_frames_of_the_plain_loop(parity_engines: Path) -> None:
+    one = streamdiffvsr.load(parity_engines)
+    frames = some_frames(6, one.size)
+    expected, _ = plain(one, frames, StreamState(seed=2))
+    for seed in range(2):
+        other = Upscaler(one.manifest, one._engines, DelayedDevice(seed))
+        assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
+
+
+@pytest.mark.slow
+def test_a_hundred_frames_of_real_engines_on_threads_that_dawdle(parity_engines: Path) -> None:
+    one = streamdiffvsr.load(parity_engines)
+    frames = some_frames(100, one.size)
+    expected, _ = plain(one, frames, StreamState(seed=2))
+    for seed in range(3):
+        other = Upscaler(one.manifest, one._engines, DelayedDevice(seed))
+        assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
