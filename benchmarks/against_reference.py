@@ -69,8 +69,8 @@ def main() -> None:
 
 
 def _compare(model: Path, engines: Path, options: argparse.Namespace) -> dict[str, Any]:
-    upscaler = load(engines)
-    stages = _time_stages(upscaler)
+    stages: dict[str, float] = {}
+    upscaler = _timed_upscaler(load(engines), stages)
     ours, theirs = _engine_step(upscaler), _reference_step(model, options.size)
     seconds: dict[str, list[float]] = {"engines": [], "reference": []}
     difference = 0.0
@@ -125,13 +125,10 @@ def _reference_step(model: Path, size: tuple[int, int]) -> Step:
     return step
 
 
-def _time_stages(upscaler: Upscaler) -> dict[str, float]:
-    """Seconds spent in each graph, added up from here on."""
-    totals: dict[str, float] = {}
-    upscaler._engines = {
-        name: _TimedEngine(engine, totals) for name, engine in upscaler._engines.items()
-    }
-    return totals
+def _timed_upscaler(upscaler: Upscaler, totals: dict[str, float]) -> Upscaler:
+    """The same, adding the seconds spent in each graph to `totals` by its name."""
+    engines = {name: _TimedEngine(engine, totals) for name, engine in upscaler.engines.items()}
+    return Upscaler(upscaler.manifest, engines)
 
 
 @dataclass(frozen=True)

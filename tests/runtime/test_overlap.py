@@ -185,7 +185,7 @@ def test_real_engines_on_threads_give_the_frames_of_the_plain_loop(parity_engine
     frames = some_frames(6, one.size)
     expected, _ = plain(one, frames, StreamState(seed=2))
     for seed in range(2):
-        other = Upscaler(one.manifest, one._engines, DelayedDevice(seed))
+        other = Upscaler(one.manifest, one.engines, DelayedDevice(seed))
         assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
 
 
@@ -195,5 +195,5 @@ def test_a_hundred_frames_of_real_engines_on_threads_that_dawdle(parity_engines:
     frames = some_frames(100, one.size)
     expected, _ = plain(one, frames, StreamState(seed=2))
     for seed in range(3):
-        other = Upscaler(one.manifest, one._engines, DelayedDevice(seed))
+        other = Upscaler(one.manifest, one.engines, DelayedDevice(seed))
         assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)

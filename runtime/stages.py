@@ -1,0 +1,124 @@
+"""The seven graphs as functions of arrays: the stages that the plain loop calls one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..engines.protocol import Engine
+from ..spec import SCALE, Size, TensorSpec
+from .tiles import Tile, TileGrid
+
+Array = npt.NDArray[Any]
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What the previous frame gives this one. Zeros where there is none; then `gate` is 0 too."""
+
+    warped: Array  # (1, 3, H, W) in the model's range
+    hint: Array  # (1, C, h, w)
+    gate: Array  # (1,)
+
+
+class Stages:
+    """Engines on host arrays, each run to its end.
+
+    Attributes:
+        dtype: Of the engines' images and latents.
+        no_guidance: That of a frame without a previous one.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], steps: int) -> None:
+        self._engines = engines
+        self._specs = {name: engine.describe() for name, engine in engines.items()}
+        self._steps = [np.array([i], np.int32) for i in range(steps)]
+        self.dtype = np.dtype(self._tensor("denoise", "gate").dtype)
+        self._off, self._on = np.zeros(1, self.dtype), np.ones(1, self.dtype)
+        self.no_guidance = Guidance(
+            self._zeros("guide", "warped"), self._zeros("guide", "hint"), self._off
+        )
+        self._no_temporal = {t.name: self._zeros("temporal", t.name) for t in self._temporal()}
+
+    def look(self, frame: Image) -> tuple[Array, Array, Array]:
+        """(h, w, 3) -> LR (1, 3, h', w') and RAFT's features and context."""
+        lr, up = self._run("prepare", frame=np.ascontiguousarray(frame)[None])
+        fmap, context = self._run("features", up=up)
+        return lr, fmap, context
+
+    def guide(
+        self, fmap: Array, previous_fmap: Array, context: Array, previous_hr: Array, scale: float
+    ) -> Guidance:
+        """The flow to the previous frame, the previous output along it, and its hint."""
+        (flow,) = self._run("flow", fmap=fmap, previous_fmap=previous_fmap, context=context)
+        previous_hr = previous_hr.astype(self.dtype, copy=False)
+        warped, hint = self._run("guide", previous_hr=previous_hr, flow=flow)
+        return Guidance(warped, hint, self._on * self.dtype.type(scale))
+
+    def whole_frame(self, latent: Array, lr: Array, guidance: Guidance) -> tuple[Array, Image]:
+        """The four steps and the decoder: raw HR (1, 3, 4h, 4w), and the frame."""
+        for step in self._steps:
+            latent = self._denoise(latent, lr, guidance.hint, step, guidance.gate)
+        hr, out = self._decode(latent, guidance.warped, guidance.gate)
+        return hr, out[0]
+
+    def tiled(
+        self, latent: Array, lr: Array, guidance: Guidance, grid: TileGrid, size: Size
+    ) -> tuple[Array, Image]:
+        """The same on tiles: latents are mixed after every step, so tiles agree on content."""
+
+        def denoised(step: Array) -> Iterator[tuple[Tile, Array]]:
+            for tile in grid.tiles:
+                part, part_lr, hint = (grid.cut(x, tile) for x in (latent, lr, guidance.hint))
+                yield tile, self._denoise(part, part_lr, hint, step, guidance.gate)
+
+        def decoded() -> Iterator[tuple[Tile, Array]]:
+            for tile in grid.tiles:
+                warped = grid.cut(guidance.warped, tile, SCALE)
+                yield tile, self._decode(grid.cut(latent, tile), warped, guidance.gate)[0]
+
+        for step in self._steps:
+            latent = grid.mix(denoised(step), latent.shape[1]).astype(latent.dtype)
+        height, width = (SCALE * side for side in size)
+        hr = grid.mix(decoded(), 3, SCALE)[:, :, :height, :width].astype(latent.dtype)
+        return np.ascontiguousarray(hr), to_uint8(hr)
+
+    def _denoise(self, latent: Array, lr: Array, hint: Array, step: Array, gate: Array) -> Array:
+        return self._run("denoise", latent=latent, lr=lr, hint=hint, step=step, gate=gate)[0]
+
+    def _decode(self, latent: Array, warped: Array, gate: Array) -> tuple[Array, ...]:
+        """The decoder's temporal processors are on or off, not scaled."""
+        temporal, switch = self._no_temporal, self._off
+        if gate.any():
+            results = self._run("temporal", warped=warped)
+            names = (t.name for t in self._temporal())
+            temporal, switch = dict(zip(names, results, strict=True)), self._on
+        return self._run("decode", latent=latent, gate=switch, **temporal)
+
+    def _run(self, name: str, **inputs: Array) -> tuple[Array, ...]:
+        engine = self._engines[name]
+        outputs = {t.name: np.empty(t.shape, t.dtype) for t in self._specs[name].outputs}
+        engine.bind(inputs | outputs).enqueue()
+        return tuple(outputs.values())
+
+    def _temporal(self) -> tuple[TensorSpec, ...]:
+        return self._specs["temporal"].outputs
+
+    def _tensor(self, graph: str, name: str) -> TensorSpec:
+        spec = self._specs[graph]
+        return next(t for t in (*spec.inputs, *spec.outputs) if t.name == name)
+
+    def _zeros(self, graph: str, name: str) -> Array:
+        tensor = self._tensor(graph, name)
+        return np.zeros(tensor.shape, tensor.dtype)
+
+
+def to_uint8(hr: Array) -> Image:
+    """Raw HR (1, 3, H, W) -> (H, W, 3) uint8 RGB, rounded half to even, as `decode` does it."""
+    unit = np.clip(hr[0].astype(np.float32) / 2 + 0.5, 0, 1) * 255
+    return np.ascontiguousarray(np.rint(unit).astype(np.uint8).transpose(1, 2, 0))
