@@ -29,7 +29,7 @@ from .stage_flow import FlowStage
 from .stage_temporal import TemporalStage
 from .validation import Validation
 
-STEPS = {"autoencoder": 2500, "flow": 400, "denoiser": 4500, "temporal": 400}
+STEPS = {"autoencoder": 2500, "flow": 400, "denoiser": 4500, "temporal": 260}
 NEEDS = {"denoiser": ("autoencoder",), "temporal": ("autoencoder", "flow", "denoiser")}
 
 
@@ -74,7 +74,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m streamdiffvsr.training", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("training-out"), help="checkpoints, model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=max(1, torch.get_num_threads() - 1),
+        help="that learn; one core more draws the data (more threads than cores are far slower)",
+    )
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="of the steps; 0.002 is a quick check"
     )

@@ -20,6 +20,7 @@ Losses = dict[str, Tensor]
 Drawn = TypeVar("Drawn")
 LOG_EVERY_S = 10.0
 SAVE_EVERY_S = 60.0
+EVALUATE_EVERY_S = 300.0  # it takes up to half a minute
 WARM_UP = 0.03  # of the steps
 CLIP_NORM = 0.5
 
@@ -64,7 +65,7 @@ def run(
     optimizer = torch.optim.AdamW(stage.groups, weight_decay=1e-4, betas=(0.9, 0.98))
     first = _resume(checkpoint, stage, networks, optimizer)
     peaks = [group["lr"] for group in stage.groups]
-    started = logged = saved = time.monotonic()
+    started = logged = saved = evaluated = time.monotonic()
     for step, drawn in _draws(stage, first):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * _rate(step / stage.steps, group.get("start", 0.0))
@@ -79,6 +80,8 @@ def run(
         if now - saved > SAVE_EVERY_S:
             saved = now
             _save(checkpoint, step + 1, stage, networks, optimizer)
+        if now - evaluated > EVALUATE_EVERY_S:
+            evaluated = now
             figures = stage.evaluate()
             _log(folder, stage, step, figures)
             tell(f"{stage.name} {step + 1}/{stage.steps} {figures}")
