@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .overlap import RUN_AHEAD, SLOTS, Schedule
-from .state import PreviousFeatures, StreamState
+from .overlap import RUN_AHEAD
+from .ring import Ring
+from .state import StreamState
 
 if TYPE_CHECKING:
     from .upscaler import Upscaler
@@ -61,47 +62,31 @@ class OverlappedFrames:
 
     def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
         self._upscaler, self._frames, self._start = upscaler, iter(frames), state
-        self._slots = upscaler.slots(SLOTS)
-        self._schedule = Schedule(upscaler.device, self._slots)
-        self._begun = self._given = 0
+        self._ring = Ring(upscaler)
         self._end: Exception | None = None
-        if state.previous_hr is not None:
-            self._slots[-1].restore(state.previous_hr, upscaler.previous_fmap(state))
         # An iterator that is dropped halfway must not leave its streams behind.
-        self._close = weakref.finalize(self, self._schedule.close)
+        self._close = weakref.finalize(self, self._ring.schedule.close)
+        self._ring.start(state)
 
     def __iter__(self) -> OverlappedFrames:
         return self
 
     def __next__(self) -> Image:
-        while self._end is None and self._begun - self._given <= RUN_AHEAD:
+        while self._end is None and self._ring.in_flight <= RUN_AHEAD:
             self._take()
-        if self._begun == self._given:
-            assert self._end is not None
+        if self._end is not None and (not self._ring.in_flight or not self._close.alive):
             self.close()
             raise self._end
-        slot = self._schedule.finish(self._given)
-        self._given += 1
-        return slot.out.copy()
+        return self._ring.finish()
 
     @property
     def state(self) -> StreamState:
-        """After the last frame that was given, copied from the device now."""
-        if self._given == 0:
-            return self._start
-        slot = self._slots[(self._given - 1) % SLOTS]
-        return StreamState(
-            seed=self._start.seed,
-            frame_index=self._start.frame_index + self._given,
-            previous_hr=slot.read_hr(),
-            previous_lr=slot.frame.copy(),
-            features=PreviousFeatures(self._upscaler, slot.read_fmap()),
-        )
+        """After the last frame that was given."""
+        return self._ring.state
 
     def close(self) -> None:
         """Let what was begun end, and give the streams back; the state stays readable."""
         self._end = self._end or StopIteration()
-        self._begun = self._given
         self._close()
 
     def _take(self) -> None:
@@ -111,13 +96,5 @@ class OverlappedFrames:
             self._upscaler.check(frame, self._start)
         except Exception as end:
             self._end = end
-            return
-        slot, index = self._slots[self._begun % SLOTS], self._begun
-        guided = index > 0 or self._start.has_previous
-        np.copyto(slot.frame, frame)
-        slot.strength[:] = guided
-        slot.noise[:] = self._upscaler.initial_latent(
-            StreamState(self._start.seed, self._start.frame_index + index)
-        )
-        self._schedule.begin(index, guided=guided)
-        self._begun += 1
+        else:
+            self._ring.begin(frame)

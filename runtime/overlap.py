@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..engines.device import Device, Event
-from .slot import Slot
+from .slot import Array, Slot
 
 RUN_AHEAD = 1  # frames that are begun before an earlier one is finished
 SLOTS = RUN_AHEAD + 2  # the frames in flight, and the previous frame of the earliest
@@ -44,6 +46,22 @@ class Schedule:
             device.stream(name) for name in ("input", "denoise", "output")
         )
         self._progress = [_Progress(*(device.event() for _ in range(5))) for _ in slots]
+
+    def restore(self, hr: Array, lr: Array) -> None:
+        """Make the slot before the first frame's as if it had made a frame of earlier.
+
+        Args:
+            hr: Its raw output (1, 3, 4h, 4w).
+            lr: Its input (h, w, 3) uint8 RGB.
+        """
+        slot, at = self._slots[-1], self._progress[-1]
+        slot.write_hr(hr)
+        np.copyto(slot.frame, lr)
+        slot.upload(self._input)
+        slot.look(self._input)
+        self._input.record(at.flowed)
+        at.flowed.synchronize()
+        self._input.check()
 
     def begin(self, index: int, *, guided: bool) -> None:
         """Put every stage of a frame on the streams; its slot's host memory is filled.

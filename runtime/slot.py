@@ -129,18 +129,11 @@ class Slot:
         self._device.copy(host, self._buffers["hr"])
         return host
 
-    def read_fmap(self) -> Array:
-        """A copy of RAFT's features, (1, F, H/8, W/8)."""
-        host = self._pinned("fmap")
-        self._device.copy(host, self._buffers["fmap"])
-        return host
-
-    def restore(self, hr: Array, fmap: Array) -> None:
-        """Put a frame of earlier here: the slot is then as if it had made it."""
-        for name, value in (("hr", hr), ("fmap", fmap)):
-            host = self._pinned(name)
-            np.copyto(host, value)
-            self._device.copy(self._buffers[name], host)
+    def write_hr(self, hr: Array) -> None:
+        """Put a raw output here, as if the slot had made it."""
+        host = self._pinned("hr")
+        np.copyto(host, hr)
+        self._device.copy(self._buffers["hr"], host)
 
     def _allocate(self, graph: str) -> None:
         spec = self._specs[graph]

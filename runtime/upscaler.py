@@ -20,6 +20,7 @@ from ..errors import StreamDiffVSRError
 from ..spec import Size, format_size
 from .frames import FrameStream, OverlappedFrames, SteppedFrames
 from .noise import frame_noise
+from .ring import Ring
 from .slot import Slot
 from .stages import Stages
 from .state import PreviousFeatures, StreamState
@@ -45,6 +46,7 @@ class Upscaler:
         tile = self._geometry.tile
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
         self._stages = Stages(engines, manifest.graphs.steps)
+        self._ring: Ring | None = None
 
     @property
     def size(self) -> Size:
@@ -83,11 +85,13 @@ class Upscaler:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
         self.check(frame, state)
+        if self._device.name != "cpu":
+            return self._step_on_device(frame, state, noise, guidance_scale)
         stages = self._stages
         lr, fmap, context = stages.look(frame)
         guidance = stages.no_guidance
         if state.previous_hr is not None and guidance_scale > 0:
-            before = self.previous_fmap(state)
+            before = self._previous_fmap(state)
             guidance = stages.guide(fmap, before, context, state.previous_hr, guidance_scale)
         latent = self.initial_latent(state, noise)
         if self._grid is None:
@@ -136,7 +140,22 @@ class Upscaler:
             slot.link(slots[index - 1], steps)
         return slots
 
-    def previous_fmap(self, state: StreamState) -> Array:
+    def _step_on_device(
+        self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float
+    ) -> tuple[Image, StreamState]:
+        """The same through the device's buffers; `stream` spares the state its way to and fro."""
+        if self._grid is not None:
+            raise StreamDiffVSRError(
+                "tiles cannot run on a GPU yet",
+                "they are mixed by the host",
+                "build with --tile off",
+            )
+        self._ring = self._ring or Ring(self)
+        self._ring.start(state)
+        self._ring.begin(frame, noise, guidance_scale)
+        return self._ring.finish(), self._ring.state
+
+    def _previous_fmap(self, state: StreamState) -> Array:
         """RAFT's features of the previous frame: kept, or found again from its LR."""
         kept = state.features
         if kept is not None and kept.owner is self:

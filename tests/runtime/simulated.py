@@ -34,6 +34,8 @@ class SimulatedDevice(CpuDevice):
         without: (stream's name, which of its waits in the order of a guided frame) left out.
     """
 
+    name = "simulated"
+
     def __init__(self, seed: int, without: tuple[str, int] | None = None) -> None:
         self.rng = np.random.default_rng(seed)
         self.without = without

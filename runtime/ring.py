@@ -1,0 +1,75 @@
+"""Frames in flight from a state on: begun in order, finished in order, a state after each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .overlap import SLOTS, Schedule
+from .slot import Array
+from .state import StreamState
+
+if TYPE_CHECKING:
+    from .upscaler import Upscaler
+
+Image = npt.NDArray[np.uint8]
+
+
+class Ring:
+    """The slots of one Upscaler and their schedule.
+
+    Attributes:
+        schedule: To be closed when the ring is no longer used.
+    """
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+        self._slots = upscaler.slots(SLOTS)
+        self.schedule = Schedule(upscaler.device, self._slots)
+        self._start = StreamState()
+        self._begun = self._finished = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were begun and not finished."""
+        return self._begun - self._finished
+
+    def start(self, state: StreamState) -> None:
+        """Go on from a state; nothing is in flight."""
+        assert not self.in_flight
+        self._start, self._begun, self._finished = state, 0, 0
+        if state.previous_hr is not None and state.previous_lr is not None:
+            self.schedule.restore(state.previous_hr, state.previous_lr)
+
+    def begin(self, frame: Image, noise: Array | None = None, guidance_scale: float = 1.0) -> None:
+        """Put a frame of the engines' size on the streams; at most `SLOTS` - 1 are in flight."""
+        index, start = self._begun, self._start
+        slot = self._slots[index % SLOTS]
+        guided = (index > 0 or start.has_previous) and guidance_scale > 0
+        np.copyto(slot.frame, frame)
+        slot.strength[:] = guidance_scale if guided else 0
+        state = StreamState(start.seed, start.frame_index + index)
+        slot.noise[:] = self._upscaler.initial_latent(state, noise)
+        self.schedule.begin(index, guided=guided)
+        self._begun += 1
+
+    def finish(self) -> Image:
+        """Wait for the earliest frame in flight: (4h, 4w, 3) uint8 RGB."""
+        slot = self.schedule.finish(self._finished)
+        self._finished += 1
+        return slot.out.copy()
+
+    @property
+    def state(self) -> StreamState:
+        """After the last frame that was finished, copied from the device now."""
+        if self._finished == 0:
+            return self._start
+        slot = self._slots[(self._finished - 1) % SLOTS]
+        return StreamState(
+            seed=self._start.seed,
+            frame_index=self._start.frame_index + self._finished,
+            previous_hr=slot.read_hr(),
+            previous_lr=slot.frame.copy(),
+        )
