@@ -5,15 +5,18 @@ PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $(p))))
 # onnxruntime-gpu where an NVIDIA driver answers, onnxruntime elsewhere; never both.
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+# TensorRT-RTX, which builds engines without a GPU, where it can be had; RTX=no leaves it out.
+RTX ?= yes
 # Further arguments of pip install.
 PIP_ARGS ?=
-# Of `make engines`: auto is the released weights if they can be had, else the built-in model.
-# Sizes are the input's, WIDTHxHEIGHT.
+# Of `make engines`: auto is the released weights if they can be had, else the built-in model, and
+# of the backend what is installed here. Sizes are the input's, WIDTHxHEIGHT.
 MODEL ?= auto
 SIZE ?= 320x180
+BACKEND ?= auto
 # Of `make demo`.
 OUT ?= demo-out
-# Further arguments of pytest.
+# Further arguments of pytest, of `make engines`, of `make train-tiny`.
 ARGS ?=
 
 BIN := .venv/bin
@@ -54,6 +57,10 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,dev]'
+	@if [ '$(RTX)' = yes ]; then \
+		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
+			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \
+		echo 'TensorRT-RTX cannot be had here (.venv/tensorrt-rtx.log says why): all else works'; fi
 	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
 
 demo: setup ## upscale the built-in clip, and draw what that gained
@@ -62,8 +69,8 @@ demo: setup ## upscale the built-in clip, and draw what that gained
 train-tiny: setup ## train the built-in model again, into training-out/; goes on where it stopped
 	@$(BIN)/python -m streamdiffvsr.training $(ARGS)
 
-engines: setup ## build engines: make engines MODEL=... SIZE=320x180
-	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)'
+engines: setup ## build engines: make engines MODEL=... SIZE=320x180 BACKEND=tensorrt-rtx
+	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
 
 test: setup ## the fast tests
 	@$(PYTEST) $(ARGS)

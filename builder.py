@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from . import __version__
+from .build_memory import check_memory
+from .build_order import BuildOrder, carry_out
+from .build_process import carry_out_in_child
 from .engines.backends import require_backend
 from .engines.cache import default_folder, locked, refuse_foreign, staged
-from .engines.engine_set import accept_graphs
-from .engines.manifest import EngineKey, read_manifest, verify_files
+from .engines.digest_memo import remember_files, remembered_digest
+from .engines.manifest import EngineKey, Target, read_manifest, verify_files
 from .errors import StreamDiffVSRError, UsageError
 from .graph_set import GRAPH_VERSION
 from .host import require_export
 from .plan import Plan, make_plan
-from .spec import Precision, Size, format_size
+from .spec import FLOAT, Size, format_size
 
 Progress = Callable[[str], None]
 MAX_STEPS = 50
@@ -35,21 +38,27 @@ def build(
     correlation: str | None = None,
     tile: Size | str | None = "auto",
     revision: str | None = None,
+    compute_capabilities: Sequence[int] | None = None,
+    workspace_mib: int | None = None,
     progress: Progress = lambda _: None,
+    in_process: bool = False,
 ) -> Path:
     """Build the engines of a model for one input size, or find them already built.
 
     Args:
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
-        backend: `onnxruntime` (others follow).
+        backend: `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
         precision: "fp32" or "fp16".
         out: Folder of the engine set; by default one in the user's cache, named after its key.
         steps: Number of denoising steps; the released model is trained for 4.
-        device: "cpu" or "cuda": where ONNX Runtime runs.
+        device: "cpu" or "cuda": where the engines will run.
         flow_scale, correlation, tile: Overrides of the plan, see `plan.make_plan`.
         revision: Of the Hugging Face repo.
+        compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
+        workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.
         progress: Called with one line whenever something begins.
+        in_process: Build in this process, not in one of its own that may die alone.
 
     Returns:
         The engine set's folder, for `streamdiffvsr.load`.
@@ -58,11 +67,10 @@ def build(
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
     started = time.monotonic()
-    checked = _check_precision(precision)
-    _check(steps, device)
+    _check(precision, steps, device, workspace_mib)
     planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     planned()  # refused here, before a model is fetched that may have wishes of its own
-    require_backend(backend)
+    target = _target(backend, device, compute_capabilities)
     require_export()
     from .export.digest import model_digest
     from .export.flow_files import read_flow
@@ -70,62 +78,76 @@ def build(
 
     source = resolve_model(str(model), revision)
     plan = planned(preferred=read_flow(source).flow_scale)
-    key = _key(plan, model_digest(source), checked, steps, backend, device)
+    key = _key(
+        plan, model_digest(source, remembered_digest), precision, steps, backend, device, target
+    )
     folder = Path(out) if out is not None else default_folder(str(model), key)
+    order = BuildOrder(
+        source=source,
+        stage=folder,
+        key=key,
+        model_name=str(model),
+        geometry=plan.geometry,
+        correlation=plan.correlation,
+        workspace_bytes=None if workspace_mib is None else workspace_mib * 2**20,
+        started=started,
+    )
     refuse_foreign(folder)
     with locked(folder):
-        stale = _why_stale(folder, key)
-        if stale is None:
-            progress(f"up to date: {folder}")
-            return folder
-        progress(f"building {folder} ({stale})")
-        progress(plan.describe())
-        with staged(folder) as stage:
-            _export(source, stage, plan, checked, steps, progress)
-            accept_graphs(
-                stage,
-                key,
-                str(model),
-                package_version=__version__,
-                started=started,
-                progress=lambda name: progress(f"check {name}"),
-            )
-    progress(f"built {folder} in {time.monotonic() - started:.0f} s")
+        _bring_up_to_date(folder, order, plan, progress, in_process=in_process)
     return folder
 
 
-def _check(steps: int, device: str) -> None:
+def _bring_up_to_date(
+    folder: Path, order: BuildOrder, plan: Plan, progress: Progress, *, in_process: bool
+) -> None:
+    """Build the set unless it is there; the caller has locked it."""
+    from .export.digest import model_files
+
+    stale = _why_stale(folder, order.key)
+    if stale is None:
+        progress(f"up to date: {folder}")
+        return
+    progress(f"building {folder} ({stale})")
+    progress(plan.describe())
+    check_memory(model_files(order.source), order.key)
+    carry = carry_out if in_process else carry_out_in_child
+    with staged(folder) as stage:
+        carry(replace(order, stage=stage), progress)
+    remember_files(folder, {k: v.sha256 for k, v in read_manifest(folder).files.items()})
+    progress(f"built {folder} in {time.monotonic() - order.started:.0f} s")
+
+
+def _check(precision: str, steps: int, device: str, workspace_mib: int | None) -> None:
+    if precision not in FLOAT:
+        raise UsageError(f"unknown precision {precision!r}", remedy=f"use {' or '.join(FLOAT)}")
     if not 1 <= steps <= MAX_STEPS:
         raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
     if device not in ("cpu", "cuda"):
         raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
+    if workspace_mib is not None and workspace_mib < 1:
+        raise UsageError(f"a workspace of {workspace_mib} MiB is not possible")
 
 
-def _export(
-    source: Path, stage: Path, plan: Plan, precision: Precision, steps: int, progress: Progress
-) -> None:
-    from .export.model import load_model
-    from .export.onnx_export import export_graphs
-
-    progress("load weights")
-    try:
-        export_graphs(
-            load_model(source),
-            stage,
-            geometry=plan.geometry,
-            precision=precision,
-            steps=steps,
-            correlation=plan.correlation,
-            progress=lambda name: progress(f"export {name}"),
+def _target(backend: str, device: str, capabilities: Sequence[int] | None) -> Target:
+    """What the engines would depend on; whatever stands against them is told before an export."""
+    chosen = require_backend(backend)
+    if device not in chosen.devices:
+        raise UsageError(
+            f"backend {backend} does not run on {device}",
+            remedy=f"use --device {' or '.join(chosen.devices)}",
         )
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot write the graphs to {stage.parent}", str(error), "free space or use --out"
-        ) from error
+    return chosen.target(None if capabilities is None else tuple(capabilities))
 
 
 def _key(
-    plan: Plan, digest: str, precision: Precision, steps: int, backend: str, device: str
+    plan: Plan,
+    digest: str,
+    precision: str,
+    steps: int,
+    backend: str,
+    device: str,
+    target: Target,
 ) -> EngineKey:
     geometry = plan.geometry
     return EngineKey(
@@ -137,6 +159,9 @@ def _key(
         steps=steps,
         backend=backend,
         device=device,
+        library=target.library,
+        gpu=target.gpu,
+        driver=target.driver,
         graph_version=GRAPH_VERSION,
     )
 
@@ -150,15 +175,7 @@ def _why_stale(folder: Path, key: EngineKey) -> str | None:
         differences = key.differs_from(manifest.key)
         if differences:
             return "; ".join(differences)
-        verify_files(folder, manifest)
+        verify_files(folder, manifest, remembered_digest)
     except StreamDiffVSRError as error:
         return str(error)
     return None
-
-
-def _check_precision(precision: str) -> Precision:
-    if precision == "fp32":
-        return "fp32"
-    if precision == "fp16":
-        return "fp16"
-    raise UsageError(f"unknown precision {precision!r}", remedy="use fp32 or fp16")

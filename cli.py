@@ -7,7 +7,6 @@ command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +15,10 @@ import typer
 
 from . import __version__
 from . import cli_options as opt
-from .console import build_progress, run
+from .cli_engines import build_engines, engines_app
+from .console import run
 from .errors import UsageError
-from .spec import SCALE, Size, check_size, format_size
+from .spec import SCALE, Size
 
 DEMO_FOLDER = Path("demo-out")
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(engines_app, name="engines")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,33 +59,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command()
-def engines(
-    model: opt.Model = None,
-    sizes: opt.Sizes = None,
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = None,
-    out: opt.EnginesOut = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
-    json: opt.Json = False,
-) -> dict[str, Any]:
-    """Build engines of a model for an input size: once per machine, a minute or more each."""
-    started = time.monotonic()
-    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
-    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
-    built = []
-    for size in wanted:
-        folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
-        built.append(opt.described(_build(model, size, options, folder, quiet=json)))
-        if not json:
-            typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
-    return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
 @app.command()
@@ -118,7 +92,7 @@ def upscale(
         )
     size = _looked_at(input, output, overwrite)
     if engines is None:
-        engines = _build(model, size, options, None, quiet=json)
+        engines = build_engines(model, size, options, None, quiet=json)
     keywords = {"seed": seed, "overwrite": overwrite, "max_frames": max_frames}
     report = _upscale(input, output, engines, keywords, quiet=json)
     if not json:
@@ -150,22 +124,6 @@ def summary(report: dict[str, Any]) -> str:
     line = "{output}: {frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
     damaged = f"; {report['damaged']} damaged packets in the input" if report["damaged"] else ""
     return line.format(**report) + damaged
-
-
-def _build(
-    model: str | None, size: Size, options: opt.BuildOptions, out: Path | None, *, quiet: bool
-) -> Path:
-    from .builder import build
-
-    model = model or opt.BUILT_IN
-    settled = options.settled()
-    check_size(size)
-    if model == opt.AUTO:
-        from .export.hub import released_or_built_in
-
-        model = released_or_built_in(lambda line: typer.echo(line, err=True))
-    with build_progress(enabled=not quiet) as progress:
-        return build(model, size=size, out=out, progress=progress, **settled)
 
 
 def _looked_at(input: Path, output: Path, overwrite: bool) -> Size:

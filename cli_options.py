@@ -78,6 +78,21 @@ Tile = Annotated[
 Revision = Annotated[
     str | None, typer.Option(metavar="R", help="Branch, tag or commit of a Hugging Face repo.")
 ]
+ComputeCapabilities = Annotated[
+    str | None,
+    typer.Option(
+        "--compute-capabilities",
+        metavar="LIST",
+        help="The GPUs of tensorrt-rtx engines, such as 8.6,8.9.",
+        show_default="8.0,8.6,8.9,12.0",
+    ),
+]
+Workspace = Annotated[
+    int | None,
+    typer.Option(
+        metavar="MIB", min=1, help="The most scratch memory of a layer of a TensorRT engine."
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line, of failures too.")
@@ -95,6 +110,8 @@ class BuildOptions:
     tile: str = "auto"
     device: str = "auto"
     revision: str | None = None
+    compute_capabilities: str | None = None
+    workspace_mib: int | None = None
 
     def settled(self) -> dict[str, Any]:
         """As keywords of `build`, with nothing left open.
@@ -114,6 +131,8 @@ class BuildOptions:
             "flow_scale": self.flow_scale,
             "tile": tiles[self.tile] if self.tile in tiles else parse_size(self.tile, "--tile"),
             "revision": self.revision,
+            "compute_capabilities": parse_capabilities(self.compute_capabilities),
+            "workspace_mib": self.workspace_mib,
         }
 
 
@@ -125,6 +144,18 @@ def parse_size(text: str, option: str) -> Size:
             f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
         )
     return int(match[2]), int(match[1])
+
+
+def parse_capabilities(text: str | None) -> list[int] | None:
+    """Compute capabilities, as users write them ("8.6,8.9", or "sm86"), as 86 and 89."""
+    if text is None:
+        return None
+    parts = [part.strip().lower().removeprefix("sm").replace(".", "") for part in text.split(",")]
+    if not all(re.fullmatch(r"\d{2,3}", part) for part in parts):
+        raise UsageError(
+            f"--compute-capabilities {text!r:.60} is not a list of them", remedy="write 8.6,8.9"
+        )
+    return [int(part) for part in parts]
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -142,6 +173,7 @@ def described(folder: Path) -> dict[str, Any]:
         "device": key.device,
         "steps": key.steps,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "parity_error": max(entry.error for entry in manifest.parity.values()),
+        "gate": manifest.gate,
+        "parity_error": max((entry.error for entry in manifest.parity.values()), default=None),
         "build_seconds": manifest.build_seconds,
     }

@@ -24,7 +24,7 @@ from .errors import StreamDiffVSRError, UsageError
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
 # Of `build`'s lines, those that are over in seconds: at a terminal they take turns on one line.
-PASSING = ("load ", "export ", "check ")
+PASSING = ("load ", "export ", "compile ", "check ")
 
 Result = Mapping[str, Any]
 
@@ -121,7 +121,7 @@ def build_progress(*, enabled: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: None
         return
     if not sys.stderr.isatty():
-        yield lambda line: typer.echo(line, err=True)
+        yield lambda line: None if line.endswith("%") else typer.echo(line, err=True)
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -22,11 +22,15 @@ from .engines.backends import BACKENDS, installed_version
 from .engines.cache import cache_root
 from .engines.manifest import MANIFEST
 from .engines.ort import usable_cpus
+from .engines.trt_build import RTX_CAPABILITIES
+from .engines.trt_library import MODULES, load_library
+from .errors import StreamDiffVSRError
 
 OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
 GIB = 2**30
 SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
 MIN_MEMORY = 4 * GIB
+RTX_GPUS = "compute capability " + ", ".join(f"{c // 10}.{c % 10}" for c in RTX_CAPABILITIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,8 @@ def _backends() -> Iterator[Check]:
             yield Check(name, status, f"not installed{later}", remedy)
         elif backend.name == "onnxruntime":
             yield _onnxruntime(name, installed_version(backend))
+        elif backend.name in MODULES:
+            yield _tensorrt(name, backend.name)
         else:
             status = OK if backend.open else OPTIONAL
             yield Check(name, status, f"{installed_version(backend)}{later}")
@@ -184,6 +190,16 @@ def _onnxruntime(name: str, version: str | None) -> Check:
         return Check(name, PROBLEM, f"{version} cannot be loaded", _reinstall())
     short = ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
     return Check(name, OK, f"{version}, providers {short}")
+
+
+def _tensorrt(name: str, backend: str) -> Check:
+    try:
+        library = load_library(backend)
+    except StreamDiffVSRError as error:
+        return Check(name, OPTIONAL, f"{error.what}: {error.why}", error.remedy)
+    if library.builds_for_named_gpus:
+        return Check(name, OK, f"{library.version}, builds engines without a GPU")
+    return Check(name, OK, library.version)
 
 
 def _onnxruntime_conflict() -> Check | None:
@@ -248,5 +264,8 @@ def _verdict(checks: dict[str, Check]) -> tuple[tuple[str, ...], tuple[str, ...]
     (can if builds else cannot).append("build engines from a model")
     model = checks["model"].status == OK
     (can if model else cannot).append("run without a model of your own: the built-in one")
-    cannot.append("use TensorRT or TensorRT-RTX: not in this version")
+    plans = checks["export"].status == OK and checks["backend tensorrt-rtx"].status == OK
+    (can if plans else cannot).append(f"build TensorRT-RTX engines, for GPUs of {RTX_GPUS}")
+    if not gpu:
+        cannot.append("upscale with TensorRT or TensorRT-RTX: that needs an NVIDIA GPU")
     return tuple(can), tuple(cannot)

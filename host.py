@@ -7,17 +7,14 @@ is answered with None. It judges nothing: that is `doctor`.
 from __future__ import annotations
 
 import shutil
-import subprocess
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from .engines.backends import BACKENDS, Backend, require_backend
+from .engines.gpu import Gpu as Gpu
+from .engines.gpu import nvidia_gpus as nvidia_gpus
 from .errors import StreamDiffVSRError
-
-NVIDIA_SMI_S = 10.0
-GPU_FIELDS = "name,driver_version,memory.total,compute_cap"
 
 EXPORT_MODULES = (
     "torch",
@@ -28,37 +25,6 @@ EXPORT_MODULES = (
     "transformers",
     "huggingface_hub",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """An NVIDIA GPU, in the words of its driver."""
-
-    name: str
-    driver: str
-    memory: str
-    compute_capability: str
-
-
-def nvidia_gpus() -> list[Gpu]:
-    """The GPUs that the NVIDIA driver lists; none where there is no driver."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
-    try:
-        listed = subprocess.run(
-            [command, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=NVIDIA_SMI_S,
-            stdin=subprocess.DEVNULL,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = ([field.strip() for field in line.split(",")] for line in listed.splitlines())
-    return [Gpu(*row) for row in rows if len(row) == len(GPU_FIELDS.split(","))]
 
 
 def package_version(name: str) -> str | None:
@@ -121,8 +87,10 @@ def choose(
         usable = [b.name for b in BACKENDS.values() if b.open is not None]
         installed = [name for name in usable if is_installed(BACKENDS[name])]
         backend = (installed or usable)[0]
-    require_backend(backend)
-    if device == "auto":
+    devices = require_backend(backend).devices
+    if device == "auto" and len(devices) == 1:
+        device = devices[0]
+    elif device == "auto":
         gpu = "CUDAExecutionProvider" in onnxruntime_providers() and nvidia_gpus()
         device = "cuda" if gpu else "cpu"
     return backend, precision or ("fp16" if device == "cuda" else "fp32"), device

@@ -1,9 +1,10 @@
-"""The backends by name: what each needs installed, and how it opens a graph."""
+"""The backends by name: what each needs installed, how it makes an engine, and how it opens one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,28 @@ from pathlib import Path
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
+from . import trt_backend
+from .cuda_memory import run_on_device
+from .gate import Run, run_on_host
+from .manifest import EngineKey, Target
 from .protocol import Engine
+
+Fraction = Callable[[float], None]
+
+
+def _open_ort(folder: Path, spec: GraphSpec, device: str) -> Engine:
+    from .ort import OrtEngine
+
+    return OrtEngine(folder / onnx_file(spec.name), spec, device)
+
+
+def _no_target(capabilities: tuple[int, ...] | None) -> Target:
+    if capabilities is not None:
+        raise UsageError(
+            "a list of compute capabilities is of --backend tensorrt-rtx alone",
+            "other backends run on whatever GPU is there",
+        )
+    return Target()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +44,59 @@ class Backend:
         module: The import that must exist.
         packages: Distributions that provide it, any one of which may be installed.
         extra: The extra of this package that installs it.
+        devices: Where it runs.
         open: (engine folder, graph, device) -> engine; None where this version cannot run it yet.
+        compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
+            bytes or None, progress as a fraction); None where the ONNX itself is run.
+        target: (compute capabilities or None for the usual) -> what its engines depend on here.
+        obstacle: Why engines of a key cannot run on this machine, or an empty string.
+        run: Runs an engine once on host arrays, for the parity gate.
+        on_device: Its engines are bound to buffers in a GPU's memory, not to host arrays.
     """
 
     name: str
     module: str
     packages: tuple[str, ...]
     extra: str
+    devices: tuple[str, ...]
     open: Callable[[Path, GraphSpec, str], Engine] | None
+    compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
+    target: Callable[[tuple[int, ...] | None], Target] = _no_target
+    obstacle: Callable[[EngineKey], str] = lambda key: ""
+    run: Run = run_on_host
+    on_device: bool = False
 
 
-def _open_ort(folder: Path, spec: GraphSpec, device: str) -> Engine:
-    from .ort import OrtEngine
-
-    return OrtEngine(folder / onnx_file(spec.name), spec, device)
+def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
+    return Backend(
+        name,
+        module=name.replace("-", "_"),
+        packages=packages,
+        extra=name,
+        devices=("cuda",),
+        open=lambda folder, spec, device: trt_backend.open_plan(name, folder, spec),
+        compile=trt_backend.compile_graph,
+        target=partial(trt_backend.target, name),
+        obstacle=trt_backend.obstacle,
+        run=run_on_device,
+        on_device=True,
+    )
 
 
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("onnxruntime", "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", _open_ort),
-        Backend("tensorrt", "tensorrt", ("tensorrt",), "tensorrt", None),
-        Backend("tensorrt-rtx", "tensorrt_rtx", ("tensorrt-rtx-cu13",), "tensorrt-rtx", None),
-        Backend("torch", "torch", ("torch",), "export", None),
+        Backend(
+            "onnxruntime",
+            "onnxruntime",
+            ("onnxruntime", "onnxruntime-gpu"),
+            "cpu",
+            ("cpu", "cuda"),
+            _open_ort,
+        ),
+        _tensorrt("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
+        _tensorrt("tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx")),
+        Backend("torch", "torch", ("torch",), "export", ("cpu", "cuda"), None),
     )
 }
 

@@ -8,6 +8,7 @@ the first one's result.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..errors import StreamDiffVSRError
 from .manifest import MANIFEST, EngineKey
@@ -28,11 +29,25 @@ def cache_root() -> Path:
 
 
 def default_folder(model_name: str, key: EngineKey) -> Path:
-    """A readable folder name that no other key shares."""
-    model = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(model_name).name)
+    """A readable folder name for a key.
+
+    Keys that differ only in versions (of the library, the driver, the graphs) share it: the new set
+    takes the old one's place, which nothing here could run any more.
+    """
+    model, gpu = plain_name(Path(model_name).name), plain_name(key.gpu)
     parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
-    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile)
-    return cache_root() / "engines" / "_".join(p for p in (*parts, *options) if p)
+    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile, gpu)
+    return engines_root() / "_".join(p for p in (*parts, *options) if p)
+
+
+def engines_root() -> Path:
+    """The folder of the cache that holds engine sets, one folder each."""
+    return cache_root() / "engines"
+
+
+def plain_name(text: str) -> str:
+    """What of a text any file system takes as a name."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
 
 
 @contextlib.contextmanager
@@ -48,6 +63,21 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     try:
         yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def try_locked(folder: Path) -> Iterator[bool]:
+    """Whether nobody builds `folder`; if so, nobody can as long as the body runs."""
+    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
     finally:
         lock.release()
 
@@ -90,9 +120,28 @@ def refuse_foreign(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed build of this set left; the caller holds the lock."""
-    for kind in ("building", "old"):
-        for left in folder.parent.glob(f".{folder.name}.{kind}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in leftovers(folder.parent, folder.name):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def leftovers(root: Path, name: str | None = None) -> list[Path]:
+    """What killed builds left in a folder, of one set or of all; unless a build runs still."""
+    whose = "*" if name is None else glob.escape(name)
+    return [left for kind in ("building", "old") for left in root.glob(f".{whose}.{kind}-*")]
+
+
+def remove(folder: Path) -> None:
+    """Remove an engine set that the caller has locked; a reader never finds half of it.
+
+    Raises:
+        StreamDiffVSRError: It cannot be removed.
+    """
+    try:
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=folder.parent))
+        os.replace(folder, old / folder.name)
+        shutil.rmtree(old)
+    except OSError as error:
+        raise StreamDiffVSRError(f"cannot remove {folder}", str(error)) from error
 
 
 def _sync(folder: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import StreamDiffVSRError
 from ..graph_set import GRAPHS_JSON, GraphSet, golden_file
-from ..spec import GRAPHS
-from .backends import installed_version, require_backend
+from ..spec import GRAPHS, GraphSpec
+from .acceptance import is_accepted, record_acceptance
+from .backends import Backend, Fraction, installed_version, require_backend
 from .gate import check_parity
+from .gpu import cuda_gpu
 from .manifest import (
     EngineKey,
+    Gate,
     Manifest,
     ParityEntry,
     file_entry,
@@ -23,6 +26,8 @@ from .manifest import (
 from .protocol import Engine
 
 Progress = Callable[[str], None]
+# What a set is made of. Anything else in its folder is a cache that may change or be lost.
+KEPT = (".onnx", ".data", ".plan", ".safetensors")
 
 
 def accept_graphs(
@@ -33,26 +38,32 @@ def accept_graphs(
     package_version: str,
     started: float,
     progress: Progress,
+    workspace_bytes: int | None = None,
 ) -> Manifest:
     """Turn the graph folder of an export into an engine set, in place.
 
-    Every engine passes the parity gate before the manifest is written.
+    Every engine passes the parity gate before the manifest is written. Where it cannot run on this
+    machine the gate stays pending, and what it needs stays in the set.
 
     Args:
         started: `time.monotonic()` when the build began.
+        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
     """
     backend = require_backend(key.backend)
-    assert backend.open is not None
     graphs = GraphSet.read(folder)
+    obstacle = backend.obstacle(key)
     parity: dict[str, ParityEntry] = {}
     for name, spec in graphs.specs().items():
-        progress(name)
-        engine = backend.open(folder, spec, key.device)
-        parity[name] = check_parity(engine, folder, graphs.precision)
-        del engine  # one at a time: the largest is gigabytes
-    for name in GRAPHS:
-        (folder / golden_file(name)).unlink()
-    (folder / GRAPHS_JSON).unlink()
+        if backend.compile is not None:
+            progress(f"compile {name}")
+            backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
+        if not obstacle:
+            progress(f"check {name}")
+            parity |= _gate(backend, folder, {name: spec}, key, graphs)
+    if obstacle:
+        progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
+    _remove_the_exports_files(folder, backend)
+    gate: Gate = "pending" if obstacle else "passed"
     manifest = Manifest(
         key=key,
         model_name=model_name,
@@ -61,29 +72,88 @@ def accept_graphs(
         package_version=package_version,
         machine=f"{platform.system()} {platform.machine()}",
         build_seconds=time.monotonic() - started,
-        files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
+        files={p.name: file_entry(p) for p in sorted(folder.iterdir()) if p.suffix in KEPT},
+        gate=gate,
         parity=parity,
     )
     manifest.write(folder)
+    gpu = cuda_gpu() if backend.compile is not None else None
+    if gpu is not None and gate == "passed":
+        record_acceptance(folder, gpu, key.library, parity)
     return manifest
+
+
+def _remove_the_exports_files(folder: Path, backend: Backend) -> None:
+    """Compiled engines keep the recorded tensors: each GPU that they come to is a new one."""
+    if backend.compile is None:
+        for name in GRAPHS:
+            (folder / golden_file(name)).unlink()
+    (folder / GRAPHS_JSON).unlink()
 
 
 def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
     """Every engine of a set, after its files were checked against their digests.
 
+    Compiled engines pass the parity gate once on each kind of GPU, driver and library.
+
     Raises:
-        StreamDiffVSRError: The set is missing, damaged, or its backend is not installed.
+        StreamDiffVSRError: The set is missing, damaged, cannot run here, or is not accepted.
     """
     manifest = read_manifest(folder)
     backend = require_backend(manifest.key.backend)
-    assert backend.open is not None
+    _check_runs_here(folder, manifest, backend)
     verify_files(folder, manifest)
-    missing = [name for name in GRAPHS if name not in manifest.parity]
-    if missing:
-        raise StreamDiffVSRError(
-            f"{folder} is incomplete", f"no {', '.join(missing)}", "rebuild the engines"
-        )
     specs = manifest.graphs.specs()
+    assert backend.open is not None
+    if backend.compile is not None:
+        _accept_here(folder, manifest, backend)
     return manifest, {
         name: backend.open(folder, specs[name], manifest.key.device) for name in GRAPHS
     }
+
+
+def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
+    suffix = ".onnx" if backend.compile is None else ".plan"
+    if missing := [name for name in GRAPHS if name + suffix not in manifest.files]:
+        raise StreamDiffVSRError(
+            f"{folder} is incomplete", f"no {', '.join(missing)}", "rebuild the engines"
+        )
+    if obstacle := backend.obstacle(manifest.key):
+        raise StreamDiffVSRError(
+            f"the engines of {folder} cannot run here",
+            obstacle,
+            "build others with streamdiffvsr engines, on a CPU with --backend onnxruntime",
+        )
+
+
+def _accept_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
+    """Gate the set unless it has passed on this kind of GPU before."""
+    gpu = cuda_gpu()
+    assert gpu is not None  # else there was an obstacle
+    library = manifest.key.library
+    if is_accepted(folder, gpu, library):
+        return
+    graphs = manifest.graphs
+    parity = _gate(backend, folder, graphs.specs(), manifest.key, graphs)
+    record_acceptance(folder, gpu, library, parity)
+
+
+def _gate(
+    backend: Backend,
+    folder: Path,
+    specs: Mapping[str, GraphSpec],
+    key: EngineKey,
+    graphs: GraphSet,
+) -> dict[str, ParityEntry]:
+    """Open each engine and check it, one at a time: the largest is gigabytes."""
+    assert backend.open is not None
+    parity = {}
+    for name, spec in specs.items():
+        engine = backend.open(folder, spec, key.device)
+        parity[name] = check_parity(engine, folder, graphs.precision, backend.run)
+        del engine
+    return parity
+
+
+def _percent(name: str, progress: Progress) -> Fraction:
+    return lambda fraction: progress(f"compile {name} {fraction:.0%}")

@@ -6,6 +6,7 @@ recorded one. Black or NaN frames, a mis-tuned kernel or a wrong cast end here, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,21 @@ Array = npt.NDArray[Any]
 # Relative to max(1, largest value of the output). float32 is NUMERICS.md's; half precision keeps 11
 # bits, and RAFT's recurrence and the denoiser's depth each lose a few of them.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-2}
+Run = Callable[[Engine, Mapping[str, Array], Mapping[str, Array]], None]
 
 
-def check_parity(engine: Engine, folder: Path, precision: Precision) -> ParityEntry:
+def run_on_host(engine: Engine, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    """Run an engine whose buffers are host arrays once."""
+    engine.bind({**inputs, **outputs}).enqueue()
+
+
+def check_parity(
+    engine: Engine, folder: Path, precision: Precision, run: Run = run_on_host
+) -> ParityEntry:
     """Run `engine` on the tensors recorded in `folder` and compare.
+
+    Args:
+        run: Runs it once from host arrays to host arrays.
 
     Raises:
         StreamDiffVSRError: An output is not finite, or further off than the tolerance.
@@ -35,7 +47,7 @@ def check_parity(engine: Engine, folder: Path, precision: Precision) -> ParityEn
     spec = engine.describe()
     golden = load_file(str(folder / golden_file(spec.name)))
     outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
-    engine.bind({t.name: golden[f"in.{t.name}"] for t in spec.inputs} | outputs).enqueue()
+    run(engine, {t.name: golden[f"in.{t.name}"] for t in spec.inputs}, outputs)
     tolerance, worst = TOLERANCE[precision], 0.0
     for name, output in outputs.items():
         error = relative_error(output, golden[f"out.{name}"])

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from ..errors import StreamDiffVSRError
 from ..graph_set import GraphSet
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 MAX_MANIFEST_BYTES = 4 * 2**20
 READ_BYTES = 4 * 2**20
+Gate = Literal["passed", "pending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,26 @@ class ParityEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What compiled engines depend on beyond their graphs; empty where the ONNX itself is run.
+
+    Attributes:
+        library: Version of the library; the key's backend names it.
+        gpu: The GPU, or the compute capabilities that an engine was built for: "sm80,sm86".
+        driver: The driver, where the engine was tuned under it.
+    """
+
+    library: str = ""
+    gpu: str = ""
+    driver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineKey:
-    """All that makes one engine set differ from another. A difference in any field rebuilds."""
+    """All that makes one engine set differ from another. A difference in any field rebuilds.
+
+    `library`, `gpu` and `driver` are those of `Target`.
+    """
 
     model_digest: str
     size: str
@@ -49,18 +68,28 @@ class EngineKey:
     steps: int
     backend: str
     device: str
+    library: str
+    gpu: str
+    driver: str
     graph_version: int
 
     def differs_from(self, other: EngineKey) -> list[str]:
         """The fields that differ, as `name: theirs -> ours`, for the line that says why."""
         old, new = asdict(other), asdict(self)
-        shown = {k: (str(old[k])[:16], str(new[k])[:16]) for k in new if old[k] != new[k]}
-        return [f"{name}: {was} -> {now}" for name, (was, now) in shown.items()]
+        for key in (old, new):
+            key["model_digest"] = key["model_digest"][:16]
+        changed = [name for name in new if old[name] != new[name]]
+        return [f"{name}: {old[name] or 'none'} -> {new[name] or 'none'}" for name in changed]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of `manifest.json`."""
+    """The whole of `manifest.json`.
+
+    Attributes:
+        gate: "passed" on the machine that built the set, with the errors in `parity`, or "pending":
+            its engines cannot run there, and are checked where they are first opened.
+    """
 
     key: EngineKey
     model_name: str
@@ -70,6 +99,7 @@ class Manifest:
     machine: str
     build_seconds: float
     files: Mapping[str, FileEntry]
+    gate: Gate
     parity: Mapping[str, ParityEntry]
 
     def write(self, folder: Path) -> None:
@@ -84,6 +114,7 @@ class Manifest:
             "machine": self.machine,
             "build_seconds": round(self.build_seconds, 2),
             "files": {name: asdict(entry) for name, entry in self.files.items()},
+            "gate": self.gate,
             "parity": {name: asdict(entry) for name, entry in self.parity.items()},
         }
         (folder / MANIFEST).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -118,6 +149,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _parse(data: Mapping[str, Any]) -> Manifest:
+    if data["gate"] not in ("passed", "pending"):
+        raise ValueError(f"unknown gate {data['gate']!r}")
     return Manifest(
         key=EngineKey(**data["key"]),
         model_name=str(data["model_name"]),
@@ -127,6 +160,7 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
         machine=str(data["machine"]),
         build_seconds=float(data["build_seconds"]),
         files={str(name): FileEntry(**entry) for name, entry in data["files"].items()},
+        gate=cast(Gate, data["gate"]),
         parity={str(name): ParityEntry(**entry) for name, entry in data["parity"].items()},
     )
 
@@ -140,8 +174,18 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(digest.hexdigest(), path.stat().st_size)
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return file_entry(path).sha256
+
+
+def verify_files(
+    folder: Path, manifest: Manifest, digest: Callable[[Path], str] = file_digest
+) -> None:
     """Check every file of the set against its digest, before anything is loaded from it.
+
+    Args:
+        digest: SHA-256 of a file's content; whoever loads the files has them read.
 
     Raises:
         StreamDiffVSRError: A file is missing, cut or changed, or lies outside the folder.
@@ -154,7 +198,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             why = "the file is missing"
         elif path.stat().st_size != entry.bytes:
             why = f"it has {path.stat().st_size:,} bytes instead of {entry.bytes:,}"
-        elif file_entry(path) != entry:
+        elif digest(path) != entry.sha256:
             why = "its content is not what was built"
         else:
             continue

@@ -7,6 +7,7 @@ weight changes it, and a moved, copied or touched folder does not. Knows no torc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import StreamDiffVSRError
@@ -15,18 +16,31 @@ from .seed_layout import PARTS, part_folder, part_weights
 from .weight_files import TRANSFORMERS_STEMS, find_weights
 
 CHUNK_BYTES = 1 << 22
+ContentDigest = Callable[[Path], str]
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 PROMPT_FILE = "prompt_embeds.safetensors"
 TEXT_ENCODER_CONFIG = "text_encoder/config.json"
 
 
-def model_digest(folder: Path) -> str:
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def model_digest(folder: Path, digest: ContentDigest = content_digest) -> str:
     """SHA-256 over a model folder, as 64 hexadecimal digits.
+
+    Args:
+        digest: Of one file's content; it may remember files that have not changed.
 
     Raises:
         StreamDiffVSRError: A file that the model needs is missing or cannot be read.
     """
-    return files_digest(folder, model_files(folder))
+    return files_digest(folder, model_files(folder), digest)
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -60,21 +74,13 @@ def text_files(folder: Path) -> list[Path]:
     ]
 
 
-def files_digest(folder: Path, files: list[Path]) -> str:
+def files_digest(folder: Path, files: list[Path], digest: ContentDigest = content_digest) -> str:
     """SHA-256 over relative names and contents, in the order of the names."""
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        total.update(_content_digest(path))
+        try:
+            total.update(bytes.fromhex(digest(path)))
+        except OSError as error:
+            raise StreamDiffVSRError(f"cannot read {path}", error.strerror or str(error)) from None
     return total.hexdigest()
-
-
-def _content_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise StreamDiffVSRError(f"cannot read {path}", error.strerror or str(error)) from None
-    return digest.digest()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.backends import BACKENDS
 from ..engines.device import CpuDevice, Device
 from ..engines.engine_set import open_engines
 from ..engines.manifest import Manifest
@@ -201,4 +202,9 @@ def load(engine_dir: str | Path) -> Upscaler:
     Raises:
         StreamDiffVSRError: It is missing or damaged, or its backend is not installed.
     """
-    return Upscaler(*open_engines(Path(engine_dir)))
+    manifest, engines = open_engines(Path(engine_dir))
+    if not BACKENDS[manifest.key.backend].on_device:
+        return Upscaler(manifest, engines)
+    from ..engines.cuda_device import CudaDevice
+
+    return Upscaler(manifest, engines, CudaDevice())

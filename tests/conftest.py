@@ -60,10 +60,16 @@ def parity_trace() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Nothing a test builds lands in, or is taken from, the user's own cache."""
+def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Nothing a test builds lands in, or is taken from, the user's own cache.
+
+    Builds run in this process, which has torch already; tests/test_build_process.py has the others.
+    """
+    from streamdiffvsr import builder
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(builder, "carry_out_in_child", builder.carry_out)
         yield
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from streamdiffvsr import doctor, host
 from streamdiffvsr.doctor import examine
+from streamdiffvsr.engines import gpu
+from streamdiffvsr.errors import StreamDiffVSRError
 
 
 def check(name: str) -> doctor.Check:
@@ -87,6 +89,18 @@ def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch):
     assert "pip install 'streamdiffvsr[cuda]'" in found.remedy
 
 
+def test_a_tensorrt_that_cannot_be_loaded(monkeypatch):
+    def fails(name):
+        raise StreamDiffVSRError("TensorRT cannot be loaded", "no libnvinfer.so", "install it")
+
+    monkeypatch.setattr(host, "is_installed", lambda backend: True)
+    monkeypatch.setattr(doctor, "load_library", fails)
+    found = check("backend tensorrt")
+    assert (found.status, found.remedy) == ("-", "install it")
+    assert "no libnvinfer.so" in found.value
+    assert any("TensorRT-RTX engines" in line for line in examine().cannot)
+
+
 def test_a_library_that_cannot_be_loaded(monkeypatch):
     monkeypatch.setattr(host, "onnxruntime_providers", lambda: [])
     assert "cannot be loaded" in check("backend onnxruntime").value
@@ -111,16 +125,16 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, fault):
     def fails(*_args, **_keywords):
         raise fault
 
-    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(host.subprocess, "run", fails)
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(gpu.subprocess, "run", fails)
     assert host.nvidia_gpus() == []
 
 
 def test_the_answer_of_a_driver(monkeypatch):
     answer = "NVIDIA X, 580.1, 16380 MiB, 8.9\nNVIDIA Y, 580.1, 8192 MiB, 7.5\nbroken line\n"
-    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(
-        host.subprocess,
+        gpu.subprocess,
         "run",
         lambda *_args, **_keywords: subprocess.CompletedProcess([], 0, answer, ""),
     )

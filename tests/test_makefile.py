@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_every_target_begins_with_the_set_up(checkout, target):
     assert "tools/make_venv.sh" in done.stdout
     assert ".[cpu,export,train,live,dev]" in done.stdout
     assert "-c constraints.txt" in done.stdout
+    assert ".[tensorrt-rtx]" in done.stdout
+
+
+@pytest.mark.parametrize(("rtx", "lines"), [("yes", 1), ("no", 0)])
+def test_a_machine_for_which_there_is_no_tensorrt_rtx_is_set_up_all_the_same(checkout, rtx, lines):
+    """With a pip that knows everything but that."""
+    tools = checkout / ".venv/bin"
+    tools.mkdir(parents=True)
+    for name, script in {"python": "", "pip": 'case "$*" in *tensorrt*) exit 1;; esac'}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    later = time.time() + 60  # or make would make the environment again
+    os.utime(tools / "python", (later, later))
+    done = make(checkout, "setup", "EXTRA=cpu", f"RTX={rtx}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("TensorRT-RTX cannot be had here") == lines
+    assert (checkout / ".venv/.installed-cpu").read_text() == f"{checkout}\n"
 
 
 def test_the_package_is_linked_by_its_name(checkout):

@@ -19,8 +19,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
 ROOT_MODULES = {
     "__init__",
+    "build_child",
+    "build_memory",
+    "build_order",
+    "build_process",
     "builder",
     "cli",
+    "cli_engines",
     "cli_options",
     "console",
     "demo",

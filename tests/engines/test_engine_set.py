@@ -40,10 +40,10 @@ class Told(Exception):
 
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(*_: object) -> None:
+    def carry_out(*_: object) -> None:
         raise Told
 
-    monkeypatch.setattr(builder, "_export", export)
+    monkeypatch.setattr(builder, "carry_out_in_child", carry_out)
 
 
 def test_a_second_build_does_nothing_and_says_so(

@@ -1,0 +1,110 @@
+"""The making of one engine set, as an order that this process or another can carry out.
+
+Everything has been decided before: what is here reads weights, exports, compiles and checks, and
+writes into one folder. It is where the memory and the minutes go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from . import __version__
+from .engines.engine_set import accept_graphs
+from .engines.manifest import EngineKey
+from .errors import StreamDiffVSRError
+from .spec import Geometry, Precision
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOrder:
+    """What to build, from what, and where.
+
+    Attributes:
+        source: The model folder.
+        stage: An existing empty folder, which becomes the engine set.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
+        started: `time.monotonic()` when the build began.
+    """
+
+    source: Path
+    stage: Path
+    key: EngineKey
+    model_name: str
+    geometry: Geometry
+    correlation: str
+    workspace_bytes: int | None
+    started: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
+        return {
+            "source": str(self.source),
+            "stage": str(self.stage),
+            "key": asdict(self.key),
+            "model_name": self.model_name,
+            "geometry": self.geometry.to_json(),
+            "correlation": self.correlation,
+            "workspace_bytes": self.workspace_bytes,
+            "started": self.started,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BuildOrder:
+        """The inverse of `to_json`."""
+        return cls(
+            source=Path(data["source"]),
+            stage=Path(data["stage"]),
+            key=EngineKey(**data["key"]),
+            model_name=data["model_name"],
+            geometry=Geometry.from_json(data["geometry"]),
+            correlation=data["correlation"],
+            workspace_bytes=data["workspace_bytes"],
+            started=data["started"],
+        )
+
+
+def carry_out(order: BuildOrder, progress: Progress) -> None:
+    """Fill `order.stage` with a whole engine set.
+
+    Raises:
+        StreamDiffVSRError: One line: what could not be done, why, what to do.
+    """
+    _export(order, progress)
+    accept_graphs(
+        order.stage,
+        order.key,
+        order.model_name,
+        package_version=__version__,
+        started=order.started,
+        progress=progress,
+        workspace_bytes=order.workspace_bytes,
+    )
+
+
+def _export(order: BuildOrder, progress: Progress) -> None:
+    from .export.model import load_model
+    from .export.onnx_export import export_graphs
+
+    progress("load weights")
+    try:
+        export_graphs(
+            load_model(order.source),
+            order.stage,
+            geometry=order.geometry,
+            precision=cast(Precision, order.key.precision),
+            steps=order.key.steps,
+            correlation=order.correlation,
+            progress=lambda name: progress(f"export {name}"),
+        )
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write the graphs to {order.stage.parent}",
+            str(error),
+            "free space or use --out",
+        ) from error

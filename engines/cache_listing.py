@@ -1,0 +1,168 @@
+"""The engine sets of a cache: what they are, which of them nothing can use, and their removal.
+
+Only what is plainly an engine set, or what a killed build left, is ever removed, and never while a
+build holds its lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import StreamDiffVSRError
+from ..graph_set import GRAPH_VERSION
+from .acceptance import ACCEPTANCE
+from .backends import BACKENDS
+from .cache import leftovers, remove, try_locked
+from .manifest import MANIFEST, Manifest, read_manifest
+from .trt_library import MODULES, load_library
+
+DAY_S = 86400.0
+SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels")
+
+
+@dataclass(frozen=True, slots=True)
+class CachedSet:
+    """One engine set as it lies there; texts of an unreadable one are empty.
+
+    Attributes:
+        age_days: Since it was built.
+        stale: Why nothing here can use it, or empty.
+    """
+
+    path: Path
+    bytes: int
+    age_days: float
+    stale: str
+    model: str = ""
+    size: str = ""
+    precision: str = ""
+    backend: str = ""
+    device: str = ""
+    gate: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` tells of it."""
+        return asdict(self) | {"path": str(self.path), "age_days": round(self.age_days, 2)}
+
+
+def list_sets(root: Path) -> list[CachedSet]:
+    """The engine sets directly in a folder, by name."""
+    if not root.is_dir():
+        return []
+    return [_looked_at(folder) for folder in sorted(root.iterdir()) if is_engine_set(folder)]
+
+
+def is_engine_set(folder: Path) -> bool:
+    """Whether a folder holds a manifest and nothing that an engine set does not."""
+    if folder.is_symlink() or not (folder / MANIFEST).is_file():
+        return False
+    return all(
+        path.is_file() and (path.name in (MANIFEST, ACCEPTANCE) or path.suffix in SUFFIXES)
+        for path in folder.iterdir()
+        if not path.name.startswith(f".{ACCEPTANCE}")
+    )
+
+
+def prune(
+    root: Path, *, older_than_days: float | None = None, everything: bool = False, dry_run: bool
+) -> list[CachedSet]:
+    """Remove the stale sets of a folder, and what killed builds left there.
+
+    Args:
+        older_than_days: Remove those that were built longer ago, too.
+        everything: Remove every set.
+        dry_run: Remove nothing.
+
+    Returns:
+        What was removed, each with its reason in `stale`, or would have been.
+
+    Raises:
+        StreamDiffVSRError: A set cannot be removed.
+    """
+
+    def reason(entry: CachedSet) -> str:
+        if older_than_days is not None and entry.age_days > older_than_days:
+            return entry.stale or f"built {entry.age_days:.1f} days ago"
+        return entry.stale or ("all were asked for" if everything else "")
+
+    removed = []
+    for found in [*list_sets(root), *_left_by_builds(root)]:
+        if not reason(found):
+            continue
+        with try_locked(_locked_as(found.path)) as free:
+            # A build may have replaced it since it was looked at.
+            entry = _looked_at(found.path) if is_engine_set(found.path) else found
+            if not (free and entry.path.exists() and reason(entry)):
+                continue
+            if not dry_run:
+                remove(entry.path)
+        removed.append(replace(entry, stale=reason(entry)))
+    return removed
+
+
+def _looked_at(folder: Path) -> CachedSet:
+    bytes_ = sum(path.stat().st_size for path in folder.iterdir())
+    age_days = (time.time() - (folder / MANIFEST).stat().st_mtime) / DAY_S
+    try:
+        manifest = read_manifest(folder)
+    except StreamDiffVSRError as error:
+        return CachedSet(folder, bytes_, age_days, stale=error.why or error.what)
+    key = manifest.key
+    return CachedSet(
+        folder,
+        bytes_,
+        age_days,
+        stale=_why_stale(folder, manifest),
+        model=Path(manifest.model_name).name,
+        size=key.size,
+        precision=key.precision,
+        backend=f"{key.backend} {key.library}".strip(),
+        device=key.gpu or key.device,
+        gate=manifest.gate,
+    )
+
+
+def _why_stale(folder: Path, manifest: Manifest) -> str:
+    key = manifest.key
+    if key.graph_version != GRAPH_VERSION:
+        return f"its graphs are of version {key.graph_version}, now {GRAPH_VERSION}"
+    for name, entry in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry.bytes:
+            return f"{name} is missing or cut"
+    if key.backend not in BACKENDS:
+        return f"there is no backend {key.backend}"
+    return _why_library_left(key.backend, key.library)
+
+
+def _why_library_left(backend: str, built_with: str) -> str:
+    """Why the library version that compiled a set is not here; a broken one may be mended."""
+    if backend not in MODULES:
+        return ""
+    if find_spec(MODULES[backend]) is None:
+        return f"{MODULES[backend]} is not installed any more"
+    try:
+        installed = load_library(backend).version
+    except StreamDiffVSRError:
+        return ""
+    return "" if installed == built_with else f"built with {built_with}, installed is {installed}"
+
+
+def _left_by_builds(root: Path) -> Iterator[CachedSet]:
+    for path in leftovers(root):
+        files: Iterable[Path] = (p for p in path.rglob("*") if p.is_file())
+        age_days = (time.time() - path.stat().st_mtime) / DAY_S
+        yield CachedSet(path, sum(p.stat().st_size for p in files), age_days, "left by a build")
+
+
+def _locked_as(path: Path) -> Path:
+    """The set whose lock covers a folder: its own, or that of the build which left it."""
+    if not path.name.startswith("."):
+        return path
+    name = path.name[1:].rpartition(".")[0]
+    return path.with_name(name)

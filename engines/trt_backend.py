@@ -1,0 +1,106 @@
+"""What the two TensorRT backends do at each stage of an engine set's life.
+
+A plan belongs to the version of the library that made it and to the GPUs it was made for; both are
+in the engine key, and no plan of another key is ever deserialised.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import StreamDiffVSRError
+from ..graph_set import onnx_file
+from ..spec import GraphSpec
+from .cache import cache_root, plain_name
+from .gpu import cuda_gpu
+from .manifest import EngineKey, Target
+from .trt_build import RTX_CAPABILITIES, BuildSettings, build_plan, capability_name
+from .trt_engine import TrtEngine
+from .trt_library import load_library
+from .trt_progress import Fraction
+
+RTX = "tensorrt-rtx"
+
+
+def plan_file(name: str) -> str:
+    """The engine of a graph."""
+    return f"{name}.plan"
+
+
+def target(backend: str, capabilities: tuple[int, ...] | None) -> Target:
+    """What a plan that is built now would depend on.
+
+    Args:
+        capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default.
+
+    Raises:
+        StreamDiffVSRError: The library does not load, or cannot build for that here.
+    """
+    library = load_library(backend)
+    if library.builds_for_named_gpus:
+        chosen = tuple(sorted(set(capabilities or RTX_CAPABILITIES)))
+        for capability in chosen:
+            capability_name(library, capability)
+        return Target(library.version, ",".join(f"sm{c}" for c in chosen), "")
+    if capabilities is not None:
+        raise StreamDiffVSRError(
+            f"{library.title} has no list of compute capabilities",
+            "it builds for the GPU of this machine",
+            f"leave the list out, or use --backend {RTX}",
+        )
+    gpu = cuda_gpu()
+    if gpu is None:
+        raise StreamDiffVSRError(
+            f"{library.title} cannot build engines here",
+            "it builds on the GPU that they are for, and CUDA finds none",
+            f"use --backend {RTX}, which builds without one",
+        )
+    return Target(library.version, f"{gpu.name} {gpu.sm}", gpu.driver)
+
+
+def compile_graph(
+    folder: Path, spec: GraphSpec, key: EngineKey, workspace_bytes: int | None, progress: Fraction
+) -> None:
+    """Replace a graph's ONNX files by its plan.
+
+    Raises:
+        StreamDiffVSRError: The library refused it, in its own words.
+    """
+    library = load_library(key.backend)
+    onnx = folder / onnx_file(spec.name)
+    settings = BuildSettings(
+        compute_capabilities=_capabilities(key) if library.builds_for_named_gpus else (),
+        workspace_bytes=workspace_bytes,
+        timing_cache=None if library.builds_for_named_gpus else _timing_cache(key),
+    )
+    build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
+    onnx.unlink()
+    onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)
+
+
+def open_plan(backend: str, folder: Path, spec: GraphSpec) -> TrtEngine:
+    """The engine of a graph; the caller has asked `obstacle` and checked the file's digest."""
+    return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec)
+
+
+def obstacle(key: EngineKey) -> str:
+    """Why engines of this key cannot run on this machine, or nothing."""
+    library = load_library(key.backend)
+    if key.library != library.version:
+        return f"its plans are of {library.title} {key.library}, here is {library.version}"
+    gpu = cuda_gpu()
+    if gpu is None:
+        return "CUDA finds no NVIDIA GPU here"
+    if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):
+        return f"it was built for {key.gpu}, and the {gpu.name} here is {gpu.sm}"
+    if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
+        return f"it was built for the {key.gpu}, here is the {gpu.name} {gpu.sm}"
+    return ""
+
+
+def _capabilities(key: EngineKey) -> tuple[int, ...]:
+    return tuple(int(name.removeprefix("sm")) for name in key.gpu.split(","))
+
+
+def _timing_cache(key: EngineKey) -> Path:
+    return cache_root() / "timings" / f"{plain_name(f'{key.library}-{key.gpu}')}.cache"

@@ -1,0 +1,49 @@
+"""Graph folders for the tests of compiled engines, made from the engine set of the recorded model.
+
+That set holds the exported ONNX as it is; what else an export leaves is made up here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from streamdiffvsr.engines.manifest import read_manifest
+from streamdiffvsr.engines.ort import OrtEngine
+from streamdiffvsr.graph_set import golden_file, onnx_file
+from streamdiffvsr.spec import GraphSpec
+
+
+def specs_of(engines: Path) -> dict[str, GraphSpec]:
+    """The tensors of every graph of a set."""
+    return read_manifest(engines).graphs.specs()
+
+
+def copy_graph(engines: Path, name: str, folder: Path) -> Path:
+    """One graph with its weights; returns the ONNX file."""
+    for path in engines.glob(f"{onnx_file(name)}*"):
+        shutil.copy(path, folder)
+    return folder / onnx_file(name)
+
+
+def make_graph_folder(engines: Path, folder: Path) -> Path:
+    """What an export of the recorded model leaves; the recorded tensors are ONNX Runtime's."""
+    folder.mkdir()
+    for name, spec in specs_of(engines).items():
+        onnx = copy_graph(engines, name, folder)
+        draw = np.random.default_rng(0)
+        inputs = {
+            t.name: np.ones(t.shape, t.dtype)
+            if t.dtype in ("int32", "uint8")
+            else draw.normal(size=t.shape).astype(t.dtype)
+            for t in spec.inputs
+        }
+        outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
+        OrtEngine(onnx, spec).bind(inputs | outputs).enqueue()
+        record = {f"in.{k}": v for k, v in inputs.items()}
+        save_file(record | {f"out.{k}": v for k, v in outputs.items()}, folder / golden_file(name))
+    read_manifest(engines).graphs.write(folder)
+    return folder

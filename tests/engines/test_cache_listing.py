@@ -1,0 +1,125 @@
+"""`engines list` and `engines prune`: what is shown, what is removed, what is never touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamdiffvsr.engines import cache_listing
+from streamdiffvsr.engines.cache import locked
+from streamdiffvsr.engines.manifest import MANIFEST
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch, parity_engines: Path, tmp_path: Path) -> Path:
+    """A cache with one good set, `good`."""
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path))
+    (tmp_path / "engines").mkdir()
+    shutil.copytree(parity_engines, tmp_path / "engines" / "good")
+    return tmp_path / "engines"
+
+
+def another(root: Path, name: str, **key: Any) -> Path:
+    """A copy of the good set under another name, with other entries in its key."""
+    folder = Path(shutil.copytree(root / "good", root / name))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["key"] |= key
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def names(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir() if path.is_dir()}
+
+
+def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
+    (one,) = cli("engines", "list", "--json").json["engines"]
+    size = sum(path.stat().st_size for path in (root / "good").iterdir())
+    assert one["age_days"] >= 0
+    del one["age_days"]
+    assert one == {
+        "path": str(root / "good"),
+        "model": "parity_model",
+        "size": "64x48",
+        "precision": "fp32",
+        "backend": "onnxruntime",
+        "device": "cpu",
+        "gate": "passed",
+        "bytes": size,
+        "stale": "",
+    }
+    plain = cli("engines", "list")
+    assert "parity_model 64x48 fp32, onnxruntime on cpu" in plain.out
+    assert plain.out.endswith(f"1 engine set, {size / 2**20:.1f} MiB in {root}\n")
+
+
+def test_an_empty_cache(cli, monkeypatch, tmp_path):
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "none"))
+    assert cli("engines", "list", "--json").json["engines"] == []
+    assert cli("engines", "prune", "--json").json["removed"] == []
+    assert cli("engines", "prune").out == "removed 0 engine sets, 0.0 MiB\n"
+
+
+def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
+    another(root, "old graphs", graph_version=0)
+    another(root, "other backend", backend="magic")
+    another(root, "other library", backend="tensorrt-rtx", library="0.1")
+    (another(root, "cut") / "denoise.onnx").unlink()
+    (another(root, "unreadable") / MANIFEST).write_text("{")
+    (root / ".good.building-abc").mkdir()
+    (root / ".good.building-abc" / "half").write_bytes(b"x")
+    monkeypatch.setitem(cache_listing.MODULES, "tensorrt-rtx", "no_such_module")
+    dry = cli("engines", "prune", "--dry-run", "--json").json
+    assert dry["dry_run"] and len(dry["removed"]) == 6 and len(names(root)) == 7
+    ran = cli("engines", "prune")
+    assert names(root) == {"good"}
+    for reason in (
+        "of version 0, now",
+        "there is no backend magic",
+        "no_such_module is not installed any more",
+        "denoise.onnx is missing or cut",
+        "JSONDecodeError",
+        "left by a build",
+        "removed 6 engine sets",
+    ):
+        assert reason in ran.out
+
+
+def test_age_and_all(cli, root):
+    old = another(root, "old")
+    month_ago = time.time() - 30 * 86400
+    os.utime(old / MANIFEST, (month_ago, month_ago))
+    assert cli("engines", "prune").code == 0 and names(root) == {"good", "old"}
+    (removed,) = cli("engines", "prune", "--older-than", "7", "--json").json["removed"]
+    assert removed["path"] == str(old) and removed["stale"] == "built 30.0 days ago"
+    assert names(root) == {"good"}
+    cli("engines", "prune", "--all")
+    assert names(root) == set()
+
+
+def test_what_is_not_an_engine_set_or_in_use_is_never_touched(cli, root):
+    (root / "photos").mkdir()
+    (root / "photos" / "cat.jpg").write_bytes(b"precious")
+    (root / "app").mkdir()
+    (root / "app" / MANIFEST).write_text('{"name": "of a web page"}')
+    (root / "app" / "index.html").write_text("precious")
+    (root / "link").symlink_to(root / "good")
+    another(root, "busy")
+    with locked(root / "busy"):
+        ran = cli("engines", "prune", "--all", "--json").json
+    assert [Path(one["path"]).name for one in ran["removed"]] == ["good"]
+    assert names(root) - {"link"} == {"photos", "app", "busy"}
+
+
+def test_the_build_command_is_what_it_was(cli, parity_model, parity_engines):
+    wanted = ("--model", parity_model, "--size", "64x48", "--out", parity_engines)
+    ran = cli("engines", *wanted, "--precision", "fp32", "--device", "cpu")
+    assert ran.err == f"up to date: {parity_engines}\n"
+    assert "no such command" in cli("engines", "lst").error.lower()
+    assert cli("engines", "--compute-capabilities", "new").code == 2

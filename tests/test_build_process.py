@@ -1,0 +1,159 @@
+"""A build in a process of its own: it does the same, and however it ends is one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import save_file
+
+from streamdiffvsr import build_memory, build_process, builder
+from streamdiffvsr.engines.manifest import EngineKey, read_manifest
+from streamdiffvsr.errors import StreamDiffVSRError, UsageError
+
+pytest.importorskip("torch", reason="engines are built with the export extra")
+
+
+@pytest.fixture(autouse=True)
+def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "carry_out_in_child", build_process.carry_out_in_child)
+
+
+def child() -> psutil.Process:
+    (only,) = psutil.Process().children()
+    return only
+
+
+def build(model: Path, out: Path, progress: Any) -> Path:
+    return builder.build(model, size=(32, 32), out=out / "set", progress=progress)
+
+
+def left(out: Path) -> list[str]:
+    return [path.name for path in out.iterdir() if not path.name.endswith(".lock")]
+
+
+@pytest.mark.slow
+def test_it_builds_the_same_set(parity_model, tmp_path):
+    said: list[str] = []
+    folder = build(parity_model, tmp_path, said.append)
+    assert read_manifest(folder).gate == "passed"
+    assert "export denoise" in said and "check decode" in said
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGKILL, "the system killed it, as it does when memory runs out"),
+        (signal.SIGSEGV, "it crashed with SIGSEGV"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="ends by signals")
+def test_a_build_that_dies_is_one_line_and_leaves_nothing(parity_model, tmp_path, number, told):
+    def progress(line: str) -> None:
+        if line == "load weights":
+            child().send_signal(number)
+
+    with pytest.raises(StreamDiffVSRError, match=told) as caught:
+        build(parity_model, tmp_path, progress)
+    assert "64x48" not in str(caught.value) and "32x32" in str(caught.value)
+    assert "\n" not in str(caught.value) and left(tmp_path) == []
+
+
+def test_ctrl_c_ends_the_child_too(parity_model, tmp_path):
+    children = []
+
+    def progress(line: str) -> None:
+        if line == "load weights":
+            children.append(child())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(parity_model, tmp_path, progress)
+    assert not children[0].is_running() and left(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
+    code = (
+        "import os, sys, psutil; from pathlib import Path; from streamdiffvsr import builder\n"
+        "def told(line):\n"
+        "  if line == 'load weights':\n"
+        "    print(psutil.Process().children()[0].pid, flush=True); os.kill(os.getpid(), 9)\n"
+        "builder.build(sys.argv[1], size=(32, 32), out=sys.argv[2], progress=told)\n"
+    )
+    command = [sys.executable, "-c", code, str(parity_model), str(tmp_path / "set")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    pid, deadline = int(done.stdout), time.monotonic() + 20
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            break  # of a container without an init that collects them
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(pid)
+
+
+def test_errors_arrive_as_they_were_raised(parity_model, tmp_path):
+    (tmp_path / "model").mkdir()
+    for path in parity_model.rglob("*"):
+        if path.is_file():
+            (tmp_path / "model" / path.relative_to(parity_model)).parent.mkdir(exist_ok=True)
+            os.link(path, tmp_path / "model" / path.relative_to(parity_model))
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(data[: len(data) // 2])
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(StreamDiffVSRError, match="unet") as caught:
+        build(tmp_path / "model", out, lambda line: None)
+    assert type(caught.value) is StreamDiffVSRError and left(out) == []
+
+
+@pytest.mark.parametrize("kind", [StreamDiffVSRError, UsageError, MemoryError, RuntimeError])
+def test_every_kind_of_error_crosses_the_pipe(kind):
+    told = {"kind": kind.__name__, "what": "w", "why": "", "remedy": ""}
+    with pytest.raises(kind):
+        build_process._raise(told)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(-6, "SIGABRT"), (1, "code 1"), (0xC0000005, "0xc0000005")]
+)
+def test_the_ends_of_processes_in_words(code, told):
+    assert told in build_process.ending(code)
+
+
+def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_path, monkeypatch):
+    Memory = namedtuple("Memory", "available free")
+    little = Memory(2**28, 0)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: little)
+    monkeypatch.setattr(psutil, "swap_memory", lambda: little)
+    said: list[str] = []
+    with pytest.raises(StreamDiffVSRError, match=r"in 0\.2 GiB of free memory: it takes at least"):
+        build(parity_model, tmp_path, said.append)
+    assert "load weights" not in said and left(tmp_path) == []
+
+
+def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
+    half, other = tmp_path / "half.safetensors", tmp_path / "flow.pth"
+    save_file({"w": np.zeros((1000, 1000), np.float16)}, half)
+    other.write_bytes(bytes(10**6))
+    (tmp_path / "damaged.safetensors").write_bytes(b"?" * 10**6)
+    onnx = EngineKey("", "", "", "", "fp32", 4, "onnxruntime", "cpu", "", "", "", 1)
+    plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", "", 1)
+
+    def above_base(key: EngineKey) -> int:
+        return build_memory.estimated_bytes(tmp_path.iterdir(), key) - build_memory.BASE_BYTES
+
+    assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
+    assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)
