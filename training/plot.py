@@ -12,14 +12,15 @@ SMOOTHING = 15  # logged losses per plotted point: single batches differ more th
 Series = dict[str, list[tuple[int, float]]]
 
 
-def read_log(path: Path) -> dict[str, Series]:
-    """`log.jsonl` -> stage -> value's name -> (step, value) in order."""
-    stages: dict[str, Series] = defaultdict(lambda: defaultdict(list))
+def read_log(path: Path) -> dict[str, tuple[Series, Series]]:
+    """`log.jsonl` -> stage -> its losses and its validation figures: name -> (step, value)s."""
+    stages: dict[str, tuple[Series, Series]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry: dict[str, Any] = json.loads(line)
         stage, step = entry.pop("stage"), entry.pop("step")
+        losses, figures = stages.setdefault(stage, (defaultdict(list), defaultdict(list)))
         for name, value in entry.items():
-            stages[stage][name].append((step, value))
+            (losses if "total" in entry else figures)[name].append((step, value))
     return stages
 
 
@@ -32,12 +33,11 @@ def plot(log: Path, picture: Path) -> None:
 
     stages = read_log(log)
     figure, axes = pyplot.subplots(2, len(stages), figsize=(5 * len(stages), 7), squeeze=False)
-    for column, (stage, series) in enumerate(stages.items()):
-        losses = {step for step, _ in series["total"]}
-        for name, points in series.items():
-            is_loss = points[0][0] in losses
-            steps, values = zip(*(smooth(points) if is_loss else points), strict=True)
-            axes[0 if is_loss else 1][column].plot(steps, values, label=name)
+    for column, (stage, (losses, figures)) in enumerate(stages.items()):
+        for row, series in enumerate((losses, figures)):
+            for name, points in series.items():
+                steps, values = zip(*(points if row else smooth(points)), strict=True)
+                axes[row][column].plot(steps, values, label=name)
         axes[0][column].set_title(stage)
         axes[0][column].set_yscale("log")
         for row in (0, 1):
