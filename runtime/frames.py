@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,9 @@ from .overlap import RUN_AHEAD
 from .ring import Ring
 from .state import StreamState
 
-if TYPE_CHECKING:
-    from .upscaler import Upscaler
-
 Image = npt.NDArray[np.uint8]
+Step = Callable[[Image, StreamState], tuple[Image, StreamState]]
+Check = Callable[[Image, StreamState], None]  # raises if a frame or state does not fit
 
 
 class FrameStream(Protocol):
@@ -39,14 +38,14 @@ class FrameStream(Protocol):
 class SteppedFrames:
     """The plain loop: a frame is taken when the one before it has been given."""
 
-    def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
-        self._upscaler, self._frames, self.state = upscaler, iter(frames), state
+    def __init__(self, step: Step, frames: Iterable[Image], state: StreamState) -> None:
+        self._step, self._frames, self.state = step, iter(frames), state
 
     def __iter__(self) -> SteppedFrames:
         return self
 
     def __next__(self) -> Image:
-        out, self.state = self._upscaler.step(next(self._frames), self.state)
+        out, self.state = self._step(next(self._frames), self.state)
         return out
 
     def close(self) -> None:
@@ -55,18 +54,19 @@ class SteppedFrames:
 
 
 class OverlappedFrames:
-    """Frames through a `Schedule`: the next one is begun before this one is finished.
+    """Frames through a ring of its own: the next one is begun before this one is finished.
 
     What the source raises is raised in its turn, after the frames that came before it.
     """
 
-    def __init__(self, upscaler: Upscaler, frames: Iterable[Image], state: StreamState) -> None:
-        self._upscaler, self._frames, self._start = upscaler, iter(frames), state
-        self._ring = Ring(upscaler)
+    def __init__(
+        self, ring: Ring, check: Check, frames: Iterable[Image], state: StreamState
+    ) -> None:
+        self._ring, self._check, self._frames, self._start = ring, check, iter(frames), state
         self._end: Exception | None = None
         # An iterator that is dropped halfway must not leave its streams behind.
-        self._close = weakref.finalize(self, self._ring.schedule.close)
-        self._ring.start(state)
+        self._close = weakref.finalize(self, ring.schedule.close)
+        ring.start(state)
 
     def __iter__(self) -> OverlappedFrames:
         return self
@@ -93,7 +93,7 @@ class OverlappedFrames:
         """Begin the source's next frame, or note how the source ended."""
         try:
             frame = next(self._frames)
-            self._upscaler.check(frame, self._start)
+            self._check(frame, self._start)
         except Exception as end:
             self._end = end
         else:

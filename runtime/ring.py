@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.device import Device
+from ..engines.protocol import Engine
 from .overlap import SLOTS, Schedule
-from .slot import Array
+from .slot import Array, Slot
 from .state import StreamState
 
-if TYPE_CHECKING:
-    from .upscaler import Upscaler
-
-Image = npt.NDArray[np.uint8]
+Image: TypeAlias = npt.NDArray[np.uint8]
+# The noise of the frame after a state, or the given one, as the engines take it.
+InitialLatent = Callable[[StreamState, Array | None], Array]
 
 
 class Ring:
-    """The slots of one Upscaler and their schedule.
+    """Slots of one set of engines, and their schedule.
 
     Attributes:
         schedule: To be closed when the ring is no longer used.
     """
 
-    def __init__(self, upscaler: Upscaler) -> None:
-        self._upscaler = upscaler
-        self._slots = upscaler.slots(SLOTS)
-        self.schedule = Schedule(upscaler.device, self._slots)
+    def __init__(
+        self, device: Device, engines: Mapping[str, Engine], steps: int, latent: InitialLatent
+    ) -> None:
+        self._latent = latent
+        self._slots = _linked_slots(device, engines, steps)
+        self.schedule = Schedule(device, self._slots)
         self._start = StreamState()
         self._begun = self._finished = 0
 
@@ -51,7 +55,7 @@ class Ring:
         np.copyto(slot.frame, frame)
         slot.strength[:] = guidance_scale if guided else 0
         state = StreamState(start.seed, start.frame_index + index)
-        slot.noise[:] = self._upscaler.initial_latent(state, noise)
+        slot.noise[:] = self._latent(state, noise)
         self.schedule.begin(index, guided=guided)
         self._begun += 1
 
@@ -73,3 +77,13 @@ class Ring:
             previous_hr=slot.read_hr(),
             previous_lr=slot.frame.copy(),
         )
+
+
+def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> list[Slot]:
+    numbers = [device.empty((1,), "int32") for _ in range(steps)]
+    for number, buffer in enumerate(numbers):
+        device.copy(buffer, np.array([number], np.int32))
+    slots = [Slot(device, engines) for _ in range(SLOTS)]
+    for index, slot in enumerate(slots):
+        slot.link(slots[index - 1], numbers)
+    return slots

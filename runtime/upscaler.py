@@ -22,7 +22,6 @@ from ..spec import Size, format_size
 from .frames import FrameStream, OverlappedFrames, SteppedFrames
 from .noise import frame_noise
 from .ring import Ring
-from .slot import Slot
 from .stages import Stages
 from .state import PreviousFeatures, StreamState
 from .tiles import TileGrid
@@ -54,11 +53,6 @@ class Upscaler:
         """LR size (h, w) of the frames that it takes."""
         return self._geometry.size
 
-    @property
-    def device(self) -> Device:
-        """Where the engines run."""
-        return self._device
-
     def initial_state(self, seed: int = 0) -> StreamState:
         """The state before the first frame."""
         return StreamState(seed=seed)
@@ -85,7 +79,7 @@ class Upscaler:
         Raises:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
-        self.check(frame, state)
+        self._check(frame, state)
         if self._device.name != "cpu":
             return self._step_on_device(frame, state, noise, guidance_scale)
         stages = self._stages
@@ -94,7 +88,7 @@ class Upscaler:
         if state.previous_hr is not None and guidance_scale > 0:
             before = self._previous_fmap(state)
             guidance = stages.guide(fmap, before, context, state.previous_hr, guidance_scale)
-        latent = self.initial_latent(state, noise)
+        latent = self._initial_latent(state, noise)
         if self._grid is None:
             hr, out = stages.whole_frame(latent, lr, guidance)
         else:
@@ -128,18 +122,11 @@ class Upscaler:
         if overlap is None:
             overlap = self._device.name != "cpu"
         if not overlap or self._grid is not None:
-            return SteppedFrames(self, frames, state)
-        return OverlappedFrames(self, frames, state)
+            return SteppedFrames(self.step, frames, state)
+        return OverlappedFrames(self._new_ring(), self._check, frames, state)
 
-    def slots(self, count: int) -> list[Slot]:
-        """A ring of so many slots, each linked to the one before it."""
-        slots = [Slot(self._device, self.engines) for _ in range(count)]
-        steps = [self._device.empty((1,), "int32") for _ in range(self.manifest.graphs.steps)]
-        for number, buffer in enumerate(steps):
-            self._device.copy(buffer, np.array([number], np.int32))
-        for index, slot in enumerate(slots):
-            slot.link(slots[index - 1], steps)
-        return slots
+    def _new_ring(self) -> Ring:
+        return Ring(self._device, self.engines, self.manifest.graphs.steps, self._initial_latent)
 
     def _step_on_device(
         self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float
@@ -151,7 +138,7 @@ class Upscaler:
                 "they are mixed by the host",
                 "build with --tile off",
             )
-        self._ring = self._ring or Ring(self)
+        self._ring = self._ring or self._new_ring()
         self._ring.start(state)
         self._ring.begin(frame, noise, guidance_scale)
         return self._ring.finish(), self._ring.state
@@ -164,7 +151,7 @@ class Upscaler:
         assert state.previous_lr is not None
         return self._stages.look(state.previous_lr)[1]
 
-    def initial_latent(self, state: StreamState, noise: Array | None = None) -> Array:
+    def _initial_latent(self, state: StreamState, noise: Array | None = None) -> Array:
         """(1, 4, h', w') at the padded size; given noise covers the part that is shown."""
         channels = self.manifest.graphs.dims.latent
         shape = (channels, *self._geometry.padded)
@@ -176,7 +163,7 @@ class Upscaler:
             latent[:, :height, :width] = noise
         return latent[None].astype(self._stages.dtype)
 
-    def check(self, frame: Image, state: StreamState) -> None:
+    def _check(self, frame: Image, state: StreamState) -> None:
         """Raise StreamDiffVSRError unless frame and state are of these engines' size."""
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise StreamDiffVSRError(

@@ -195,11 +195,10 @@ class DelayedDevice(CpuDevice):
 
 def test_real_engines_on_threads_give_the_frames_of_the_plain_loop(parity_engines: Path) -> None:
     one = streamdiffvsr.load(parity_engines)
-    frames = some_frames(6, one.size)
+    frames = some_frames(4, one.size)
     expected, _ = plain(one, frames, StreamState(seed=2))
-    for seed in range(2):
-        other = Upscaler(one.manifest, one.engines, DelayedDevice(seed))
-        assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
+    other = Upscaler(one.manifest, one.engines, DelayedDevice(0))
+    assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
 
 
 @pytest.mark.slow
