@@ -95,7 +95,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Half a minute each: this one waits for the slow run.
+SLOW = "three levels, self-attention, two steps, padded 45x50"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == SLOW else ()) for n in CASES]
+)
 def test_engines_match_the_eager_reference(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     folder = write_random_model(
