@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.engines.gpu import cuda_gpu
-from streamdiffvsr.engines.trt_build import RTX_CAPABILITIES, BuildSettings, build_plan
+from streamdiffvsr.engines.trt_build import (
+    RTX_CAPABILITIES,
+    BuildSettings,
+    _configure,
+    build_plan,
+)
 from streamdiffvsr.engines.trt_engine import TrtEngine
-from streamdiffvsr.engines.trt_library import TrtLibrary, load_library
+from streamdiffvsr.engines.trt_library import TrtLibrary, TrtLog, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.spec import GRAPHS, GraphSpec
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
@@ -73,9 +78,14 @@ def test_a_gpu_that_cannot_run_these_graphs_is_refused(
         built(library, onnx, specs["prepare"], BuildSettings((89, capability)))
 
 
-def test_the_workspace_can_be_limited(library, specs, parity_engines, tmp_path):
-    onnx = copy_graph(parity_engines, "prepare", tmp_path)
-    built(library, onnx, specs["prepare"], replace(ONE_GPU, workspace_bytes=2**24))
+def test_the_workspace_can_be_limited(library):
+    log = TrtLog(library)
+    builder = library.module.Builder(log.handle)
+    config, pool = builder.create_builder_config(), library.module.MemoryPoolType.WORKSPACE
+    _configure(library, log, config, ONE_GPU)
+    assert config.get_memory_pool_limit(pool) > 2**24  # the library's choice
+    _configure(library, log, config, replace(ONE_GPU, workspace_bytes=2**24))
+    assert config.get_memory_pool_limit(pool) == 2**24
 
 
 @pytest.mark.parametrize(
