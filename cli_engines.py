@@ -122,7 +122,7 @@ def build_engines(
     from .builder import build
 
     model = model or opt.BUILT_IN
-    settled = options.settled()
+    settled = options.settled(lambda line: None if quiet else typer.echo(line, err=True))
     check_size(size)
     if model == opt.AUTO:
         from .export.hub import released_or_built_in

@@ -6,6 +6,7 @@ Knows how users write things; whether a value is possible is for whoever takes i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,7 +55,9 @@ Model = Annotated[
 ]
 BackendName = Annotated[
     str,
-    typer.Option("--backend", metavar="B", help="auto, onnxruntime, tensorrt or tensorrt-rtx."),
+    typer.Option(
+        "--backend", metavar="B", help="auto, tensorrt, tensorrt-rtx, onnxruntime or torch."
+    ),
 ]
 PrecisionName = Annotated[
     str | None,
@@ -113,20 +116,25 @@ class BuildOptions:
     compute_capabilities: str | None = None
     workspace_mib: int | None = None
 
-    def settled(self) -> dict[str, Any]:
+    def settled(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """As keywords of `build`, with nothing left open.
+
+        Args:
+            tell: Receives the line that says which backend was chosen, where it was left open.
 
         Raises:
             StreamDiffVSRError: The backend is unknown or not installed, or the tile not a size.
         """
-        from .host import choose
+        from .engines.choice import choose
 
-        backend, precision, device = choose(self.backend, self.precision, self.device)
+        choice = choose(self.backend, self.precision, self.device)
+        if self.backend == "auto":
+            tell(choice.describe())
         tiles: dict[str, Size | str | None] = {"auto": "auto", "off": None}
         return {
-            "backend": backend,
-            "precision": precision,
-            "device": device,
+            "backend": choice.backend,
+            "precision": choice.precision,
+            "device": choice.device,
             "steps": self.steps,
             "flow_scale": self.flow_scale,
             "tile": tiles[self.tile] if self.tile in tiles else parse_size(self.tile, "--tile"),

@@ -117,19 +117,20 @@ def _tell(result: dict[str, Any]) -> None:
 def _build(clip: Path, *, quiet: bool) -> Path:
     from .builder import build
     from .console import build_progress
+    from .engines.choice import choose
     from .export.hub import BUILT_IN
-    from .host import choose
     from .runtime.media.probe import probe
 
-    backend, precision, device = choose()
+    choice = choose()
     size = probe(clip).size
     with build_progress(enabled=not quiet) as progress:
+        progress(choice.describe())
         return build(
             BUILT_IN,
             size=size,
-            backend=backend,
-            precision=precision,
-            device=device,
+            backend=choice.backend,
+            precision=choice.precision,
+            device=choice.device,
             progress=progress,
         )
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .engines.backends import BACKENDS, Backend, require_backend
+from .engines.backends import Backend
 from .engines.gpu import Gpu as Gpu
 from .engines.gpu import nvidia_gpus as nvidia_gpus
 from .errors import StreamDiffVSRError
@@ -73,24 +73,3 @@ def onnxruntime_providers() -> list[str]:
         return list(onnxruntime.get_available_providers())
     except Exception:  # a library of the wrong platform fails in its own ways
         return []
-
-
-def choose(
-    backend: str = "auto", precision: str | None = None, device: str = "auto"
-) -> tuple[str, str, str]:
-    """Settle what the user left open: (backend, precision, device).
-
-    Raises:
-        StreamDiffVSRError: The backend is unknown, or not installed.
-    """
-    if backend == "auto":
-        usable = [b.name for b in BACKENDS.values() if b.open is not None]
-        installed = [name for name in usable if is_installed(BACKENDS[name])]
-        backend = (installed or usable)[0]
-    devices = require_backend(backend).devices
-    if device == "auto" and len(devices) == 1:
-        device = devices[0]
-    elif device == "auto":
-        gpu = "CUDAExecutionProvider" in onnxruntime_providers() and nvidia_gpus()
-        device = "cuda" if gpu else "cpu"
-    return backend, precision or ("fp16" if device == "cuda" else "fp32"), device

@@ -50,8 +50,6 @@ class Backend:
             bytes or None, progress as a fraction); None where the ONNX itself is run.
         target: (compute capabilities or None for the usual) -> what its engines depend on here.
         obstacle: Why engines of a key cannot run on this machine, or an empty string.
-        run: Runs an engine once on host arrays, for the parity gate.
-        on_device: Its engines are bound to buffers in a GPU's memory, not to host arrays.
     """
 
     name: str
@@ -63,8 +61,11 @@ class Backend:
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
     target: Callable[[tuple[int, ...] | None], Target] = _no_target
     obstacle: Callable[[EngineKey], str] = lambda key: ""
-    run: Run = run_on_host
-    on_device: bool = False
+
+    @staticmethod
+    def run(device: str) -> Run:
+        """How an engine on a device is run once on host arrays, for the parity gate."""
+        return run_on_device if device == "cuda" else run_on_host
 
 
 def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
@@ -78,8 +79,6 @@ def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
         compile=trt_backend.compile_graph,
         target=partial(trt_backend.target, name),
         obstacle=trt_backend.obstacle,
-        run=run_on_device,
-        on_device=True,
     )
 
 

@@ -5,7 +5,9 @@ The host waits in `CudaEvent.synchronize` alone, and nothing is allocated after 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -16,6 +18,11 @@ from ..errors import StreamDiffVSRError
 from .cuda_memory import CudaMemory, cuda_call
 from .device import Event, Stream, Work
 from .protocol import Buffer, DeviceArray
+
+try:
+    import nvtx
+except ImportError:  # profilers then show kernels without the names of their stages
+    nvtx = None
 
 
 class CudaEvent:
@@ -56,6 +63,25 @@ class CudaStream:
         self.stream.close()
 
 
+class CudaLaunch:
+    """A CUDA graph, ready to be launched."""
+
+    def __init__(self, graph: Any) -> None:
+        self._executable = 0
+        try:
+            self._executable = int(cuda_call("cudaGraphInstantiate", graph, 0))
+        finally:
+            cuda_call("cudaGraphDestroy", graph)
+
+    def launch(self, stream: Stream) -> None:
+        cuda_call("cudaGraphLaunch", self._executable, stream.handle)
+
+    def __del__(self) -> None:
+        executable, self._executable = getattr(self, "_executable", 0), 0
+        if executable:
+            cuda_call("cudaGraphExecDestroy", executable)
+
+
 class CudaDevice:
     """Buffers are `DeviceArray`s; host memory is page-locked, so that copies run beside work."""
 
@@ -84,6 +110,27 @@ class CudaDevice:
 
     def event(self) -> CudaEvent:
         return CudaEvent(self._device.create_event())
+
+    def capture(self, streams: Sequence[Stream], work: Work) -> CudaLaunch:
+        from cuda.bindings import runtime as cudart
+
+        first, *others = streams
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        cuda_call("cudaStreamBeginCapture", first.handle, mode)
+        try:
+            for other in others:
+                _hand_over(first, other, self.event())
+            work()
+            for other in others:
+                _hand_over(other, first, self.event())
+        except BaseException:
+            with contextlib.suppress(StreamDiffVSRError):  # it tells of the failure once more
+                cuda_call("cudaStreamEndCapture", first.handle)
+            raise
+        return CudaLaunch(cuda_call("cudaStreamEndCapture", first.handle))
+
+    def range(self, name: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if nvtx is None else nvtx.annotate(name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         kind = np.dtype(dtype)
@@ -131,6 +178,11 @@ class _LockedMemory:
         address, self.address = getattr(self, "address", 0), 0
         if address:
             cuda_call("cudaFreeHost", address)
+
+
+def _hand_over(giver: Stream, taker: Stream, event: Event) -> None:
+    giver.record(event)
+    taker.wait(event)
 
 
 def _address(buffer: Buffer) -> int:

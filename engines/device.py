@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +57,14 @@ class Stream(Protocol):
         ...
 
 
+class Launch(Protocol):
+    """Work that was captured."""
+
+    def launch(self, stream: Stream) -> None:
+        """Put all of it on a stream, in order with what else is there."""
+        ...
+
+
 class CpuEvent:
     """An event between threads."""
 
@@ -78,19 +88,34 @@ class CpuStream:
     def __init__(self, name: str) -> None:
         self._works: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
+        self._captured: list[Work] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    def capture(self, works: list[Work] | None) -> None:
+        """Add work to a list instead of running it; None ends that.
+
+        The list's order is one that the events in it allow, so they have nothing to do there.
+        """
+        self._captured = works
+
     def call(self, work: Work) -> None:
-        self._works.put(lambda: None if self._failure else work())
+        if self._captured is not None:
+            self._captured.append(work)
+        else:
+            self._works.put(lambda: None if self._failure else work())
 
     def record(self, event: Event) -> None:
         assert isinstance(event, CpuEvent)
+        if self._captured is not None:
+            return
         event.reached = reached = threading.Event()  # a new one: earlier waits keep theirs
         self._works.put(reached.set)
 
     def wait(self, event: Event) -> None:
         assert isinstance(event, CpuEvent)
+        if self._captured is not None:
+            return
         reached = event.reached
         self._works.put(reached.wait)
 
@@ -126,6 +151,24 @@ class Device(Protocol):
         """A new event, not recorded."""
         ...
 
+    def capture(self, streams: Sequence[Stream], work: Work) -> Launch:
+        """Make what `work` puts on the streams one launch, in the order that its events say.
+
+        Nothing of it runs now. Launched, all of it comes after what was on the launch's stream
+        before, and before what comes later; it waits for nothing else on the other streams.
+
+        Args:
+            streams: All that it uses; the one where it begins first.
+
+        Raises:
+            Exception: Something in it cannot be captured; the streams are as before.
+        """
+        ...
+
+    def range(self, name: str) -> AbstractContextManager[object]:
+        """What is put on streams inside it shows under this name in a profiler."""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A new buffer in the device's memory, zeroed."""
         ...
@@ -143,6 +186,17 @@ class Device(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class CpuLaunch:
+    """Captured work, in an order that its events allow."""
+
+    works: tuple[Work, ...]
+
+    def launch(self, stream: Stream) -> None:
+        for work in self.works:
+            stream.call(work)
+
+
 class CpuDevice:
     """The twin: buffers are numpy arrays, streams are threads."""
 
@@ -153,6 +207,21 @@ class CpuDevice:
 
     def event(self) -> CpuEvent:
         return CpuEvent()
+
+    def capture(self, streams: Sequence[Stream], work: Work) -> CpuLaunch:
+        works: list[Work] = []
+        mine = [stream for stream in streams if isinstance(stream, CpuStream)]
+        try:
+            for stream in mine:
+                stream.capture(works)
+            work()
+        finally:
+            for stream in mine:
+                stream.capture(None)
+        return CpuLaunch(tuple(works))
+
+    def range(self, name: str) -> AbstractContextManager[object]:
+        return nullcontext()
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
         return np.zeros(shape, dtype)

@@ -150,7 +150,7 @@ def _gate(
     parity = {}
     for name, spec in specs.items():
         engine = backend.open(folder, spec, key.device)
-        parity[name] = check_parity(engine, folder, graphs.precision, backend.run)
+        parity[name] = check_parity(engine, folder, graphs.precision, backend.run(key.device))
         del engine
     return parity
 

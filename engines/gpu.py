@@ -5,6 +5,7 @@ Asks the driver and loads no engine library. A driver that does not answer is no
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -50,25 +51,59 @@ def nvidia_gpus() -> list[Gpu]:
     return [Gpu(*row) for row in rows if len(row) == len(GPU_FIELDS.split(","))]
 
 
-@cache
 def cuda_gpu() -> Gpu | None:
-    """The GPU that CUDA calls device 0, which CUDA_VISIBLE_DEVICES chooses; None without one.
+    """The GPU that CUDA calls device 0, which CUDA_VISIBLE_DEVICES chooses; None without one."""
+    found = _cuda_device()
+    return found if isinstance(found, Gpu) else None
+
+
+def why_no_gpu() -> str:
+    """What stands against using a GPU here, or nothing where CUDA finds one."""
+    found = _cuda_device()
+    return found if isinstance(found, str) else ""
+
+
+@cache
+def _cuda_device() -> Gpu | str:
+    """CUDA's device 0, or why there is none.
 
     Its driver is told by nvidia-smi, or where that is missing (a container) as CUDA's version.
     """
+    listed = nvidia_gpus()
     try:
         from cuda.bindings import runtime as cudart
 
         failed, properties = cudart.cudaGetDeviceProperties(0)
-        version_failed, version = cudart.cudaDriverGetVersion()
-    except Exception:  # not installed, or no driver library: the binding raises kinds of its own
-        return None
-    if int(failed) or int(version_failed):
-        return None
-    listed = nvidia_gpus()
+        _, version = cudart.cudaDriverGetVersion()
+        _, needed = cudart.cudaRuntimeGetVersion()
+    except Exception as error:  # not installed, or no driver library: kinds of the binding's own
+        if not listed:
+            return "no NVIDIA driver answers"
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        return f"cuda-python does not load beside the {listed[0].name} ({told})"
+    if int(failed):
+        return _why_failed(failed.name, version, needed)
     return Gpu(
         name=properties.name.split(b"\0")[0].decode(errors="replace"),
-        driver=listed[0].driver if listed else f"CUDA {version // 1000}.{version % 1000 // 10}",
+        driver=listed[0].driver if listed else f"CUDA {_dotted(version)}",
         memory=f"{properties.totalGlobalMem // 2**20} MiB",
         compute_capability=f"{properties.major}.{properties.minor}",
     )
+
+
+def _why_failed(error: str, version: int, needed: int) -> str:
+    """CUDA's refusal in words; it gives the same code for no driver and for one that is old."""
+    if version == 0:
+        return "no NVIDIA driver answers"
+    if error == "cudaErrorInsufficientDriver":
+        return f"the driver is for CUDA {_dotted(version)}, too old for CUDA {_dotted(needed)}"
+    if error == "cudaErrorNoDevice":
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        chosen = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+        return f"the driver shows CUDA no GPU{chosen}"
+    return f"CUDA refuses device 0: {error}"
+
+
+def _dotted(version: int) -> str:
+    """CUDA's number of a version, 13010, as people write it: 13.1."""
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -1,7 +1,8 @@
 """The ONNX Runtime backend: the exported graph as it is, on the CPU or the CUDA provider.
 
-Inputs and outputs are bound to the caller's buffers, so nothing is copied and nothing allocated
-for them. A provider that is asked for is used or refused, never silently replaced.
+Inputs and outputs are bound to the caller's buffers, in the memory of the provider's device, so
+nothing is copied and nothing allocated for them. A provider that is asked for is used or refused,
+never silently replaced.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from ..errors import StreamDiffVSRError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .device import Stream
+from .ort_cuda import SessionStream, bind_on_device
 from .protocol import Bound, Buffer, check_buffers
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
-PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {},
+    "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
+}
 
 
 @cache
@@ -49,15 +54,17 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _options() -> Any:
+def _options(device: str) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors arrive as exceptions
+    if device == "cuda":
+        return options
     options.intra_op_num_threads = usable_cpus()
     # A planned block per session, each a little larger than the last, would never share the arena:
     # 491 MB instead of 348 for the recorded model at 128x96, and no faster.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3  # errors arrive as exceptions
     # The graphs are hundreds of small operations: waking a thread for each takes a fifth of the
     # time. Threads wait busily while their graph runs, and only then: seven sessions and the
     # processes beside them share the cores.
@@ -85,12 +92,17 @@ class OrtEngine:
                 f"it offers {', '.join(ort.get_available_providers())}",
                 "pip uninstall onnxruntime onnxruntime-gpu, then install streamdiffvsr[cuda]",
             )
+        options = dict(PROVIDER_OPTIONS[device])
+        self._own: SessionStream | None = None
         if device == "cuda":
             ort.preload_dlls()  # finds the CUDA libraries that pip or torch installed
-        _share_one_arena()
+            self._own = SessionStream()
+            options["user_compute_stream"] = str(self._own.handle)
+        else:
+            _share_one_arena()
         try:
             session = ort.InferenceSession(
-                str(path), _options(), providers=[(provider, PROVIDER_OPTIONS[device])]
+                str(path), _options(device), providers=[(provider, options)]
             )
         except Exception as error:  # the binding raises its own untyped kinds
             raise StreamDiffVSRError(
@@ -122,12 +134,18 @@ class OrtEngine:
         return self._spec
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The session on these numpy arrays; they are kept alive as long as the result is."""
+        """The session on these buffers; they are kept alive as long as the result is.
+
+        On the CPU they are numpy arrays, on CUDA device arrays.
+        """
         check_buffers(self._spec, buffers)
+        if self._own is not None:
+            return bind_on_device(self._session, self._own, self._spec, buffers)
         binding = self._session.io_binding()
         inputs = {t.name for t in self._spec.inputs}
         for name, buffer in buffers.items():
-            assert isinstance(buffer, np.ndarray)
+            if not isinstance(buffer, np.ndarray):
+                raise ValueError(f"{self._spec.name}.{name} needs a buffer in host memory")
             put = binding.bind_input if name in inputs else binding.bind_output
             put(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
         return _BoundSession(self._session, binding, tuple(buffers.values()))

@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .overlap import RUN_AHEAD
 from .ring import Ring
 from .state import StreamState
 
@@ -54,7 +53,7 @@ class SteppedFrames:
 
 
 class OverlappedFrames:
-    """Frames through a ring of its own: the next one is begun before this one is finished.
+    """Frames through a ring of its own: as many are begun early as the ring runs ahead.
 
     What the source raises is raised in its turn, after the frames that came before it.
     """
@@ -72,7 +71,7 @@ class OverlappedFrames:
         return self
 
     def __next__(self) -> Image:
-        while self._end is None and self._ring.in_flight <= RUN_AHEAD:
+        while self._end is None and self._ring.in_flight <= self._ring.ahead:
             self._take()
         if self._end is not None and (not self._ring.in_flight or not self._close.alive):
             self.close()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..engines.device import Device
 from ..engines.protocol import Engine
-from .overlap import SLOTS, Schedule
+from .overlap import Schedule
 from .slot import Array, Slot
 from .state import StreamState
 
@@ -22,16 +22,26 @@ InitialLatent = Callable[[StreamState, Array | None], Array]
 class Ring:
     """Slots of one set of engines, and their schedule.
 
+    Args:
+        ahead: Frames that are begun before an earlier one is finished.
+
     Attributes:
         schedule: To be closed when the ring is no longer used.
     """
 
     def __init__(
-        self, device: Device, engines: Mapping[str, Engine], steps: int, latent: InitialLatent
+        self,
+        device: Device,
+        engines: Mapping[str, Engine],
+        steps: int,
+        latent: InitialLatent,
+        *,
+        ahead: int,
     ) -> None:
-        self._latent = latent
-        self._slots = _linked_slots(device, engines, steps)
-        self.schedule = Schedule(device, self._slots)
+        self._latent, self.ahead = latent, ahead
+        # Those in flight, and the previous frame of the earliest.
+        self._slots = _linked_slots(device, engines, steps, count=ahead + 2)
+        self.schedule = Schedule(device, self._slots, ahead)
         self._start = StreamState()
         self._begun = self._finished = 0
 
@@ -48,9 +58,9 @@ class Ring:
             self.schedule.restore(state.previous_hr, state.previous_lr)
 
     def begin(self, frame: Image, noise: Array | None = None, guidance_scale: float = 1.0) -> None:
-        """Put a frame of the engines' size on the streams; at most `SLOTS` - 1 are in flight."""
+        """Put a frame of the engines' size on the streams; at most `ahead` + 1 are in flight."""
         index, start = self._begun, self._start
-        slot = self._slots[index % SLOTS]
+        slot = self._slots[index % len(self._slots)]
         guided = (index > 0 or start.has_previous) and guidance_scale > 0
         np.copyto(slot.frame, frame)
         slot.strength[:] = guidance_scale if guided else 0
@@ -70,7 +80,7 @@ class Ring:
         """After the last frame that was finished, copied from the device now."""
         if self._finished == 0:
             return self._start
-        slot = self._slots[(self._finished - 1) % SLOTS]
+        slot = self._slots[(self._finished - 1) % len(self._slots)]
         return StreamState(
             seed=self._start.seed,
             frame_index=self._start.frame_index + self._finished,
@@ -79,11 +89,13 @@ class Ring:
         )
 
 
-def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> list[Slot]:
+def _linked_slots(
+    device: Device, engines: Mapping[str, Engine], steps: int, count: int
+) -> list[Slot]:
     numbers = [device.empty((1,), "int32") for _ in range(steps)]
     for number, buffer in enumerate(numbers):
         device.copy(buffer, np.array([number], np.int32))
-    slots = [Slot(device, engines) for _ in range(SLOTS)]
+    slots = [Slot(device, engines) for _ in range(count)]
     for index, slot in enumerate(slots):
         slot.link(slots[index - 1], numbers)
     return slots

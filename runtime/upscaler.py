@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.backends import BACKENDS
 from ..engines.device import CpuDevice, Device
 from ..engines.engine_set import open_engines
 from ..engines.manifest import Manifest
@@ -22,12 +21,15 @@ from ..spec import Size, format_size
 from .frames import FrameStream, OverlappedFrames, SteppedFrames
 from .noise import frame_noise
 from .ring import Ring
+from .staged import StagedEngine
 from .stages import Stages
 from .state import PreviousFeatures, StreamState
 from .tiles import TileGrid
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]
+Mode = Literal["throughput", "latency"]
+AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
 
 
 class Upscaler:
@@ -45,6 +47,10 @@ class Upscaler:
         self._geometry = manifest.graphs.geometry
         tile = self._geometry.tile
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
+        on_gpu = self._device.name != "cpu"
+        self._in_slots = on_gpu and self._grid is None
+        if on_gpu and self._grid is not None:  # the host mixes tiles
+            engines = {n: StagedEngine(self._device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
         self._ring: Ring | None = None
 
@@ -80,7 +86,7 @@ class Upscaler:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
         self._check(frame, state)
-        if self._device.name != "cpu":
+        if self._in_slots:
             return self._step_on_device(frame, state, noise, guidance_scale)
         stages = self._stages
         lr, fmap, context = stages.look(frame)
@@ -107,38 +113,37 @@ class Upscaler:
         state: StreamState | None = None,
         *,
         overlap: bool | None = None,
+        mode: Mode = "throughput",
     ) -> FrameStream:
         """Upscale frames as they come; equals the loop of `step`, bit for bit.
 
         Args:
-            overlap: Work on consecutive frames at once, taking one frame more than was asked for.
-                By default on a GPU alone: on a CPU the stages would only take the cores from each
-                other. Frames in tiles are never overlapped.
+            overlap: Run stages beside each other on streams. By default on a GPU alone: on a CPU
+                they would only take the cores from each other. Not for frames in tiles.
+            mode: What overlapped stages may be of. "throughput" works on consecutive frames at
+                once and takes one frame more than was asked for. "latency" takes a frame when the
+                one before it was given, so a live source can hand over its newest.
 
         Returns:
             An iterator of output frames, whose `state` is that after the last frame it gave.
         """
         state = self.initial_state() if state is None else state
         if overlap is None:
-            overlap = self._device.name != "cpu"
+            overlap = self._in_slots
         if not overlap or self._grid is not None:
             return SteppedFrames(self.step, frames, state)
-        return OverlappedFrames(self._new_ring(), self._check, frames, state)
+        return OverlappedFrames(self.ring(AHEAD[mode]), self._check, frames, state)
 
-    def _new_ring(self) -> Ring:
-        return Ring(self._device, self.engines, self.manifest.graphs.steps, self._initial_latent)
+    def ring(self, ahead: int) -> Ring:
+        """New buffers of frames in flight, `ahead` of them begun before an earlier one ends."""
+        steps = self.manifest.graphs.steps
+        return Ring(self._device, self.engines, steps, self._initial_latent, ahead=ahead)
 
     def _step_on_device(
         self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float
     ) -> tuple[Image, StreamState]:
         """The same through the device's buffers; `stream` spares the state its way to and fro."""
-        if self._grid is not None:
-            raise StreamDiffVSRError(
-                "tiles cannot run on a GPU yet",
-                "they are mixed by the host",
-                "build with --tile off",
-            )
-        self._ring = self._ring or self._new_ring()
+        self._ring = self._ring or self.ring(AHEAD["latency"])
         self._ring.start(state)
         self._ring.begin(frame, noise, guidance_scale)
         return self._ring.finish(), self._ring.state
@@ -190,7 +195,7 @@ def load(engine_dir: str | Path) -> Upscaler:
         StreamDiffVSRError: It is missing or damaged, or its backend is not installed.
     """
     manifest, engines = open_engines(Path(engine_dir))
-    if not BACKENDS[manifest.key.backend].on_device:
+    if manifest.key.device != "cuda":
         return Upscaler(manifest, engines)
     from ..engines.cuda_device import CudaDevice
 

@@ -139,17 +139,3 @@ def test_the_answer_of_a_driver(monkeypatch):
         lambda *_args, **_keywords: subprocess.CompletedProcess([], 0, answer, ""),
     )
     assert [gpu.name for gpu in host.nvidia_gpus()] == ["NVIDIA X", "NVIDIA Y"]
-
-
-@pytest.mark.parametrize(
-    ("providers", "expected"),
-    [
-        (["CPUExecutionProvider"], ("onnxruntime", "fp32", "cpu")),
-        (["CUDAExecutionProvider"], ("onnxruntime", "fp16", "cuda")),
-    ],
-)
-def test_what_is_left_open_follows_the_machine(monkeypatch, providers, expected):
-    monkeypatch.setattr(host, "nvidia_gpus", lambda: [host.Gpu("RTX", "580", "16 GiB", "8.9")])
-    monkeypatch.setattr(host, "onnxruntime_providers", lambda: providers)
-    assert host.choose() == expected
-    assert host.choose(precision="fp32", device="cpu") == ("onnxruntime", "fp32", "cpu")

@@ -27,20 +27,27 @@ SIZE = (32, 32)
 DIMS = ModelDims(latent=4, hint=3, fmap=2, context=2, temporal=((2, 1), (2, 4)))
 
 
+EVENTS = ("flowed", "guided", "denoised", "decoded", "downloaded")  # as a schedule makes them
+
+
 class SimulatedDevice(CpuDevice):
     """Its streams' works run when the host waits, in an order drawn from `seed`.
 
     Args:
-        without: (stream's name, which of its waits in the order of a guided frame) left out.
+        without: (stream's name, name of the event) whose waits are left out.
+        captures: Whether work can be captured.
     """
 
     name = "simulated"
 
-    def __init__(self, seed: int, without: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self, seed: int, without: tuple[str, str] | None = None, *, captures: bool = True
+    ) -> None:
         self.rng = np.random.default_rng(seed)
-        self.without = without
+        self.without, self.captures = without, captures
         self.streams: list[Any] = []
-        self.calls: list[str] = []  # of `empty`, `pinned` and host waits, in order
+        self.events = 0
+        self.calls: list[str] = []  # of `empty`, `pinned`, host waits and launches, in order
 
     def stream(self, name: str) -> Any:
         self.streams.append(SimulatedStream(self, name))
@@ -48,7 +55,8 @@ class SimulatedDevice(CpuDevice):
         return self.streams[-1]
 
     def event(self) -> Any:
-        return SimulatedEvent(self)
+        self.events += 1
+        return SimulatedEvent(self, EVENTS[(self.events - 1) % len(EVENTS)])
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         self.calls.append("empty")
@@ -58,22 +66,66 @@ class SimulatedDevice(CpuDevice):
         self.calls.append("pinned")
         return super().pinned(shape, dtype)
 
+    def capture(self, streams: Any, work: Callable[[], None]) -> Any:
+        if not self.captures:
+            raise RuntimeError("this device captures nothing")
+        twins = [SimulatedStream(self, stream.name) for stream in streams]
+        for stream, twin in zip(streams, twins, strict=True):
+            stream.captured = twin
+        work()
+        for stream in streams:
+            stream.captured = None
+        return SimulatedLaunch(self, [list(twin.works) for twin in twins])
+
     def run_until(self, reached: list[bool]) -> None:
         while not reached[0]:
-            ready = [i for i, stream in enumerate(self.streams) if stream.can_run()]
-            assert ready, "every stream waits for another"
-            chances = self.eagerness[ready] + 1e-3
-            chosen = self.rng.choice(ready, p=chances / chances.sum())
-            self.streams[chosen].works.popleft()[1]()
+            assert self.run_one(self.streams), "every stream waits for another"
+
+    def run_one(self, streams: list[Any]) -> bool:
+        """Run the next work of one of the streams that can go on, if any can."""
+        ready = [i for i, stream in enumerate(streams) if stream.can_run()]
+        if not ready:
+            return False
+        chances = self.eagerness[ready] + 1e-3
+        chosen = self.rng.choice(ready, p=chances / chances.sum())
+        streams[chosen].works.popleft()[1]()
+        return True
 
 
 class SimulatedEvent:
-    def __init__(self, device: SimulatedDevice) -> None:
-        self.device, self.reached = device, [True]
+    def __init__(self, device: SimulatedDevice, name: str) -> None:
+        self.device, self.name, self.reached = device, name, [True]
 
     def synchronize(self) -> None:
         self.device.calls.append("wait")
         self.device.run_until(self.reached)
+
+
+@dataclass(frozen=True)
+class SimulatedLaunch:
+    """Captured works of each stream, which run in any order that the events among them allow."""
+
+    device: SimulatedDevice
+    works: list[list[tuple[list[bool], Callable[[], object]]]]
+
+    def launch(self, stream: SimulatedStream) -> None:
+        self.device.calls.append("launch")
+        stream.call(self._run)
+
+    def _run(self) -> None:
+        streams = [SimulatedStream(self.device, "") for _ in self.works]
+        for stream, works in zip(streams, self.works, strict=True):
+            stream.works.extend(works)
+        for reached in {
+            id(reached): reached for works in self.works for reached, _ in works
+        }.values():
+            reached[0] = reached is ALWAYS
+        while self.device.run_one(streams):
+            pass
+        assert not any(stream.works for stream in streams), "captured works wait for each other"
+
+
+ALWAYS = [True]
 
 
 class SimulatedStream:
@@ -82,23 +134,21 @@ class SimulatedStream:
     def __init__(self, device: SimulatedDevice, name: str) -> None:
         self.device, self.name = device, name
         self.works: deque[tuple[list[bool], Callable[[], object]]] = deque()
-        self.waits = 0
+        self.captured: SimulatedStream | None = None
 
     def can_run(self) -> bool:
         return bool(self.works) and self.works[0][0][0]
 
     def call(self, work: Callable[[], object]) -> None:
-        self.works.append(([True], work))
+        (self.captured or self).works.append((ALWAYS, work))
 
     def record(self, event: SimulatedEvent) -> None:
         event.reached = reached = [False]
         self.call(lambda: reached.__setitem__(0, True))
 
     def wait(self, event: SimulatedEvent) -> None:
-        per_frame = 2
-        if self.device.without != (self.name, self.waits % per_frame):
-            self.works.append((event.reached, lambda: None))
-        self.waits += 1
+        if self.device.without != (self.name, event.name):
+            (self.captured or self).works.append((event.reached, lambda: None))
 
     def check(self) -> None:
         pass
@@ -155,8 +205,11 @@ def _wave(size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.cos(np.arange(size))
 
 
-def mixing_upscaler(device: CpuDevice) -> Upscaler:
-    """An Upscaler of such engines, at 32x32."""
-    graphs = GraphSet(Geometry(SIZE), "fp32", DIMS, 4, "all-pairs", "0" * 64, {})
+WHOLE = Geometry(SIZE)
+
+
+def mixing_upscaler(device: CpuDevice, geometry: Geometry = WHOLE) -> Upscaler:
+    """An Upscaler of such engines."""
+    graphs = GraphSet(geometry, "fp32", DIMS, 4, "all-pairs", "0" * 64, {})
     manifest = cast(Manifest, SimpleNamespace(graphs=graphs))  # all that it reads of one
     return Upscaler(manifest, {n: MixingEngine(s) for n, s in graphs.specs().items()}, device)

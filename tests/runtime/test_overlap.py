@@ -15,7 +15,8 @@ import streamdiffvsr
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines.device import CpuDevice, CpuStream
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.upscaler import Upscaler
+from streamdiffvsr.runtime.upscaler import Mode, Upscaler
+from streamdiffvsr.spec import Geometry
 from streamdiffvsr.tests.runtime.simulated import SIZE, SimulatedDevice, mixing_upscaler
 
 Frames = list[np.ndarray[Any, np.dtype[np.uint8]]]
@@ -36,41 +37,87 @@ def equal(ours: Frames, expected: Frames) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
-def test_every_order_that_the_events_allow_gives_the_same_frames() -> None:
+@pytest.mark.parametrize("captures", [True, False], ids=["captured", "plain"])
+@pytest.mark.parametrize("mode", ["throughput", "latency"])
+def test_every_order_that_the_events_allow_gives_the_same_frames(
+    mode: Mode, captures: bool
+) -> None:
     frames = some_frames(30)
     expected, last = plain(mixing_upscaler(CpuDevice()), frames, StreamState(seed=3))
     assert len({frame.tobytes() for frame in expected}) == 30
-    for seed in range(12):
-        stream = mixing_upscaler(SimulatedDevice(seed)).stream(
-            frames, StreamState(seed=3), overlap=True
+    for seed in range(6):
+        stream = mixing_upscaler(SimulatedDevice(seed, captures=captures)).stream(
+            frames, StreamState(seed=3), overlap=True, mode=mode
         )
         assert equal(list(stream), expected), seed
         assert stream.state.previous_hr is not None and last.previous_hr is not None
         assert np.array_equal(stream.state.previous_hr, last.previous_hr)
 
 
-@pytest.mark.parametrize(
-    "event", [("denoise", 0), ("denoise", 1), ("output", 0), ("output", 1)], ids=str
-)
-def test_a_schedule_without_one_of_its_events_is_caught(event: tuple[str, int]) -> None:
+EVENTS = {
+    "throughput": ("denoise flowed", "denoise decoded", "output guided", "output denoised"),
+    "latency": ("denoise flowed", "output guided", "output denoised", "input decoded"),
+}
+
+
+LEFT_OUT = [
+    (mode, event, captures)
+    for mode in EVENTS
+    for event in EVENTS[mode]
+    for captures in (True, False)
+    # A captured frame is one unit: it has ended when its launch has.
+    if (event, captures) != ("input decoded", True)
+]
+
+
+@pytest.mark.parametrize(("mode", "event", "captures"), LEFT_OUT)
+def test_a_schedule_without_one_of_its_events_is_caught(
+    mode: Mode, event: str, captures: bool
+) -> None:
     """Each event is needed: without it some order of the works shows a wrong frame."""
     frames = some_frames(12)
+    stream, name = event.split()
     state = mixing_upscaler(CpuDevice()).step(frames[0], StreamState())[1]  # all frames guided
     expected, _ = plain(mixing_upscaler(CpuDevice()), frames, state)
     orders = (
-        list(mixing_upscaler(SimulatedDevice(seed, event)).stream(frames, state, overlap=True))
-        for seed in range(30)
+        list(mixing_upscaler(device).stream(frames, state, overlap=True, mode=mode))
+        for device in (
+            SimulatedDevice(seed, (stream, name), captures=captures) for seed in range(30)
+        )
     )
     assert not all(equal(order, expected) for order in orders)
 
 
 def test_nothing_is_allocated_and_the_host_waits_once_a_frame() -> None:
-    device = SimulatedDevice(0)
+    device = SimulatedDevice(0, captures=False)
     stream = mixing_upscaler(device).stream(some_frames(20), overlap=True)
     next(stream)
     device.calls.clear()
     assert len(list(stream)) == 19
     assert device.calls == ["wait"] * 19
+
+
+def test_a_frame_is_one_launch_and_of_overlapped_frames_three() -> None:
+    for mode, launches in (("latency", 1), ("throughput", 3)):
+        device = SimulatedDevice(0)
+        stream = mixing_upscaler(device).stream(some_frames(20), overlap=True, mode=mode)
+        for _ in range(8):  # every slot has seen a frame, and been captured
+            next(stream)
+        device.calls.clear()
+        next(stream)
+        assert sorted(device.calls) == ["launch"] * launches + ["wait"]
+
+
+def test_what_cannot_be_captured_runs_plainly_and_is_told() -> None:
+    for captures, plain_parts in ((True, {}), (False, {"enter", "refine", "decode"})):
+        device = SimulatedDevice(0, captures=captures)
+        ring = mixing_upscaler(device).ring(ahead=1)
+        ring.start(StreamState())
+        for frame in some_frames(10):
+            ring.begin(frame)
+            ring.finish()
+        assert set(ring.schedule.plain) == set(plain_parts)
+        assert all("captures nothing" in why for why in ring.schedule.plain.values())
 
 
 def test_a_stream_goes_on_from_the_state_of_another() -> None:
@@ -99,6 +146,15 @@ def test_steps_on_a_device_are_those_of_the_plain_loop() -> None:
         assert np.array_equal(device_out, out)
         assert np.array_equal(device_state.previous_hr, state.previous_hr)
     assert device_state.frame_index == 6
+
+
+def test_tiles_on_a_device_are_those_of_the_plain_loop() -> None:
+    geometry = Geometry((50, 70), tile=(32, 40))
+    frames = some_frames(4, geometry.size)
+    expected, last = plain(mixing_upscaler(CpuDevice(), geometry), frames, StreamState(seed=4))
+    stream = mixing_upscaler(SimulatedDevice(0), geometry).stream(frames, StreamState(seed=4))
+    assert equal(list(stream), expected)
+    assert np.array_equal(stream.state.previous_hr, last.previous_hr)
 
 
 def test_one_frame_is_taken_ahead_and_no_more() -> None:

@@ -1,0 +1,54 @@
+"""A part of a frame that is put on streams again and again: plainly at first, then as one launch.
+
+The host pays for each of the hundreds of launches of a frame, and on a fast GPU that is most of the
+time at small sizes. What is captured once (a CUDA graph) is launched as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engines.device import Device, Launch, Stream, Work
+
+# An engine may allocate and compile when it first meets its buffers; none of that can be captured.
+PLAIN_RUNS = 1
+
+
+class Part:
+    """Work of one slot, the same every time.
+
+    Args:
+        name: What profilers show.
+        streams: All that the work puts something on; the first is where it begins. When captured,
+            the others' parts of it wait for nothing that was put on them before.
+        work: Puts it on them.
+
+    Attributes:
+        obstacle: Why it is not captured, or an empty string.
+    """
+
+    def __init__(self, device: Device, name: str, streams: Sequence[Stream], work: Work) -> None:
+        self._device, self._name, self._streams, self._work = device, name, streams, work
+        self._plain_runs = 0
+        self._launch: Launch | None = None
+        self.obstacle = "it has not run often enough"
+
+    def run(self) -> None:
+        """Put it on the streams."""
+        with self._device.range(self._name):
+            if self._launch is None and self._plain_runs == PLAIN_RUNS:
+                self._capture()
+            if self._launch is not None:
+                self._launch.launch(self._streams[0])
+                return
+            self._plain_runs += 1
+            self._work()
+
+    def _capture(self) -> None:
+        """Try once; work that cannot be captured is right, only slower to put there."""
+        try:
+            self._launch = self._device.capture(self._streams, self._work)
+            self.obstacle = ""
+        except Exception as error:  # an engine's or the driver's own kinds
+            self.obstacle = " ".join(str(error).split())
+            self._plain_runs += 1

@@ -1,0 +1,57 @@
+"""Engines of a GPU on host arrays: every run copies its inputs there and its outputs back.
+
+For what mixes on the host, which tiles do; whole frames stay on the GPU (`slot`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engines.device import Device, Stream
+from ..engines.protocol import Bound, Buffer, Engine, HostArray, check_buffers
+from ..spec import GraphSpec
+
+
+class StagedEngine:
+    """An engine with device buffers of its own between it and the caller's host arrays."""
+
+    def __init__(self, device: Device, engine: Engine) -> None:
+        self._device, self._spec = device, engine.describe()
+        tensors = (*self._spec.inputs, *self._spec.outputs)
+        self._buffers = {t.name: device.empty(t.shape, t.dtype) for t in tensors}
+        self._bound = engine.bind(self._buffers)
+
+    def describe(self) -> GraphSpec:
+        """Names, shapes and dtypes of the inputs and outputs."""
+        return self._spec
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        """The engine on these host arrays."""
+        check_buffers(self._spec, buffers)
+        arrays = {k: v for k, v in buffers.items() if isinstance(v, np.ndarray)}
+        return _BoundStaged(self, arrays)
+
+    def run(self, arrays: Mapping[str, HostArray]) -> None:
+        """Copy there, run, copy back; all of it is done when this returns."""
+        for tensor in self._spec.inputs:
+            self._device.copy(self._buffers[tensor.name], arrays[tensor.name])
+        self._bound.enqueue()
+        for tensor in self._spec.outputs:
+            self._device.copy(arrays[tensor.name], self._buffers[tensor.name])
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundStaged:
+    """A staged engine with the caller's arrays."""
+
+    engine: StagedEngine
+    arrays: Mapping[str, HostArray]
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        if stream is None:
+            self.engine.run(self.arrays)
+        else:
+            stream.call(lambda: self.engine.run(self.arrays))
