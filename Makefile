@@ -32,7 +32,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help setup links demo train-tiny engines test test-slow lint clean
+.PHONY: help setup links demo train-tiny engines bench test test-slow test-gpu lint clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -72,11 +72,17 @@ train-tiny: setup ## train the built-in model again, into training-out/; goes on
 engines: setup ## build engines: make engines MODEL=... SIZE=320x180 BACKEND=tensorrt-rtx
 	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
 
+bench: setup ## frame times of the built-in model here: make bench SIZE=320x180 BACKEND=onnxruntime
+	@$(BIN)/python -m streamdiffvsr.benchmarks.frame_time --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
+
 test: setup ## the fast tests
 	@$(PYTEST) $(ARGS)
 
 test-slow: setup ## the tests that take minutes
 	@$(PYTEST) -m 'slow and not gpu' $(ARGS)
+
+test-gpu: setup ## the tests that need an NVIDIA GPU
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: setup ## formatting, lint, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

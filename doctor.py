@@ -10,89 +10,40 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from . import __version__, host
-from .console import FAILED
+from . import host
+from .doctor_report import OK, OPTIONAL, PROBLEM, Check, Report
 from .engines.backends import BACKENDS, installed_version
 from .engines.cache import cache_root
+from .engines.choice import choose
+from .engines.gpu import why_no_gpu
 from .engines.manifest import MANIFEST
 from .engines.ort import usable_cpus
 from .engines.trt_build import RTX_CAPABILITIES
 from .engines.trt_library import MODULES, load_library
 from .errors import StreamDiffVSRError
 
-OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
 GIB = 2**30
 SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
 MIN_MEMORY = 4 * GIB
 RTX_GPUS = "compute capability " + ", ".join(f"{c // 10}.{c % 10}" for c in RTX_CAPABILITIES)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        status: "ok", "-" (not there, and not needed for basic use), or "problem".
-        remedy: What to do about it; empty if nothing.
-    """
-
-    name: str
-    status: str
-    value: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All checks, and what they mean in sentences."""
-
-    checks: tuple[Check, ...]
-    can: tuple[str, ...]
-    cannot: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing that basic use needs is missing."""
-        return all(check.status != PROBLEM for check in self.checks)
-
-    def to_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        return {
-            "ok": self.ok,
-            "version": __version__,
-            "checks": [asdict(check) for check in self.checks],
-            "can": list(self.can),
-            "cannot": list(self.cannot),
-            "exit_code": 0 if self.ok else FAILED,
-        }
-
-
 def examine() -> Report:
     """Look at everything."""
-    checks = (*_system(), *_cache(), _media(), *_backends(), *_gpu(), _export(), _built_in_model())
+    checks = (
+        *_system(),
+        *_cache(),
+        _media(),
+        *_backends(),
+        *_gpu(),
+        _choice(),
+        _export(),
+        _built_in_model(),
+    )
     return Report(checks, *_verdict({check.name: check for check in checks}))
-
-
-def show(report: Report) -> None:
-    """Print a report for a person: commands stay on one line, to be copied."""
-    colours = {OK: "green", OPTIONAL: "bright_black", PROBLEM: "red"}
-    typer.echo(f"streamdiffvsr {__version__}")
-    for check in report.checks:
-        status = typer.style(f"{check.status:8}", fg=colours[check.status])
-        typer.echo(f"{status}{check.name:22}{check.value}")
-        if check.remedy:
-            typer.echo(f"{'':30}{check.remedy}")
-    for title, lines in (("Can run here:", report.can), ("Cannot yet:", report.cannot)):
-        if lines:
-            typer.echo("\n  ".join([f"\n{title}", *lines]))
-    if not report.ok:
-        typer.echo("\nSomething that is needed is missing: see 'problem' above.")
 
 
 def _system() -> Iterator[Check]:
@@ -168,20 +119,18 @@ def _backends() -> Iterator[Check]:
         yield conflict
     for backend in BACKENDS.values():
         name = f"backend {backend.name}"
-        later = "" if backend.open else " (not usable in this version yet)"
         if not host.is_installed(backend):
             remedy = f"pip install 'streamdiffvsr[{backend.extra}]'"
             if backend.name == "onnxruntime" and host.nvidia_gpus():
                 remedy = "pip install 'streamdiffvsr[cuda]'"
             status = PROBLEM if backend.name == "onnxruntime" else OPTIONAL
-            yield Check(name, status, f"not installed{later}", remedy)
+            yield Check(name, status, "not installed", remedy)
         elif backend.name == "onnxruntime":
             yield _onnxruntime(name, installed_version(backend))
         elif backend.name in MODULES:
             yield _tensorrt(name, backend.name)
         else:
-            status = OK if backend.open else OPTIONAL
-            yield Check(name, status, f"{installed_version(backend)}{later}")
+            yield Check(name, OK, str(installed_version(backend)))
 
 
 def _onnxruntime(name: str, version: str | None) -> Check:
@@ -226,7 +175,18 @@ def _gpu() -> Iterator[Check]:
             remedy = f"ONNX Runtime cannot use it; {_reinstall()}"
             yield Check("gpu", OPTIONAL, f"{told}, driver {gpu.driver}", remedy)
     if not gpus:
-        yield Check("gpu", OPTIONAL, "no NVIDIA driver answers; not needed on the CPU")
+        yield Check("gpu", OPTIONAL, f"{why_no_gpu()}; not needed on the CPU")
+    elif obstacle := why_no_gpu():
+        remedy = "pip install 'streamdiffvsr[cuda]', or a newer driver"
+        yield Check("cuda", OPTIONAL, obstacle, remedy)
+
+
+def _choice() -> Check:
+    """What a build without `--backend` would be for."""
+    try:
+        return Check("auto", OK, choose().describe().removeprefix("backend: "))
+    except StreamDiffVSRError as error:
+        return Check("auto", PROBLEM, f"{error.what}: {error.why}", error.remedy)
 
 
 def _export() -> Check:

@@ -5,26 +5,39 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
+from ..engines.gpu import cuda_gpu
 from ..engines.ort import usable_cpus
 from ..host import package_version
 
 if sys.platform != "win32":
     import resource
 
-PACKAGES = ("streamdiffvsr", "onnxruntime", "onnxruntime-gpu", "torch", "numpy", "av")
+PACKAGES = (
+    "streamdiffvsr",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "torch",
+    "cuda-core",
+    "numpy",
+    "av",
+)
 
 
 def describe_machine() -> dict[str, object]:
-    """Processor, cores, memory, system and library versions of this machine."""
+    """Processor, cores, GPU and its driver, system and library versions of this machine."""
     return {
         "cpu": _cpu_name(),
         "cores": usable_cpus(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "gpu": None if (gpu := cuda_gpu()) is None else asdict(gpu),
         "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "versions": {name: v for name in PACKAGES if (v := package_version(name))},
     }

@@ -13,6 +13,8 @@ import numpy as np
 from ..errors import StreamDiffVSRError
 from .protocol import DeviceArray, Engine, HostArray
 
+LESS_MEMORY = "close what else uses it, or build with --tile, --flow-scale 2 or a smaller size"
+
 
 def cuda_call(name: str, *arguments: Any) -> Any:
     """The result of a function of the CUDA runtime.
@@ -25,13 +27,25 @@ def cuda_call(name: str, *arguments: Any) -> Any:
 
         code, *results = getattr(cudart, name)(*arguments)
         told = b"" if not int(code) else cudart.cudaGetErrorString(code)[1]
+        full = code == cudart.cudaError_t.cudaErrorMemoryAllocation
     except Exception as error:  # no package, or no driver library
         raise StreamDiffVSRError(
             "CUDA cannot be used", f"{type(error).__name__}: {error}", "run streamdiffvsr doctor"
         ) from error
+    if full:
+        raise _out_of_memory(name, arguments)
     if int(code):
         raise StreamDiffVSRError(f"CUDA failed in {name}", told.decode(errors="replace"))
     return results[0] if results else None
+
+
+def _out_of_memory(name: str, arguments: tuple[Any, ...]) -> StreamDiffVSRError:
+    from cuda.bindings import runtime as cudart
+
+    _, free, total = cudart.cudaMemGetInfo()
+    asked = f"{arguments[0] / 2**20:.0f} MiB were needed" if name == "cudaMalloc" else name
+    left = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
+    return StreamDiffVSRError("the GPU's memory is full", f"{asked}, {left}", LESS_MEMORY)
 
 
 class CudaMemory:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import StreamDiffVSRError
 from ..spec import GraphSpec
-from .cuda_memory import cuda_call
+from .cuda_memory import LESS_MEMORY, cuda_call
 from .device import Stream
 from .protocol import Buffer, DeviceArray
 
@@ -63,7 +64,13 @@ class BoundOnDevice:
         """See `protocol.Bound`."""
         if stream is not None:
             self.own.begin(stream.handle)
-        self.session.run_with_iobinding(self.binding, self.options)
+        try:
+            self.session.run_with_iobinding(self.binding, self.options)
+        except Exception as error:  # the binding raises its own untyped kinds
+            told = str(error).splitlines()[0]
+            raise StreamDiffVSRError(
+                "an engine does not run on the GPU", told, LESS_MEMORY
+            ) from error
         if stream is None:
             self.own.synchronize()
         else:

@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from ..engines.device import CpuDevice, Device
 from ..engines.engine_set import open_engines
-from ..engines.manifest import Manifest
+from ..engines.manifest import Manifest, read_manifest
 from ..engines.protocol import Engine
 from ..errors import StreamDiffVSRError
 from ..spec import Size, format_size
 from .frames import FrameStream, OverlappedFrames, SteppedFrames
+from .memory import check_memory
 from .noise import frame_noise
 from .ring import Ring
 from .staged import StagedEngine
@@ -35,6 +36,9 @@ AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
 class Upscaler:
     """The engines of one model at one input size.
 
+    Attributes:
+        in_slots: Frames stay in a GPU's memory from stage to stage, and can overlap.
+
     Not for several threads at once: the engines share their buffers. Make one for each.
     """
 
@@ -48,7 +52,7 @@ class Upscaler:
         tile = self._geometry.tile
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
         on_gpu = self._device.name != "cpu"
-        self._in_slots = on_gpu and self._grid is None
+        self.in_slots = on_gpu and self._grid is None
         if on_gpu and self._grid is not None:  # the host mixes tiles
             engines = {n: StagedEngine(self._device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
@@ -86,7 +90,7 @@ class Upscaler:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
         self._check(frame, state)
-        if self._in_slots:
+        if self.in_slots:
             return self._step_on_device(frame, state, noise, guidance_scale)
         stages = self._stages
         lr, fmap, context = stages.look(frame)
@@ -129,7 +133,7 @@ class Upscaler:
         """
         state = self.initial_state() if state is None else state
         if overlap is None:
-            overlap = self._in_slots
+            overlap = self.in_slots
         if not overlap or self._grid is not None:
             return SteppedFrames(self.step, frames, state)
         return OverlappedFrames(self.ring(AHEAD[mode]), self._check, frames, state)
@@ -192,8 +196,10 @@ def load(engine_dir: str | Path) -> Upscaler:
     """Open an engine set that `streamdiffvsr.build` made.
 
     Raises:
-        StreamDiffVSRError: It is missing or damaged, or its backend is not installed.
+        StreamDiffVSRError: It is missing or damaged, its backend is not installed, or a run of it
+            does not fit in memory.
     """
+    check_memory(read_manifest(Path(engine_dir)))
     manifest, engines = open_engines(Path(engine_dir))
     if manifest.key.device != "cuda":
         return Upscaler(manifest, engines)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -100,6 +101,44 @@ def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
         time.sleep(0.05)
     else:
         assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+def test_eight_builders_of_one_set_make_it_once_though_one_is_killed(parity_model, tmp_path):
+    code = (
+        "import sys; from streamdiffvsr import builder\n"
+        "def told(line): print(line, flush=True)\n"
+        "builder.build(sys.argv[1], size=(32, 32), out=sys.argv[2], progress=told)\n"
+    )
+    command = [sys.executable, "-c", code, str(parity_model), str(tmp_path / "set")]
+    lines: list[list[str]] = [[] for _ in range(8)]
+    killed: list[int] = []
+
+    def follow(index: int, process: Any) -> None:
+        for line in process.stdout:
+            lines[index].append(line.strip())
+            if line.startswith("load weights") and not killed:
+                killed.append(index)
+                process.kill()
+
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in lines
+    ]
+    threads = [threading.Thread(target=follow, args=pair) for pair in enumerate(processes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    codes = [process.wait() for process in processes]
+    (dead,) = killed
+    assert codes[dead] == -signal.SIGKILL
+    assert [code for index, code in enumerate(codes) if index != dead] == [0] * 7, lines
+    ends = [said[-1].split()[0] for index, said in enumerate(lines) if index != dead]
+    assert sorted(ends) == ["built"] + ["up"] * 6
+    assert read_manifest(tmp_path / "set").gate == "passed"
+    assert left(tmp_path) == ["set"]
 
 
 def test_errors_arrive_as_they_were_raised(parity_model, tmp_path):

@@ -4,13 +4,14 @@ import subprocess
 
 import pytest
 
-from streamdiffvsr import doctor, host
+from streamdiffvsr import host
 from streamdiffvsr.doctor import examine
+from streamdiffvsr.doctor_report import Check
 from streamdiffvsr.engines import gpu
 from streamdiffvsr.errors import StreamDiffVSRError
 
 
-def check(name: str) -> doctor.Check:
+def check(name: str) -> Check:
     return next(check for check in examine().checks if check.name == name)
 
 

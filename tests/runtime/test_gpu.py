@@ -1,0 +1,118 @@
+"""Frames on an NVIDIA GPU, by every backend that works on it. `make test-gpu` runs these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import streamdiffvsr
+from streamdiffvsr import StreamState
+from streamdiffvsr.engines import cuda_device, cuda_memory
+from streamdiffvsr.engines.choice import ORDER, why_not
+from streamdiffvsr.engines.gpu import why_no_gpu
+from streamdiffvsr.runtime.upscaler import AHEAD, Mode, Upscaler
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(why_no_gpu() != "", reason=why_no_gpu() or "there is a GPU"),
+]
+BACKENDS = [backend for backend, device in ORDER if device == "cuda"]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend that works on this GPU; the others are skipped with their reason."""
+    name: str = request.param
+    if obstacle := why_not(name, "cuda"):
+        pytest.skip(f"{name}: {obstacle}")
+    return name
+
+
+@pytest.fixture(scope="module")
+def exact(backend: str, parity_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
+    """Engines of the recorded model in fp32."""
+    out = tmp_path_factory.mktemp(backend) / "fp32"
+    build = streamdiffvsr.build
+    return streamdiffvsr.load(
+        build(parity_model, size=(48, 64), backend=backend, device="cuda", out=out)
+    )
+
+
+@pytest.fixture(scope="module")
+def half(backend: str, parity_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
+    """The same in fp16."""
+    out = tmp_path_factory.mktemp(backend) / "fp16"
+    folder = streamdiffvsr.build(
+        parity_model, size=(48, 64), backend=backend, device="cuda", precision="fp16", out=out
+    )
+    return streamdiffvsr.load(folder)
+
+
+def recorded_run(upscaler: Upscaler, trace: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """(raw output, the original's) of every recorded frame, each from our own frame before."""
+    state, pairs = upscaler.initial_state(), []
+    for index in range(4):
+        frame, noise = trace[f"input_u8.{index}"], trace[f"noise.{index}"][0]
+        _, state = upscaler.step(frame, state, noise=noise)
+        pairs.append((state.previous_hr, trace[f"raw.{index}"]))
+    return pairs
+
+
+def frames_of(upscaler: Upscaler, count: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*upscaler.size, 3), np.uint8) for _ in range(count)]
+
+
+def test_the_recorded_run(exact: Upscaler, parity_trace: dict[str, Any]) -> None:
+    for ours, expected in recorded_run(exact, parity_trace):
+        assert np.abs(ours - expected).max() <= 1e-4
+
+
+def test_the_recorded_run_in_half_precision(half: Upscaler, parity_trace: dict[str, Any]) -> None:
+    for ours, expected in recorded_run(half, parity_trace):
+        assert np.abs(ours.astype(np.float32) - expected).max() <= 0.1
+
+
+@pytest.mark.parametrize("mode", AHEAD)
+def test_streams_give_the_frames_of_steps(half: Upscaler, mode: Mode) -> None:
+    """Captured and overlapped as far as that goes, bit for bit."""
+    frames, state, expected = frames_of(half, 12), StreamState(seed=5), []
+    for frame in frames:
+        out, state = half.step(frame, state)
+        expected.append(out)
+    got = list(half.stream(frames, StreamState(seed=5), mode=mode))
+    assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_a_frame_is_one_launch(half: Upscaler) -> None:
+    ring = half.ring(AHEAD["latency"])
+    ring.start(StreamState())
+    for frame in frames_of(half, 6):
+        ring.begin(frame)
+        ring.finish()
+    assert ring.schedule.plain == {}
+    ring.schedule.close()
+
+
+def test_nothing_is_allocated_inside_a_frame(
+    half: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = half.stream(frames_of(half, 20))
+    for _ in range(10):
+        next(stream)
+    called: list[str] = []
+    real = cuda_memory.cuda_call
+
+    def counted(name: str, *arguments: Any) -> Any:
+        called.append(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(cuda_memory, "cuda_call", counted)
+    monkeypatch.setattr(cuda_device, "cuda_call", counted)
+    free = real("cudaMemGetInfo")
+    assert len(list(stream)) == 10
+    assert real("cudaMemGetInfo") == free
+    assert set(called) <= {"cudaGraphLaunch", "cudaMemcpyAsync"}
