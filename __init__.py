@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .builder import build as build
+    from .building.builder import build as build
     from .errors import StreamDiffVSRError as StreamDiffVSRError
     from .runtime.state import StreamState as StreamState
     from .runtime.upscaler import Upscaler as Upscaler
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Public name -> the module that defines it. pytest imports this file as a module called
 # ``__init__``, so an eager relative import here would break collection.
 _LAZY = {
-    "build": ".builder",
+    "build": ".building.builder",
     "load": ".runtime.upscaler",
     "Upscaler": ".runtime.upscaler",
     "StreamState": ".runtime.state",

@@ -15,7 +15,8 @@ import typer
 
 from . import __version__
 from . import cli_options as opt
-from .cli_engines import build_engines, engines_app
+from .cli_debug import debug
+from .cli_engines import build_engines, engines_app, tell_memory
 from .console import run
 from .errors import UsageError
 from .spec import SCALE, Size
@@ -29,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+engines_app.command("debug")(debug)
 app.add_typer(engines_app, name="engines")
 
 
@@ -103,7 +105,8 @@ def upscale(
 @app.command()
 def doctor(json: opt.Json = False) -> dict[str, Any]:
     """Say what this machine has, what can run here, and how to get what is missing."""
-    from .doctor import examine, show
+    from .doctor import examine
+    from .doctor_report import show
 
     report = examine()
     if not json:
@@ -145,6 +148,8 @@ def _upscale(
     from .runtime.files.upscale import upscale_file
     from .runtime.upscaler import load
 
+    if not quiet:
+        tell_memory(engines)
     upscaler = load(engines)
     with progress_bar(output.name, enabled=not quiet) as progress:
         return upscale_file(input, output, upscaler, progress=progress, **keywords).to_json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def engines(
         built.append(opt.described(build_engines(model, size, options, folder, quiet=json)))
         if not json:
             typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
+            tell_memory(Path(built[-1]["path"]), always=True)
     return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -119,17 +121,34 @@ def build_engines(
     model: str | None, size: Size, options: opt.BuildOptions, out: Path | None, *, quiet: bool
 ) -> Path:
     """The folder of an engine set that is built now or was there; progress goes to stderr."""
-    from .builder import build
+    from .building.builder import build
 
     model = model or opt.BUILT_IN
-    settled = options.settled(lambda line: None if quiet else typer.echo(line, err=True))
+    first: list[str] = []
+    settled = options.settled(first.append)
     check_size(size)
     if model == opt.AUTO:
         from .export.hub import released_or_built_in
 
         model = released_or_built_in(lambda line: typer.echo(line, err=True))
     with build_progress(enabled=not quiet) as progress:
-        return build(model, size=size, out=out, progress=progress, **settled)
+
+        def tell(line: str) -> None:
+            """What was chosen comes first, and only where the request is one that can be met."""
+            while first:
+                progress(first.pop())
+            progress(line)
+
+        return build(model, size=size, out=out, progress=tell, **settled)
+
+
+def tell_memory(engines: Path, *, always: bool = False) -> None:
+    """Say on stderr what a run of an engine set needs: to a person, and where it is much."""
+    from .runtime.memory import look_ahead
+
+    found = look_ahead(engines)
+    if always or found.tight or sys.stderr.isatty():
+        typer.echo(found.describe(), err=True)
 
 
 def _age(days: float) -> str:

@@ -169,6 +169,7 @@ def parse_capabilities(text: str | None) -> list[int] | None:
 def described(folder: Path) -> dict[str, Any]:
     """What `--json` tells of an engine set."""
     from .engines.manifest import read_manifest
+    from .runtime.memory import look_ahead
 
     manifest = read_manifest(folder)
     key = manifest.key
@@ -181,6 +182,7 @@ def described(folder: Path) -> dict[str, Any]:
         "device": key.device,
         "steps": key.steps,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "memory": look_ahead(folder).to_json(),
         "gate": manifest.gate,
         "parity_error": max((entry.error for entry in manifest.parity.values()), default=None),
         "build_seconds": manifest.build_seconds,

@@ -115,7 +115,7 @@ def _tell(result: dict[str, Any]) -> None:
 
 
 def _build(clip: Path, *, quiet: bool) -> Path:
-    from .builder import build
+    from .building.builder import build
     from .console import build_progress
     from .engines.choice import choose
     from .export.hub import BUILT_IN
@@ -138,10 +138,13 @@ def _build(clip: Path, *, quiet: bool) -> Path:
 def _upscale(
     clip: Path, output: Path, engines: Path, *, quiet: bool
 ) -> tuple[dict[str, Any], Watched]:
+    from .cli_engines import tell_memory
     from .runtime.files.progress import progress_bar
     from .runtime.files.upscale import upscale_file
     from .runtime.upscaler import load
 
+    if not quiet:
+        tell_memory(engines)
     watched = Watched(load(engines), TRUTH_FRAME)
     with progress_bar(output.name, enabled=not quiet) as progress:
         report = upscale_file(clip, output, watched, overwrite=True, progress=progress)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from .spec import Geometry, GraphSpec, ModelDims, Precision, graph_specs
 
 GRAPHS_JSON = "graphs.json"
 # Raise when the same model at the same size would export to other graphs.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 
 def onnx_file(name: str) -> str:
@@ -38,6 +38,7 @@ class GraphSet:
         steps: Number of denoising steps in the `denoise` graph's tables.
         correlation: RAFT's lookup, "all-pairs" or "on-demand".
         exporter: Names and versions of what wrote the graphs.
+        activation_bytes: By graph, the intermediate tensors that are alive at its worst node.
     """
 
     geometry: Geometry
@@ -47,6 +48,7 @@ class GraphSet:
     correlation: str
     model_digest: str
     exporter: Mapping[str, str]
+    activation_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def specs(self) -> dict[str, GraphSpec]:
         """Every graph's tensors."""
@@ -62,6 +64,7 @@ class GraphSet:
             "correlation": self.correlation,
             "model_digest": self.model_digest,
             "exporter": dict(self.exporter),
+            "activation_bytes": dict(self.activation_bytes),
         }
 
     @classmethod
@@ -77,6 +80,7 @@ class GraphSet:
             correlation=str(data["correlation"]),
             model_digest=str(data["model_digest"]),
             exporter={str(k): str(v) for k, v in data["exporter"].items()},
+            activation_bytes={str(k): int(v) for k, v in data["activation_bytes"].items()},
         )
 
     def write(self, folder: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import builder
+from ..building import builder
 from ..engines.device import Stream
 from ..engines.protocol import Bound, Buffer, Engine
 from ..runtime.noise import frame_noise

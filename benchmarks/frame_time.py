@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import builder
+from ..building import builder
 from ..cli_options import BUILT_IN, BuildOptions, parse_size
 from ..runtime.state import StreamState
 from ..runtime.upscaler import AHEAD, Mode, Upscaler, load

@@ -3,7 +3,8 @@
     python -m streamdiffvsr.benchmarks.memory --engines DIR --frames 50 500
 
 The frames go through `Upscaler.stream` with nothing kept, as a file job drives it. Besides the
-peak, the resident size is taken after every tenth of the run: a leak shows as a slope.
+peak, the resident size is taken after every tenth of the run: a leak shows as a slope. The estimate
+is what `streamdiffvsr` tells before such a run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ..runtime.footprint import MIB, footprint
 from ..runtime.upscaler import load
 from .machine import describe_machine, peak_memory_mb
 
@@ -53,7 +55,12 @@ def _run(engines: str, count: int) -> dict[str, Any]:
     for i, _ in enumerate(upscaler.stream(_frames(upscaler.size, count))):
         if i % max(1, count // 10) == 0:
             resident.append(process.memory_info().rss // 2**20)
-    return {"frames": count, "peak_mb": peak_memory_mb(), "resident_mb": resident}
+    return {
+        "frames": count,
+        "peak_mb": peak_memory_mb(),
+        "estimate_mb": footprint(upscaler.manifest).total // MIB,
+        "resident_mb": resident,
+    }
 
 
 def _frames(size: tuple[int, int], count: int) -> Iterator[Any]:

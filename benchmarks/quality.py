@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import builder
+from ..building import builder
 from ..errors import StreamDiffVSRError
 from ..host import require_export
 from ..runtime.upscaler import load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -11,12 +11,14 @@ from pathlib import Path
 
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
+from ..program import program_file
 from ..spec import GraphSpec
 from . import trt_backend
 from .cuda_memory import run_on_device
 from .gate import Run, run_on_host
 from .manifest import EngineKey, Target
 from .protocol import Engine
+from .torch_engine import TorchEngine, torch_obstacle, torch_version
 
 Fraction = Callable[[float], None]
 
@@ -36,6 +38,10 @@ def _no_target(capabilities: tuple[int, ...] | None) -> Target:
     return Target()
 
 
+def _torch_target(capabilities: tuple[int, ...] | None) -> Target:
+    return replace(_no_target(capabilities), library=torch_version())
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One way to run a graph.
@@ -45,11 +51,12 @@ class Backend:
         packages: Distributions that provide it, any one of which may be installed.
         extra: The extra of this package that installs it.
         devices: Where it runs.
-        open: (engine folder, graph, device) -> engine; None where this version cannot run it yet.
+        open: (engine folder, graph, device) -> engine.
         compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
-            bytes or None, progress as a fraction); None where the ONNX itself is run.
+            bytes or None, progress as a fraction); None where what was exported is run.
         target: (compute capabilities or None for the usual) -> what its engines depend on here.
         obstacle: Why engines of a key cannot run on this machine, or an empty string.
+        file: The file that a set has for a graph of this name.
     """
 
     name: str
@@ -57,10 +64,11 @@ class Backend:
     packages: tuple[str, ...]
     extra: str
     devices: tuple[str, ...]
-    open: Callable[[Path, GraphSpec, str], Engine] | None
+    open: Callable[[Path, GraphSpec, str], Engine]
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
     target: Callable[[tuple[int, ...] | None], Target] = _no_target
     obstacle: Callable[[EngineKey], str] = lambda key: ""
+    file: Callable[[str], str] = onnx_file
 
     @staticmethod
     def run(device: str) -> Run:
@@ -79,6 +87,7 @@ def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
         compile=trt_backend.compile_graph,
         target=partial(trt_backend.target, name),
         obstacle=trt_backend.obstacle,
+        file=trt_backend.plan_file,
     )
 
 
@@ -95,7 +104,17 @@ BACKENDS = {
         ),
         _tensorrt("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
         _tensorrt("tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx")),
-        Backend("torch", "torch", ("torch",), "export", ("cpu", "cuda"), None),
+        Backend(
+            "torch",
+            "torch",
+            ("torch",),
+            "export",
+            ("cpu", "cuda"),
+            TorchEngine,
+            target=_torch_target,
+            obstacle=torch_obstacle,
+            file=program_file,
+        ),
     )
 }
 
@@ -122,13 +141,6 @@ def require_backend(name: str) -> Backend:
     backend = BACKENDS.get(name)
     if backend is None:
         raise UsageError(f"unknown backend {name!r}", remedy=f"use one of {', '.join(BACKENDS)}")
-    if backend.open is None:
-        usable = ", ".join(b.name for b in BACKENDS.values() if b.open is not None)
-        raise StreamDiffVSRError(
-            f"backend {name} cannot be built by this version",
-            "it is not implemented yet",
-            f"use --backend {usable}",
-        )
     if find_spec(backend.module) is None:
         raise StreamDiffVSRError(
             f"backend {name} is not installed",

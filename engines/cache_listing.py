@@ -19,6 +19,7 @@ from .acceptance import ACCEPTANCE
 from .backends import BACKENDS
 from .cache import leftovers, remove, try_locked
 from .manifest import MANIFEST, Manifest, read_manifest
+from .torch_engine import torch_version
 from .trt_library import MODULES, load_library
 
 DAY_S = 86400.0
@@ -142,12 +143,13 @@ def _why_stale(folder: Path, manifest: Manifest) -> str:
 
 def _why_library_left(backend: str, built_with: str) -> str:
     """Why the library version that compiled a set is not here; a broken one may be mended."""
-    if backend not in MODULES:
+    if not built_with:
         return ""
-    if find_spec(MODULES[backend]) is None:
-        return f"{MODULES[backend]} is not installed any more"
+    module = BACKENDS[backend].module if backend not in MODULES else MODULES[backend]
+    if find_spec(module) is None:
+        return f"{module} is not installed any more"
     try:
-        installed = load_library(backend).version
+        installed = load_library(backend).version if backend in MODULES else torch_version()
     except StreamDiffVSRError:
         return ""
     return "" if installed == built_with else f"built with {built_with}, installed is {installed}"

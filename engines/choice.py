@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, UsageError
 from .backends import BACKENDS, require_backend
 from .gpu import cuda_gpu, why_no_gpu
 from .trt_build import RTX_CAPABILITIES
@@ -54,8 +54,11 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
     """Settle what the user left open; what was asked for is taken as it is.
 
     Raises:
-        StreamDiffVSRError: The backend is unknown or not installed, or none works here.
+        UsageError: There is no such backend or device.
+        StreamDiffVSRError: The backend is not installed, or none works here.
     """
+    if device not in ("auto", *ON):
+        raise UsageError(f"unknown device {device!r}", remedy="use auto, cpu or cuda")
     if backend != "auto":
         devices = require_backend(backend).devices
         if device == "auto":
@@ -74,7 +77,7 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
     told = dict.fromkeys(f"{name} on {where}: {why}" for name, where, why in passed_over)
     raise StreamDiffVSRError(
         "no backend works here" if device == "auto" else f"no backend works on {device} here",
-        "; ".join(told) or f"{device} is not a device, only auto, cpu and cuda are",
+        "; ".join(told),
         "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor",
     )
 

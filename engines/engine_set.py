@@ -104,7 +104,6 @@ def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
     _check_runs_here(folder, manifest, backend)
     verify_files(folder, manifest)
     specs = manifest.graphs.specs()
-    assert backend.open is not None
     if backend.compile is not None:
         _accept_here(folder, manifest, backend)
     return manifest, {
@@ -113,8 +112,7 @@ def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
 
 
 def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
-    suffix = ".onnx" if backend.compile is None else ".plan"
-    if missing := [name for name in GRAPHS if name + suffix not in manifest.files]:
+    if missing := [name for name in GRAPHS if backend.file(name) not in manifest.files]:
         raise StreamDiffVSRError(
             f"{folder} is incomplete", f"no {', '.join(missing)}", "rebuild the engines"
         )
@@ -146,7 +144,6 @@ def _gate(
     graphs: GraphSet,
 ) -> dict[str, ParityEntry]:
     """Open each engine and check it, one at a time: the largest is gigabytes."""
-    assert backend.open is not None
     parity = {}
     for name, spec in specs.items():
         engine = backend.open(folder, spec, key.device)

@@ -13,7 +13,7 @@ from ..errors import StreamDiffVSRError
 from ..graph_set import GraphSet
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 MAX_MANIFEST_BYTES = 4 * 2**20
 READ_BYTES = 4 * 2**20
 Gate = Literal["passed", "pending"]

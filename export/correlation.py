@@ -2,8 +2,9 @@
 
 Both give the same numbers. The volume is (H/8 W/8)^2 values, which is quick while it is small and
 198 GiB for a 720p input; the on-demand lookup keeps only the pooled feature maps and works through
-the pixels in chunks, so its memory is bounded whatever the size. Teed, Deng (arXiv:2003.12039),
-section 3.2 and, for the second form, "Efficient Computation for High Resolution Images".
+the pixels in chunks, so its memory grows with the pixels and not with their square. Teed, Deng
+(arXiv:2003.12039), section 3.2 and, for the second form, "Efficient Computation for High Resolution
+Images".
 
 A lookup reads a (2r+1)^2 window around a real-valued position at every level. All samples of a
 window share one fractional part, so its (2r+2)^2 whole positions are gathered once and blended by
@@ -22,6 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20  # of gathered features at once, in the on-demand lookup
+# An exported graph repeats every chunk in every update: the 1413 of a 720p input would be 34,000
+# nodes. With this many a chunk takes no more than the positions of all windows, there anyway.
+MAX_CHUNKS = 256
 
 
 class Correlation(Protocol):
@@ -72,9 +76,9 @@ class _Windows:
         return x, _axis(centres[..., 1], self.heights, self.radius)
 
     def index(self, x: _Axis, y: _Axis) -> Tensor:
-        """(n, levels * side^2) into the stored levels, x slowest. Exact: all are below 2^24."""
+        """(n, levels * side^2) into the stored levels, x slowest, float32: all are below 2^24."""
         rows = y.position * self.widths[:, None] + self.starts[:, None]
-        return (x.position[..., None] + rows[..., None, :]).flatten(1).long()
+        return (x.position[..., None] + rows[..., None, :]).flatten(1)
 
     def blend(self, values: Tensor, x: _Axis, y: _Axis) -> Tensor:
         """Values at whole positions (n, levels * side^2) -> samples (n, levels * (side-1)^2)."""
@@ -109,26 +113,29 @@ class AllPairs:
 
     def lookup(self, positions: Tensor) -> Tensor:
         x, y = self.windows.axes(positions)
-        return self.windows.blend(self.volume.gather(1, self.windows.index(x, y)), x, y)
+        index = self.windows.index(x, y).long()
+        return self.windows.blend(self.volume.gather(1, index), x, y)
 
 
 class OnDemand:
-    """The same features from pooled feature maps alone: memory stays below `CHUNK_BYTES`."""
+    """The same features from pooled feature maps alone, a chunk of the pixels at a time."""
 
     def __init__(self, current: Tensor, previous: Tensor, levels: int, radius: int) -> None:
         """`current` and `previous` are feature maps (1, C, h, w)."""
-        channels = current.shape[1]
+        channels, height, width = current.shape[1:]
         self.query = current.flatten(2)[0].T.float() / channels**0.5  # (n, C)
         pyramid = _pyramid(previous.float(), levels)
         self.windows = _Windows(_sizes(pyramid), radius)
-        self.features = torch.cat([level.flatten(2)[0] for level in pyramid], dim=1).T
-        self.chunk = max(1, CHUNK_BYTES // (4 * channels * levels * self.windows.side**2))
+        self.features = torch.cat([level.flatten(2)[0].T for level in pyramid])  # (positions, C)
+        fitting = CHUNK_BYTES // (4 * channels * levels * self.windows.side**2)
+        self.chunk = max(1, fitting, -(-height * width // MAX_CHUNKS))
 
     def lookup(self, positions: Tensor) -> Tensor:
         x, y = self.windows.axes(positions)
-        index = torch.split(self.windows.index(x, y), self.chunk)
-        products = [
-            (self.features[where] @ query[:, :, None])[:, :, 0]  # (chunk, levels * side^2)
-            for where, query in zip(index, torch.split(self.query, self.chunk), strict=True)
+        index = torch.split(self.windows.index(x, y).int(), self.chunk)
+        queries = torch.split(self.query[:, :, None], self.chunk)
+        products = [  # (chunk, levels * side^2, 1); an embedding is one gather of whole rows
+            F.embedding(where, self.features) @ query
+            for where, query in zip(index, queries, strict=True)
         ]
         return self.windows.blend(torch.cat(products), x, y)

@@ -86,7 +86,8 @@ class RAFT(nn.Module):
         updates = [unit.unroll(inputs) for unit in self.update_block.recurrent_block.units()]
         height, width = fmap.shape[2:]
         start = pixel_grid(height, width).to(fmap.device)
-        flow = torch.zeros_like(start)
+        # Zero, and not a constant: its first lookup would be folded into kilobytes a pixel.
+        flow = 0 * fmap[:, :2].float()
         for _ in range(config.num_flow_updates):
             corr = correlation.lookup((start + flow).flatten(2)[0].T)  # (h w, samples)
             corr = corr.T.reshape(1, -1, height, width).to(fmap.dtype)

@@ -65,7 +65,7 @@ def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     Builds run in this process, which has torch already; tests/test_build_process.py has the others.
     """
-    from streamdiffvsr import builder
+    from streamdiffvsr.building import builder
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))

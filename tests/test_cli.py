@@ -64,12 +64,6 @@ def test_usage_errors_are_one_line_and_exit_2(cli, arguments, told):
     assert with_json.error == ran.error
 
 
-def test_a_backend_of_a_later_version(cli):
-    ran = cli("engines", "--backend", "torch")
-    assert "not implemented yet; use --backend onnxruntime" in ran.error
-    assert ran.code == 1
-
-
 def test_a_backend_that_is_not_installed_names_its_extra(cli, monkeypatch):
     for module in ("engines.backends", "host"):
         monkeypatch.setattr(f"streamdiffvsr.{module}.find_spec", lambda name: None)

@@ -1,6 +1,7 @@
 """`streamdiffvsr engines`: a good set is found again, a bad model leaves nothing behind."""
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -115,5 +116,8 @@ def test_a_set_that_is_there_is_found(cli, parity_model, parity_engines):
     assert one["parity_error"] < 1e-3 and one["bytes"] > 1_000_000
 
     plain = cli(*arguments, "--precision", "fp32", "--device", "cpu")
-    assert plain.err == f"up to date: {parity_engines}\n"
+    _, state, memory = plain.err.splitlines()
+    assert state == f"up to date: {parity_engines}"
+    assert re.match(r"memory: about \d+ MiB of \S+ .iB free \(engines \d+ MiB, ", memory)
+    assert one["memory"]["total"] > one["bytes"]
     assert plain.out == f"64x48 fp32, onnxruntime on cpu: {parity_engines}\n"

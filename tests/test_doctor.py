@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from streamdiffvsr import host
+from streamdiffvsr import doctor, host
 from streamdiffvsr.doctor import examine
 from streamdiffvsr.doctor_report import Check
 from streamdiffvsr.engines import gpu

@@ -189,6 +189,7 @@ def test_a_graph_set_survives_json(geometry: Geometry) -> None:
         correlation="all-pairs",
         model_digest="0" * 64,
         exporter={"torch": "2"},
+        activation_bytes={"flow": 12},
     )
     again = GraphSet.from_json(json.loads(json.dumps(graph_set.to_json())))
     assert again == graph_set

@@ -102,7 +102,7 @@ def test_nothing_installed(machine: Machine) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="unknown backend 'coreml'"):
         choose("coreml")
-    with pytest.raises(StreamDiffVSRError, match="tpu is not a device"):
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
         choose(device="tpu")
 
 

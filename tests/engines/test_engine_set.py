@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr import builder
+from streamdiffvsr.building import builder
 from streamdiffvsr.engines import backends
 from streamdiffvsr.engines.cache import locked, staged
 from streamdiffvsr.engines.gate import check_parity, relative_error

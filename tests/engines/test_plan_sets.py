@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr import builder
-from streamdiffvsr.build_order import BuildOrder
+from streamdiffvsr.building import builder
+from streamdiffvsr.building.order import BuildOrder
 from streamdiffvsr.engines import backends, engine_set, trt_backend
 from streamdiffvsr.engines.acceptance import ACCEPTANCE, is_accepted, record_acceptance
 from streamdiffvsr.engines.gate import check_parity, run_on_host
@@ -89,8 +89,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
         module="json",  # which is installed everywhere
         compile=compile,
         open=open_plan,
-        run=run_on_host,
     )
+    monkeypatch.setattr(backends, "run_on_device", run_on_host)
     monkeypatch.setitem(backends.BACKENDS, "tensorrt-rtx", rtx)
     monkeypatch.setattr(
         trt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)

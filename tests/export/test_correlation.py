@@ -60,7 +60,7 @@ def test_all_lookups_are_one(size: tuple[int, int], levels: int, radius: int, wh
         assert stored.abs().max() > 0.1
 
 
-@pytest.mark.parametrize("points", [1, 7, 10_000])
+@pytest.mark.parametrize("points", [2, 7, 10_000])
 def test_chunks_change_nothing(points: int, monkeypatch: pytest.MonkeyPatch) -> None:
     size, channels, levels, radius = (12, 13), 8, 3, 2
     current, previous = maps(size, channels)
@@ -76,6 +76,17 @@ def test_chunks_change_nothing(points: int, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_chunk_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correlation, "CHUNK_BYTES", 1)
     assert OnDemand(*maps((8, 8)), 2, 1).chunk == 1
+
+
+def test_chunks_are_no_more_than_a_graph_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correlation, "CHUNK_BYTES", 1)
+    size, levels, radius = (21, 31), 2, 2
+    current, previous = maps(size)
+    chunked = OnDemand(current, previous, levels, radius)
+    assert -(-21 * 31 // chunked.chunk) <= correlation.MAX_CHUNKS
+    where = positions(size, "inside")
+    expected = AllPairs(current, previous, levels, radius).lookup(where)
+    torch.testing.assert_close(chunked.lookup(where), expected, atol=3e-6, rtol=0)
 
 
 def test_x_offsets_are_the_slowest_within_a_level() -> None:

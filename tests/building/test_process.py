@@ -17,7 +17,7 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr import build_memory, build_process, builder
+from streamdiffvsr.building import builder, memory, process
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 
@@ -26,7 +26,7 @@ pytest.importorskip("torch", reason="engines are built with the export extra")
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "carry_out_in_child", build_process.carry_out_in_child)
+    monkeypatch.setattr(builder, "carry_out_in_child", process.carry_out_in_child)
 
 
 def child() -> psutil.Process:
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_the_child_too(parity_model, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
 def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
     code = (
-        "import os, sys, psutil; from pathlib import Path; from streamdiffvsr import builder\n"
+        "import os, sys, psutil; from streamdiffvsr.building import builder\n"
         "def told(line):\n"
         "  if line == 'load weights':\n"
         "    print(psutil.Process().children()[0].pid, flush=True); os.kill(os.getpid(), 9)\n"
@@ -107,7 +107,7 @@ def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
 def test_eight_builders_of_one_set_make_it_once_though_one_is_killed(parity_model, tmp_path):
     code = (
-        "import sys; from streamdiffvsr import builder\n"
+        "import sys; from streamdiffvsr.building import builder\n"
         "def told(line): print(line, flush=True)\n"
         "builder.build(sys.argv[1], size=(32, 32), out=sys.argv[2], progress=told)\n"
     )
@@ -162,14 +162,14 @@ def test_errors_arrive_as_they_were_raised(parity_model, tmp_path):
 def test_every_kind_of_error_crosses_the_pipe(kind):
     told = {"kind": kind.__name__, "what": "w", "why": "", "remedy": ""}
     with pytest.raises(kind):
-        build_process._raise(told)
+        process._raise(told)
 
 
 @pytest.mark.parametrize(
     ("code", "told"), [(-6, "SIGABRT"), (1, "code 1"), (0xC0000005, "0xc0000005")]
 )
 def test_the_ends_of_processes_in_words(code, told):
-    assert told in build_process.ending(code)
+    assert told in process.ending(code)
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", "", 1)
 
     def above_base(key: EngineKey) -> int:
-        return build_memory.estimated_bytes(tmp_path.iterdir(), key) - build_memory.BASE_BYTES
+        return memory.estimated_bytes(tmp_path.iterdir(), key) - memory.BASE_BYTES
 
     assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
     assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__
-from .engines.engine_set import accept_graphs
-from .engines.manifest import EngineKey
-from .errors import StreamDiffVSRError
-from .spec import Geometry, Precision
+from .. import __version__
+from ..engines.engine_set import accept_graphs
+from ..engines.manifest import EngineKey
+from ..errors import StreamDiffVSRError
+from ..spec import Geometry, Precision
+
+if TYPE_CHECKING:
+    from ..export.graph_folder import Form
 
 Progress = Callable[[str], None]
 
@@ -88,14 +91,16 @@ def carry_out(order: BuildOrder, progress: Progress) -> None:
 
 
 def _export(order: BuildOrder, progress: Progress) -> None:
-    from .export.model import load_model
-    from .export.onnx_export import export_graphs
+    from ..export.graph_folder import export_graphs
+    from ..export.model import load_model
 
+    form = _form(order.key.backend)
     progress("load weights")
     try:
         export_graphs(
             load_model(order.source),
             order.stage,
+            form,
             geometry=order.geometry,
             precision=cast(Precision, order.key.precision),
             steps=order.key.steps,
@@ -108,3 +113,14 @@ def _export(order: BuildOrder, progress: Progress) -> None:
             str(error),
             "free space or use --out",
         ) from error
+
+
+def _form(backend: str) -> Form:
+    """What the graphs of a backend are exported as; ONNX takes most of a build, and torch none."""
+    if backend == "torch":
+        from ..export.torch_export import PROGRAMS
+
+        return PROGRAMS
+    from ..export.onnx_export import ONNX
+
+    return ONNX

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from .engines.manifest import EngineKey
-from .errors import StreamDiffVSRError
+from ..engines.backends import BACKENDS
+from ..engines.free_memory import free_host_bytes
+from ..engines.manifest import EngineKey
+from ..errors import StreamDiffVSRError
 
 GIB = 2**30
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
@@ -25,16 +27,15 @@ MAX_HEADER_BYTES = 10_000_000
 def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
     """The least memory that a build takes, in bytes."""
     total = sum(_float32_bytes(path) for path in weights)
-    compiled = COMPILE_FACTOR[key.precision] if key.library else 0.0
+    compiles = BACKENDS[key.backend].compile is not None
+    compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
     return BASE_BYTES + int(total * max(EXPORT_FACTOR, compiled))
 
 
 def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
     """Raise `StreamDiffVSRError` where a build would take more than there is, swap included."""
-    import psutil
-
     needed = estimated_bytes(weights, key)
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    free = free_host_bytes()
     if needed > free:
         raise StreamDiffVSRError(
             f"the engines cannot be built in {free / GIB:.1f} GiB of free memory",

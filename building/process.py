@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from .build_order import BuildOrder, Progress
-from .errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError
+from .order import BuildOrder, Progress
 
-CHILD = Path(__file__).with_name("build_child.py")
+CHILD = Path(__file__).with_name("child.py")
 DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what libraries print, and tracebacks
 LAST_BYTES = 4096
 SMALLER = "use --tile, --flow-scale 2, --precision fp16 or a smaller input, or free memory"

@@ -8,18 +8,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from .build_memory import check_memory
-from .build_order import BuildOrder, carry_out
-from .build_process import carry_out_in_child
-from .engines.backends import require_backend
-from .engines.cache import default_folder, locked, refuse_foreign, staged
-from .engines.digest_memo import remember_files, remembered_digest
-from .engines.manifest import EngineKey, Target, read_manifest, verify_files
-from .errors import StreamDiffVSRError, UsageError
-from .graph_set import GRAPH_VERSION
-from .host import require_export
-from .plan import Plan, make_plan
-from .spec import FLOAT, Size, format_size
+from ..engines.backends import BACKENDS, require_backend
+from ..engines.cache import default_folder, locked, refuse_foreign, staged
+from ..engines.digest_memo import remember_files, remembered_digest
+from ..engines.manifest import EngineKey, Target, read_manifest, verify_files
+from ..errors import StreamDiffVSRError, UsageError
+from ..graph_set import GRAPH_VERSION
+from ..host import require_export
+from ..plan import Plan, make_plan
+from ..spec import FLOAT, Size, format_size
+from .memory import check_memory
+from .order import BuildOrder, carry_out
+from .process import carry_out_in_child
 
 Progress = Callable[[str], None]
 MAX_STEPS = 50
@@ -48,7 +48,7 @@ def build(
     Args:
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
-        backend: `onnxruntime`, `tensorrt` or `tensorrt-rtx`.
+        backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
         precision: "fp32" or "fp16".
         out: Folder of the engine set; by default one in the user's cache, named after its key.
         steps: Number of denoising steps; the released model is trained for 4.
@@ -69,12 +69,13 @@ def build(
     started = time.monotonic()
     _check(precision, steps, device, workspace_mib)
     planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
-    planned()  # refused here, before a model is fetched that may have wishes of its own
+    # What is refused is refused here, before a model is fetched that may have wishes of its own.
     target = _target(backend, device, compute_capabilities)
+    _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
     require_export()
-    from .export.digest import model_digest
-    from .export.flow_files import read_flow
-    from .export.hub import resolve_model
+    from ..export.digest import model_digest
+    from ..export.flow_files import read_flow
+    from ..export.hub import resolve_model
 
     source = resolve_model(str(model), revision)
     plan = planned(preferred=read_flow(source).flow_scale)
@@ -102,7 +103,7 @@ def _bring_up_to_date(
     folder: Path, order: BuildOrder, plan: Plan, progress: Progress, *, in_process: bool
 ) -> None:
     """Build the set unless it is there; the caller has locked it."""
-    from .export.digest import model_files
+    from ..export.digest import model_files
 
     stale = _why_stale(folder, order.key)
     if stale is None:
@@ -138,6 +139,17 @@ def _target(backend: str, device: str, capabilities: Sequence[int] | None) -> Ta
             remedy=f"use --device {' or '.join(chosen.devices)}",
         )
     return chosen.target(None if capabilities is None else tuple(capabilities))
+
+
+def _refuse_unchecked(key: EngineKey) -> None:
+    """Only compiled engines may be built where they cannot run: they are checked where they can."""
+    backend = BACKENDS[key.backend]
+    if backend.compile is None and (obstacle := backend.obstacle(key)):
+        raise StreamDiffVSRError(
+            f"{key.backend} engines for {key.device} cannot be checked here",
+            obstacle,
+            "build them where they will run, or use --device cpu",
+        )
 
 
 def _key(

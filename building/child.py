@@ -34,7 +34,7 @@ def main() -> None:
         outbox.flush()
 
     try:
-        orders = import_module(f"{PACKAGE}.build_order")
+        orders = import_module(f"{PACKAGE}.building.order")
         order = orders.BuildOrder.from_json(request["order"])
         orders.carry_out(order, lambda line: tell(progress=line))
     except BaseException as error:
@@ -57,7 +57,7 @@ def _end_with_parent() -> None:
 
 def _load_package() -> None:
     """Find the package by its own path: it may not be installed, nor its folder have its name."""
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parent.parent
     spec = util.spec_from_file_location(
         PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)]
     )

@@ -1,0 +1,186 @@
+"""Why an engine does not match: the first of its layers that differ from the float32 reference.
+
+Exports one graph twice, in float32 and in the engine's precision, into a folder that is removed
+again, and compares layer by layer (`engines/divergence.py`) on the inputs of the parity gate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..engines.backends import BACKENDS, Backend, require_backend
+from ..engines.gate import TOLERANCE, relative_error
+from ..engines.manifest import EngineKey
+from ..errors import StreamDiffVSRError, UsageError
+from ..graph_set import GRAPH_VERSION, golden_file, onnx_file
+from ..host import require_export
+from ..plan import Plan, make_plan
+from ..spec import FLOAT, GRAPHS, GraphSpec, Precision, Size, format_size, graph_specs
+from .memory import check_memory
+
+if TYPE_CHECKING:
+    from ..engines.divergence import Divergence
+
+Progress = Callable[[str], None]
+REFERENCE = "onnxruntime"
+EXACT: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which engine to look into; the fields are those of `builder.build`.
+
+    Attributes:
+        graph: One of `spec.GRAPHS`.
+        tolerance: Of a layer's error; None is the parity gate's.
+    """
+
+    graph: str
+    model: str
+    size: Size
+    backend: str
+    precision: str
+    device: str
+    flow_scale: int | None = None
+    tile: Size | str | None = "auto"
+    steps: int = 4
+    revision: str | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.graph not in GRAPHS:
+            raise UsageError(f"unknown graph {self.graph!r}", remedy=f"use {', '.join(GRAPHS)}")
+        if self.precision not in FLOAT:
+            raise UsageError(
+                f"unknown precision {self.precision!r}", remedy=f"use {' or '.join(FLOAT)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        layers: Those that differ, in the graph's order.
+        outputs: The error of each of the graph's outputs, of the engine as it is built for frames.
+    """
+
+    tolerance: float
+    layers: list[Divergence]
+    outputs: dict[str, float]
+
+    @property
+    def diverges(self) -> bool:
+        """Whether anything is further off than the tolerance."""
+        return bool(self.layers) or not all(e <= self.tolerance for e in self.outputs.values())
+
+
+def debug_engine(request: Request, progress: Progress = lambda _: None) -> Report:
+    """Compare a graph on a backend with the float32 reference, layer by layer.
+
+    Raises:
+        StreamDiffVSRError: It cannot be exported, or the backend cannot run here.
+    """
+    backend = require_backend(request.backend)
+    if backend.name == "torch":
+        raise UsageError(
+            "torch engines have no layers to compare",
+            "they are no ONNX graph",
+            "choose among onnxruntime, tensorrt and tensorrt-rtx",
+        )
+    if request.device not in backend.devices:
+        raise UsageError(f"backend {backend.name} does not run on {request.device}")
+    key = _key(request, backend)
+    if obstacle := backend.obstacle(key):
+        raise StreamDiffVSRError(f"{backend.name} engines cannot be debugged here", obstacle)
+    require_export()
+    require_backend(REFERENCE)
+    with tempfile.TemporaryDirectory(prefix="streamdiffvsr-debug-") as folder:
+        return _compare(request, backend, key, Path(folder), progress)
+
+
+def _compare(
+    request: Request, backend: Backend, key: EngineKey, folder: Path, progress: Progress
+) -> Report:
+    from safetensors.numpy import load_file
+
+    from ..engines.divergence import Probe, find_divergences
+
+    reference_spec, spec = _export(request, key, folder, progress)
+    golden = load_file(str(folder / golden_file(request.graph)))
+    inputs = {t.name: golden[f"in.{t.name}"] for t in spec.inputs}
+    file = onnx_file(request.graph)
+    exact = Probe(
+        BACKENDS[REFERENCE], key, folder / "reference" / file, reference_spec, inputs, "cpu"
+    )
+    tested = Probe(backend, key, folder / "engine" / file, spec, inputs, request.device)
+    tolerance = request.tolerance
+    if tolerance is None:
+        tolerance = TOLERANCE[cast(Precision, request.precision)]
+    progress(f"run {request.graph} as it is built for frames")
+    found = tested.outputs()
+    outputs = {name: relative_error(found[name], golden[f"out.{name}"]) for name in found}
+    return Report(tolerance, find_divergences(exact, tested, tolerance, progress), outputs)
+
+
+def _export(
+    request: Request, key: EngineKey, folder: Path, progress: Progress
+) -> tuple[GraphSpec, GraphSpec]:
+    """Write the graph in both precisions and the recorded tensors; gives both specs."""
+    from ..export.digest import model_files
+    from ..export.flow_files import read_flow
+    from ..export.golden import record_golden
+    from ..export.graph_folder import CORRELATIONS, model_dims
+    from ..export.graphs import build_graphs
+    from ..export.hub import resolve_model
+    from ..export.model import load_model
+    from ..export.onnx_export import export_graph
+    from ..schedule import step_table
+
+    source = resolve_model(request.model, request.revision)
+    plan = _plan(request, read_flow(source).flow_scale)
+    check_memory(model_files(source), key)
+    progress("load weights")
+    model = load_model(source)
+    table = step_table(model.configs.scheduler, request.steps)
+    make = CORRELATIONS[plan.correlation]
+    wanted = cast(Precision, request.precision)
+    specs = {p: graph_specs(plan.geometry, model_dims(model), p) for p in (EXACT, wanted)}
+    for name, precision in (("reference", EXACT), ("engine", wanted)):
+        progress(f"export {request.graph} in {precision}")
+        modules = build_graphs(model, plan.geometry, precision, table, make)
+        if name == "reference":
+            record_golden(modules, specs[wanted], folder)
+        path = folder / name / onnx_file(request.graph)
+        path.parent.mkdir()
+        export_graph(modules[request.graph], specs[precision][request.graph], path)
+    return specs[EXACT][request.graph], specs[wanted][request.graph]
+
+
+def _plan(request: Request, preferred: int) -> Plan:
+    return make_plan(
+        request.size, flow_scale=request.flow_scale, tile=request.tile, preferred=preferred
+    )
+
+
+def _key(request: Request, backend: Backend) -> EngineKey:
+    """All that a backend asks of the key of an engine that nobody keeps."""
+    target = backend.target(None)
+    return EngineKey(
+        model_digest="",
+        size=format_size(request.size),
+        flow="",
+        tile="",
+        precision=request.precision,
+        steps=request.steps,
+        backend=backend.name,
+        device=request.device,
+        library=target.library,
+        gpu=target.gpu,
+        driver=target.driver,
+        graph_version=GRAPH_VERSION,
+    )

@@ -1,0 +1,138 @@
+"""torch's operators on a GPU's buffers and a caller's stream: one CUDA graph for each bound.
+
+A graph is captured when buffers are bound, after one run that lets the libraries set themselves up,
+and only replayed after that: nothing is allocated, and the host waits for nothing. Knows nothing of
+how a program is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .device import Stream
+from .protocol import Buffer, DeviceArray
+from .torch_program import Module
+
+
+class Launches:
+    """How the bounds of one engine run its module.
+
+    They share one pool of scratch memory, which is right as long as they run one after another.
+    """
+
+    def __init__(self, module: Module) -> None:
+        from torch import cuda
+
+        self._module, self._warm = module, False
+        self._pool = cuda.graph_pool_handle()
+        self._side: Any = cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def capture(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """A CUDA graph of one run, or None where torch cannot capture one.
+
+        Raises:
+            torch.OutOfMemoryError: The run does not fit.
+        """
+        import torch
+
+        if not self._warm:
+            with torch.inference_mode(), exact_kernels(), torch.cuda.stream(self._side):
+                self._side.wait_stream(torch.cuda.default_stream())  # the weights are there
+                self._module(*inputs)
+            self._side.synchronize()
+            self._warm = True
+        graph = torch.cuda.CUDAGraph()
+        mode = "thread_local"  # other threads may allocate while this one captures
+        try:
+            with torch.cuda.graph(graph, self._pool, self._side, capture_error_mode=mode):
+                self.run(inputs, outputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # of an operator that waits for the device: it runs uncaptured
+            return None
+        return graph
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Put one run on torch's current stream, operator by operator."""
+        import torch
+
+        with torch.inference_mode(), exact_kernels():
+            for target, result in zip(outputs, self._module(*inputs), strict=True):
+                target.copy_(result)
+
+
+class BoundOnDevice:
+    """A module with the tensors of one set of device buffers."""
+
+    def __init__(
+        self, launches: Launches, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+    ) -> None:
+        self._launches = launches
+        self._inputs, self._outputs = _viewed(inputs), _viewed(outputs)
+        self._graph = launches.capture(self._inputs, self._outputs)
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        """See `protocol.Bound`."""
+        import torch
+
+        if stream is None:
+            self._launch()
+            torch.cuda.current_stream().synchronize()
+            return
+        theirs = torch.cuda.ExternalStream(stream.handle)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(theirs):
+            self._launch()
+
+    def _launch(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._launches.run(self._inputs, self._outputs)
+
+
+class _Exposed:
+    """A device buffer as other libraries read it; it lives as long as a tensor on it."""
+
+    def __init__(self, buffer: DeviceArray) -> None:
+        self.buffer = buffer
+        self.__cuda_array_interface__ = {
+            "shape": buffer.shape,
+            "typestr": buffer.dtype.str,
+            "data": (buffer.address, False),
+            "version": 3,
+        }
+
+
+def _viewed(buffers: Sequence[Buffer]) -> list[Any]:
+    """Tensors over device buffers, without a copy."""
+    import torch
+
+    if not all(isinstance(buffer, DeviceArray) for buffer in buffers):
+        raise ValueError("an engine on a GPU needs buffers on the device")
+    exposed = [_Exposed(buffer) for buffer in buffers if isinstance(buffer, DeviceArray)]
+    return [torch.as_tensor(one, device="cuda") for one in exposed]
+
+
+@contextlib.contextmanager
+def exact_kernels() -> Iterator[None]:
+    """No TF32 and no kernels that add in another order each time, whatever the process has set.
+
+    TF32 would move fp32 results by 1e-3, and the frames of one run be others in the next.
+    """
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    places: list[Any] = [torch.backends.cuda.matmul, cudnn.conv]
+    before = [place.fp32_precision for place in places]
+    chosen = (cudnn.benchmark, cudnn.deterministic)
+    try:
+        cudnn.benchmark, cudnn.deterministic = False, True
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = chosen
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
