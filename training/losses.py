@@ -9,6 +9,7 @@ from torch import Tensor
 CHARBONNIER_EPS = 1e-3
 COLOUR_PATCH = 16  # HR pixels over which colour must be right whatever the detail
 SMALL_TINT = 8 / 127.5
+TYPICAL_ERROR = 0.1  # where the squared and the plain error weigh the same
 
 
 def charbonnier(a: Tensor, b: Tensor) -> Tensor:
@@ -37,6 +38,15 @@ def pixel_loss(output: Tensor, truth: Tensor) -> Tensor:
     """Of an image: (B, 3, H, W) against (B, 3, H, W)."""
     loss = charbonnier(output, truth) + colour(output, truth)
     return loss + 0.1 * gradients(output, truth)
+
+
+def steady_loss(output: Tensor, truth: Tensor) -> Tensor:
+    """Of an image in a sequence: without the reward for steep edges, and large errors cost more.
+
+    What is steeper than it can know to be is what changes from frame to frame.
+    """
+    squares = F.mse_loss(output, truth) / TYPICAL_ERROR
+    return 0.5 * (charbonnier(output, truth) + squares) + colour(output, truth)
 
 
 def carried(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:

@@ -15,7 +15,7 @@ from ..export.image import warp
 from .batched_flow import hr_flow
 from .clips import Batch, ClipMaker
 from .loop import Losses
-from .losses import pixel_loss, psnr, temporal_loss
+from .losses import psnr, steady_loss, temporal_loss
 from .networks import Networks
 from .photographs import VALIDATION
 from .rollout import STEPS, Denoising, Target, noise_like, target
@@ -25,7 +25,9 @@ SIDE = 128  # HR pixels
 CLIPS = 6
 FRAMES = (4, 6, 6, 16)  # lengths that are drawn from: long ones show errors that feed back
 TRAINED_STEP = (0.2, 0.1, 0.1, 0.6)
-LATENT_WEIGHT, TEMPORAL_WEIGHT = 0.1, 0.5
+LATENT_WEIGHT = 0.1
+# How much the change of the error counts: first to learn detail, at the end to keep it steady.
+TEMPORAL_WEIGHTS, STEADYING = (1.5, 3.0), 0.75
 
 
 @dataclass
@@ -66,6 +68,7 @@ class TemporalStage:
     def losses(self, step: int, drawn: Target) -> Iterator[Losses]:
         rng = np.random.default_rng([self.clips.seed, KEY, step, 1])
         batch = drawn.clips
+        temporal_weight = TEMPORAL_WEIGHTS[step >= STEADYING * self.steps]
         previous: Tensor | None = None
         for n in range(batch.hr.shape[1]):
             trained = int(rng.choice(STEPS, p=TRAINED_STEP))
@@ -73,7 +76,7 @@ class TemporalStage:
             truth = batch.hr[:, n]
             latent = F.l1_loss(estimate, drawn.latent[:, n])
             latent = latent / self.networks.vae.config.scaling_factor
-            pixels = pixel_loss(output, truth)
+            pixels = steady_loss(output, truth)
             total = pixels + LATENT_WEIGHT * latent
             values = {"pixels": pixels, "latent": latent}
             if previous is not None:
@@ -83,7 +86,7 @@ class TemporalStage:
                     batch.flow[:, n],
                     batch.visible[:, n],
                 )
-                total, values["change"] = total + TEMPORAL_WEIGHT * change, change
+                total, values["change"] = total + temporal_weight * change, change
             yield {"total": total, **values}
             previous = final
 
