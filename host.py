@@ -16,15 +16,8 @@ from .engines.gpu import Gpu as Gpu
 from .engines.gpu import nvidia_gpus as nvidia_gpus
 from .errors import StreamDiffVSRError
 
-EXPORT_MODULES = (
-    "torch",
-    "onnx",
-    "onnxscript",
-    "onnx_graphsurgeon",
-    "polygraphy",
-    "transformers",
-    "huggingface_hub",
-)
+TORCH_MODULES = ("torch", "transformers", "huggingface_hub")
+EXPORT_MODULES = (*TORCH_MODULES, "onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 
 
 def package_version(name: str) -> str | None:
@@ -40,14 +33,14 @@ def is_installed(backend: Backend) -> bool:
     return find_spec(backend.module) is not None
 
 
-def missing_export() -> list[str]:
+def missing_export(needed: tuple[str, ...] = EXPORT_MODULES) -> list[str]:
     """The modules of the export extra that are not installed."""
-    return [name for name in EXPORT_MODULES if find_spec(name) is None]
+    return [name for name in needed if find_spec(name) is None]
 
 
-def require_export() -> None:
+def require_export(needed: tuple[str, ...] = EXPORT_MODULES) -> None:
     """Raise `StreamDiffVSRError` where engines cannot be built, naming what is missing."""
-    if missing := missing_export():
+    if missing := missing_export(needed):
         raise StreamDiffVSRError(
             "engines cannot be built here",
             f"not installed: {', '.join(missing)}",

@@ -14,7 +14,7 @@ from ..engines.digest_memo import remember_files, remembered_digest
 from ..engines.manifest import EngineKey, Target, read_manifest, verify_files
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import GRAPH_VERSION
-from ..host import require_export
+from ..host import EXPORT_MODULES, TORCH_MODULES, require_export
 from ..plan import Plan, make_plan
 from ..spec import FLOAT, Size, format_size
 from .memory import check_memory
@@ -72,7 +72,7 @@ def build(
     # What is refused is refused here, before a model is fetched that may have wishes of its own.
     target = _target(backend, device, compute_capabilities)
     _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
-    require_export()
+    require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
     from ..export.digest import model_digest
     from ..export.flow_files import read_flow
     from ..export.hub import resolve_model

@@ -16,6 +16,7 @@ from ..spec import GraphSpec
 from . import trt_backend
 from .cuda_memory import run_on_device
 from .gate import Run, run_on_host
+from .gpu import why_no_gpu
 from .manifest import EngineKey, Target
 from .protocol import Engine
 from .torch_engine import TorchEngine, torch_obstacle, torch_version
@@ -27,6 +28,10 @@ def _open_ort(folder: Path, spec: GraphSpec, device: str) -> Engine:
     from .ort import OrtEngine
 
     return OrtEngine(folder / onnx_file(spec.name), spec, device)
+
+
+def _ort_obstacle(key: EngineKey) -> str:
+    return why_no_gpu() if key.device == "cuda" else ""
 
 
 def _no_target(capabilities: tuple[int, ...] | None) -> Target:
@@ -101,6 +106,7 @@ BACKENDS = {
             "cpu",
             ("cpu", "cuda"),
             _open_ort,
+            obstacle=_ort_obstacle,
         ),
         _tensorrt("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
         _tensorrt("tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx")),

@@ -62,7 +62,7 @@ def accept_graphs(
             parity |= _gate(backend, folder, {name: spec}, key, graphs)
     if obstacle:
         progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
-    _remove_the_exports_files(folder, backend)
+    _remove_the_exports_files(folder, key)
     gate: Gate = "pending" if obstacle else "passed"
     manifest = Manifest(
         key=key,
@@ -77,15 +77,15 @@ def accept_graphs(
         parity=parity,
     )
     manifest.write(folder)
-    gpu = cuda_gpu() if backend.compile is not None else None
+    gpu = cuda_gpu() if key.device == "cuda" else None
     if gpu is not None and gate == "passed":
-        record_acceptance(folder, gpu, key.library, parity)
+        record_acceptance(folder, gpu, manifest.backend_version, parity)
     return manifest
 
 
-def _remove_the_exports_files(folder: Path, backend: Backend) -> None:
-    """Compiled engines keep the recorded tensors: each GPU that they come to is a new one."""
-    if backend.compile is None:
+def _remove_the_exports_files(folder: Path, key: EngineKey) -> None:
+    """Engines of a GPU keep the recorded tensors: each GPU that they come to is a new one."""
+    if key.device != "cuda":
         for name in GRAPHS:
             (folder / golden_file(name)).unlink()
     (folder / GRAPHS_JSON).unlink()
@@ -94,7 +94,7 @@ def _remove_the_exports_files(folder: Path, backend: Backend) -> None:
 def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
     """Every engine of a set, after its files were checked against their digests.
 
-    Compiled engines pass the parity gate once on each kind of GPU, driver and library.
+    Those of a GPU pass the parity gate once on each kind of GPU, driver and library.
 
     Raises:
         StreamDiffVSRError: The set is missing, damaged, cannot run here, or is not accepted.
@@ -104,7 +104,7 @@ def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
     _check_runs_here(folder, manifest, backend)
     verify_files(folder, manifest)
     specs = manifest.graphs.specs()
-    if backend.compile is not None:
+    if manifest.key.device == "cuda":
         _accept_here(folder, manifest, backend)
     return manifest, {
         name: backend.open(folder, specs[name], manifest.key.device) for name in GRAPHS
@@ -128,7 +128,7 @@ def _accept_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
     """Gate the set unless it has passed on this kind of GPU before."""
     gpu = cuda_gpu()
     assert gpu is not None  # else there was an obstacle
-    library = manifest.key.library
+    library = installed_version(backend) or "unknown"
     if is_accepted(folder, gpu, library):
         return
     graphs = manifest.graphs

@@ -91,6 +91,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
         open=open_plan,
     )
     monkeypatch.setattr(backends, "run_on_device", run_on_host)
+    ort = replace(
+        backends.BACKENDS["onnxruntime"],
+        open=lambda folder, spec, device: OrtEngine(folder / onnx_file(spec.name), spec),
+        obstacle=lambda key: "" if it.gpu or key.device == "cpu" else "no NVIDIA driver answers",
+    )
+    monkeypatch.setitem(backends.BACKENDS, "onnxruntime", ort)
     monkeypatch.setitem(backends.BACKENDS, "tensorrt-rtx", rtx)
     monkeypatch.setattr(
         trt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)
@@ -146,6 +152,20 @@ def test_with_a_gpu_it_is_accepted_as_it_is_built(build, machine):
     machine.gated.clear()
     engine_set.open_engines(folder)
     assert machine.gated == []
+
+
+def test_graphs_that_a_gpu_runs_as_they_are_pass_the_gate_on_each_kind_too(build, machine):
+    with pytest.raises(StreamDiffVSRError, match=r"cannot be checked here: no NVIDIA driver"):
+        build(backend="onnxruntime")
+    machine.gpu = GPU
+    folder, _ = build(backend="onnxruntime")
+    assert machine.gated == list(GRAPHS)
+    engine_set.open_engines(folder)
+    assert len(machine.gated) == len(GRAPHS)
+    machine.gpu = replace(GPU, driver="590.1")
+    for _ in range(2):
+        engine_set.open_engines(folder)
+    assert machine.gated == list(GRAPHS) * 2
 
 
 def test_a_pending_gate_runs_once_on_each_kind_of_gpu(build, machine):
