@@ -131,15 +131,8 @@ def build_engines(
         from .export.hub import released_or_built_in
 
         model = released_or_built_in(lambda line: typer.echo(line, err=True))
-    with build_progress(enabled=not quiet) as progress:
-
-        def tell(line: str) -> None:
-            """What was chosen comes first, and only where the request is one that can be met."""
-            while first:
-                progress(first.pop())
-            progress(line)
-
-        return build(model, size=size, out=out, progress=tell, **settled)
+    with build_progress(enabled=not quiet, first=first) as progress:
+        return build(model, size=size, out=out, progress=progress, **settled)
 
 
 def tell_memory(engines: Path, *, always: bool = False) -> None:

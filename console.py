@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -111,18 +111,34 @@ def _end_by_exception_when_terminated() -> None:
 
 
 @contextlib.contextmanager
-def build_progress(*, enabled: bool) -> Iterator[Callable[[str], None]]:
+def build_progress(*, enabled: bool, first: Sequence[str] = ()) -> Iterator[Callable[[str], None]]:
     """Where the lines of a build go: a running clock at a terminal, plain lines elsewhere.
 
     Args:
         enabled: Off beside `--json`.
+        first: Lines that come before the build's first, and not at all if it is refused before.
     """
     if not enabled:
         yield lambda line: None
         return
-    if not sys.stderr.isatty():
-        yield lambda line: None if line.endswith("%") else typer.echo(line, err=True)
-        return
+    waiting = list(first)
+    with _clock() if sys.stderr.isatty() else contextlib.nullcontext(_plain) as show:
+
+        def tell(line: str) -> None:
+            while waiting:
+                show(waiting.pop(0))
+            show(line)
+
+        yield tell
+
+
+def _plain(line: str) -> None:
+    if not line.endswith("%"):
+        typer.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def _clock() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

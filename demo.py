@@ -123,8 +123,7 @@ def _build(clip: Path, *, quiet: bool) -> Path:
 
     choice = choose()
     size = probe(clip).size
-    with build_progress(enabled=not quiet) as progress:
-        progress(choice.describe())
+    with build_progress(enabled=not quiet, first=[choice.describe()]) as progress:
         return build(
             BUILT_IN,
             size=size,

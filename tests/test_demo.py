@@ -60,7 +60,7 @@ def test_the_watched_frame_is_kept_and_every_frame_goes_through():
 
 
 def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.host.missing_export", lambda: ["torch"])
+    monkeypatch.setattr("streamdiffvsr.host.missing_export", lambda needed: ["torch"])
     ran = cli("demo", "--out", tmp_path)
     assert "pip install 'streamdiffvsr[export]'" in ran.error
     assert ran.code == 1

@@ -120,6 +120,8 @@ def test_what_is_not_an_engine_set_or_in_use_is_never_touched(cli, root):
 def test_the_build_command_is_what_it_was(cli, parity_model, parity_engines):
     wanted = ("--model", parity_model, "--size", "64x48", "--out", parity_engines)
     ran = cli("engines", *wanted, "--precision", "fp32", "--device", "cpu")
-    assert ran.err == f"up to date: {parity_engines}\n"
+    told = ran.err.splitlines()
+    assert told[:2] == ["backend: onnxruntime on the CPU, fp32", f"up to date: {parity_engines}"]
+    assert len(told) == 3 and told[2].startswith("memory: about ")
     assert "no such command" in cli("engines", "lst").error.lower()
     assert cli("engines", "--compute-capabilities", "new").code == 2

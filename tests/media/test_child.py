@@ -67,10 +67,10 @@ def test_a_pipe_nobody_writes_to_is_cut_by_the_deadline(tmp_path, opener):
 
 @posix
 def test_an_encoder_that_stands_still_is_cut_by_the_deadline(tmp_path):
-    sink = FileSink(tmp_path / "out.mp4", size=(480, 640), time_base=NTSC, deadline_s=0.7)
+    sink = FileSink(tmp_path / "out.mp4", size=(480, 640), time_base=NTSC, deadline_s=4)
     (encoder,) = children()
     encoder.suspend()
-    with pytest.raises(StreamDiffVSRError, match=r"no answer within 0\.7 s"):
+    with pytest.raises(StreamDiffVSRError, match="no answer within 4 s"):
         for index in range(100):
             sink.write(moving(index, 480, 640), index)
     assert children() == []
@@ -79,7 +79,7 @@ def test_an_encoder_that_stands_still_is_cut_by_the_deadline(tmp_path):
 
 def test_the_time_between_two_calls_is_nobodys_deadline(tmp_path):
     clip = Clip(pts=[i * 1001 for i in range(3)]).write(tmp_path / "clip.mp4")
-    with FileSource(clip, deadline_s=1.0) as source:
+    with FileSource(clip, deadline_s=20) as source:
         next(source)
         watchdog = source._child._watchdog
         assert watchdog._due is None  # a slow model does not make the reader late
