@@ -57,7 +57,7 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,dev]'
-	@if [ '$(RTX)' = yes ]; then \
+	@if [ '$(RTX)' = yes ]; then echo 'installing TensorRT-RTX, which builds engines without a GPU'; \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \
 		echo 'TensorRT-RTX cannot be had here (.venv/tensorrt-rtx.log says why): all else works'; fi

@@ -30,12 +30,17 @@ class Plan:
     def describe(self) -> str:
         """One line for the user."""
         geometry = self.geometry
-        scale = "" if geometry.flow_scale == 1 else f" at 1/{geometry.flow_scale} of the output"
+        scale = (
+            ""
+            if geometry.flow_scale == 1
+            else f", found at 1/{geometry.flow_scale} of the output's resolution"
+        )
         where = "whole frame" if geometry.tile is None else f"tiles of {format_size(geometry.tile)}"
         volume = correlation_bytes(geometry.size, geometry.flow_scale) / 2**30
-        stored = f"{self.correlation}, volume {volume:.2f} GiB"
+        shown = f"{volume:.2f} GiB" if volume >= 1 else f"{volume * 2**10:.1f} MiB"
+        stored = f"{self.correlation}, volume {shown}"
         if self.correlation == "on-demand":
-            stored = f"on-demand (the all-pairs volume would be {volume:.1f} GiB)"
+            stored = f"on-demand (the all-pairs volume would be {shown})"
         return f"flow: {stored}{scale}; denoise and decode: {where}"
 
 

@@ -5,6 +5,7 @@ Asks libraries only when their turn comes: loading torch takes seconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -42,12 +43,16 @@ class Choice:
     def describe(self) -> str:
         """One line for the user."""
         line = f"backend: {self.backend} on {ON[self.device]}, {self.precision}"
-        reasons: dict[str, list[str]] = {}
-        for backend, device, why in self.passed_over:
-            shared = device == "cuda" and why == why_no_gpu()
-            reasons.setdefault(why, []).append(ON[device] if shared else f"{backend} ({device})")
-        told = [f"not {', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
-        return "; ".join([line, *told])
+        return "; ".join([line, *_grouped(self.passed_over)])
+
+
+def _grouped(passed_over: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What does not work, once for each reason; one reason can be that of a whole device."""
+    reasons: dict[str, list[str]] = {}
+    for backend, device, why in passed_over:
+        shared = device == "cuda" and why == why_no_gpu()
+        reasons.setdefault(why, []).append(ON[device] if shared else f"{backend} ({device})")
+    return [f"not {', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
 
 
 def choose(backend: str = "auto", precision: str | None = None, device: str = "auto") -> Choice:
@@ -74,11 +79,12 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
             chosen = precision or default_precision(where)
             return Choice(name, chosen, where, tuple(passed_over))
         passed_over.append((name, where, why))
-    told = dict.fromkeys(f"{name} on {where}: {why}" for name, where, why in passed_over)
     raise StreamDiffVSRError(
-        "no backend works here" if device == "auto" else f"no backend works on {device} here",
-        "; ".join(told),
-        "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor",
+        "no backend works here" if device == "auto" else f"no backend works on {ON[device]} here",
+        "; ".join(_grouped(passed_over)),
+        "leave out --device, or see streamdiffvsr doctor"
+        if device == "cuda"
+        else "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor",
     )
 
 

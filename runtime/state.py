@@ -107,7 +107,9 @@ class StreamState:
         """
         path = Path(path)
         if not path.is_file():
-            raise StreamDiffVSRError(f"no state file {path}", "there is no such file")
+            raise StreamDiffVSRError(
+                f"no state file {path}", "there is no such file", "check its name and folder"
+            )
         try:
             with safe_open(str(path), "numpy") as file:
                 metadata = file.metadata() or {}

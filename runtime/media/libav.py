@@ -76,7 +76,7 @@ def open_video(path: Path, failure: str) -> InputContainer:
             media file at all, or holds no video.
     """
     if not path.exists():
-        raise StreamDiffVSRError(failure, "there is no such file")
+        raise StreamDiffVSRError(failure, "there is no such file", "check its name and folder")
     if path.is_dir():
         raise StreamDiffVSRError(failure, "it is a folder", "name the video file in it")
     if not os.access(path, os.R_OK):

@@ -45,7 +45,7 @@ def check_output(
         raise StreamDiffVSRError(failure, "it is the input file itself", "choose another name")
     if not overwrite:
         raise StreamDiffVSRError(
-            failure, "it already exists", "choose another name or overwrite it"
+            failure, "it already exists", "choose another name, or --overwrite"
         )
 
 

@@ -88,14 +88,18 @@ def test_a_device_that_is_asked_for(machine: Machine) -> None:
     assert choose("onnxruntime").device == "cpu"
     assert choose("tensorrt-rtx").device == "cuda"
     with pytest.raises(
-        StreamDiffVSRError, match=r"no backend works on cuda here.*too old for CUDA"
+        StreamDiffVSRError,
+        match=r"on the GPU here: not the GPU: .*too old for CUDA 13.0; leave out --device",
     ):
         choose(device="cuda")
 
 
 def test_nothing_installed(machine: Machine) -> None:
     machine.installed.clear()
-    with pytest.raises(StreamDiffVSRError, match=r"onnxruntime on cpu: not installed.*pip install"):
+    with pytest.raises(
+        StreamDiffVSRError,
+        match=r"not .*onnxruntime \(cpu\), torch \(cpu\): not installed; run pip install",
+    ):
         choose()
 
 
