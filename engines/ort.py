@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ import numpy as np
 from ..errors import StreamDiffVSRError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
-from .device import Stream
 from .ort_cuda import SessionStream, bind_on_device
-from .protocol import Bound, Buffer, check_buffers
+from .protocol import Bound, Buffer, HostBound, check_buffers
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
@@ -148,23 +146,10 @@ class OrtEngine:
                 raise ValueError(f"{self._spec.name}.{name} needs a buffer in host memory")
             put = binding.bind_input if name in inputs else binding.bind_output
             put(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
-        return _BoundSession(self._session, binding, tuple(buffers.values()))
+        return HostBound(partial(_run, self._session, binding, tuple(buffers.values())))
 
 
-@dataclass(frozen=True, slots=True)
-class _BoundSession:
-    """A session with its buffers."""
-
-    session: Any
-    binding: Any
-    buffers: tuple[Buffer, ...]  # kept alive: the binding holds addresses alone
-
-    def enqueue(self, stream: Stream | None = None) -> None:
-        if stream is None:
-            self._run()
-        else:
-            stream.call(self._run)
-
-    def _run(self) -> None:
-        self.session.run_with_iobinding(self.binding)
-        self.binding.synchronize_outputs()
+def _run(session: Any, binding: Any, buffers: tuple[Buffer, ...]) -> None:
+    """Run once; the binding holds addresses alone, so the buffers are kept by the call."""
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()

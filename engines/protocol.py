@@ -6,7 +6,7 @@ A buffer is memory of a fixed address that the caller owns: a numpy array on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -50,6 +50,24 @@ class Bound(Protocol):
             StreamDiffVSRError: The backend refused the launch, with what it said.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostBound:
+    """An engine that the host runs: at once, or when its turn on a stream comes.
+
+    Attributes:
+        run: Runs it to its end; keeps its buffers alive.
+    """
+
+    run: Callable[[], None]
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        """See `Bound`."""
+        if stream is None:
+            self.run()
+        else:
+            stream.call(self.run)
 
 
 class Engine(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ import numpy as np
 from ..errors import StreamDiffVSRError
 from ..program import program_file
 from ..spec import GraphSpec
-from .device import Stream
 from .manifest import EngineKey
-from .protocol import Bound, Buffer, check_buffers
+from .protocol import Bound, Buffer, HostBound, check_buffers
 from .torch_cuda import BoundOnDevice, Launches
 from .torch_program import Module, read_module
 
@@ -72,30 +71,17 @@ class TorchEngine:
         with refusals(self._spec.name):
             if self._launches is not None:
                 return BoundOnDevice(self._launches, inputs, outputs)
-            return _BoundOnHost(self._spec.name, self._module, _shared(inputs), _shared(outputs))
+            tensors = (_shared(inputs), _shared(outputs))
+            return HostBound(partial(_run, self._spec.name, self._module, *tensors))
 
 
-@dataclass(frozen=True, slots=True)
-class _BoundOnHost:
-    """A program with tensors over the caller's arrays."""
+def _run(name: str, module: Module, inputs: list[Any], outputs: list[Any]) -> None:
+    """Run once, on tensors over the caller's arrays."""
+    import torch
 
-    name: str
-    module: Module
-    inputs: list[Any]
-    outputs: list[Any]
-
-    def enqueue(self, stream: Stream | None = None) -> None:
-        if stream is None:
-            self._run()
-        else:
-            stream.call(self._run)
-
-    def _run(self) -> None:
-        import torch
-
-        with refusals(self.name), torch.inference_mode():
-            for target, result in zip(self.outputs, self.module(*self.inputs), strict=True):
-                target.copy_(result)
+    with refusals(name), torch.inference_mode():
+        for target, result in zip(outputs, module(*inputs), strict=True):
+            target.copy_(result)
 
 
 def _shared(buffers: list[Buffer]) -> list[Any]:

@@ -6,12 +6,12 @@ For what mixes on the host, which tiles do; whole frames stay on the GPU (`slot`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from ..engines.device import Device, Stream
-from ..engines.protocol import Bound, Buffer, Engine, HostArray, check_buffers
+from ..engines.device import Device
+from ..engines.protocol import Bound, Buffer, Engine, HostArray, HostBound, check_buffers
 from ..spec import GraphSpec
 
 
@@ -32,26 +32,12 @@ class StagedEngine:
         """The engine on these host arrays."""
         check_buffers(self._spec, buffers)
         arrays = {k: v for k, v in buffers.items() if isinstance(v, np.ndarray)}
-        return _BoundStaged(self, arrays)
+        return HostBound(partial(self._run, arrays))
 
-    def run(self, arrays: Mapping[str, HostArray]) -> None:
+    def _run(self, arrays: Mapping[str, HostArray]) -> None:
         """Copy there, run, copy back; all of it is done when this returns."""
         for tensor in self._spec.inputs:
             self._device.copy(self._buffers[tensor.name], arrays[tensor.name])
         self._bound.enqueue()
         for tensor in self._spec.outputs:
             self._device.copy(arrays[tensor.name], self._buffers[tensor.name])
-
-
-@dataclass(frozen=True, slots=True)
-class _BoundStaged:
-    """A staged engine with the caller's arrays."""
-
-    engine: StagedEngine
-    arrays: Mapping[str, HostArray]
-
-    def enqueue(self, stream: Stream | None = None) -> None:
-        if stream is None:
-            self.engine.run(self.arrays)
-        else:
-            stream.call(lambda: self.engine.run(self.arrays))

@@ -22,23 +22,13 @@ from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.export.reference import Reference, ReferenceState
 from streamdiffvsr.runtime.noise import frame_noise
 from streamdiffvsr.spec import padded_size
-
-RAW_TOLERANCE = 1e-4  # NUMERICS.md section 1, float32, absolute
+from streamdiffvsr.tests.recorded import RAW_TOLERANCE, assert_gives_the_recorded_run
 
 
 def test_recorded_run_is_matched_on_every_frame(
     parity_engines: Path, parity_trace: dict[str, Any]
 ) -> None:
-    up = streamdiffvsr.load(parity_engines)
-    state = up.initial_state(seed=0)
-    for f in range(4):
-        noise = parity_trace[f"noise.{f}"][0]
-        out, state = up.step(parity_trace[f"input_u8.{f}"], state, noise=noise)
-        raw, recorded = state.previous_hr, parity_trace[f"raw.{f}"]
-        assert raw is not None and raw.shape == (1, 3, 192, 256)
-        assert np.abs(raw - recorded).max() < RAW_TOLERANCE
-        levels = np.abs(out.astype(int) - parity_trace[f"hr_u8.{f}"])
-        assert levels.max() <= 1 and (levels > 0).mean() < 1e-3
+    assert_gives_the_recorded_run(streamdiffvsr.load(parity_engines), parity_trace)
 
 
 def test_manifest_tells_the_error_of_every_graph(parity_engines: Path) -> None:

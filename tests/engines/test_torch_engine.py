@@ -26,8 +26,7 @@ from streamdiffvsr.engines.torch_program import read_module
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.program import PROGRAM, program_file
 from streamdiffvsr.spec import GRAPHS, GraphSpec, TensorSpec
-
-RAW_TOLERANCE = 1e-4  # NUMERICS.md section 1, float32, absolute
+from streamdiffvsr.tests.recorded import assert_gives_the_recorded_run
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +50,7 @@ def with_key(engines: Path, **key: Any) -> Path:
 
 
 def test_recorded_run_is_matched_on_every_frame(built: Path, parity_trace: dict[str, Any]) -> None:
-    up = streamdiffvsr.load(built)
-    state = up.initial_state(seed=0)
-    for f in range(4):
-        noise = parity_trace[f"noise.{f}"][0]
-        out, state = up.step(parity_trace[f"input_u8.{f}"], state, noise=noise)
-        raw, recorded = state.previous_hr, parity_trace[f"raw.{f}"]
-        assert raw is not None and raw.shape == (1, 3, 192, 256)
-        assert np.abs(raw - recorded).max() < RAW_TOLERANCE
-        assert np.abs(out.astype(int) - parity_trace[f"hr_u8.{f}"]).max() <= 1
+    assert_gives_the_recorded_run(streamdiffvsr.load(built), parity_trace)
 
 
 def test_a_set_holds_checked_programs_and_nothing_else(built: Path, parity_model: Path) -> None:
