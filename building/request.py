@@ -1,0 +1,133 @@
+"""What a build is asked for, checked and settled: the order that it makes of it.
+
+Decides everything that can be decided before minutes are spent; reads configs and digests, and
+builds nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from ..engines.backends import BACKENDS, require_backend
+from ..engines.cache import default_folder
+from ..engines.digest_memo import remembered_digest
+from ..engines.manifest import EngineKey, Target
+from ..errors import StreamDiffVSRError, UsageError
+from ..graph_set import GRAPH_VERSION
+from ..host import EXPORT_MODULES, TORCH_MODULES, require_export
+from ..plan import Plan, make_plan
+from ..spec import FLOAT, Size, format_size
+from .order import BuildOrder
+
+MAX_STEPS = 50
+
+
+def settle(
+    model: str | Path,
+    *,
+    size: Size,
+    backend: str,
+    precision: str,
+    out: str | Path | None,
+    steps: int,
+    device: str,
+    flow_scale: int | None,
+    correlation: str | None,
+    tile: Size | str | None,
+    revision: str | None,
+    compute_capabilities: Sequence[int] | None,
+    workspace_mib: int | None,
+) -> tuple[BuildOrder, Plan]:
+    """The order whose stage is the folder of the set itself, and the plan it follows.
+
+    Arguments and errors are those of `builder.build`.
+    """
+    started = time.monotonic()
+    _check(precision, steps, device, workspace_mib)
+    planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
+    # What is refused is refused here, before a model is fetched that may have wishes of its own.
+    target = _target(backend, device, compute_capabilities)
+    _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
+    require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
+    from ..export.digest import model_digest
+    from ..export.flow_files import read_flow
+    from ..export.hub import resolve_model
+
+    source = resolve_model(str(model), revision)
+    plan = planned(preferred=read_flow(source).flow_scale)
+    key = _key(
+        plan, model_digest(source, remembered_digest), precision, steps, backend, device, target
+    )
+    order = BuildOrder(
+        source=source,
+        stage=Path(out) if out is not None else default_folder(str(model), key),
+        key=key,
+        model_name=str(model),
+        geometry=plan.geometry,
+        correlation=plan.correlation,
+        workspace_bytes=None if workspace_mib is None else workspace_mib * 2**20,
+        started=started,
+    )
+    return order, plan
+
+
+def _check(precision: str, steps: int, device: str, workspace_mib: int | None) -> None:
+    if precision not in FLOAT:
+        raise UsageError(f"unknown precision {precision!r}", remedy=f"use {' or '.join(FLOAT)}")
+    if not 1 <= steps <= MAX_STEPS:
+        raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
+    if workspace_mib is not None and workspace_mib < 1:
+        raise UsageError(f"a workspace of {workspace_mib} MiB is not possible")
+
+
+def _target(backend: str, device: str, capabilities: Sequence[int] | None) -> Target:
+    """What the engines would depend on; whatever stands against them is told before an export."""
+    chosen = require_backend(backend)
+    if device not in chosen.devices:
+        raise UsageError(
+            f"backend {backend} does not run on {device}",
+            remedy=f"use --device {' or '.join(chosen.devices)}",
+        )
+    return chosen.target(None if capabilities is None else tuple(capabilities))
+
+
+def _refuse_unchecked(key: EngineKey) -> None:
+    """Only compiled engines may be built where they cannot run: they are checked where they can."""
+    backend = BACKENDS[key.backend]
+    if backend.compile is None and (obstacle := backend.obstacle(key)):
+        raise StreamDiffVSRError(
+            f"{key.backend} engines for {key.device} cannot be checked here",
+            obstacle,
+            "build them where they will run, or use --device cpu",
+        )
+
+
+def _key(
+    plan: Plan,
+    digest: str,
+    precision: str,
+    steps: int,
+    backend: str,
+    device: str,
+    target: Target,
+) -> EngineKey:
+    geometry = plan.geometry
+    return EngineKey(
+        model_digest=digest,
+        size=format_size(geometry.size),
+        flow=f"{plan.correlation}-{geometry.flow_scale}",
+        tile="" if geometry.tile is None else f"tile{format_size(geometry.tile)}",
+        precision=precision,
+        steps=steps,
+        backend=backend,
+        device=device,
+        library=target.library,
+        gpu=target.gpu,
+        driver=target.driver,
+        graph_version=GRAPH_VERSION,
+    )
