@@ -53,7 +53,8 @@ class GraphSpec:
 class ModelDims:
     """What the shapes need to know of a model.
 
-    `temporal` lists, for each decoder block in order, (channels, resolution relative to LR).
+    `temporal` lists, for each decoder block in order, (channels, resolution relative to LR);
+    `match_colour` is whether `decode` takes LR to give its output LR's colours.
     """
 
     latent: int
@@ -61,6 +62,7 @@ class ModelDims:
     fmap: int
     context: int
     temporal: tuple[tuple[int, int], ...]
+    match_colour: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelDims:
@@ -71,6 +73,7 @@ class ModelDims:
             fmap=int(data["fmap"]),
             context=int(data["context"]),
             temporal=tuple((int(c), int(s)) for c, s in data["temporal"]),
+            match_colour=bool(data.get("match_colour", False)),
         )
 
 
@@ -180,6 +183,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
     tile_warped = T("warped", (1, 3, SCALE * th, SCALE * tw), real)
     latent = T("latent", (1, dims.latent, th, tw), real)
     gate = T("gate", (1,), real)
+    tile_lr = T("lr", (1, 3, th, tw), real)
     # A tile is cut from padded frames; only a whole frame is cropped to the input's four times.
     out_h, out_w = (SCALE * h, SCALE * w) if geometry.tile is None else (SCALE * th, SCALE * tw)
     temporal = tuple(
@@ -200,7 +204,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
             "denoise",
             (
                 latent,
-                T("lr", (1, 3, th, tw), real),
+                tile_lr,
                 T("hint", (1, dims.hint, th, tw), real),
                 T("step", (1,), "int32"),
                 gate,
@@ -209,7 +213,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
         ),
         GraphSpec(
             "decode",
-            (latent, *temporal, gate),
+            (latent, *((tile_lr,) if dims.match_colour else ()), *temporal, gate),
             (T("hr", (1, 3, out_h, out_w), real), T("frame", (1, out_h, out_w, 3), "uint8")),
         ),
     )

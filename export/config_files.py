@@ -166,6 +166,7 @@ def read_vae(path: Path) -> AutoencoderConfig:
         width=widths[0],
         latent_magnitude=file.number("latent_magnitude", 3.0, 1e-3, 1e6),
         scaling_factor=file.number("scaling_factor", 1.0, 1e-6, 1e6),
+        match_colour=file.flag("match_colour", False),
         **blocks,
     )
     file.finish(VAE_HARMLESS)

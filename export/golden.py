@@ -79,14 +79,17 @@ def record_golden(graphs: dict[str, nn.Module], specs: dict[str, GraphSpec], fol
     temporal = recorder.run("temporal", warped=_corner(guide["warped"], by_name["warped"]))
     latent = torch.randn(by_name["latent"].shape, generator=generator)
     one = torch.ones(1)
+    lr = _corner(second["lr"], by_name["lr"])
     denoised = recorder.run(
         "denoise",
         latent=latent,
-        lr=_corner(second["lr"], by_name["lr"]),
+        lr=lr,
         hint=_corner(guide["hint"], by_name["hint"]),
         step=torch.tensor([1]),
         gate=one,
     )
+    if any(tensor.name == "lr" for tensor in specs["decode"].inputs):
+        temporal["lr"] = lr
     recorder.run("decode", latent=denoised["denoised"], gate=one, **temporal)
     for name, record in recorder.records.items():
         save_file(record, str(folder / golden_file(name)))

@@ -58,6 +58,7 @@ def model_dims(model: Model) -> ModelDims:
         fmap=configs.flow.feature_encoder_layers[-1],
         context=configs.flow.context_encoder_layers[-1],
         temporal=tuple((configs.vae.width, scale) for scale in scales),
+        match_colour=configs.vae.match_colour,
     )
 
 

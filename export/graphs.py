@@ -16,7 +16,16 @@ from ..spec import SCALE, Geometry, Precision, Size
 from .autoencoder import TemporalAutoencoder
 from .controlnet import ControlNet
 from .fold import fold_denoiser, recast
-from .image import bicubic_by_convolution, bicubic_kernel, from_uint8, replicate_pad, to_uint8, warp
+from .image import (
+    bicubic_by_convolution,
+    bicubic_kernel,
+    colour_kernel,
+    from_uint8,
+    match_colour,
+    replicate_pad,
+    to_uint8,
+    warp,
+)
 from .model import Model
 from .phase import split_phases
 from .raft import RAFT, MakeCorrelation
@@ -120,16 +129,24 @@ class Denoise(nn.Module):
 
 
 class Decode(nn.Module):
-    """Latent and temporal features -> raw hr and the uint8 frame, cropped to the frame's size."""
+    """Latent and temporal features -> raw hr and the uint8 frame, cropped to the frame's size.
+
+    A model that matches colours takes LR as well, in front of the features.
+    """
 
     def __init__(self, vae: TemporalAutoencoder, crop: Size) -> None:
         super().__init__()
         self.vae, self.crop = recast(vae, torch.float32), crop  # a copy, whose layers may change
         split_phases(self.vae)
+        self.blur, self.kernel = colour_kernel(), bicubic_kernel()
 
-    def forward(self, latent: Tensor, *features_and_gate: Tensor) -> tuple[Tensor, Tensor]:
-        *features, gate = features_and_gate
-        hr = self.vae.decode(latent, features, gate)[:, :, : self.crop[0], : self.crop[1]]
+    def forward(self, latent: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        *features, gate = others
+        lr = features.pop(0) if self.vae.config.match_colour else None
+        hr = self.vae.decode(latent, features, gate)
+        if lr is not None:
+            hr = match_colour(hr, lr, self.blur, self.kernel)
+        hr = hr[:, :, : self.crop[0], : self.crop[1]]
         return hr, to_uint8(hr)
 
 

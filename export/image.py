@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCALE = 4
+# In pixels of LR. From 1 down it gains PSNR on clean frames (0.06 to 0.18 dB), below 0.5 it brings
+# back the noise of LR, and loses on noisy ones.
+MATCH_SIGMA = 0.6
 
 
 def replicate_pad(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -69,6 +72,26 @@ def bicubic_by_convolution(lr: Tensor, kernel: Tensor) -> Tensor:
     """The same as `bicubic` to rounding, with `kernel` from `bicubic_kernel`."""
     around = F.pad(lr, (2, 2, 2, 2), mode="replicate")
     return F.pixel_shuffle(F.conv2d(around, kernel, groups=3), SCALE)
+
+
+def colour_kernel() -> Tensor:
+    """The Gaussian of `match_colour`: weights (3, 1, 5, 5) that sum to one, float32."""
+    taps = torch.exp(-0.5 * (torch.arange(-2, 3, dtype=torch.float64) / MATCH_SIGMA) ** 2)
+    taps = taps / taps.sum()
+    return torch.outer(taps, taps)[None, None].repeat(3, 1, 1, 1).float()
+
+
+def match_colour(hr: Tensor, lr: Tensor, blur: Tensor, kernel: Tensor) -> Tensor:
+    """Raw HR (1, 3, H, W) with the broad colours of LR (1, 3, H/4, W/4), in float32.
+
+    What LR has more than the mean of each 4x4 pixels, a little blurred, is added: a step of
+    back-projection (Irani, Peleg, 1991) that leaves detail, and noise that was taken away, alone.
+
+    Args:
+        blur, kernel: Of `colour_kernel` and `bicubic_kernel`.
+    """
+    missing = F.pad(lr.float() - F.avg_pool2d(hr.float(), SCALE), (2, 2, 2, 2), mode="replicate")
+    return hr + bicubic_by_convolution(F.conv2d(missing, blur, groups=3), kernel).to(hr.dtype)
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:

@@ -89,6 +89,7 @@ def _preset(
     flow: str | Keys,
     decoder_blocks: tuple[int, int, int] = (3, 3, 1),
     scaling_factor: float = 1.0,
+    match_colour: bool = False,
     scheduler: Keys | None = None,
 ) -> Preset:
     controlnet = {key: unet[key] for key in SHARED_KEYS if key in unet}
@@ -107,6 +108,7 @@ def _preset(
             "num_decoder_blocks": list(decoder_blocks),
             "latent_channels": unet["out_channels"],
             "scaling_factor": scaling_factor,
+            **({"match_colour": True} if match_colour else {}),
         },
         flow=flow,
         scheduler=scheduler or SCHEDULER,
@@ -201,6 +203,7 @@ PRESETS: Mapping[str, Preset] = {
         flow=TINY_FLOW,
         decoder_blocks=(3, 1, 1),
         scaling_factor=4.0,
+        match_colour=True,
         scheduler=TINY_SCHEDULER,
     ),
     "parity": _preset(

@@ -20,7 +20,16 @@ from torch import Tensor
 from ..schedule import StepTable, step_table
 from ..spec import SCALE, padded_size
 from .denoiser import as_batch
-from .image import bicubic, from_uint8, replicate_pad, to_uint8, warp
+from .image import (
+    bicubic,
+    bicubic_kernel,
+    colour_kernel,
+    from_uint8,
+    match_colour,
+    replicate_pad,
+    to_uint8,
+    warp,
+)
 from .model import Model
 from .raft import RAFT, pixel_grid
 from .raft_update import upsample_flow
@@ -119,7 +128,10 @@ class Reference:
         latent = self._denoise(torch.from_numpy(noise)[None], lr, warped)
         vae = self.model.vae
         features = [] if warped is None else vae.temporal_features(warped)
-        hr = vae.decode(latent, features)[:, :, : SCALE * height, : SCALE * width]
+        hr = vae.decode(latent, features)
+        if vae.config.match_colour:
+            hr = match_colour(hr, lr, colour_kernel(), bicubic_kernel())
+        hr = hr[:, :, : SCALE * height, : SCALE * width]
         return to_uint8(hr)[0].numpy(), latent, ReferenceState(hr, up)
 
     def _denoise(self, latent: Tensor, lr: Tensor, warped: Tensor | None) -> Tensor:

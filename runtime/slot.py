@@ -68,9 +68,10 @@ class Slot:
             pair = {"latent": there, "denoised": back, "step": step}
             self._denoise.append(bind["denoise"](_of(b, "lr", "hint", "gate") | pair))
             there, back = back, there
-        self._decode = bind["decode"](
-            temporal | {"latent": there, "gate": b["switch"], "hr": b["hr"], "frame": b["out"]}
-        )
+        around = {"latent": there, "gate": b["switch"], "hr": b["hr"], "frame": b["out"]}
+        if any(tensor.name == "lr" for tensor in self._specs["decode"].inputs):
+            around["lr"] = b["lr"]  # for its colours
+        self._decode = bind["decode"](temporal | around)
 
     # The stages, in the order of a frame.
 

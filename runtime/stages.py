@@ -43,6 +43,7 @@ class Stages:
         self.no_guidance = Guidance(
             self._zeros("guide", "warped"), self._zeros("guide", "hint"), self._off
         )
+        self._matches_colour = any(t.name == "lr" for t in self._specs["decode"].inputs)
         self._no_temporal = {t.name: self._zeros("temporal", t.name) for t in self._temporal()}
 
     def look(self, frame: Image) -> tuple[Array, Array, Array]:
@@ -64,7 +65,7 @@ class Stages:
         """The four steps and the decoder: raw HR (1, 3, 4h, 4w), and the frame."""
         for step in self._steps:
             latent = self._denoise(latent, lr, guidance.hint, step, guidance.gate)
-        hr, out = self._decode(latent, guidance.warped, guidance.gate)
+        hr, out = self._decode(latent, lr, guidance.warped, guidance.gate)
         return hr, out[0]
 
     def tiled(
@@ -79,8 +80,9 @@ class Stages:
 
         def decoded() -> Iterator[tuple[Tile, Array]]:
             for tile in grid.tiles:
+                part, part_lr = grid.cut(latent, tile), grid.cut(lr, tile)
                 warped = grid.cut(guidance.warped, tile, SCALE)
-                yield tile, self._decode(grid.cut(latent, tile), warped, guidance.gate)[0]
+                yield tile, self._decode(part, part_lr, warped, guidance.gate)[0]
 
         for step in self._steps:
             latent = grid.mix(denoised(step), latent.shape[1]).astype(latent.dtype)
@@ -91,14 +93,15 @@ class Stages:
     def _denoise(self, latent: Array, lr: Array, hint: Array, step: Array, gate: Array) -> Array:
         return self._run("denoise", latent=latent, lr=lr, hint=hint, step=step, gate=gate)[0]
 
-    def _decode(self, latent: Array, warped: Array, gate: Array) -> tuple[Array, ...]:
+    def _decode(self, latent: Array, lr: Array, warped: Array, gate: Array) -> tuple[Array, ...]:
         """The decoder's temporal processors are on or off, not scaled."""
         temporal, switch = self._no_temporal, self._off
         if gate.any():
             results = self._run("temporal", warped=warped)
             names = (t.name for t in self._temporal())
             temporal, switch = dict(zip(names, results, strict=True)), self._on
-        return self._run("decode", latent=latent, gate=switch, **temporal)
+        matched = {"lr": lr} if self._matches_colour else {}
+        return self._run("decode", latent=latent, gate=switch, **matched, **temporal)
 
     def _run(self, name: str, **inputs: Array) -> tuple[Array, ...]:
         engine = self._engines[name]

@@ -29,7 +29,7 @@ from .stage_flow import FlowStage
 from .stage_temporal import TemporalStage
 from .validation import Validation
 
-STEPS = {"autoencoder": 2500, "flow": 800, "denoiser": 4500, "temporal": 530}
+STEPS = {"autoencoder": 2500, "flow": 800, "denoiser": 4500, "temporal": 900}
 NEEDS = {"denoiser": ("autoencoder",), "temporal": ("autoencoder", "flow", "denoiser")}
 
 

@@ -13,10 +13,10 @@ from .degrade import degrade, random_degradation
 from .photographs import TRAINING, Photograph, load, pyramid
 from .scenes import Clip, Layer, Size, camera, render
 from .textures import Random, texture
+from .variation import defocused, recoloured, turned
 
 PHOTOGRAPH_SHARE = 0.75  # of backgrounds; the others are procedural
 CUT_SHARE = 0.15  # of the clips
-GREY_TINT = 0.25
 MEAN_SPEED, MAX_SPEED = 3.0, 16.0  # HR pixels a frame
 
 Paces = tuple[float, float]
@@ -93,10 +93,11 @@ class ClipMaker:
     def _picture(self, rng: Random, side: int) -> Tensor:
         """(3, at most side, at most side): a part of a photograph, or a texture."""
         if rng.random() > PHOTOGRAPH_SHARE:
-            return texture(rng, side)
-        levels = self.levels[rng.choice(len(self.levels), p=self.chances)]
-        level = levels[rng.integers(len(levels))]
-        return _varied(_cut(level, rng, side), rng)
+            picture = texture(rng, side)
+        else:
+            levels = self.levels[rng.choice(len(self.levels), p=self.chances)]
+            picture = turned(_cut(levels[rng.integers(len(levels))], rng, side), rng)
+        return defocused(recoloured(picture, rng), rng)
 
     def _background(self, rng: Random, frames: int, size: Size, speed: float) -> Layer:
         picture = self._picture(rng, int(1.3 * max(size) + speed * frames) + 8)
@@ -125,23 +126,6 @@ def _cut(picture: Tensor, rng: Random, side: int) -> Tensor:
     top = rng.integers(picture.shape[1] - height + 1)
     left = rng.integers(picture.shape[2] - width + 1)
     return picture[:, top : top + height, left : left + width]
-
-
-def _varied(picture: Tensor, rng: Random) -> Tensor:
-    """Mirrored, turned, tinted: what keeps a photograph a photograph."""
-    if rng.random() < 0.5:
-        picture = picture.flip(2)
-    if rng.random() < 0.25:
-        picture = picture.transpose(1, 2)
-    if rng.random() < 0.2:
-        picture = picture[torch.from_numpy(rng.permutation(3))]
-    if rng.random() < 0.1:
-        picture = 1 - picture
-    gamma, gain = np.exp(rng.normal(0, 0.2)), rng.uniform(0.75, 1.1)
-    tint = torch.from_numpy(1 + GREY_TINT * rng.uniform(-1, 1, 3)).float()
-    if rng.random() < 0.5:
-        tint = torch.ones(3)
-    return (gain * tint[:, None, None] * picture.clamp(0, 1) ** float(gamma)).clamp(0, 1)
 
 
 def _blob(rng: Random, side: int) -> Tensor:

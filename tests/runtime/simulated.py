@@ -24,7 +24,7 @@ from streamdiffvsr.runtime.upscaler import Upscaler
 from streamdiffvsr.spec import Geometry, GraphSpec, ModelDims
 
 SIZE = (32, 32)
-DIMS = ModelDims(latent=4, hint=3, fmap=2, context=2, temporal=((2, 1), (2, 4)))
+DIMS = ModelDims(latent=4, hint=3, fmap=2, context=2, temporal=((2, 1), (2, 4)), match_colour=True)
 
 
 EVENTS = ("flowed", "guided", "denoised", "decoded", "downloaded")  # as a schedule makes them
