@@ -17,14 +17,12 @@ from typing import Any
 
 import av
 from av.container import OutputContainer
-from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from . import libav, wire
-from .colour import FULL, Colour
+from .colour import Colour
 from .origin import Origin
+from .rgb import RgbFrame
 
-_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 _MAX_TIMESCALE = (1 << 31) - 1
 
 
@@ -53,8 +51,7 @@ class _Writer:
         self._height, self._width = arguments["size"]
         self._colour = Colour(*arguments["colour"])
         self._time_base = wire.unpack(arguments["time_base"]) or Fraction(1, 90000)
-        self._rgb = VideoFrame(self._width, self._height, "rgb24")
-        self._reformatter = VideoReformatter()
+        self._rgb = RgbFrame((self._height, self._width))
         self._first_pts = self._end_pts = 0
         self._last_pts: int | None = None
         self._first_dts: int | None = None
@@ -77,7 +74,7 @@ class _Writer:
     def run(self, inbox: RawIOBase) -> None:
         """Write frames until ``end``; the file is complete when it returns."""
         while True:
-            header, pixels = wire.receive(inbox, self._memory)
+            header, pixels = wire.receive(inbox, self._rgb.memory)
             if header["kind"] == "end":
                 break
             self._encode(header, pixels)
@@ -120,27 +117,9 @@ class _Writer:
         context.color_trc = self._colour.transfer
         return stream
 
-    def _memory(self, count: int) -> memoryview:
-        """Where a frame is read to: straight into libav's, if its rows are not padded."""
-        plane = self._rgb.planes[0]
-        padded = plane.line_size != 3 * self._width
-        return memoryview(bytearray(count)) if padded or count == 0 else memoryview(plane)
-
     def _encode(self, header: wire.Header, pixels: memoryview) -> None:
-        plane, row = self._rgb.planes[0], 3 * self._width
-        if plane.line_size != row:
-            padded = memoryview(plane)
-            for top in range(self._height):
-                start = top * plane.line_size
-                padded[start : start + row] = pixels[top * row : (top + 1) * row]
-        frame = self._reformatter.reformat(
-            self._rgb,
-            format="yuv420p",
-            src_color_range=FULL,
-            dst_colorspace=self._colour.swscale_matrix,
-            dst_color_range=self._colour.range,
-            interpolation=_QUALITY,
-        )
+        self._rgb.take(pixels)
+        frame = self._rgb.converted("yuv420p", self._colour.swscale_matrix, self._colour.range)
         scale = (wire.unpack(header["time_base"]) or self._time_base) / self._time_base
         pts = round(header["pts"] * scale)
         last = self._last_pts

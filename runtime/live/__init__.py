@@ -1,0 +1,1 @@
+"""Live upscaling: newest frame wins, latency never grows, what breaks is opened again."""
