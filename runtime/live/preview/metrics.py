@@ -1,0 +1,136 @@
+"""Prometheus text of a live session: what its status says, and histograms of every frame.
+
+Labels are closed sets (stages, rungs, causes of a reset, numbers of sinks), never an address, so no
+credential can get into a time series and none is added by a reconnection. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from ..frame import OutputFrame
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_PREFIX = "streamdiffvsr_"
+_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
+
+# Name, path in the status, help. What a status does not have, or has as null, is left out.
+_COUNTERS = (
+    ("source_frames", "source.received", "Frames that the source gave"),
+    ("source_dropped", "source.dropped", "Frames that the source dropped for newer ones"),
+    ("source_damaged", "source.damaged", "Frames that were damaged"),
+    ("source_reconnects", "source.reconnects", "Times the source was opened again"),
+    ("dropped", "dropped", "Frames that were never upscaled"),
+    ("passed_through", "passed_through", "Frames that were enlarged without the model"),
+)
+_GAUGES = (
+    ("uptime_seconds", "uptime_s", "Since the session began"),
+    ("fps_in", "fps_in", "Frames a second from the source"),
+    ("fps_out", "fps_out", "Frames a second to the sinks"),
+    ("latency_p50_milliseconds", "latency_ms.p50", "Median latency of the recent frames"),
+    ("latency_p95_milliseconds", "latency_ms.p95", "95th percentile of the recent frames"),
+    ("memory_megabytes", "memory_mb", "Memory of the session's processes"),
+    ("gpu_memory_megabytes", "gpu.memory_mb", "Memory in use on the GPU"),
+)
+
+
+class Metrics:
+    """The numbers of one session, in a registry of their own.
+
+    Args:
+        status: Gives the session's status, as ``live/status.py`` describes it.
+    """
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._registry = CollectorRegistry()
+        self._latency = Histogram(
+            _PREFIX + "latency_seconds",
+            "From the decoder's hand-over to that to the sinks",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stage = Histogram(
+            _PREFIX + "stage_seconds",
+            "Time of a stage of the engine",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(_StatusCollector(status))
+
+    def observe(self, frame: OutputFrame) -> None:
+        """Count one output frame; microseconds, from any thread."""
+        self._latency.observe(frame.latency_ms / 1000)
+        for stage, milliseconds in frame.stage_ms.items():
+            self._stage.labels(stage).observe(milliseconds / 1000)
+
+    def text(self) -> bytes:
+        """Everything, as :data:`CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+
+class _StatusCollector(Collector):
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
+
+    def describe(self) -> list[Metric]:
+        """Nothing: else the registry would ask for a status before the session has one."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        playing = float(status.get("state") == "playing")
+        yield GaugeMetricFamily(_PREFIX + "up", "1 while frames come and go", value=playing)
+        for name, path, text in _COUNTERS:
+            if (value := _at(status, path)) is not None:
+                yield CounterMetricFamily(_PREFIX + name, text, value=value)
+        for name, path, text in _GAUGES:
+            if (value := _at(status, path)) is not None:
+                yield GaugeMetricFamily(_PREFIX + name, text, value=value)
+        yield _resets(status)
+        yield _rungs(status)
+        yield from _sinks(status)
+
+
+def _resets(status: Mapping[str, Any]) -> Metric:
+    family = CounterMetricFamily(_PREFIX + "resets", "State resets", labels=["cause"])
+    for cause, count in (status.get("resets") or {}).items():
+        family.add_metric([cause], count)
+    return family
+
+
+def _rungs(status: Mapping[str, Any]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + "rung", "1 for the rung in use", labels=["rung"])
+    for rung in status.get("rungs") or ():
+        family.add_metric([rung], float(rung == status.get("rung")))
+    return family
+
+
+def _sinks(status: Mapping[str, Any]) -> Iterator[Metric]:
+    sinks = status.get("sinks") or ()
+    for key, text in (
+        ("written", "Frames that a sink took to its end"),
+        ("dropped", "Frames that a sink could not take"),
+        ("reopened", "Times a sink was opened again"),
+    ):
+        family = CounterMetricFamily(_PREFIX + "sink_" + key, text, labels=["sink"])
+        for number, sink in enumerate(sinks):
+            family.add_metric([str(number)], sink.get(key) or 0)
+        yield family
+    up = GaugeMetricFamily(_PREFIX + "sink_up", "1 while a sink is open", labels=["sink"])
+    for number, sink in enumerate(sinks):
+        up.add_metric([str(number)], float(sink.get("state") in ("open", "waiting")))
+    yield up
+
+
+def _at(status: Mapping[str, Any], path: str) -> float | None:
+    value: Any = status
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return None if value is None else float(value)
