@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from av.container import InputContainer
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from ...errors import StreamDiffVSRError
 from . import libav, wire
-from .colour import FULL, UNSPECIFIED, Colour
 from .info import VideoInfo
+from .pixels import colour_of, quarter_turns, upright_rgb, upright_size
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26  # 67 million: 8K is 33 million
 _BEAT_S = 1.0
-# Correct rounding and full chroma resolution; swscale's default is off by up to 5 levels.
-QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
@@ -93,9 +91,9 @@ class _Reader:
 
     def describe(self, frame: Any) -> VideoInfo:
         stream = self._stream
-        rotation = _quarter_turns(frame) * 90
+        rotation = quarter_turns(frame) * 90
         turned = rotation % 180 != 0
-        width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+        height, width = upright_size(frame)
         aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
         seconds = _duration_seconds(self._container, stream)
         estimate = round(seconds * stream.average_rate) if seconds and stream.average_rate else None
@@ -111,7 +109,7 @@ class _Reader:
             audio_streams=len(self._container.streams.audio),
             codec=stream.codec_context.name,
             pix_fmt=frame.format.name,
-            colour=_colour(frame),
+            colour=colour_of(frame),
             rotation=rotation,
             sample_aspect=1 / aspect if turned else aspect,
         )
@@ -119,8 +117,7 @@ class _Reader:
     def send(self, frame: Any) -> None:
         """Send one frame as (h, w, 3) uint8 RGB with its time."""
         self._check_size(frame.width, frame.height)
-        turns = _quarter_turns(frame)
-        width, height = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        height, width = upright_size(frame)
         header = {
             "kind": "frame",
             "pts": self._pts(frame),
@@ -129,19 +126,8 @@ class _Reader:
             "width": width,
             "damaged": self.damaged,
         }
-        wire.send(self._outbox, header, _turned(self._to_rgb(frame), turns))
+        wire.send(self._outbox, header, upright_rgb(self._reformatter, frame))
         self._sent_at = time.monotonic()
-
-    def _to_rgb(self, frame: Any) -> Any:
-        colour = _colour(frame).resolved(frame.height)
-        return self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=colour.swscale_matrix,
-            src_color_range=colour.range,
-            dst_color_range=FULL,
-            interpolation=QUALITY,
-        )
 
     def _pts(self, frame: Any) -> int:
         """The frame's own time; one nominal frame after the last where it has none."""
@@ -173,39 +159,6 @@ def _end_with_parent(inbox: RawIOBase) -> None:
     """The parent sends nothing more, so the end of the pipe is the end of the parent."""
     inbox.read(1)
     os._exit(1)
-
-
-def _colour(frame: Any) -> Colour:
-    if frame.format.is_rgb:
-        return Colour(matrix=0, range=FULL, primaries=frame.color_primaries)
-    jpeg = frame.format.name.startswith("yuvj")  # full range said by the format's old name
-    return Colour(
-        matrix=frame.colorspace,
-        range=FULL if jpeg else frame.color_range,
-        primaries=frame.color_primaries or UNSPECIFIED,
-        transfer=frame.color_trc or UNSPECIFIED,
-    )
-
-
-def _quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that make the frame upright; skewed angles are left."""
-    turns, rest = divmod(round(frame.rotation), 90)
-    return 0 if rest else turns % 4
-
-
-def _turned(rgb: Any, turns: int) -> memoryview:
-    """The pixels of an rgb24 frame, turned counter-clockwise, without the padding of its rows."""
-    plane = rgb.planes[0]
-    row = 3 * rgb.width
-    if turns == 0:
-        pixels = memoryview(plane)
-        if plane.line_size == row:
-            return pixels
-        starts = range(0, rgb.height * plane.line_size, plane.line_size)
-        return memoryview(b"".join(pixels[start : start + row] for start in starts))
-    import numpy as np  # a tenth of a second that a probe and most files do without
-
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns)).data
 
 
 def _duration_seconds(container: InputContainer, stream: Any) -> float | None:

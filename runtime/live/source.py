@@ -1,0 +1,220 @@
+"""A live source that never gives up: the newest frame of whatever can be had at the moment.
+
+A thread keeps one connection playing, and opens another when it ends. It holds one frame at most:
+whoever is slow gets the newest, and what was never asked for is counted as dropped. It knows
+nothing of the upscaler.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import StreamDiffVSRError
+from ..media.address import Address
+from ..media.redact import redact
+from .connection import Connection, Disconnected, Received
+from .frame import LiveFrame
+from .reconnect import Backoff
+from .source_status import SourceStatus
+from .timeline import Timeline
+
+_LEAD_S = 1.5  # a process is started so long before it is needed
+_CLOSE_S = 1.8
+_LISTENING = (0.3, 2.0)  # nobody is hammered by waiting for a sender again
+
+
+class LiveSource:
+    """Reads an address in the background from the moment it is made.
+
+    Args:
+        address: What to read.
+        tell: Gets one line, without credentials, for each change that a user should see; called on
+            a thread of the source's own.
+        open_timeout_s: The longest an attempt may take to connect.
+        stall_timeout_s: The longest a playing source may be silent.
+        reconnect: Try again after a failure; a file is never tried again.
+        backoff: How long to wait before each attempt; None for the usual way.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        tell: Callable[[str], None] = lambda line: None,
+        open_timeout_s: float = 5.0,
+        stall_timeout_s: float = 2.0,
+        reconnect: bool = True,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._address, self._tell = address, tell
+        self._timeouts = {"open_timeout_s": open_timeout_s, "stall_timeout_s": stall_timeout_s}
+        self._reconnect = reconnect and address.kind != "file"
+        self._backoff = backoff or (Backoff(*_LISTENING) if address.listens else Backoff())
+        self._changed = threading.Condition()
+        self._frame: LiveFrame | None = None
+        self._end: Callable[[], Exception] | None = None
+        self._connection: Connection | None = None
+        self._closed = threading.Event()
+        self._status = SourceStatus()
+        self._timeline = Timeline()
+        self._epoch = -1
+        self._shape: tuple[int, int, str] | None = None  # of this connection
+        self._played_since: float | None = None  # this connection
+        self._told = ""
+        self._thread = threading.Thread(target=self._run, name="live-source", daemon=True)
+        self._thread.start()
+
+    def newest(self, timeout_s: float) -> LiveFrame | None:
+        """A frame newer than the last one given; None when none came in time.
+
+        Raises:
+            EOFError: The source has ended for good.
+            StreamDiffVSRError: Going on is of no use.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame or self._end, timeout_s)
+            frame, self._frame = self._frame, None
+            if frame is None and self._end:
+                raise self._end()
+            return frame
+
+    def status(self) -> dict[str, Any]:
+        """How it is, as JSON."""
+        with self._changed:
+            return {"name": self._address.shown, **self._status.to_json()}
+
+    def close(self) -> None:
+        """Stop, within two seconds whatever is blocked. Safe twice."""
+        self._closed.set()
+        with self._changed:
+            connection = self._connection
+            self._frame, self._end = None, EOFError
+            self._status.ended()
+            self._changed.notify_all()
+        if connection:  # waiting for a process that a driver holds may take for ever
+            threading.Thread(target=connection.close, daemon=True).start()
+        self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        end: Callable[[], Exception] = EOFError
+        try:
+            end = self._keep_playing()
+        except Exception as error:
+            end = self._failure(f"{type(error).__name__}: {error}")
+        finally:
+            with self._changed:
+                self._end = self._end or end
+                self._status.ended()
+                self._changed.notify_all()
+
+    def _keep_playing(self) -> Callable[[], Exception]:
+        """Connect, play, wait, again and again; what to raise once that is of no use."""
+        delay_s = 0.0
+        while not self._closed.is_set():
+            self._played_since = None
+            try:
+                self._play(delay_s)
+            except Disconnected as ended:
+                final = self._final(ended)
+                if final:
+                    return final
+                since = self._played_since
+                played_s = 0.0 if since is None else time.monotonic() - since
+                delay_s = self._backoff.after(ended.cause, played_s)
+                self._note_failure(ended, delay_s)
+        return EOFError
+
+    def _final(self, ended: Disconnected) -> Callable[[], Exception] | None:
+        """What to raise if there is no use in trying again."""
+        never_played = self._status.received == 0
+        if self._reconnect and not (ended.cause == "hopeless" and never_played):
+            return None
+        if ended.cause == "ended" or (not never_played and self._address.kind != "file"):
+            return EOFError
+        return self._failure(ended.why, ended.remedy)
+
+    def _failure(self, why: str, remedy: str = "") -> Callable[[], Exception]:
+        what, why = f"could not read {self._address.shown!r}", redact(why)
+        with self._changed:
+            self._status.error = why
+        return lambda: StreamDiffVSRError(what, why, remedy)
+
+    def _play(self, delay_s: float) -> None:
+        """Connect after a wait and keep the newest frame, until that ends by raising."""
+        connection = self._started_in(delay_s)
+        if connection is None:
+            return
+        try:
+            connection.open()
+            self._timeline.restart()
+            self._shape = None
+            first_index = self._status.received
+            while not self._closed.is_set():
+                received = connection.receive()
+                if received:
+                    self._keep(received, first_index, connection.codec)
+        finally:
+            connection.close()
+            connection.free()
+
+    def _started_in(self, delay_s: float) -> Connection | None:
+        """A connection whose process is up when the wait is over; None if it was closed."""
+        due = time.monotonic() + delay_s
+        if self._closed.wait(max(0.0, delay_s - _LEAD_S)):
+            return None
+        try:
+            connection = Connection(self._address, **self._timeouts)
+        except StreamDiffVSRError as error:  # out of processes or memory, maybe for a moment
+            raise Disconnected("lost", error.why) from error
+        with self._changed:
+            self._connection = connection
+        if self._closed.wait(max(0.0, due - time.monotonic())):
+            connection.close()
+            return None
+        with self._changed:
+            self._status.connecting()
+        return connection
+
+    def _keep(self, received: Received, first_index: int, codec: str) -> None:
+        header = received.header
+        seconds, jumped = self._timeline.place(header["seconds"], header["captured"])
+        shape = (header["height"], header["width"], header["format"])
+        before, self._shape = self._shape, shape
+        if jumped or shape != before:
+            self._epoch += 1
+        frame = LiveFrame(
+            image=received.image,
+            seconds=seconds,
+            captured=header["captured"],
+            epoch=self._epoch,
+            index=first_index + header["index"],
+            damaged=header["damaged"],
+        )
+        with self._changed:
+            if before is None:
+                self._status.playing(codec)
+            self._status.frame(frame, replaced=self._frame is not None)
+            if not self._closed.is_set():
+                self._frame = frame
+                self._changed.notify_all()
+        if before is None:
+            self._played_since = time.monotonic()
+            self._told = ""
+            self._say(f"playing, {shape[1]}x{shape[0]} {codec}")
+        elif shape[:2] != before[:2]:
+            self._say(f"its frames are {shape[1]}x{shape[0]} from here on")
+
+    def _note_failure(self, ended: Disconnected, delay_s: float) -> None:
+        if self._closed.is_set():
+            return
+        with self._changed:
+            self._status.waiting(ended.why, delay_s)
+        if ended.why != self._told:  # the same again and again is one line
+            self._told = ended.why
+            self._say(f"{ended.why}; trying again in {delay_s:.1f} s")
+
+    def _say(self, change: str) -> None:
+        self._tell(redact(f"{self._address.shown}: {change}"))

@@ -1,0 +1,70 @@
+"""A decoded frame as upright RGB, the same for files and live sources.
+
+Runs in the child. It honours the frame's colour tags by the rule of ``colour``; it does not
+deinterlace, map HDR to SDR or keep alpha.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from .colour import FULL, UNSPECIFIED, Colour
+
+# Correct rounding and full chroma resolution; swscale's default is off by up to 5 levels.
+QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+def colour_of(frame: Any) -> Colour:
+    """The colour tags of a frame, unresolved."""
+    if frame.format.is_rgb:
+        return Colour(matrix=0, range=FULL, primaries=frame.color_primaries)
+    jpeg = frame.format.name.startswith("yuvj")  # full range said by the format's old name
+    return Colour(
+        matrix=frame.colorspace,
+        range=FULL if jpeg else frame.color_range,
+        primaries=frame.color_primaries or UNSPECIFIED,
+        transfer=frame.color_trc or UNSPECIFIED,
+    )
+
+
+def quarter_turns(frame: Any) -> int:
+    """Counter-clockwise quarter turns that make the frame upright; skewed angles are left."""
+    turns, rest = divmod(round(frame.rotation), 90)
+    return 0 if rest else turns % 4
+
+
+def upright_size(frame: Any) -> tuple[int, int]:
+    """(h, w) of the frame once it is upright."""
+    turned = quarter_turns(frame) % 2
+    return (frame.width, frame.height) if turned else (frame.height, frame.width)
+
+
+def upright_rgb(reformatter: VideoReformatter, frame: Any) -> memoryview:
+    """The pixels as (h, w, 3) uint8 RGB, upright, without padding; valid until the next call."""
+    colour = colour_of(frame).resolved(frame.height)
+    rgb = reformatter.reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=colour.swscale_matrix,
+        src_color_range=colour.range,
+        dst_color_range=FULL,
+        interpolation=QUALITY,
+    )
+    return _turned(rgb, quarter_turns(frame))
+
+
+def _turned(rgb: Any, turns: int) -> memoryview:
+    """The pixels of an rgb24 frame, turned counter-clockwise, without the padding of its rows."""
+    plane = rgb.planes[0]
+    row = 3 * rgb.width
+    if turns == 0:
+        pixels = memoryview(plane)
+        if plane.line_size == row:
+            return pixels
+        starts = range(0, rgb.height * plane.line_size, plane.line_size)
+        return memoryview(b"".join(pixels[start : start + row] for start in starts))
+    import numpy as np  # a tenth of a second that a probe and most files do without
+
+    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns)).data.cast("B")

@@ -1,0 +1,159 @@
+"""An RTSP server with a machine-readable clock in every frame, run by Debian's own Python.
+
+    /usr/bin/python3 tests/live/rtsp_server.py --port 0 --size 640x360 --codec h264
+
+It prints one line, ``PORT n``, when it accepts clients, and serves until it is killed. All clients
+share one encoder. It imports nothing of the package, which that Python does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from pathlib import Path
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstApp", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402  # GstApp: push_buffer
+
+sys.path.insert(0, str(Path(__file__).parent))
+import barcode  # noqa: E402
+
+# The parser, not the payloader, repeats the parameter sets: between the slices of one picture they
+# would cost decoders with several threads the first slice.
+_ENCODERS = {
+    "h264": (
+        "x264enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate} key-int-max={gop} "
+        "! video/x-h264,profile=constrained-baseline ! h264parse config-interval=-1 "
+        "! rtph264pay pt=96"
+    ),
+    "h265": (
+        "x265enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate} key-int-max={gop} "
+        "! h265parse config-interval=-1 ! rtph265pay pt=96"
+    ),
+    "mjpeg": "jpegenc quality=85 ! rtpjpegpay pt=26",
+}
+
+
+def main() -> None:
+    """Serve until killed."""
+    options = _options()
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address(options.host)
+    server.set_service(str(options.port))
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(_pipeline(options))
+    factory.set_shared(True)
+    factory.set_latency(0)
+    factory.connect("media-configure", _configure, options)
+    if options.user:
+        _demand_password(server, factory, options.user, options.password)
+    server.get_mount_points().add_factory(options.path, factory)
+    if not server.attach(None):
+        sys.exit(f"port {options.port} cannot be bound")
+    sys.stdout.write(f"PORT {server.get_bound_port()}\n")
+    sys.stdout.flush()
+    GLib.MainLoop().run()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--path", default="/live")
+    parser.add_argument("--codec", choices=sorted(_ENCODERS), default="h264")
+    parser.add_argument("--size", default="640x360", help="WxH, both even")
+    parser.add_argument("--fps", type=int, default=30)
+    parser.add_argument("--gop", type=int, default=30, help="frames from key frame to key frame")
+    parser.add_argument("--bitrate", type=int, default=2000, help="kbit/s")
+    parser.add_argument("--loss", type=float, default=0.0, help="share of RTP packets not sent")
+    parser.add_argument("--sound", action="store_true", help="add an AAC track")
+    parser.add_argument("--user", default="")
+    parser.add_argument("--password", default="")
+    return parser.parse_args()
+
+
+def _pipeline(options: argparse.Namespace) -> str:
+    width, height = map(int, options.size.split("x"))
+    caps = f"video/x-raw,format=I420,width={width},height={height},framerate={options.fps}/1"
+    encoder = _ENCODERS[options.codec].format(bitrate=options.bitrate, gop=options.gop)
+    lossy = f" ! identity drop-probability={options.loss}" if options.loss else ""
+    sound = (
+        " audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4apay name=pay1 pt=97"
+        if options.sound
+        else ""
+    )
+    source = (
+        f"appsrc name=frames is-live=true do-timestamp=true format=time caps={caps} "
+        "max-buffers=2 leaky-type=downstream"
+    )
+    return f"( {source} ! {encoder}{lossy} name=pay0{sound} )"
+
+
+def _configure(
+    _factory: GstRtspServer.RTSPMediaFactory,
+    media: GstRtspServer.RTSPMedia,
+    options: argparse.Namespace,
+) -> None:
+    frames = media.get_element().get_by_name("frames")
+    threading.Thread(target=_feed, args=(frames, options), daemon=True).start()
+
+
+def _feed(frames: GstApp.AppSrc, options: argparse.Namespace) -> None:
+    """Push stamped frames at their pace until the media is taken down."""
+    width, height = map(int, options.size.split("x"))
+    background = _background(width, height)
+    due, index = time.monotonic(), 0
+    while True:
+        time.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + 1 / options.fps, time.monotonic())  # after a stop: no burst
+        picture = bytearray(background)
+        _draw_square(picture, width, height, index)
+        barcode.stamp(picture, width, time.time_ns() // 1000)
+        if frames.push_buffer(Gst.Buffer.new_wrapped(bytes(picture))) != Gst.FlowReturn.OK:
+            return
+        index += 1
+
+
+def _background(width: int, height: int) -> bytes:
+    """I420: a ramp with a checkerboard on it, so that damage shows, under quiet colours."""
+    luma = bytearray()
+    for y in range(height):
+        luma += bytes(40 + (x * 120 // width) + 30 * (x // 16 + y // 16 & 1) for x in range(width))
+    chroma = (width // 2) * (height // 2)
+    return bytes(luma) + bytes([110]) * chroma + bytes([150]) * chroma
+
+
+def _draw_square(picture: bytearray, width: int, height: int, index: int) -> None:
+    side = max(8, height // 8)
+    left = index * 5 % (width - side)
+    top = barcode.LINES + index * 3 % (height - side - barcode.LINES)
+    for y in range(top, top + side):
+        picture[y * width + left : y * width + left + side] = bytes([220]) * side
+
+
+def _demand_password(
+    server: GstRtspServer.RTSPServer,
+    factory: GstRtspServer.RTSPMediaFactory,
+    user: str,
+    password: str,
+) -> None:
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "viewer")
+    auth = GstRtspServer.RTSPAuth()
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    for right in ("media.factory.access", "media.factory.construct"):
+        permissions.add_permission_for_role("viewer", right, True)
+    factory.set_permissions(permissions)
+
+
+if __name__ == "__main__":
+    main()
