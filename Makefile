@@ -14,9 +14,11 @@ PIP_ARGS ?=
 MODEL ?= auto
 SIZE ?= 320x180
 BACKEND ?= auto
+# Of `make live`: a camera, a stream, a file, or the built-in test pattern.
+SRC ?= testsrc
 # Of `make demo`.
 OUT ?= demo-out
-# Further arguments of pytest, of `make engines`, of `make train-tiny`.
+# Further arguments of pytest, of `make live`, `make engines`, `make bench`, `make train-tiny`.
 ARGS ?=
 
 BIN := .venv/bin
@@ -32,7 +34,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help setup links demo train-tiny engines bench test test-slow test-gpu lint clean
+.PHONY: help setup links demo live train-tiny engines bench test test-slow test-gpu lint clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -65,6 +67,9 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 
 demo: setup ## upscale the built-in clip, and draw what that gained
 	@$(BIN)/streamdiffvsr demo --out '$(OUT)'
+
+live: setup ## upscale a live source: make live SRC=rtsp://... ARGS='--to out.mkv --latency-ms 200'
+	@$(BIN)/streamdiffvsr live '$(SRC)' $(ARGS)
 
 train-tiny: setup ## train the built-in model again, into training-out/; goes on where it stopped
 	@$(BIN)/python -m streamdiffvsr.training $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: engines, upscale, doctor, demo.
+"""The command line: engines, upscale, live, doctor, demo.
 
 Options in, a library call or two, a line or a JSON object out. Nothing heavy is imported before a
 command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
@@ -17,7 +17,8 @@ from . import __version__
 from . import cli_options as opt
 from .cli_debug import debug
 from .cli_engines import build_engines, engines_app, tell_memory
-from .console import run
+from .cli_live import live, with_preview_at
+from .console import end, run
 from .errors import UsageError
 from .spec import SCALE, Size
 
@@ -32,11 +33,12 @@ app = typer.Typer(
 )
 engines_app.command("debug")(debug)
 app.add_typer(engines_app, name="engines")
+app.command()(live)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script: run a command line, return its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_preview_at(sys.argv[1:] if arguments is None else arguments)
 
     def action() -> dict[str, Any] | None:
         command = typer.main.get_command(app)
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result: dict[str, Any] | None = command.invoke(context)
             return result
 
-    return run(action, as_json="--json" in given)
+    code = run(action, as_json="--json" in given)
+    return end(code) if arguments is None else code
 
 
 def _show_version(wanted: bool) -> None:

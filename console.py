@@ -29,6 +29,23 @@ PASSING = ("load ", "export ", "compile ", "check ")
 Result = Mapping[str, Any]
 
 
+_at_once = threading.Event()
+
+
+def leave_at_once() -> None:
+    """Have `end` leave without waiting: a thread is inside a library that cannot be stopped."""
+    _at_once.set()
+
+
+def end(code: int) -> int:
+    """The exit code of a program that may end; it ends here if it must leave at once."""
+    if _at_once.is_set():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 class _Terminated(BaseException):
     """SIGTERM has come."""
 

@@ -21,6 +21,7 @@ ROOT_MODULES = {
     "__init__",
     "cli",
     "cli_debug",
+    "cli_live",
     "cli_engines",
     "cli_options",
     "console",
@@ -34,6 +35,7 @@ ROOT_MODULES = {
     "program",
     "schedule",
     "spec",
+    "status_line",
 }
 NOT_PACKAGES = {"tests", "build", "dist"}
 
@@ -120,7 +122,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     }
     data = {
         (Path("streamdiffvsr") / path.relative_to(ROOT)).as_posix()
-        for folder in ("assets", "models")
+        for folder in ("assets", "models", "runtime/live/preview/page")
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
     }

@@ -1,0 +1,243 @@
+"""`streamdiffvsr live`: a camera or a stream in, files, streams and a browser out.
+
+Puts source, engines and sinks together and shows what they tell; what they do is in runtime/live.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import cli_options as opt
+from .cli_engines import build_engines
+from .console import leave_at_once
+from .errors import StreamDiffVSRError, UsageError
+from .spec import Size, format_size
+from .status_line import Reporter
+
+if TYPE_CHECKING:
+    from .runtime.live.engine import Ladder
+    from .runtime.live.frame import Sink
+    from .runtime.live.operation import Ended
+
+PREVIEW = "127.0.0.1:8080"
+TOKEN = "STREAMDIFFVSR_TOKEN"
+RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="rtsp://..., http://..., rtmp://, udp://, webcam:0, /dev/video0, screen, testsrc, "
+        "or a file, which is played at its own speed.",
+    ),
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to",
+        metavar="SINK",
+        help="A file, rtsp://, rtmp://, udp://, tcp://, NAME.m3u8, a FOLDER/, or null; repeat it.",
+    ),
+]
+PreviewAt = Annotated[
+    str | None,
+    typer.Option("--preview", metavar="[HOST:PORT]", help=f"A page to watch; at {PREVIEW}."),
+]
+LatencyMs = Annotated[
+    float | None, typer.Option(metavar="MS", min=1, help="Shed work to keep the latency below it.")
+]
+MaxSeconds = Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Stop after S.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        metavar="T", help=f"That the page asks for; or in {TOKEN}. Needed off this machine."
+    ),
+]
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Of libav, for the source; repeat it."),
+]
+NoReconnect = Annotated[
+    bool, typer.Option("--no-reconnect", help="End when the source ends or fails.")
+]
+OverwriteSinks = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+def with_preview_at(arguments: Sequence[str]) -> list[str]:
+    """A `--preview` without a value gets the usual one: the parser wants one."""
+    given: list[str] = []
+    for index, argument in enumerate(arguments):
+        given.append(argument)
+        following = arguments[index + 1] if index + 1 < len(arguments) else "-"
+        if argument == "--preview" and not _is_place(following):
+            given.append(PREVIEW)
+    return given
+
+
+def live(
+    source: Source,
+    to: To = None,
+    preview: PreviewAt = None,
+    latency_ms: LatencyMs = None,
+    max_seconds: MaxSeconds = None,
+    max_frames: opt.MaxFrames = None,
+    engines: opt.Engines = None,
+    model: opt.Model = None,
+    seed: opt.Seed = 0,
+    token: Token = None,
+    option: SourceOption = None,
+    no_reconnect: NoReconnect = False,
+    overwrite: OverwriteSinks = False,
+    backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Upscale a live source 4x, newest frame first: latency never grows.
+
+    Without --to and --preview it shows the preview page.
+    """
+    from .runtime.live.operation import operate
+    from .runtime.live.session import LiveSession
+    from .runtime.live.shelf import Shelf
+    from .runtime.live.source import LiveSource
+    from .runtime.media.address import parse_source
+
+    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
+    address = parse_source(source, _pairs(option))
+    reporter = Reporter(as_json=json)
+    shelf = Shelf(_opener(engines, model, options, seed, latency_ms), tell=reporter.tell)
+    sinks = _sinks(to or [], overwrite, reporter.tell)
+    feed = LiveSource(address, tell=reporter.tell, reconnect=not no_reconnect)
+    session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=reporter.tell)
+    if preview is not None or not sinks:
+        session.sinks.append(_preview(preview or PREVIEW, token, session.status, reporter.tell))
+    ended = operate(
+        session,
+        feed,
+        shelf,
+        max_seconds=max_seconds,
+        max_frames=max_frames,
+        show=reporter.show,
+    )
+    return _finish(ended, session.status(), reporter)
+
+
+def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    reporter.end(ended.reason, status)
+    if ended.stuck:
+        leave_at_once()
+    if ended.error is not None:
+        raise ended.error
+    return {"reason": ended.reason, **status}
+
+
+def _opener(
+    engines: Path | None,
+    model: str | None,
+    options: opt.BuildOptions,
+    seed: int,
+    latency_ms: float | None,
+) -> Callable[[Size], Ladder]:
+    """How a frame size gets its engines: the given set, or those of the cache, built if need be."""
+
+    def open_ladder(size: Size) -> Ladder:
+        from .runtime.live.engine import Ladder, LiveEngine
+        from .runtime.upscaler import load
+
+        folders = {"full": _folder(size)}
+        if engines is None and latency_ms is not None:
+            folders |= _cheaper(model, size, options)
+        opened = {rung: LiveEngine(load(folder)) for rung, folder in folders.items()}
+        what = opt.described(folders["full"])
+        described = "{model} {size} {precision}, {backend} on {device}".format(**what)
+        return Ladder(opened, seed=seed, described=described, device=what["device"])
+
+    def _folder(size: Size) -> Path:
+        if engines is None:
+            return build_engines(model, size, options, None, quiet=True)
+        made_for = opt.described(engines)["size"]
+        if made_for != format_size(size):
+            raise StreamDiffVSRError(
+                f"no engines for {format_size(size)}",
+                f"those of --engines are made for {made_for}",
+                "leave out --engines, and they are built",
+            )
+        return engines
+
+    return open_ladder
+
+
+def _cheaper(model: str | None, size: Size, options: opt.BuildOptions) -> dict[str, Path]:
+    """The sets with a coarser flow that are in the cache already."""
+    from .building.builder import find
+
+    found: dict[str, Path] = {}
+    settled = options.settled()
+    for unused in ("compute_capabilities", "workspace_mib", "flow_scale"):
+        settled.pop(unused)
+    for rung, scale in RUNGS.items():
+        if scale > (options.flow_scale or 1):
+            folder = find(model or opt.BUILT_IN, size=size, flow_scale=scale, **settled)
+            if folder is not None:
+                found[rung] = folder
+    return found
+
+
+def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:
+    from .runtime.live.sinks import open_sink
+    from .runtime.media.redact import redact
+
+    opened: list[Sink] = []
+    if twice := sorted({target for target in targets if targets.count(target) > 1}):
+        raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
+    try:
+        for target in targets:
+            opened.append(open_sink(target, overwrite=overwrite, tell=tell))
+    except BaseException:
+        for sink in opened:
+            sink.close(1.0)
+        raise
+    return opened
+
+
+def _preview(
+    place: str, token: str | None, status: Callable[[], dict[str, Any]], tell: Callable[[str], None]
+) -> Sink:
+    from .runtime.live.preview.sink import Preview
+
+    host, _, port = place.rpartition(":")
+    page = Preview(
+        host.strip("[]") or "127.0.0.1",
+        int(port),
+        token=token or os.environ.get(TOKEN) or None,
+        status=status,
+        tell=tell,
+    )
+    tell(f"preview: {page.url}")
+    return page
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option {text!r:.60} is not NAME=VALUE")
+        pairs[name] = value
+    return pairs
+
+
+def _is_place(text: str) -> bool:
+    """Whether it is HOST:PORT or :PORT, and no address with a scheme, device or option."""
+    host, colon, port = text.rpartition(":")
+    return bool(colon) and port.isdigit() and "/" not in host and host not in ("webcam", "screen")

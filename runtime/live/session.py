@@ -1,0 +1,171 @@
+"""One live session: newest frame in, one output frame to every sink, for as long as it lasts.
+
+The loop reads top to bottom in `_frame`: forget what does not belong to this frame, choose a rung,
+make the frame, hand it on. It knows no libav, no network and no terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Event
+from typing import Any, Protocol
+
+from ...errors import StreamDiffVSRError
+from ...spec import SCALE, format_size
+from ..media.resize import Bicubic
+from .budget import BICUBIC, LatencyBudget
+from .cuts import CutDetector
+from .engine import Ladder
+from .frame import Image, LiveFrame, OutputFrame, Sink
+from .shelf import Shelf
+from .status import Tally, gpu_status, memory_mb
+
+WAIT_S = 0.2
+MAX_GAP_S = 1.0  # between two frames that may guide one another
+Made = tuple[Image, str, dict[str, float]]  # the frame, its rung, milliseconds by stage
+
+
+class Source(Protocol):
+    """Where frames come from: `LiveSource`, or a test's own."""
+
+    def newest(self, timeout_s: float) -> LiveFrame | None:
+        """A frame newer than the last one given; EOFError when there will be none."""
+
+    def status(self) -> dict[str, Any]:
+        """As `LiveSource.status`."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
+class LiveSession:
+    """From a source through engines to sinks.
+
+    Args:
+        limit_ms: The latency to keep by shedding work, or None.
+        tell: Receives one line for whatever a user should know.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shelf: Shelf,
+        sinks: Sequence[Sink],
+        *,
+        limit_ms: float | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        max_gap_s: float = MAX_GAP_S,
+    ) -> None:
+        self._source, self._shelf, self.sinks = source, shelf, list(sinks)
+        self._limit_ms, self._tell, self._max_gap_s = limit_ms, tell, max_gap_s
+        self._tally = Tally()
+        self._cuts = CutDetector()
+        self._bicubic = Bicubic(SCALE)
+        self._ladder: Ladder | None = None
+        self._budget = LatencyBudget([BICUBIC], limit_ms)
+        self._last: LiveFrame | None = None
+        self._last_made: float | None = None  # when the frame was shown that the state is of
+        self._forget: str | None = None  # why the state must not guide the next frame
+
+    def run(self, stop: Event, *, max_frames: int | None = None) -> bool:
+        """Until the source ends, `stop` is set, or that many frames are out.
+
+        Returns:
+            Whether the source has ended.
+
+        Raises:
+            StreamDiffVSRError: The source cannot go on.
+        """
+        done = 0
+        while not stop.is_set() and (max_frames is None or done < max_frames):
+            try:
+                frame = self._source.newest(WAIT_S)
+            except EOFError:
+                return True
+            if frame is not None:
+                self._frame(frame)
+                done += 1
+        return False
+
+    def status(self) -> dict[str, Any]:
+        """All that is known, as JSON can carry it (docs/live.md names every field)."""
+        source, last, ladder = self._source.status(), self._last, self._ladder
+        return {
+            "state": source["state"],
+            **self._tally.to_json(),
+            "source": source,
+            "fps_in": source.get("fps"),
+            "dropped": source["dropped"],
+            "size": format_size(last.size) if last else None,
+            "rung": self._budget.rung,
+            "rungs": list(self._budget.rungs),
+            "engine": ladder.described if ladder else "",
+            "note": self._shelf.note(last.size) if last else "",
+            "memory_mb": memory_mb(),
+            "gpu": gpu_status(ladder.device) if ladder else None,
+            "sinks": [sink.status() for sink in self.sinks],
+        }
+
+    def _frame(self, frame: LiveFrame) -> None:
+        self._look(frame)
+        ladder = self._ladder_for(frame)
+        age_ms = 1000 * (time.monotonic() - frame.captured)
+        rung = self._budget.choose(age_ms)
+        if ladder is None or frame.damaged or rung == BICUBIC:
+            image, rung, stage_ms = self._pass_through(frame)
+        else:
+            image, rung, stage_ms = self._make(ladder, rung, frame, age_ms)
+        finished = time.monotonic()
+        image.flags.writeable = False  # every sink has the same
+        out = OutputFrame(image, frame, rung, finished, stage_ms)
+        for sink in self.sinks:
+            sink.offer(out)
+        self._tally.frame(out, passed_through=rung == BICUBIC)
+        self._last = frame
+
+    def _look(self, frame: LiveFrame) -> None:
+        """Note why the state must be forgotten, if it must; the first reason counts."""
+        last = self._last
+        cut = self._cuts.is_cut(frame.image)
+        if last is not None and frame.epoch != last.epoch:
+            self._forget = self._forget or ("size" if frame.size != last.size else "reconnect")
+        elif cut:
+            self._forget = self._forget or "cut"
+        if frame.damaged:
+            self._forget = self._forget or "damage"
+
+    def _ladder_for(self, frame: LiveFrame) -> Ladder | None:
+        ladder = self._shelf.get(frame.size)
+        if ladder is not self._ladder:
+            rungs = ladder.rungs if ladder else (BICUBIC,)
+            self._budget = LatencyBudget(rungs, self._limit_ms, tell=self._tell)
+            self._ladder, self._last_made = ladder, None
+            if ladder is not None:
+                ladder.forget()  # it may have been used before
+        return ladder
+
+    def _make(self, ladder: Ladder, rung: str, frame: LiveFrame, age_ms: float) -> Made:
+        """The frame by the model; bicubic, and from then on, where the engines fail."""
+        if self._last_made is not None:
+            if frame.seconds - self._last_made > self._max_gap_s:
+                self._forget = self._forget or "gap"
+            if self._forget:
+                ladder.forget()
+                self._tally.reset(self._forget)
+        self._forget = None
+        started = time.perf_counter()
+        try:
+            image, stage_ms = ladder.step(rung, frame.image)
+        except StreamDiffVSRError as error:
+            self._shelf.fail(frame.size, str(error))
+            return self._pass_through(frame)
+        cost_ms = 1000 * (time.perf_counter() - started)
+        self._budget.measured(rung, age_ms, cost_ms)
+        self._last_made = frame.seconds
+        return image, rung, {"wait": age_ms, **(stage_ms or {"upscale": cost_ms})}
+
+    def _pass_through(self, frame: LiveFrame) -> Made:
+        started = time.perf_counter()
+        image = self._bicubic(frame.image)
+        return image, BICUBIC, {"bicubic": 1000 * (time.perf_counter() - started)}

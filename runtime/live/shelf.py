@@ -1,0 +1,95 @@
+"""Engines by frame size: opened, or built, beside the running stream.
+
+Until those of a new size are there, the session passes its frames on enlarged and says so. It knows
+no command line and no builder: how a size gets its engines is given to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ...errors import StreamDiffVSRError
+from ...spec import Size, format_size
+from .engine import Ladder
+
+KEPT = 2  # sizes: a source that changes to and fro finds both
+
+
+class Shelf:
+    """The ladders of the sizes that were asked for.
+
+    Args:
+        open_ladder: Finds or builds the engines of a size; may take minutes.
+        tell: Receives one line when engines are wanted, are there, or cannot be had.
+    """
+
+    def __init__(
+        self, open_ladder: Callable[[Size], Ladder], *, tell: Callable[[str], None]
+    ) -> None:
+        self._open, self._tell = open_ladder, tell
+        self._ladders: dict[Size, Ladder] = {}
+        self._failures: dict[Size, str] = {}
+        self._opening: set[Size] = set()
+        self._lock = threading.Lock()
+
+    def put(self, ladder: Ladder) -> None:
+        """A ladder that was opened already."""
+        with self._lock:
+            self._ladders[ladder.size] = ladder
+
+    def get(self, size: Size) -> Ladder | None:
+        """The engines of a size, or None: they are being opened then, or cannot be had."""
+        with self._lock:
+            if size in self._ladders:
+                self._ladders[size] = self._ladders.pop(size)  # the last in use is the last to go
+                return self._ladders[size]
+            if size in self._opening or size in self._failures:
+                return None
+            self._opening.add(size)
+        self._tell(f"engines for {format_size(size)}: opening or building; bicubic meanwhile")
+        threading.Thread(target=self._fetch, args=(size,), name="engines", daemon=True).start()
+        return None
+
+    def fail(self, size: Size, why: str) -> None:
+        """Give up on the engines of a size: they have failed while running."""
+        with self._lock:
+            ladder = self._ladders.pop(size, None)
+            self._failures[size] = why
+        self._tell(f"engines for {format_size(size)} failed, bicubic from now on: {why}")
+        if ladder is not None:
+            ladder.close()
+
+    def note(self, size: Size) -> str:
+        """What a viewer should know of the engines of a size; empty when they run."""
+        with self._lock:
+            if size in self._failures:
+                return f"bicubic: {self._failures[size]}"
+            if size in self._opening:
+                return f"bicubic until the engines for {format_size(size)} are there"
+            return ""
+
+    def close(self) -> bool:
+        """Give back the engines; returns whether some are still being opened, in a thread."""
+        with self._lock:
+            ladders, self._ladders = list(self._ladders.values()), {}
+            opening = bool(self._opening)
+        for ladder in ladders:
+            ladder.close()
+        return opening
+
+    def _fetch(self, size: Size) -> None:
+        try:
+            ladder = self._open(size)
+        except Exception as error:  # of this thread nobody else would hear
+            told = isinstance(error, StreamDiffVSRError)
+            with self._lock:
+                self._opening.discard(size)
+            self.fail(size, str(error) if told else f"{type(error).__name__}: {error}")
+            return
+        with self._lock:
+            self._opening.discard(size)
+            self._ladders[size] = ladder
+            for old in list(self._ladders)[:-KEPT]:  # not closed: it may be in a frame just now
+                self._ladders.pop(old)
+        self._tell(f"engines for {format_size(size)}: {ladder.described}")

@@ -1,0 +1,103 @@
+"""What a running command shows: one line that renews itself at a terminal, JSON lines elsewhere.
+
+Knows the shape of a live session's status, and nothing of how it comes about.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+from typing import Any
+
+import typer
+
+EVERY_S = 1.0  # between two JSON lines
+
+
+class Reporter:
+    """Shows messages and status; from any thread.
+
+    Args:
+        as_json: JSON lines at a terminal too, and the last line is its user's to print.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._lines = as_json or not sys.stdout.isatty()
+        self._as_json = as_json
+        self._lock = threading.Lock()
+        self._shown_at = float("-inf")
+        self._drawn = False
+
+    def tell(self, line: str) -> None:
+        """A message, above the status line."""
+        with self._lock:
+            if self._lines:
+                self._print({"event": "message", "text": line})
+            else:
+                self._wipe()
+                typer.echo(line, err=True)
+
+    def show(self, status: dict[str, Any]) -> None:
+        """The present status."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._lines:
+                self._wipe()
+                width = shutil.get_terminal_size().columns - 1
+                typer.echo(in_one_line(status)[:width], err=True, nl=False)
+                self._drawn = True
+            elif now - self._shown_at >= EVERY_S:
+                self._shown_at = now
+                self._print({"event": "status", **status})
+
+    def end(self, reason: str, status: dict[str, Any]) -> None:
+        """The last status, and why it ended."""
+        with self._lock:
+            if not self._lines:
+                self._wipe()
+                typer.echo(f"{ended(reason)}: {in_one_line(status)}", err=True)
+            elif not self._as_json:
+                self._print({"event": "end", "reason": reason, **status})
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            typer.echo("\r\x1b[K", err=True, nl=False)
+            self._drawn = False
+
+    def _print(self, event: dict[str, Any]) -> None:
+        typer.echo(json.dumps(event))
+
+
+def ended(reason: str) -> str:
+    """Why a session ended, in words."""
+    return {
+        "time": "the time is up",
+        "frames": "all frames are done",
+        "source": "the source has ended",
+    }.get(reason, reason)
+
+
+def in_one_line(status: dict[str, Any]) -> str:
+    """A live session's status for a person."""
+    source, latency = status["source"], status["latency_ms"]
+    parts = [source["state"]]
+    if status["size"]:
+        rate = f" at {status['fps_in']:.1f} fps" if status["fps_in"] else ""
+        parts.append(f"{status['size']}{rate} -> {status['fps_out']:.1f} fps")
+    if latency["p50"] is not None:
+        parts.append(f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})")
+    parts.append(status["rung"])
+    for name, count in (
+        ("dropped", status["dropped"]),
+        ("reconnects", source["reconnects"]),
+        ("resets", sum(status["resets"].values())),
+    ):
+        if count:
+            parts.append(f"{count} {name}")
+    if source["error"] and source["state"] != "playing":
+        parts.append(source["error"])
+    parts += [f"{s['name']}: {s['error']}" for s in status["sinks"] if s["error"]]
+    return ", ".join(parts)

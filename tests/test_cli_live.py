@@ -1,0 +1,128 @@
+"""`streamdiffvsr live`: from a source to sinks, its end, and what becomes of bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from streamdiffvsr.cli_live import PREVIEW, with_preview_at
+from streamdiffvsr.tests.conftest import Cli
+
+SOURCE = "testsrc=64x48@10"
+
+
+def seconds_of(path: Path) -> list[float]:
+    """When each frame of a file is shown."""
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(video=0)]
+
+
+def test_a_source_goes_to_every_sink(cli: Cli, parity_engines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    ran = cli(
+        *("live", SOURCE, "--engines", parity_engines, "--to", out, "--to", "null"),
+        *("--max-seconds", 60, "--max-frames", 8),
+    )
+    assert ran.code == 0, ran.err
+    events = [json.loads(line) for line in ran.out.splitlines()]
+    end = events[-1]
+    assert (end["event"], end["reason"], end["frames"]) == ("end", "frames", 8)
+    assert end["size"] == "64x48" and end["source"]["state"] == "ended"
+    assert [sink["state"] for sink in end["sinks"]] == ["closed", "closed"]
+    times = seconds_of(out)
+    assert 1 <= len(times) <= 8 and times == sorted(set(times))
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (256, 192)
+
+
+def test_engines_of_another_size_leave_bicubic_and_say_so(
+    cli: Cli, parity_engines: Path, tmp_path: Path
+) -> None:
+    ran = cli(
+        *("live", "testsrc=96x64@30", "--engines", parity_engines, "--to", "null"),
+        *("--max-frames", 30, "--json"),
+    )
+    assert ran.code == 0
+    last = json.loads(ran.out.splitlines()[-1])
+    assert last["passed_through"] == 30
+    assert "those of --engines are made for 64x48" in last["note"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send")
+def test_a_signal_ends_it_in_time_with_whole_files(parity_engines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "streamdiffvsr.cli", "live", SOURCE),
+            *("--engines", str(parity_engines), "--to", str(out), "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    written = 0
+    for line in process.stdout:
+        event = json.loads(line)
+        written = event.get("sinks", [{"written": 0}])[0]["written"]
+        if written >= 3:
+            break
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    rest = process.stdout.read()
+    assert process.wait(30) == 0
+    assert time.monotonic() - started < 8  # five seconds, and the interpreter's own end
+    assert json.loads(rest.splitlines()[-1])["reason"] == "stopped"
+    assert len(seconds_of(out)) >= written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["gopher://host/x"], 2, "gopher"),
+        (["no-such-file.mp4"], 1, "there is no such file"),
+        ([SOURCE, "--to", "out.xyz"], 2, ".xyz"),
+        ([SOURCE, "--to", "no-such-folder/out.mkv"], 1, "no folder"),
+        ([SOURCE, "--option", "nonsense"], 2, "NAME=VALUE"),
+        ([SOURCE, "--option", "no_such_option=1"], 2, "no_such_option"),
+        ([SOURCE, "--preview", "0.0.0.0:0"], 2, "token"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("live", *arguments, "--max-seconds", 20)
+    assert told in ran.err.splitlines()[-1], ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert ran.code == code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("live testsrc --preview", f"live testsrc --preview {PREVIEW}"),
+        ("live --preview testsrc", f"live --preview {PREVIEW} testsrc"),
+        ("live --preview webcam:0", f"live --preview {PREVIEW} webcam:0"),
+        ("live --preview rtsp://h:8554/s", f"live --preview {PREVIEW} rtsp://h:8554/s"),
+        ("live x --preview --json", f"live x --preview {PREVIEW} --json"),
+        ("live x --preview :9000", "live x --preview :9000"),
+        ("live x --preview 0.0.0.0:9000 --json", "live x --preview 0.0.0.0:9000 --json"),
+        ("upscale a b", "upscale a b"),
+    ],
+)
+def test_preview_may_stand_without_a_place(typed: str, meant: str) -> None:
+    assert with_preview_at(typed.split()) == meant.split()
