@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PREVIEW = "127.0.0.1:8080"
 TOKEN = "STREAMDIFFVSR_TOKEN"
-RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
+FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
+FEW_STEPS = 2
 
 Source = Annotated[
     str,
@@ -178,19 +179,24 @@ def _opener(
 
 
 def _cheaper(model: str | None, size: Size, options: opt.BuildOptions) -> dict[str, Path]:
-    """The sets with a coarser flow that are in the cache already."""
+    """Sets with a coarser flow, or fewer steps, that are in the cache already; the best first."""
     from .building.builder import find
 
-    found: dict[str, Path] = {}
     settled = options.settled()
-    for unused in ("compute_capabilities", "workspace_mib", "flow_scale"):
+    for unused in ("compute_capabilities", "workspace_mib"):
         settled.pop(unused)
-    for rung, scale in RUNGS.items():
-        if scale > (options.flow_scale or 1):
-            folder = find(model or opt.BUILT_IN, size=size, flow_scale=scale, **settled)
-            if folder is not None:
-                found[rung] = folder
-    return found
+    wanted = {
+        rung: {"flow_scale": scale}
+        for rung, scale in FLOW_RUNGS.items()
+        if scale > (options.flow_scale or 1)
+    }
+    if options.steps > FEW_STEPS:
+        wanted[f"{FEW_STEPS} steps"] = {"steps": FEW_STEPS}
+    found = {
+        rung: find(model or opt.BUILT_IN, size=size, **{**settled, **change})
+        for rung, change in wanted.items()
+    }
+    return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
 def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:

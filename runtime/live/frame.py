@@ -51,7 +51,7 @@ class OutputFrame:
     Attributes:
         image: (4h, 4w, 3) uint8 RGB; nobody writes to it.
         source: The LR frame.
-        rung: What made it: "full", "flow 1/2", "flow 1/4", "bicubic".
+        rung: What made it: "full", "flow 1/2", "flow 1/4", "2 steps", "bicubic".
         finished: When it was handed to the sinks.
         stage_ms: Milliseconds by stage, where they are known.
     """

@@ -65,6 +65,7 @@ class LiveSession:
         self._ladder: Ladder | None = None
         self._budget = LatencyBudget([BICUBIC], limit_ms)
         self._last: LiveFrame | None = None
+        self._reconnects = 0  # of the source, at the last new epoch
         self._last_made: float | None = None  # when the frame was shown that the state is of
         self._forget: str | None = None  # why the state must not guide the next frame
 
@@ -129,11 +130,17 @@ class LiveSession:
         last = self._last
         cut = self._cuts.is_cut(frame.image)
         if last is not None and frame.epoch != last.epoch:
-            self._forget = self._forget or ("size" if frame.size != last.size else "reconnect")
+            self._forget = self._forget or self._why_new_epoch(frame, last)
         elif cut:
             self._forget = self._forget or "cut"
         if frame.damaged:
             self._forget = self._forget or "damage"
+
+    def _why_new_epoch(self, frame: LiveFrame, last: LiveFrame) -> str:
+        before, self._reconnects = self._reconnects, self._source.status()["reconnects"]
+        if frame.size != last.size:
+            return "size"
+        return "reconnect" if self._reconnects > before else "jump"
 
     def _ladder_for(self, frame: LiveFrame) -> Ladder | None:
         ladder = self._shelf.get(frame.size)

@@ -75,7 +75,9 @@ class SourceStatus:
         self._arrivals.clear()
 
     def ended(self) -> None:
-        """It is not tried again."""
+        """It is not tried again; what breaks while it is closed is no error."""
+        if self.state == "playing":
+            self.error = ""
         self.state, self._retry_at = "ended", None
         self._arrivals.clear()
 

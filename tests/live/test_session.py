@@ -52,7 +52,7 @@ def test_frames_of_one_scene_guide_one_another() -> None:
 @pytest.mark.parametrize(
     ("reason", "changes"),
     [
-        ("reconnect", {"epoch": 1}),
+        ("jump", {"epoch": 1}),
         ("cut", {"image": picture(seed=7)}),
         ("gap", {"seconds": 2.5}),
     ],
