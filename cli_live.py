@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,18 +119,20 @@ def live(
     reporter = Reporter(as_json=json)
     shelf = Shelf(_opener(engines, model, options, seed, latency_ms), tell=reporter.tell)
     sinks = _sinks(to or [], overwrite, reporter.tell)
-    feed = LiveSource(address, tell=reporter.tell, reconnect=not no_reconnect)
-    session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=reporter.tell)
-    if preview is not None or not sinks:
-        session.sinks.append(_preview(preview or PREVIEW, token, session.status, reporter.tell))
-    ended = operate(
-        session,
-        feed,
-        shelf,
-        max_seconds=max_seconds,
-        max_frames=max_frames,
-        show=reporter.show,
-    )
+    with closing(
+        LiveSource(address, tell=reporter.tell, reconnect=not no_reconnect)
+    ) as feed:  # closed by `operate`; here if it never comes to that
+        session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=reporter.tell)
+        if preview is not None or not sinks:
+            session.sinks.append(_preview(preview or PREVIEW, token, session.status, reporter.tell))
+        ended = operate(
+            session,
+            feed,
+            shelf,
+            max_seconds=max_seconds,
+            max_frames=max_frames,
+            show=reporter.show,
+        )
     return _finish(ended, session.status(), reporter)
 
 

@@ -171,5 +171,12 @@ class SilentServer:
 
 
 def children() -> list[psutil.Process]:
-    """The processes of this one, and of theirs, that still run."""
-    return psutil.Process().children(recursive=True)
+    """The media processes of this one, and of theirs, that still run."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "bootstrap" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue  # it has just ended
+    return found

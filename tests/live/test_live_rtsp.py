@@ -93,6 +93,7 @@ def times_of(path: Path) -> list[float]:
         return [float(frame.time) for frame in container.decode(video=0)]
 
 
+@pytest.mark.slow
 def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
     period_s = 1 / FPS
     with RtspServer(**SERVER) as server:

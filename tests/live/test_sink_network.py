@@ -52,7 +52,9 @@ def addresses(scheme: str) -> tuple[str, str, int, list[str]]:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("scheme", RECEIVERS)
+@pytest.mark.parametrize(
+    "scheme", ["rtsp", *(pytest.param(s, marks=pytest.mark.slow) for s in RECEIVERS if s != "rtsp")]
+)
 def test_a_real_receiver_gets_every_frame(tmp_path, scheme):
     url, listen_at, port, options = addresses(scheme)
     with ffmpeg_listener(listen_at, port, tmp_path / "got.mkv", *options) as receiver:

@@ -86,7 +86,9 @@ def test_a_silent_receiver_costs_neither_the_session_nor_another_sink(tmp_path, 
     stuck.close(2)
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "rtsp", "rtmp"])
+@pytest.mark.parametrize(
+    "scheme", ["tcp", *(pytest.param(s, marks=pytest.mark.slow) for s in ("rtsp", "rtmp"))]
+)
 def test_a_sink_at_a_silent_receiver_ends_within_the_deadline(silent, scheme):
     sink = open_sink(f"{scheme}://127.0.0.1:{silent.port}/a/b?send_buffer_size=4096")
     wait_until(lambda: sink.offer(noise(0)) or silent.accepted)  # type: ignore[func-returns-value]

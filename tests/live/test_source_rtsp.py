@@ -39,6 +39,7 @@ def test_frames_come_with_their_clock_and_in_order(server):
     assert status["received"] == status["dropped"] + 30 + (status["received"] - indices[-1] - 1)
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_gets_the_newest_frame(server):
     with watch(server.url) as source:
         source.frame()
@@ -54,6 +55,7 @@ def test_a_slow_consumer_gets_the_newest_frame(server):
     assert status["dropped"] >= 3 * waits
 
 
+@pytest.mark.slow
 def test_a_killed_server_that_returns_is_played_again_in_a_new_epoch():
     with RtspServer(**SMALL) as server, watch(server.url) as source:
         before = source.frame()

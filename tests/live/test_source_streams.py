@@ -64,7 +64,9 @@ def test_a_port_that_refuses_is_tried_again_until_it_accepts():
         assert len(refusals) == 1  # the same again is not told again
 
 
-@pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "http"])
+@pytest.mark.parametrize(
+    "scheme", ["rtsp", *(pytest.param(s, marks=pytest.mark.slow) for s in ("rtmp", "http"))]
+)
 def test_a_server_that_says_nothing_is_given_up_within_the_timeout(scheme):
     with (
         tcp(silent) as server,

@@ -35,6 +35,10 @@ from streamdiffvsr.tests.live.preview.rig import (
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DESKTOP, PHONE = (1280, 860), (390, 844)
+BOTH_SIZES = [
+    pytest.param(DESKTOP, id="desktop"),
+    pytest.param(PHONE, id="phone", marks=pytest.mark.slow),
+]
 PIXELS = """name => {
     const canvas = document.getElementById(name);
     const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -113,7 +117,7 @@ def save(tab: Tab, name: str) -> None:
         tab.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-@pytest.mark.parametrize("tab", [DESKTOP, PHONE], indirect=True, ids=["desktop", "phone"])
+@pytest.mark.parametrize("tab", BOTH_SIZES, indirect=True)
 def test_it_shows_moving_pictures_and_moving_numbers(tab: Tab) -> None:
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     with preview(token="only for me") as (opened, told), playing(opened, told):
@@ -158,7 +162,7 @@ def red_and_blue(index: int) -> OutputFrame:
     return replace(frame, image=after, source=replace(frame.source, image=before))
 
 
-@pytest.mark.parametrize("tab", [DESKTOP, PHONE], indirect=True, ids=["desktop", "phone"])
+@pytest.mark.parametrize("tab", BOTH_SIZES, indirect=True)
 def test_the_slider_works_by_mouse_and_keyboard(tab: Tab) -> None:
     def split() -> float:
         row = picture_of(tab)[40].astype(int)  # above the handle, below nothing
