@@ -125,14 +125,7 @@ def live(
         session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=reporter.tell)
         if preview is not None or not sinks:
             session.sinks.append(_preview(preview or PREVIEW, token, session.status, reporter.tell))
-        ended = operate(
-            session,
-            feed,
-            shelf,
-            max_seconds=max_seconds,
-            max_frames=max_frames,
-            show=reporter.show,
-        )
+        ended = operate(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
 
 

@@ -43,7 +43,6 @@ def operate(
     session: LiveSession,
     source: Source,
     shelf: Shelf,
-    *,
     max_seconds: float | None = None,
     max_frames: int | None = None,
     show: Callable[[dict[str, Any]], None] = lambda _: None,
