@@ -64,7 +64,7 @@ def _options(device: str) -> Any:
     # 491 MB instead of 348 for the recorded model at 128x96, and no faster.
     options.enable_mem_pattern = False
     # Buffers that are planned for reuse live from a shape's first use to its last: the arena gives
-    # them back as soon as they are read. RAFT-large's flow of a 1280x720 input: 4.9 GiB, not 9.
+    # them back as soon as they are read. RAFT-large's flow of a 1280x720 input: 4.5 GiB, not 9.
     options.enable_mem_reuse = False
     # The graphs are hundreds of small operations: waking a thread for each takes a fifth of the
     # time. Threads wait busily while their graph runs, and only then: seven sessions and the
