@@ -153,7 +153,7 @@ def _opener(
 
         folders = {"full": _folder(size)}
         if engines is None and latency_ms is not None:
-            folders |= _cheaper(model, size, options)
+            folders |= cheaper_sets(model, size, options)
         opened = {rung: LiveEngine(load(folder)) for rung, folder in folders.items()}
         what = opt.described(folders["full"])
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)
@@ -174,7 +174,7 @@ def _opener(
     return open_ladder
 
 
-def _cheaper(model: str | None, size: Size, options: opt.BuildOptions) -> dict[str, Path]:
+def cheaper_sets(model: str | None, size: Size, options: opt.BuildOptions) -> dict[str, Path]:
     """Sets with a coarser flow, or fewer steps, that are in the cache already; the best first."""
     from .building.builder import find
 

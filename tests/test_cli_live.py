@@ -12,7 +12,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streamdiffvsr.cli_live import PREVIEW, with_preview_at
+from streamdiffvsr.cli_live import PREVIEW, cheaper_sets, with_preview_at
+from streamdiffvsr.cli_options import BuildOptions
 from streamdiffvsr.tests.conftest import Cli
 
 SOURCE = "testsrc=64x48@10"
@@ -126,3 +127,19 @@ def test_bad_input_is_one_line(
 )
 def test_preview_may_stand_without_a_place(typed: str, meant: str) -> None:
     assert with_preview_at(typed.split()) == meant.split()
+
+
+def test_the_rungs_are_the_sets_that_were_built_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarser flow and fewer steps, best first, and nothing is built for them."""
+    asked: list[dict[str, object]] = []
+
+    def find(model: str, **options: object) -> Path | None:
+        asked.append(options)
+        return None if options["flow_scale"] == 4 else Path(f"set-{len(asked)}")
+
+    monkeypatch.setattr("streamdiffvsr.building.builder.find", find)
+    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
+    found = cheaper_sets("tiny", (96, 128), options)
+    assert list(found) == ["flow 1/2", "2 steps"]
+    assert [(a["flow_scale"], a["steps"]) for a in asked] == [(2, 4), (4, 4), (None, 2)]
+    assert all(a["size"] == (96, 128) and a["precision"] == "fp32" for a in asked)

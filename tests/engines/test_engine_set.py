@@ -56,6 +56,28 @@ def test_a_second_build_does_nothing_and_says_so(
     assert before == {p: p.stat().st_mtime_ns for p in engines.iterdir()}
 
 
+def test_a_set_of_the_cache_is_found_and_never_built(
+    parity_engines: Path,
+    parity_model: Path,
+    no_export: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path))
+    wanted: dict[str, Any] = {"size": (48, 64), "precision": "fp32"}
+    assert builder.find(parity_model, **wanted) is None
+    said: list[str] = []
+    with pytest.raises(Told):
+        streamdiffvsr.build(parity_model, **wanted, progress=said.append)
+    folder = Path(said[0].removeprefix("building ").removesuffix(" (new)"))
+    shutil.copytree(parity_engines, folder, dirs_exist_ok=True)
+    assert builder.find(parity_model, **wanted) == folder
+    assert builder.find(parity_model, **wanted, steps=2) is None
+    assert builder.find(parity_model, **wanted, flow_scale=4) is None  # too small for it
+    next(folder.glob("decode.onnx")).write_bytes(b"damaged")
+    assert builder.find(parity_model, **wanted) is None
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
