@@ -17,6 +17,7 @@ from . import cli_options as opt
 from .cli_engines import build_engines
 from .console import leave_at_once
 from .errors import StreamDiffVSRError, UsageError
+from .host import require_live
 from .spec import Size, format_size
 from .status_line import Reporter
 
@@ -108,6 +109,7 @@ def live(
 
     Without --to and --preview it shows the preview page.
     """
+    require_live()
     from .runtime.live.operation import operate
     from .runtime.live.session import LiveSession
     from .runtime.live.shelf import Shelf

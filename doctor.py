@@ -41,6 +41,7 @@ def examine() -> Report:
         *_gpu(),
         _choice(),
         _export(),
+        _live(),
         _built_in_model(),
     )
     return Report(checks, *_verdict({check.name: check for check in checks}))
@@ -196,6 +197,15 @@ def _export() -> Check:
     return Check("export", OK, f"torch {host.package_version('torch')} and all that goes with it")
 
 
+def _live() -> Check:
+    if missing := host.missing_live():
+        remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
+        return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
+    from .runtime.media.encoders import choose as choose_encoder
+
+    return Check("live", OK, f"cameras and streams; H.264 by {choose_encoder((360, 640)).name}")
+
+
 def _built_in_model() -> Check:
     from .export.hub import BUILT_IN, BUILT_IN_FOLDER
 
@@ -220,6 +230,8 @@ def _verdict(checks: dict[str, Check]) -> tuple[tuple[str, ...], tuple[str, ...]
         "on the GPU with CUDA, and on the CPU" if gpu else "on the CPU (slow: a check, not live)"
     )
     (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
+    live = runs and checks["live"].status == OK
+    (can if live else cannot).append("upscale cameras and streams as they come")
     builds = runs and checks["export"].status == OK
     (can if builds else cannot).append("build engines from a model")
     model = checks["model"].status == OK

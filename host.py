@@ -17,6 +17,7 @@ from .engines.gpu import nvidia_gpus as nvidia_gpus
 from .errors import StreamDiffVSRError
 
 TORCH_MODULES = ("torch", "transformers", "huggingface_hub")
+LIVE_MODULES = ("tenacity", "aiohttp", "prometheus_client")
 EXPORT_MODULES = (*TORCH_MODULES, "onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 
 
@@ -45,6 +46,21 @@ def require_export(needed: tuple[str, ...] = EXPORT_MODULES) -> None:
             "engines cannot be built here",
             f"not installed: {', '.join(missing)}",
             "run pip install 'streamdiffvsr[export]', or bring an engine set built elsewhere",
+        )
+
+
+def missing_live() -> list[str]:
+    """The modules of the live extra that are not installed."""
+    return [name for name in LIVE_MODULES if find_spec(name) is None]
+
+
+def require_live() -> None:
+    """Raise `StreamDiffVSRError` where live sources cannot be read, naming what is missing."""
+    if missing := missing_live():
+        raise StreamDiffVSRError(
+            "live sources cannot be upscaled here",
+            f"not installed: {', '.join(missing)}",
+            "run pip install 'streamdiffvsr[live]'",
         )
 
 

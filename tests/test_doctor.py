@@ -31,6 +31,7 @@ def test_a_whole_installation_is_ok(cli):
         "backend tensorrt-rtx",
         "gpu",
         "export",
+        "live",
         "model",
     }
     plain = cli("doctor")
@@ -80,6 +81,16 @@ def test_without_the_export_extra(monkeypatch):
     assert report.ok
     assert "build engines from a model" in report.cannot
     assert "pip install 'streamdiffvsr[export]'" in check("export").remedy
+
+
+def test_without_the_live_extra(monkeypatch, cli):
+    monkeypatch.setattr(host, "missing_live", lambda: ["tenacity"])
+    report = examine()
+    assert report.ok
+    assert "upscale cameras and streams as they come" in report.cannot
+    assert "pip install 'streamdiffvsr[live]'" in check("live").remedy
+    ran = cli("live", "testsrc", "--to", "null")
+    assert ran.code == 1 and "pip install 'streamdiffvsr[live]'" in ran.error
 
 
 def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch):
