@@ -64,7 +64,9 @@ class AutoencoderConfig:
     num_decoder_blocks: tuple[int, ...]
     latent_magnitude: float
     scaling_factor: float
-    match_colour: bool  # ours: the output's broad colours are made LR's (`image.match_colour`)
+    match_colour: bool = (
+        False  # ours: the output's broad colours are made LR's (`image.match_colour`)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class Routes:
             if "shown" in order:
                 viewer.shown(int(order["shown"]))
             if "key" in order:
-                viewer.needs_key = True
+                viewer.start_again()
             if "watch" in order:
                 if order["watch"] not in ("h264", "jpeg", ""):
                     return False

@@ -76,7 +76,12 @@ class Viewer:
 
     def choose(self, watch: str) -> None:
         """Watch in this format from now on ("" stops)."""
-        self.watch, self.needs_key = watch, True
+        self.watch = watch
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Begin with a key: what was sent is lost on it, and will never be said to be shown."""
+        self.needs_key = True
         self._ring.clear()
         self._unshown.clear()
         self._oldest_sent = None

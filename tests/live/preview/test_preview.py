@@ -258,6 +258,28 @@ def test_a_viewer_that_shows_nothing_gets_no_more(shown: tuple[Preview, Told]) -
         asyncio.run(asyncio.wait_for(view(), 30))
 
 
+def test_a_viewer_whose_decoder_failed_is_served_again(shown: tuple[Preview, Told]) -> None:
+    """What it could not decode is never shown: asking for a key must not wait for that."""
+
+    async def is_key(connection: aiohttp.ClientWebSocketResponse) -> bool:
+        while True:
+            message = await connection.receive()
+            if message.type is aiohttp.WSMsgType.BINARY:
+                length = int.from_bytes(message.data[:4], "little")
+                return bool(json.loads(message.data[4 : 4 + length])["key"])
+
+    async def view() -> None:
+        async with joined(shown[0]) as connection:
+            with pytest.raises(asyncio.TimeoutError):  # nothing is shown, so nothing more comes
+                while True:
+                    await asyncio.wait_for(is_key(connection), 1)
+            await connection.send_json({"key": True})
+            assert await asyncio.wait_for(is_key(connection), 10)
+
+    with playing(*shown, fps=30):
+        asyncio.run(asyncio.wait_for(view(), 30))
+
+
 def test_who_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "_STUCK_S", 0.3)
     monkeypatch.setattr(routes, "_HEARTBEAT_S", 0.6)
