@@ -132,6 +132,8 @@ def live(
 
 
 def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+    if status["frames"] and status["passed_through"] == status["frames"]:
+        reporter.tell(f"no frame was made by the model: {status['note'] or status['rung']}")
     reporter.end(ended.reason, status)
     if ended.stuck:
         leave_at_once()
@@ -155,7 +157,8 @@ def _opener(
 
         folders = {"full": _folder(size)}
         if engines is None and latency_ms is not None:
-            folders |= cheaper_sets(model, size, options)
+            cheaper = cheaper_sets(model, size, options)  # where the model's own flow is as coarse
+            folders |= {rung: one for rung, one in cheaper.items() if one != folders["full"]}
         opened = {rung: LiveEngine(load(folder)) for rung, folder in folders.items()}
         what = opt.described(folders["full"])
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)

@@ -226,9 +226,7 @@ def _verdict(checks: dict[str, Check]) -> tuple[tuple[str, ...], tuple[str, ...]
     runs = all(checks[name].status == OK for name in ("video", "backend onnxruntime"))
     runs = runs and "conflict" not in checks
     gpu = checks["gpu"].status == OK
-    where = (
-        "on the GPU with CUDA, and on the CPU" if gpu else "on the CPU (slow: a check, not live)"
-    )
+    where = "on the GPU with CUDA, and on the CPU" if gpu else "on the CPU (slow)"
     (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
     live = runs and checks["live"].status == OK
     (can if live else cannot).append("upscale cameras and streams as they come")

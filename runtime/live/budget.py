@@ -14,6 +14,7 @@ BICUBIC = "bicubic"
 DOWN_AFTER = 3  # late frames in a row: one alone is let through as bicubic
 CLIMB_BELOW = 0.8  # of the limit: what the better rung is expected to reach
 FIRST_HOLD_S, LONGEST_HOLD_S = 3.0, 60.0
+HOPELESS = 3.0  # times the limit: what costs so much is tried seldom from the start
 STEADY_S = 30.0  # on a rung: what held it back before is forgotten
 SMOOTHING = 0.3
 
@@ -88,11 +89,13 @@ class LatencyBudget:
         stayed_s = self._clock() - self._since
         if stayed_s > STEADY_S and self._level == 0:
             self._hold_s = FIRST_HOLD_S
-        if self._level == 0 or stayed_s < self._hold_s or self.limit_ms is None:
+        if self._level == 0 or self.limit_ms is None:
             return
-        better = self.rungs[self._level - 1]
-        cost_ms = self._costs_ms.get(better)
-        room = cost_ms is not None and age_ms + cost_ms <= CLIMB_BELOW * self.limit_ms
+        cost_ms = self._costs_ms.get(self.rungs[self._level - 1], 0.0)
+        hopeless = cost_ms > HOPELESS * self.limit_ms
+        if stayed_s < (LONGEST_HOLD_S if hopeless else self._hold_s):
+            return
+        room = age_ms + cost_ms <= CLIMB_BELOW * self.limit_ms
         # What it cost was measured under the load of then: after the hold it is tried again.
         self._move(-1, "there is room for it" if room else "to see whether it fits again")
         self._probing = True

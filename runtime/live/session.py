@@ -23,6 +23,7 @@ from .status import Tally, gpu_status, memory_mb
 
 WAIT_S = 0.2
 MAX_GAP_S = 1.0  # between two frames that may guide one another
+MAX_GAP_FRAMES = 3.0  # but as many times what a frame takes, where that is longer
 Made = tuple[Image, str, dict[str, float]]  # the frame, its rung, milliseconds by stage
 
 
@@ -67,6 +68,7 @@ class LiveSession:
         self._last: LiveFrame | None = None
         self._reconnects = 0  # of the source, at the last new epoch
         self._last_made: float | None = None  # when the frame was shown that the state is of
+        self._own_pace_s = 0.0  # slow engines would never be guided by a limit of their own time
         self._forget: str | None = None  # why the state must not guide the next frame
 
     def run(self, stop: Event, *, max_frames: int | None = None) -> bool:
@@ -155,7 +157,7 @@ class LiveSession:
     def _make(self, ladder: Ladder, rung: str, frame: LiveFrame, age_ms: float) -> Made:
         """The frame by the model; bicubic, and from then on, where the engines fail."""
         if self._last_made is not None:
-            if frame.seconds - self._last_made > self._max_gap_s:
+            if frame.seconds - self._last_made > max(self._max_gap_s, self._own_pace_s):
                 self._forget = self._forget or "gap"
             if self._forget:
                 ladder.forget()
@@ -169,6 +171,7 @@ class LiveSession:
             return self._pass_through(frame)
         cost_ms = 1000 * (time.perf_counter() - started)
         self._budget.measured(rung, age_ms, cost_ms)
+        self._own_pace_s = MAX_GAP_FRAMES * cost_ms / 1000
         self._last_made = frame.seconds
         return image, rung, {"wait": age_ms, **(stage_ms or {"upscale": cost_ms})}
 

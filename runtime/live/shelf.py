@@ -47,7 +47,10 @@ class Shelf:
             if size in self._opening or size in self._failures:
                 return None
             self._opening.add(size)
-        self._tell(f"engines for {format_size(size)}: opening or building; bicubic meanwhile")
+        self._tell(
+            f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
+            "the first time; bicubic meanwhile"
+        )
         threading.Thread(target=self._fetch, args=(size,), name="engines", daemon=True).start()
         return None
 

@@ -94,4 +94,6 @@ def complete(kind: str, chosen: Mapping[str, str]) -> dict[str, str]:
 def _refuse(name: str, kind: str, known: set[str]) -> None:
     near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
-    raise UsageError(f"unknown source option {name!r}", f"a {kind} source does not have it", hint)
+    article = "an" if kind in ("rtsp", "rtmp", "hls") else "a"
+    why = f"{article} {kind} source does not have it"
+    raise UsageError(f"unknown source option {name!r}", why, hint)

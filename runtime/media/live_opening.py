@@ -78,6 +78,8 @@ def _not_opened(error: Exception, arguments: dict[str, Any], log: LiveLog) -> En
         return Ended("refused", "it wants another user name or password (401 or 403)")
     if isinstance(error, av.error.HTTPNotFoundError):
         return Ended("refused", "there is no such stream on that server (404)")
+    if "resolve hostname" in _words(error, log):
+        return Ended("lost", "there is no host of that name: check the address and the network")
     if isinstance(error, ConnectionRefusedError):
         return Ended("lost", "the connection was refused: is the server running?")
     if isinstance(error, av.error.ProtocolNotFoundError):

@@ -72,6 +72,12 @@ def test_a_rung_that_never_fits_is_tried_ever_more_seldom() -> None:
     assert gaps[-1] >= 55
 
 
+def test_what_costs_many_times_the_limit_is_hardly_tried() -> None:
+    machine = Machine(20, full=400, **{"flow 1/2": 18})
+    chosen = machine.run(20 * 120)
+    assert chosen[100:].count("full") <= 2
+
+
 def test_where_nothing_fits_bicubic_it_is() -> None:
     machine = Machine(20, full=200, **{"flow 1/2": 100})
     chosen = machine.run(20 * 60)

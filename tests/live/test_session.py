@@ -67,6 +67,15 @@ def test_what_does_not_belong_together_does_not_guide(
     assert guided(frames) == ([False, True, False, True], {reason: 1})
 
 
+def test_a_slow_engine_is_guided_over_its_own_pace() -> None:
+    """A second between frames is no gap where a frame takes as long."""
+    engine, sink = PassThrough(cost_s=lambda: 0.5), KeepingSink()
+    frames = [frame(n, seconds=1.4 * n) for n in range(3)]
+    session = LiveSession(ListedSource(frames), shelf_of(full=engine), [sink])
+    session.run(threading.Event())
+    assert engine.guided == [False, True, True] and session.status()["resets"] == {}
+
+
 def test_damaged_frames_are_shown_but_guide_nothing() -> None:
     frames = [frame(0), frame(1), frame(2, damaged=True), frame(3), frame(4)]
     assert guided(frames) == ([False, True, False, True], {"damage": 1})
@@ -140,7 +149,7 @@ def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
 def test_work_is_shed_to_keep_the_latency_and_taken_up_again() -> None:
     slow = threading.Event()
     slow.set()
-    full = PassThrough(cost_s=lambda: 0.2 if slow.is_set() else 0.01)
+    full = PassThrough(cost_s=lambda: 0.15 if slow.is_set() else 0.01)
     half = PassThrough(cost_s=lambda: 0.02)
     sink, told = KeepingSink(), []
     session = LiveSession(

@@ -101,7 +101,7 @@ def test_anything_else_is_refused_in_one_line(text, why):
     [
         ("rtsp://h/x", "rtsp_transprot", "did you mean rtsp_transport"),
         ("rtsp://h/x", "stimeout", "stimeout"),
-        ("rtsp://h/x", "protocol_whitelist", "does not have it"),
+        ("rtsp://h/x", "protocol_whitelist", "an rtsp source does not have it"),
         ("http://h/x", "rtsp_transport", "a http source does not have it"),
         ("testsrc", "framerate", "known are decoder_threads"),
     ],

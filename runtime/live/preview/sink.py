@@ -60,7 +60,7 @@ class Preview:
             raise UsageError(
                 failure,
                 "others can reach it there, and it has no token",
-                "set one, or listen on 127.0.0.1",
+                "give one with --token or STREAMDIFFVSR_TOKEN, or listen on 127.0.0.1",
             )
         listener = listen(host, port, failure)
         self.port: int = listener.getsockname()[1]
