@@ -16,7 +16,7 @@ import typer
 from . import __version__
 from . import cli_options as opt
 from .cli_debug import debug
-from .cli_engines import build_engines, engines_app, tell_memory
+from .cli_engines import build_engines, check_runs_here, engines_app, tell_memory
 from .cli_live import live, with_preview_at
 from .console import end, run
 from .errors import UsageError
@@ -97,6 +97,7 @@ def upscale(
         )
     size = _looked_at(input, output, overwrite)
     if engines is None:
+        check_runs_here(options)
         engines = build_engines(model, size, options, None, quiet=json)
     keywords = {"seed": seed, "overwrite": overwrite, "max_frames": max_frames}
     report = _upscale(input, output, engines, keywords, quiet=json)

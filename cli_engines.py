@@ -12,6 +12,7 @@ import typer
 
 from . import cli_options as opt
 from .console import build_progress
+from .errors import StreamDiffVSRError
 from .spec import Size, check_size, format_size
 
 if TYPE_CHECKING:
@@ -133,6 +134,19 @@ def build_engines(
         model = released_or_built_in(lambda line: typer.echo(line, err=True))
     with build_progress(enabled=not quiet, first=first) as progress:
         return build(model, size=size, out=out, progress=progress, **settled)
+
+
+def check_runs_here(options: opt.BuildOptions) -> None:
+    """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+    from .engines.gpu import why_no_gpu
+
+    settled = options.settled()
+    if settled["device"] == "cuda" and (obstacle := why_no_gpu()):
+        raise StreamDiffVSRError(
+            f"engines of {settled['backend']} for a GPU cannot run here",
+            obstacle,
+            "use --backend onnxruntime, or build them for another machine: streamdiffvsr engines",
+        )
 
 
 def tell_memory(engines: Path, *, always: bool = False) -> None:

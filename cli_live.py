@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import cli_options as opt
-from .cli_engines import build_engines
+from .cli_engines import build_engines, check_runs_here
 from .console import leave_at_once
 from .errors import StreamDiffVSRError, UsageError
 from .host import require_live
@@ -118,15 +118,17 @@ def live(
 
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
     address = parse_source(source, _pairs(option))
+    if engines is None:
+        check_runs_here(options)
     reporter = Reporter(as_json=json)
-    shelf = Shelf(_opener(engines, model, options, seed, latency_ms), tell=reporter.tell)
-    sinks = _sinks(to or [], overwrite, reporter.tell)
-    with closing(
-        LiveSource(address, tell=reporter.tell, reconnect=not no_reconnect)
-    ) as feed:  # closed by `operate`; here if it never comes to that
-        session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=reporter.tell)
+    tell = reporter.tell
+    shelf = Shelf(_opener(engines, model, options, seed, latency_ms), tell=tell)
+    sinks = _sinks(to or [], overwrite, tell)
+    # Closed by `operate`; here if it never comes to that.
+    with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
+        session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
         if preview is not None or not sinks:
-            session.sinks.append(_preview(preview or PREVIEW, token, session.status, reporter.tell))
+            session.sinks.append(_preview(preview or PREVIEW, token, session.status, tell))
         ended = operate(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
 

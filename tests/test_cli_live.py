@@ -93,7 +93,7 @@ def test_a_signal_ends_it_in_time_with_whole_files(parity_engines: Path, tmp_pat
         ([SOURCE, "--to", "no-such-folder/out.mkv"], 1, "no folder"),
         ([SOURCE, "--option", "nonsense"], 2, "NAME=VALUE"),
         ([SOURCE, "--option", "no_such_option=1"], 2, "no_such_option"),
-        ([SOURCE, "--preview", "0.0.0.0:0"], 2, "token"),
+        ([SOURCE, "--preview", "0.0.0.0:0"], 2, "--token"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -220,3 +220,16 @@ def test_engines_for_a_full_disk_leave_nothing(cli, parity_model, small_disk):
     assert "No space left" in ran.error or "disk" in ran.error
     assert ran.json["exit_code"] == ran.code == 1
     assert not any(path.is_dir() for path in small_disk.iterdir())
+
+
+def test_engines_that_could_not_run_here_are_not_built_first(
+    cli, clip, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("streamdiffvsr.engines.gpu.why_no_gpu", lambda: "no driver answers")
+    monkeypatch.setattr(
+        "streamdiffvsr.cli_options.BuildOptions.settled",
+        lambda self, tell=None: {"backend": "tensorrt-rtx", "device": "cuda"},
+    )
+    ran = cli("upscale", clip, tmp_path / "out.mp4", "--backend", "tensorrt-rtx")
+    assert ran.code == 1 and "no driver answers" in ran.error
+    assert "--backend onnxruntime" in ran.error and names(tmp_path) == {"in.mp4"}
