@@ -56,10 +56,7 @@ LatencyMs = Annotated[
 ]
 MaxSeconds = Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Stop after S.")]
 Token = Annotated[
-    str | None,
-    typer.Option(
-        metavar="T", help=f"That the page asks for; or in {TOKEN}. Needed off this machine."
-    ),
+    str | None, typer.Option(metavar="T", help=f"What the page asks for; or in {TOKEN}.")
 ]
 SourceOption = Annotated[
     list[str] | None,
