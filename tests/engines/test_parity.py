@@ -85,13 +85,8 @@ CASES = {
 }
 
 
-# Half a minute each: the others wait for the slow run.
-FAST = "epsilon, leading, alpha one, 36x44"
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == FAST else pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.slow  # a minute each
+@pytest.mark.parametrize("name", CASES)
 def test_engines_match_the_eager_reference(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     folder = write_random_model(

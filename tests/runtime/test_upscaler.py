@@ -135,6 +135,7 @@ def test_frames_with_strides_give_the_same(up: Upscaler, frames: Frames) -> None
     np.testing.assert_array_equal(out, up.step(frames[0], up.initial_state())[0])
 
 
+@pytest.mark.slow
 def test_tiles_are_seamless_and_carry_the_state(tmp_path: Path) -> None:
     """A tiled run equals its own chunks, and shows no more of an edge at seams than elsewhere."""
     model = write_random_model(
