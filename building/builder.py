@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..engines.cache import locked, refuse_foreign, staged
 from ..engines.digest_memo import remember_files, remembered_digest
@@ -84,38 +85,13 @@ def build(
     return folder
 
 
-def find(
-    model: str | Path,
-    *,
-    size: Size,
-    backend: str = "onnxruntime",
-    precision: str = "fp32",
-    steps: int = 4,
-    device: str = "cpu",
-    flow_scale: int | None = None,
-    tile: Size | str | None = "auto",
-    revision: str | None = None,
-) -> Path | None:
+def find(model: str | Path, *, size: Size, **options: Any) -> Path | None:
     """The folder of a set in the user's cache that is there, whole and up to date, or None.
 
     Arguments and errors are those of `build`; a geometry that is not possible is None too.
     """
     try:
-        order, _ = settle(
-            model,
-            size=size,
-            backend=backend,
-            precision=precision,
-            out=None,
-            steps=steps,
-            device=device,
-            flow_scale=flow_scale,
-            correlation=None,
-            tile=tile,
-            revision=revision,
-            compute_capabilities=None,
-            workspace_mib=None,
-        )
+        order, _ = settle(model, size=size, **options)
     except UsageError:
         return None
     return order.stage if _why_stale(order.stage, order.key) is None else None
