@@ -130,10 +130,10 @@ class LiveSession:
     def _look(self, frame: LiveFrame) -> None:
         """Note why the state must be forgotten, if it must; the first reason counts."""
         last = self._last
-        cut = self._cuts.is_cut(frame.image)
         if last is not None and frame.epoch != last.epoch:
+            self._cuts.reset()  # there is nothing to compare with, maybe not even of its size
             self._forget = self._forget or self._why_new_epoch(frame, last)
-        elif cut:
+        if self._cuts.is_cut(frame.image):
             self._forget = self._forget or "cut"
         if frame.damaged:
             self._forget = self._forget or "damage"

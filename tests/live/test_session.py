@@ -76,6 +76,18 @@ def test_a_slow_engine_is_guided_over_its_own_pace() -> None:
     assert engine.guided == [False, True, True] and session.status()["resets"] == {}
 
 
+def test_a_stream_may_become_tiny() -> None:
+    """Cuts are looked for in thumbnails, and a tiny frame's are smaller still."""
+    frames = [
+        frame(0, image=picture(size=(180, 320))),
+        frame(1, image=picture(size=(12, 16)), epoch=1),
+    ]
+    shelf = Shelf(lambda size: ladder(full=PassThrough(size=size)), tell=lambda line: None)
+    sink = KeepingSink()
+    LiveSession(ListedSource(frames), shelf, [sink]).run(threading.Event())
+    assert [out.image.shape[:2] for out in sink.frames] == [(720, 1280), (48, 64)]
+
+
 def test_damaged_frames_are_shown_but_guide_nothing() -> None:
     frames = [frame(0), frame(1), frame(2, damaged=True), frame(3), frame(4)]
     assert guided(frames) == ([False, True, False, True], {"damage": 1})
