@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -10,13 +11,21 @@ from pathlib import Path
 
 import psutil
 
-from ..engines.gpu import cuda_gpu
+from ..engines.gpu import ask_driver, cuda_gpu
 from ..engines.ort import usable_cpus
 from ..host import package_version
 
 if sys.platform != "win32":
     import resource
 
+# As the driver names them; of a GPU at rest the clock is lower than at work.
+GPU_POWER = {
+    "gpu_clock_mhz": "clocks.current.sm",
+    "gpu_max_clock_mhz": "clocks.max.sm",
+    "gpu_power_limit_w": "power.limit",
+    "gpu_power_w": "power.draw",
+    "gpu_temperature_c": "temperature.gpu",
+}
 PACKAGES = (
     "streamdiffvsr",
     "onnxruntime",
@@ -38,9 +47,26 @@ def describe_machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "gpu": None if (gpu := cuda_gpu()) is None else asdict(gpu),
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "power": describe_power(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": {name: v for name in PACKAGES if (v := package_version(name))},
     }
+
+
+def describe_power() -> dict[str, object] | None:
+    """What holds the clocks down, as far as the system tells: mains or battery, limits, clocks."""
+    found: dict[str, object] = {}
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is not None:
+        found["source"] = "ac" if battery.power_plugged else "battery"
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if governor.is_file():
+        found["governor"] = governor.read_text().strip()
+    for row in ask_driver(",".join(GPU_POWER.values()))[:1]:
+        for name, value in zip(GPU_POWER, row, strict=False):
+            with contextlib.suppress(ValueError):  # "[N/A]" of what a GPU does not tell
+                found[name] = float(value)
+    return found or None
 
 
 def peak_memory_mb() -> int:

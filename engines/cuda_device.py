@@ -35,12 +35,28 @@ class CudaEvent:
         self.event.sync()
 
 
+class CudaMark:
+    """A CUDA event with timing, which resolves half a microsecond."""
+
+    def __init__(self) -> None:
+        self.event = cuda_call("cudaEventCreate")
+
+    def ms_after(self, earlier: CudaMark) -> float:
+        return float(cuda_call("cudaEventElapsedTime", earlier.event, self.event))
+
+    def __del__(self) -> None:
+        event, self.event = getattr(self, "event", None), None
+        if event is not None:
+            cuda_call("cudaEventDestroy", event)
+
+
 class CudaStream:
     """A `cuda.core.Stream` that does not wait for the default stream."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.handle = int(stream.handle)
+        self._closed = False
 
     def call(self, work: Work) -> None:
         """Right but slow: the host waits for the stream, then works."""
@@ -59,8 +75,10 @@ class CudaStream:
         """CUDA reports a failed work at the next call; nothing is kept here."""
 
     def close(self) -> None:
-        self.stream.sync()
-        self.stream.close()
+        if not self._closed:
+            self._closed = True
+            self.stream.sync()
+            self.stream.close()
 
 
 class CudaLaunch:
@@ -129,7 +147,14 @@ class CudaDevice:
             raise
         return CudaLaunch(cuda_call("cudaStreamEndCapture", first.handle))
 
-    def range(self, name: str) -> contextlib.AbstractContextManager[object]:
+    def mark(self, stream: Stream) -> CudaMark:
+        mark = CudaMark()
+        cuda_call("cudaEventRecord", mark.event, stream.handle)
+        return mark
+
+    def range(
+        self, name: str, stream: Stream | None = None
+    ) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if nvtx is None else nvtx.annotate(name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:

@@ -1,20 +1,16 @@
-"""Streams and events as CUDA has them, and their twins on the CPU, where a stream is a thread.
+"""Streams and events as CUDA has them, for whichever device.
 
 What is put on a stream runs in order and later; a stream waits for another only through an event.
-The runtime is written against this alone, so the very schedule that drives a GPU runs, and is
-tested, without one.
+The runtime is written against this alone, so the very schedule that drives a GPU (`cuda_device`)
+runs, and is tested, without one (`cpu_device`).
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 Work = Callable[[], None]
@@ -25,6 +21,14 @@ class Event(Protocol):
 
     def synchronize(self) -> None:
         """Block the caller until the point is reached; at once if it was never recorded."""
+        ...
+
+
+class Mark(Protocol):
+    """When a stream got to a point, once it has."""
+
+    def ms_after(self, earlier: Any) -> float:
+        """Milliseconds since an earlier mark of the same device; the host has waited for both."""
         ...
 
 
@@ -65,76 +69,6 @@ class Launch(Protocol):
         ...
 
 
-class CpuEvent:
-    """An event between threads."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.reached.set()
-
-    def synchronize(self) -> None:
-        self.reached.wait()
-
-
-class CpuStream:
-    """A worker thread with a queue.
-
-    After a work that raises, the rest is passed over, but events are still set: no other stream
-    waits for ever, and whoever reads a result calls `check` first.
-    """
-
-    handle = 0
-
-    def __init__(self, name: str) -> None:
-        self._works: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._failure: BaseException | None = None
-        self._captured: list[Work] | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def capture(self, works: list[Work] | None) -> None:
-        """Add work to a list instead of running it; None ends that.
-
-        The list's order is one that the events in it allow, so they have nothing to do there.
-        """
-        self._captured = works
-
-    def call(self, work: Work) -> None:
-        if self._captured is not None:
-            self._captured.append(work)
-        else:
-            self._works.put(lambda: None if self._failure else work())
-
-    def record(self, event: Event) -> None:
-        assert isinstance(event, CpuEvent)
-        if self._captured is not None:
-            return
-        event.reached = reached = threading.Event()  # a new one: earlier waits keep theirs
-        self._works.put(reached.set)
-
-    def wait(self, event: Event) -> None:
-        assert isinstance(event, CpuEvent)
-        if self._captured is not None:
-            return
-        reached = event.reached
-        self._works.put(reached.wait)
-
-    def check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def close(self) -> None:
-        self._works.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (work := self._works.get()) is not None:
-            try:
-                work()
-            except BaseException as error:
-                self._failure = error
-
-
 class Device(Protocol):
     """Where engines run and their buffers lie."""
 
@@ -165,8 +99,16 @@ class Device(Protocol):
         """
         ...
 
-    def range(self, name: str) -> AbstractContextManager[object]:
-        """What is put on streams inside it shows under this name in a profiler."""
+    def mark(self, stream: Stream) -> Mark:
+        """Note the time when the stream gets here. Not in a capture."""
+        ...
+
+    def range(self, name: str, stream: Stream | None = None) -> AbstractContextManager[object]:
+        """What is put on streams inside it shows under this name in a profiler.
+
+        Args:
+            stream: The one that it is put on, where it is a single one.
+        """
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
@@ -184,56 +126,3 @@ class Device(Protocol):
     def zero(self, target: Any, stream: Stream) -> None:
         """Fill a buffer with zeros, in order on `stream`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CpuLaunch:
-    """Captured work, in an order that its events allow."""
-
-    works: tuple[Work, ...]
-
-    def launch(self, stream: Stream) -> None:
-        for work in self.works:
-            stream.call(work)
-
-
-class CpuDevice:
-    """The twin: buffers are numpy arrays, streams are threads."""
-
-    name = "cpu"
-
-    def stream(self, name: str) -> CpuStream:
-        return CpuStream(name)
-
-    def event(self) -> CpuEvent:
-        return CpuEvent()
-
-    def capture(self, streams: Sequence[Stream], work: Work) -> CpuLaunch:
-        works: list[Work] = []
-        mine = [stream for stream in streams if isinstance(stream, CpuStream)]
-        try:
-            for stream in mine:
-                stream.capture(works)
-            work()
-        finally:
-            for stream in mine:
-                stream.capture(None)
-        return CpuLaunch(tuple(works))
-
-    def range(self, name: str) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-        return np.zeros(shape, dtype)
-
-    def pinned(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-        return np.zeros(shape, dtype)
-
-    def copy(self, target: Any, source: Any, stream: Stream | None = None) -> None:
-        if stream is None:
-            np.copyto(target, source, casting="no")
-        else:
-            stream.call(lambda: np.copyto(target, source, casting="no"))
-
-    def zero(self, target: Any, stream: Stream) -> None:
-        stream.call(lambda: target.fill(0))

@@ -32,12 +32,23 @@ class Gpu:
 
 def nvidia_gpus() -> list[Gpu]:
     """The GPUs that the NVIDIA driver lists; none where there is no driver."""
+    rows = ask_driver(GPU_FIELDS)
+    whole = (row for row in rows if len(row) == len(GPU_FIELDS.split(",")))
+    return [Gpu(name, driver, f"{memory} MiB", sm) for name, driver, memory, sm in whole]
+
+
+def ask_driver(fields: str) -> list[list[str]]:
+    """What nvidia-smi tells of each GPU.
+
+    Args:
+        fields: As its `--query-gpu` names them, with commas between them.
+    """
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
     try:
         listed = subprocess.run(
-            [command, f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader"],
+            [command, f"--query-gpu={fields}", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             errors="replace",
@@ -47,8 +58,7 @@ def nvidia_gpus() -> list[Gpu]:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = ([field.strip() for field in line.split(",")] for line in listed.splitlines())
-    return [Gpu(*row) for row in rows if len(row) == len(GPU_FIELDS.split(","))]
+    return [[field.strip() for field in line.split(",")] for line in listed.splitlines()]
 
 
 def cuda_gpu() -> Gpu | None:

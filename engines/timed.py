@@ -9,10 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..spec import GraphSpec
 from .device import Stream
 from .protocol import Bound, Buffer, Engine
+
+
+class Listener(Protocol):
+    """Who is told of every call."""
+
+    def add(self, name: str, started: float, ended: float) -> None:
+        """A graph was run, in seconds of `time.perf_counter`."""
+        ...
 
 
 class StageTimes:
@@ -21,9 +30,9 @@ class StageTimes:
     def __init__(self) -> None:
         self._ms: dict[str, float] = {}
 
-    def add(self, name: str, ms: float) -> None:
+    def add(self, name: str, started: float, ended: float) -> None:
         """Count what one call has taken."""
-        self._ms[name] = self._ms.get(name, 0.0) + ms
+        self._ms[name] = self._ms.get(name, 0.0) + 1000 * (ended - started)
 
     def take(self) -> dict[str, float]:
         """What was counted; the count begins anew."""
@@ -31,15 +40,15 @@ class StageTimes:
         return taken
 
 
-def timed(engines: Mapping[str, Engine], times: StageTimes) -> dict[str, Engine]:
-    """The same engines, which add to `times` what their calls take."""
+def timed(engines: Mapping[str, Engine], times: Listener) -> dict[str, Engine]:
+    """The same engines, which tell `times` what their calls take."""
     return {name: _TimedEngine(engine, times) for name, engine in engines.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _TimedEngine:
     engine: Engine
-    times: StageTimes
+    times: Listener
 
     def describe(self) -> GraphSpec:
         """See `Engine`."""
@@ -55,10 +64,10 @@ class _TimedEngine:
 class _TimedBound:
     bound: Bound
     name: str
-    times: StageTimes
+    times: Listener
 
     def enqueue(self, stream: Stream | None = None) -> None:
         """See `Bound`."""
         started = time.perf_counter()
         self.bound.enqueue(stream)
-        self.times.add(self.name, 1000 * (time.perf_counter() - started))
+        self.times.add(self.name, started, time.perf_counter())

@@ -6,7 +6,7 @@ Knows neither backends nor where a folder comes from (`hub.py` does).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All of a model, on the CPU in float32, in evaluation mode, without gradients.
+    """All of a model in float32, in evaluation mode, without gradients; loaded on the CPU.
 
     Attributes:
         configs: Every width, depth and constant.
@@ -48,6 +48,12 @@ class Model:
     flow: RAFT
     prompt_embeds: Tensor
     digest: str
+
+    def to(self, device: str) -> Model:
+        """The same on another device of torch; the networks are moved, not copied."""
+        for network in (self.unet, self.controlnet, self.vae, self.flow):
+            network.to(device)
+        return replace(self, prompt_embeds=self.prompt_embeds.to(device))
 
 
 def load_model(folder: Path) -> Model:

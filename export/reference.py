@@ -96,10 +96,16 @@ def estimate_flow(raft: RAFT, image: Tensor, previous: Tensor) -> Tensor:
 
 
 class Reference:
-    """`step(frame, state, noise)`, eager float32 torch on the CPU."""
+    """`step(frame, state, noise)`, eager float32 torch.
 
-    def __init__(self, model: Model, steps: int = 4) -> None:
-        self.model = model
+    Args:
+        model: Moved to the device.
+        device: Of torch, "cpu" or "cuda".
+    """
+
+    def __init__(self, model: Model, steps: int = 4, device: str = "cpu") -> None:
+        self.model = model.to(device)
+        self._device = torch.device(device)
         self.table: StepTable = step_table(model.configs.scheduler, steps)
 
     @torch.inference_mode()
@@ -116,23 +122,33 @@ class Reference:
         Returns:
             The output frame (4h, 4w, 3) uint8 RGB, the final latent (1, 4, h', w'), the next state.
         """
-        height, width = frame.shape[:2]
+        with self._device:  # constants that are made on the way
+            return self._step(
+                torch.from_numpy(frame)[None].to(self._device),
+                state,
+                torch.from_numpy(noise)[None].to(self._device),
+            )
+
+    def _step(
+        self, frame: Tensor, state: ReferenceState, noise: Tensor
+    ) -> tuple[Image, Tensor, ReferenceState]:
+        height, width = frame.shape[1:3]
         size = padded_size((height, width))
-        lr = replicate_pad(from_uint8(torch.from_numpy(frame)[None]), size)
+        lr = replicate_pad(from_uint8(frame), size)
         up = bicubic(lr)
         warped = None
         if state.previous_hr is not None and state.previous_up is not None:
             flow = estimate_flow(self.model.flow, up, state.previous_up)
             full = (SCALE * size[0], SCALE * size[1])
             warped = warp(replicate_pad(state.previous_hr, full), flow)
-        latent = self._denoise(torch.from_numpy(noise)[None], lr, warped)
+        latent = self._denoise(noise, lr, warped)
         vae = self.model.vae
         features = [] if warped is None else vae.temporal_features(warped)
         hr = vae.decode(latent, features)
         if vae.config.match_colour:
             hr = match_colour(hr, lr, colour_kernel(), bicubic_kernel())
         hr = hr[:, :, : SCALE * height, : SCALE * width]
-        return to_uint8(hr)[0].numpy(), latent, ReferenceState(hr, up)
+        return to_uint8(hr)[0].cpu().numpy(), latent, ReferenceState(hr, up)
 
     def _denoise(self, latent: Tensor, lr: Tensor, warped: Tensor | None) -> Tensor:
         unet, controlnet, prompt = self.model.unet, self.model.controlnet, self.model.prompt_embeds

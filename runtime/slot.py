@@ -84,17 +84,18 @@ class Slot:
             ("gate", self.strength),
             ("switch", self._on),
         )
-        for name, host in pairs:
-            self._device.copy(self._buffers[name], host, stream)
+        with self._device.range("upload", stream):
+            for name, host in pairs:
+                self._device.copy(self._buffers[name], host, stream)
 
     def look(self, stream: Stream) -> None:
         """LR, bicubic frame, RAFT's features."""
-        self._prepare.enqueue(stream)
-        self._features.enqueue(stream)
+        self._enqueue("prepare", self._prepare, stream)
+        self._enqueue("features", self._features, stream)
 
     def find_flow(self, stream: Stream) -> None:
         """The flow to the previous frame."""
-        self._flow.enqueue(stream)
+        self._enqueue("flow", self._flow, stream)
 
     def blank(self, stream: Stream) -> None:
         """No guidance: its buffers are zero, whatever a frame of earlier left there."""
@@ -103,24 +104,25 @@ class Slot:
 
     def guide(self, stream: Stream) -> None:
         """The previous output, warped, and its hint."""
-        self._guide.enqueue(stream)
+        self._enqueue("guide", self._guide, stream)
 
     def extract_temporal(self, stream: Stream) -> None:
         """The decoder's features of the warped frame."""
-        self._temporal.enqueue(stream)
+        self._enqueue("temporal", self._temporal, stream)
 
     def denoise(self, stream: Stream) -> None:
         """All steps."""
-        for bound in self._denoise:
-            bound.enqueue(stream)
+        for number, bound in enumerate(self._denoise, 1):
+            self._enqueue(f"denoise {number}", bound, stream)
 
     def decode(self, stream: Stream) -> None:
         """The raw output, kept for the next frame, and the frame."""
-        self._decode.enqueue(stream)
+        self._enqueue("decode", self._decode, stream)
 
     def download(self, stream: Stream) -> None:
         """The frame to host memory."""
-        self._device.copy(self._out, self._buffers["out"], stream)
+        with self._device.range("download", stream):
+            self._device.copy(self._out, self._buffers["out"], stream)
 
     # What a state is made of; the caller has waited for the frame.
 
@@ -135,6 +137,10 @@ class Slot:
         host = self._pinned("hr")
         np.copyto(host, hr)
         self._device.copy(self._buffers["hr"], host)
+
+    def _enqueue(self, stage: str, bound: Bound, stream: Stream) -> None:
+        with self._device.range(stage, stream):
+            bound.enqueue(stream)
 
     def _allocate(self, graph: str) -> None:
         spec = self._specs[graph]

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.device import CpuDevice, Device
+from ..engines.cpu_device import CpuDevice
+from ..engines.device import Device
 from ..engines.engine_set import open_engines
 from ..engines.manifest import Manifest, read_manifest
 from ..engines.protocol import Engine
@@ -37,6 +38,7 @@ class Upscaler:
     """The engines of one model at one input size.
 
     Attributes:
+        device: Where the engines run.
         in_slots: Frames stay in a GPU's memory from stage to stage, and can overlap.
 
     Not for several threads at once: the engines share their buffers. Make one for each.
@@ -47,14 +49,14 @@ class Upscaler:
     ) -> None:
         self.manifest = manifest
         self.engines = engines
-        self._device = device or CpuDevice()
+        self.device = device or CpuDevice()
         self._geometry = manifest.graphs.geometry
         tile = self._geometry.tile
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
-        on_gpu = self._device.name != "cpu"
+        on_gpu = self.device.name != "cpu"
         self.in_slots = on_gpu and self._grid is None
         if on_gpu and self._grid is not None:  # the host mixes tiles
-            engines = {n: StagedEngine(self._device, engine) for n, engine in engines.items()}
+            engines = {n: StagedEngine(self.device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
         self._ring: Ring | None = None
 
@@ -141,7 +143,7 @@ class Upscaler:
     def ring(self, ahead: int) -> Ring:
         """New buffers of frames in flight, `ahead` of them begun before an earlier one ends."""
         steps = self.manifest.graphs.steps
-        return Ring(self._device, self.engines, steps, self._initial_latent, ahead=ahead)
+        return Ring(self.device, self.engines, steps, self._initial_latent, ahead=ahead)
 
     def _step_on_device(
         self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float

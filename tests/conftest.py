@@ -20,6 +20,9 @@ import pytest
 
 import streamdiffvsr
 
+# A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 DATA = Path(__file__).parent / "data"
 PARITY_SIZE = (48, 64)
 

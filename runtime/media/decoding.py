@@ -65,6 +65,7 @@ class _Reader:
         self._last_ticks: Fraction | None = None
         self._reformatter = VideoReformatter()
         self._sent_at = time.monotonic()
+        self._busy_since = time.perf_counter()
         self._check_size(self._stream.codec_context.width, self._stream.codec_context.height)
         self.damaged = 0
         self.last_error = ""
@@ -118,6 +119,7 @@ class _Reader:
         """Send one frame as (h, w, 3) uint8 RGB with its time."""
         self._check_size(frame.width, frame.height)
         height, width = upright_size(frame)
+        pixels = upright_rgb(self._reformatter, frame)
         header = {
             "kind": "frame",
             "pts": self._pts(frame),
@@ -125,9 +127,11 @@ class _Reader:
             "height": height,
             "width": width,
             "damaged": self.damaged,
+            "busy": [self._busy_since, time.perf_counter()],
         }
-        wire.send(self._outbox, header, upright_rgb(self._reformatter, frame))
+        wire.send(self._outbox, header, pixels)
         self._sent_at = time.monotonic()
+        self._busy_since = time.perf_counter()
 
     def _pts(self, frame: Any) -> int:
         """The frame's own time; one nominal frame after the last where it has none."""

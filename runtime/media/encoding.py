@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from fractions import Fraction
 from io import RawIOBase
 from pathlib import Path
@@ -38,7 +39,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
         writer.run(inbox)
         wire.send(outbox, {"kind": "saving"})  # the one step that may honestly take minutes
         _to_disk(part)
-        wire.send(outbox, {"kind": "done", "retimed": writer.retimed})
+        wire.send(outbox, {"kind": "done", "retimed": writer.retimed, "busy": writer.busy})
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -58,6 +59,7 @@ class _Writer:
         self._held: Any = None  # the last packet, which may be the last of all
         self._durations: dict[int, int] = {}  # of the frames inside the encoder, by pts
         self.retimed = 0
+        self.busy: list[tuple[float, float]] | None = [] if arguments["timed"] else None
         source = arguments["source"]
         self._origin = source and Origin(Path(source), copy_sound=arguments["copy_sound"])
         self._format: str = arguments["format"]
@@ -77,7 +79,10 @@ class _Writer:
             header, pixels = wire.receive(inbox, self._rgb.memory)
             if header["kind"] == "end":
                 break
+            started = time.perf_counter()
             self._encode(header, pixels)
+            if self.busy is not None:
+                self.busy.append((started, time.perf_counter()))
         for packet in self._stream.encode_lazy(None):
             self._mux(packet)
             wire.send(self._outbox, {"kind": "beat"})

@@ -1,4 +1,4 @@
-"""Bicubic enlargement by swscale: what a frame gets when the model cannot make it in time.
+"""Bicubic resizing by swscale: what a frame gets when the model cannot make it in time.
 
 The one use of libav outside a child process: it works on pixels that were decoded already, opens
 nothing and waits for nothing.
@@ -15,6 +15,26 @@ Image = npt.NDArray[np.uint8]
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
+def resized(
+    image: Image, size: tuple[int, int], reformatter: VideoReformatter | None = None
+) -> Image:
+    """(h, w, 3) uint8 RGB -> (*size, 3) uint8 RGB.
+
+    Args:
+        reformatter: One to be used again, which is quicker; not for several threads at once.
+    """
+    height, width = size
+    frame = (reformatter or VideoReformatter()).reformat(
+        VideoFrame.from_ndarray(image, format="rgb24"),
+        width=width,
+        height=height,
+        format="rgb24",
+        interpolation=_QUALITY,
+    )
+    pixels: Image = frame.to_ndarray().astype(np.uint8, copy=False)
+    return pixels
+
+
 class Bicubic:
     """Enlarges frames by a whole factor; not for several threads at once."""
 
@@ -24,10 +44,5 @@ class Bicubic:
 
     def __call__(self, image: Image) -> Image:
         """(h, w, 3) uint8 RGB -> (scale h, scale w, 3) uint8 RGB."""
-        height, width = self._scale * image.shape[0], self._scale * image.shape[1]
-        frame = VideoFrame.from_ndarray(image, format="rgb24")
-        large = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=_QUALITY
-        )
-        pixels: Image = large.to_ndarray().astype(np.uint8, copy=False)
-        return pixels
+        size = self._scale * image.shape[0], self._scale * image.shape[1]
+        return resized(image, size, self._reformatter)

@@ -55,6 +55,11 @@ class FileSink:
         preset: x264's speed, "ultrafast" to "veryslow".
         copy_sound: Whether the source's sound is copied.
         deadline_s: The longest the encoder may take for one frame.
+        timed: Note when the encoder works; of short files, as it is kept for every frame.
+
+    Attributes:
+        busy: From when to when each frame was encoded and written, in seconds of
+            `time.perf_counter`, which processes share; known when the file is closed.
 
     Raises:
         StreamDiffVSRError: As :func:`check_output`; the size cannot be encoded; the container
@@ -73,6 +78,7 @@ class FileSink:
         preset: str = "medium",
         copy_sound: bool = True,
         deadline_s: float = DEADLINE_S,
+        timed: bool = False,
     ) -> None:
         info = like if isinstance(like, VideoInfo) or like is None else probe(like)
         check_output(path, source=info.path if info else None, overwrite=overwrite)
@@ -90,7 +96,9 @@ class FileSink:
         )
         self._closed = False
         self.frames = self.retimed = self.audio_streams = 0
-        self._start(self._arguments(info, crf, preset, copy_sound), deadline_s)
+        self.busy: list[tuple[float, float]] = []
+        arguments = self._arguments(info, crf, preset, copy_sound)
+        self._start(arguments | {"timed": timed}, deadline_s)
 
     def write(
         self,
@@ -147,6 +155,7 @@ class FileSink:
             while told["kind"] != "done":
                 told, _ = self._child.receive(_SAVE_S if told["kind"] == "saving" else None)
             self.retimed = told["retimed"]
+            self.busy = [(started, ended) for started, ended in told["busy"] or ()]
             self._publish()
         except BaseException:
             self.abort()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ class SourceFrame:
         time_base: Seconds per tick.
         duration: How long it is shown, in ticks; None if the file does not say.
         index: 0 for the first frame.
+        busy: From when to when it was read and decoded, in seconds of `time.perf_counter`, which
+            processes share.
     """
 
     image: npt.NDArray[np.uint8]
@@ -39,6 +42,7 @@ class SourceFrame:
     time_base: Fraction
     duration: int | None
     index: int
+    busy: tuple[float, float] = (0.0, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -96,11 +100,17 @@ class FileSource:
         raise StopIteration
 
     def _frame(
-        self, height: int, width: int, header: dict[str, int], payload: memoryview
+        self, height: int, width: int, header: dict[str, Any], payload: memoryview
     ) -> SourceFrame:
         image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+        started, ended = header["busy"]
         frame = SourceFrame(
-            image, header["pts"], self.info.time_base, header["duration"], self._index
+            image,
+            header["pts"],
+            self.info.time_base,
+            header["duration"],
+            self._index,
+            (started, ended),
         )
         self._index += 1
         return frame

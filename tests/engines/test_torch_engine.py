@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import streamdiffvsr
 from streamdiffvsr.engines import torch_engine
-from streamdiffvsr.engines.device import CpuStream
+from streamdiffvsr.engines.cpu_device import CpuStream
 from streamdiffvsr.engines.manifest import MANIFEST
 from streamdiffvsr.engines.torch_cuda import exact_kernels
 from streamdiffvsr.engines.torch_engine import TorchEngine, torch_version

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamdiffvsr.engines.device import CpuDevice
+from streamdiffvsr.engines.cpu_device import CpuDevice
 from streamdiffvsr.engines.manifest import Manifest
 from streamdiffvsr.engines.protocol import Bound, Buffer, check_buffers
 from streamdiffvsr.graph_set import GraphSet

@@ -13,7 +13,7 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamState
-from streamdiffvsr.engines.device import CpuDevice, CpuStream
+from streamdiffvsr.engines.cpu_device import CpuDevice, CpuStream
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.upscaler import Mode, Upscaler
 from streamdiffvsr.spec import Geometry

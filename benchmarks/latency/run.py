@@ -1,0 +1,207 @@
+"""A benchmark from the first start to the last round; what was measured is never lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...engines.manifest import Manifest
+from ...errors import StreamDiffVSRError
+from ...runtime.upscaler import AHEAD
+from ..machine import describe_machine
+from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline
+from .command import measure_command
+from .file_run import run_file
+from .noise import NoiseWatch
+from .quantiles import median, ratios
+from .start_up import measure_start_up
+from .subject import Subject
+
+SCHEMA = "streamdiffvsr.bench/1"
+TIMED = "a frame from uint8 RGB to uint8 RGB in host memory; decoding and encoding are told apart"
+BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
+    "bicubic": BicubicBaseline,
+    "reference": ReferenceBaseline,
+}
+AIM_S = 15.0  # of each mode, where no number of frames is asked for
+FEWEST, MOST = 20, 400
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        frames: Of each mode of each subject; None takes what about a quarter of a minute allows.
+        rounds: That they are cut into, subject by subject in turn.
+        baselines: Of `BASELINES`.
+        command: Another baseline, as from `command.split_command`.
+        around: Start-up, memory and the run of a file too.
+    """
+
+    frames: int | None = None
+    rounds: int = 5
+    baselines: tuple[str, ...] = ("bicubic",)
+    command: tuple[str, ...] = ()
+    around: bool = True
+
+
+class Benchmark:
+    """Engine sets, measured side by side.
+
+    Args:
+        tell: Is given a line of what is being done.
+    """
+
+    def __init__(self, settings: Settings, tell: Tell) -> None:
+        self._settings, self._tell = settings, tell
+        self._subjects: list[Subject] = []
+        self._told: dict[str, dict[str, Any]] = {}  # what is known of a subject beside its times
+        self._counts: dict[str, int] = {}
+        self._races: list[Race] = []
+        self._commands: list[dict[str, Any]] = []
+        self._stopped: list[str] = []
+        self._machine = describe_machine()
+        self._watch = NoiseWatch()
+
+    def run(self, folders: Sequence[Path]) -> None:
+        """Measure; a subject that fails is left where it stands, and the others go on.
+
+        Raises:
+            KeyboardInterrupt: `result` has what was measured until then.
+        """
+        try:
+            for folder in folders:
+                self._guarded(str(folder), partial(self._open, folder))
+            self._watch = NoiseWatch()  # what is loaded and started before is not part of it
+            self._watch.probe()
+            for number in range(self._settings.rounds):
+                self._round(number)
+            for subject in self._alive():
+                self._guarded(subject.id, partial(self._finish, subject))
+        except KeyboardInterrupt:
+            self._stopped.append("interrupted")
+            raise
+
+    def result(self) -> dict[str, Any]:
+        """All that is known, as docs/benchmarks.md describes it."""
+        subjects = [self._result(subject) for subject in self._subjects]
+        rounds = [p50s for s in self._subjects for p50s in s.rounds.values()]
+        return {
+            "schema": SCHEMA,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": [],
+            "complete": not self._stopped,
+            "stopped": "; ".join(self._stopped) or None,
+            "timed": TIMED,
+            "settings": self._told_settings(),
+            "machine": self._machine,
+            "noise": self._watch.report(rounds),
+            "subjects": subjects,
+            "comparisons": self._comparisons(),
+            "baselines": [*self._race_results(), *self._commands],
+            "live": None,
+        }
+
+    def _open(self, folder: Path) -> None:
+        around: dict[str, Any] = {"start_up": None, "memory_mb": None}
+        if self._settings.around:
+            around = measure_start_up(folder, lambda line: self._tell(f"{folder.name}: {line}"))
+        self._tell(f"{folder.name}: warm-up")
+        subject = Subject(folder)
+        self._subjects.append(subject)
+        self._told[subject.id] = {**around, "media": None, "timeline": [], "roofline": None}
+        subject.prepare()
+        self._counts[subject.id] = self._count(subject)
+        for name in self._settings.baselines:
+            try:
+                self._races.append(Race(BASELINES[name](subject.manifest), subject.id))
+            except StreamDiffVSRError as error:
+                self._tell(f"without the baseline {name}: {error}")
+
+    def _count(self, subject: Subject) -> int:
+        """Frames of a round."""
+        rounds, asked = self._settings.rounds, self._settings.frames
+        if asked is None:
+            asked = min(MOST, max(FEWEST, int(1e3 * AIM_S / subject.warm_frame_ms)))
+        return max(1, -(-asked // rounds))
+
+    def _round(self, number: int) -> None:
+        """Every subject in every mode, beginning with another one each time."""
+        alive = self._alive()
+        first = number % max(1, len(alive))
+        for subject in [*alive[first:], *alive[:first]]:
+            count = self._counts[subject.id]
+            for mode in subject.modes:
+                about = f"round {number + 1} of {self._settings.rounds}"
+                self._tell(f"{about}: {subject.id}, {mode}, {count} frames")
+                self._guarded(subject.id, partial(subject.run, mode, count))
+            for race in self._races:
+                if race.subject == subject.id:
+                    self._guarded(race.baseline.id, partial(race.run, count))
+        self._watch.probe()
+
+    def _finish(self, subject: Subject) -> None:
+        """What need not be repeated, and would disturb the rounds."""
+        told = self._told[subject.id]
+        told["host"] = {mode: subject.host_costs(mode) for mode in AHEAD if mode in subject.modes}
+        if self._settings.around:
+            self._tell(f"{subject.id}: a file, from disk to disk")
+            told |= run_file(subject.upscaler)
+        if self._settings.command:
+            self._tell(f"{subject.id}: {self._settings.command[0]}")
+            p50, command = median(subject.rounds["plain"]), list(self._settings.command)
+            size = subject.manifest.graphs.geometry.size
+            self._commands.append(measure_command(command, size, subject.id, p50))
+
+    def _alive(self) -> list[Subject]:
+        return [s for s in self._subjects if not any(x.startswith(s.id) for x in self._stopped)]
+
+    def _guarded(self, name: str, work: Callable[[], object]) -> None:
+        """A backend can lose its device in its own ways: what else there is goes on."""
+        try:
+            work()
+        except Exception as error:
+            line = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
+            self._stopped.append(line)
+            self._tell(line)
+
+    def _result(self, subject: Subject) -> dict[str, Any]:
+        told = dict(self._told[subject.id])
+        host = told.pop("host", {})
+        figures = subject.results()
+        none = {"host_ms": None, "launches": None, "not_captured": None}
+        for mode, values in figures["modes"].items():
+            values |= host.get(mode, none)
+        return subject.describe() | told | figures
+
+    def _comparisons(self) -> list[dict[str, Any]]:
+        """Every subject against the first of its size, round by round."""
+        found = []
+        for subject in self._subjects:
+            size = subject.upscaler.size
+            base = next(s for s in self._subjects if s.upscaler.size == size)
+            for mode in subject.modes if subject is not base else ():
+                pairs = min(len(subject.rounds[mode]), len(base.rounds.get(mode, ())))
+                told = ratios(subject.rounds[mode][:pairs], base.rounds.get(mode, [])[:pairs])
+                if told is not None:
+                    found.append({"what": subject.id, "to": base.id, "mode": mode, **told})
+        return found
+
+    def _race_results(self) -> list[dict[str, Any]]:
+        by_id = {subject.id: subject for subject in self._subjects}
+        return [race.result(by_id[race.subject].rounds["plain"]) for race in self._races]
+
+    def _told_settings(self) -> dict[str, Any]:
+        told = asdict(self._settings)
+        return {
+            "frames": told["frames"],
+            "rounds": told["rounds"],
+            "warm_up": max((s.warm_up for s in self._subjects), default=0),
+            "seed": 0,
+        }
