@@ -77,8 +77,8 @@ train-tiny: setup ## train the built-in model again, into training-out/; goes on
 engines: setup ## build engines: make engines MODEL=... SIZE=320x180 BACKEND=tensorrt-rtx
 	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
 
-bench: setup ## frame times of the built-in model here: make bench SIZE=320x180 BACKEND=onnxruntime
-	@$(BIN)/python -m streamdiffvsr.benchmarks.frame_time --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
+bench: setup ## frame times of the built-in model here: make bench SIZE=320x180 ARGS='--report bench.html'
+	@$(BIN)/streamdiffvsr bench --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
 
 test: setup ## the fast tests
 	@$(PYTEST) $(ARGS)
@@ -86,8 +86,9 @@ test: setup ## the fast tests
 test-slow: setup ## the tests that take minutes
 	@$(PYTEST) -m 'slow and not gpu' $(ARGS)
 
-test-gpu: setup ## the tests that need an NVIDIA GPU
-	@$(BIN)/python -m pytest -m gpu $(ARGS)
+test-gpu: setup ## the tests that need an NVIDIA GPU, then its figures, into benchmarks/results
+	@$(BIN)/python -m pytest -m gpu $(ARGS); tests=$$?; \
+		$(BIN)/python -m streamdiffvsr.benchmarks.gpu && exit $$tests
 
 lint: setup ## formatting, lint, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -1,4 +1,4 @@
-"""The command line: engines, upscale, live, doctor, demo.
+"""The command line: engines, upscale, live, bench, doctor, demo.
 
 Options in, a library call or two, a line or a JSON object out. Nothing heavy is imported before a
 command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
@@ -15,6 +15,7 @@ import typer
 
 from . import __version__
 from . import cli_options as opt
+from .cli_bench import bench_app
 from .cli_debug import debug
 from .cli_engines import build_engines, check_runs_here, engines_app, tell_memory
 from .cli_live import live, with_preview_at
@@ -34,6 +35,7 @@ app = typer.Typer(
 engines_app.command("debug")(debug)
 app.add_typer(engines_app, name="engines")
 app.command()(live)
+app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from .errors import StreamDiffVSRError, UsageError
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
 # Of `build`'s lines, those that are over in seconds: at a terminal they take turns on one line.
-PASSING = ("load ", "export ", "compile ", "check ")
+PASSING = ("load ", "calibrate ", "export ", "quantise ", "compile ", "check ")
 
 Result = Mapping[str, Any]
 
@@ -128,18 +128,21 @@ def _end_by_exception_when_terminated() -> None:
 
 
 @contextlib.contextmanager
-def build_progress(*, enabled: bool, first: Sequence[str] = ()) -> Iterator[Callable[[str], None]]:
-    """Where the lines of a build go: a running clock at a terminal, plain lines elsewhere.
+def build_progress(
+    *, enabled: bool, first: Sequence[str] = (), passing: tuple[str, ...] = PASSING
+) -> Iterator[Callable[[str], None]]:
+    """Where the lines of long work go: a running clock at a terminal, plain lines elsewhere.
 
     Args:
         enabled: Off beside `--json`.
         first: Lines that come before the build's first, and not at all if it is refused before.
+        passing: How lines begin that take turns on one line at a terminal.
     """
     if not enabled:
         yield lambda line: None
         return
     waiting = list(first)
-    with _clock() if sys.stderr.isatty() else contextlib.nullcontext(_plain) as show:
+    with _clock(passing) if sys.stderr.isatty() else contextlib.nullcontext(_plain) as show:
 
         def tell(line: str) -> None:
             while waiting:
@@ -155,7 +158,7 @@ def _plain(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _clock() -> Iterator[Callable[[str], None]]:
+def _clock(passing: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -165,10 +168,10 @@ def _clock() -> Iterator[Callable[[str], None]]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("prepare the build", total=None)
+        task = bar.add_task("prepare", total=None)
 
         def show(line: str) -> None:
-            if line.startswith(PASSING):
+            if line.startswith(passing):
                 bar.update(task, description=line)
             else:
                 bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -20,8 +20,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOT_MODULES = {
     "__init__",
     "cli",
+    "cli_bench",
     "cli_debug",
     "cli_live",
+    "cli_live_engines",
     "cli_engines",
     "cli_options",
     "console",
@@ -81,6 +83,7 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
         "tensorrt",
         "tensorrt-rtx",
         "export",
+        "fp8",
         "train",
         "live",
         "dev",
@@ -122,11 +125,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     }
     data = {
         (Path("streamdiffvsr") / path.relative_to(ROOT)).as_posix()
-        for folder in ("assets", "models", "runtime/live/preview/page")
+        for folder in ("assets", "models", "benchmarks/report/page", "runtime/live/preview/page")
         for path in (ROOT / folder).rglob("*")
         if path.is_file()
     }
     assert "streamdiffvsr/models/tiny/unet/config.json" in data
+    data |= {
+        f"streamdiffvsr/benchmarks/{name}"
+        for name in ("result_schema.json", "roofline/counts.json")
+    }
     assert code == modules | data | {"streamdiffvsr/py.typed"}
     assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 8_000_000
 

@@ -60,6 +60,7 @@ class NoiseWatch:
             "why": why,
             "p50_spread": round(between, 4),
             "probe_spread": round(probe, 4),
+            "probe_ms": round(1e3 * median(self._probes), 4) if self._probes else None,
             "others_cpu": round(others, 4),
         }
 

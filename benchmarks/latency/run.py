@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...engines.manifest import Manifest
 from ...errors import StreamDiffVSRError
 from ...runtime.upscaler import AHEAD
+from ...spec import Precision
 from ..machine import describe_machine
+from ..roofline.engine_work import engine_work
+from ..roofline.limits import roofline
+from ..roofline.rates import Device, Rates, measure_rates
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline
 from .command import measure_command
 from .file_run import run_file
@@ -65,6 +69,7 @@ class Benchmark:
         self._counts: dict[str, int] = {}
         self._races: list[Race] = []
         self._commands: list[dict[str, Any]] = []
+        self._rates: dict[tuple[Device, Precision], Rates] = {}
         self._stopped: list[str] = []
         self._machine = describe_machine()
         self._watch = NoiseWatch()
@@ -150,14 +155,32 @@ class Benchmark:
         """What need not be repeated, and would disturb the rounds."""
         told = self._told[subject.id]
         told["host"] = {mode: subject.host_costs(mode) for mode in AHEAD if mode in subject.modes}
-        if self._settings.around:
-            self._tell(f"{subject.id}: a file, from disk to disk")
-            told |= run_file(subject.upscaler)
+        for name, part in AROUND.items() if self._settings.around else ():
+            self._tell(f"{subject.id}: {name}")
+            try:
+                told |= part(self, subject)
+            except StreamDiffVSRError as error:  # frames were timed; this is beside them
+                self._tell(f"without {name}: {error}")
         if self._settings.command:
             self._tell(f"{subject.id}: {self._settings.command[0]}")
             p50, command = median(subject.rounds["plain"]), list(self._settings.command)
             size = subject.manifest.graphs.geometry.size
             self._commands.append(measure_command(command, size, subject.id, p50))
+
+    def _file(self, subject: Subject) -> dict[str, Any]:
+        return run_file(subject.upscaler)
+
+    def _roofline(self, subject: Subject) -> dict[str, Any]:
+        """How near to the machine's limit it is; its rates are measured now."""
+        device = cast(Device, subject.manifest.key.device)
+        precision = subject.manifest.graphs.precision
+        work = engine_work(subject.folder, self._tell)
+        if (device, precision) not in self._rates:
+            self._rates[device, precision] = measure_rates(device, precision)
+        stages = subject.results()["stages"]["ms"]
+        p50s = {name: values["p50"] for name, values in stages.items()}
+        frame = median(subject.times["plain"].frame)
+        return {"roofline": roofline(work, p50s, self._rates[device, precision], frame)}
 
     def _alive(self) -> list[Subject]:
         return [s for s in self._subjects if not any(x.startswith(s.id) for x in self._stopped)]
@@ -205,3 +228,10 @@ class Benchmark:
             "warm_up": max((s.warm_up for s in self._subjects), default=0),
             "seed": 0,
         }
+
+
+# What need not be repeated, and would disturb the rounds.
+AROUND: dict[str, Callable[[Benchmark, Subject], dict[str, Any]]] = {
+    "a file, from disk to disk": Benchmark._file,
+    "the limits of this machine": Benchmark._roofline,
+}

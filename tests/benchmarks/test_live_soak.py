@@ -12,6 +12,7 @@ import pytest
 
 from streamdiffvsr.benchmarks.live_soak import judged
 
+SLOPE_FRAMES = 20_000  # eleven minutes: from here on growth per frame can be told from noise
 MINUTES = float(os.environ.get("STREAMDIFFVSR_SOAK_MINUTES", "3"))
 
 
@@ -37,7 +38,8 @@ def test_growth_is_the_slope_behind_the_warm_up() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 90 * MINUTES)
-def test_a_live_session_does_not_grow(parity_engines: Path) -> None:
+def test_a_live_session_does_not_grow(parity_engines: Path, request: pytest.FixtureRequest) -> None:
+    assert request.session.items[0] is request.node, "at the end it would be half an hour more"
     command = [sys.executable, "-m", "streamdiffvsr.benchmarks.live_soak"]
     command += ["--minutes", str(MINUTES), "--source", "testsrc=96x64@30"]
     done = subprocess.run(
@@ -47,9 +49,16 @@ def test_a_live_session_does_not_grow(parity_engines: Path) -> None:
         text=True,
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["frames"] > 0.7 * 30 * 60 * MINUTES
+    # Beside other load frames are dropped; that they go on coming and going is what is asked.
+    frames = found["frames"]
+    assert frames + found["dropped"] > 0.7 * 30 * 60 * MINUTES
+    assert frames > 0.2 * 30 * 60 * MINUTES
     first, most, last = found["rss_mb"]
-    assert last - first < 5 and most - first < 15, found["rss_mb"]
+    assert most - first < 15, found["rss_mb"]
+    if frames < SLOPE_FRAMES:  # a step of a megabyte would be a slope
+        assert last - first < 5, found["rss_mb"]
+    else:
+        assert found["rss_mb_per_10000_frames"] < 1, found
     for name in ("fds", "threads", "processes"):
         first, most, last = found[name]
         assert most - first <= 2 and last <= first + 1, (name, found[name])

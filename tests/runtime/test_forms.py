@@ -14,7 +14,7 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import demo
-from streamdiffvsr.benchmarks.quality_metrics import psnr
+from streamdiffvsr.benchmarks.quality.metrics import psnr
 from streamdiffvsr.runtime.media.source import FileSource
 
 pytestmark = pytest.mark.slow

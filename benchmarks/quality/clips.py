@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import StreamDiffVSRError
-from ..spec import SCALE, Size
-from ..training import photographs
-from ..training.degrade import CLEAN, Degradation, degrade
-from ..training.scenes import Clip, Layer, render
+from ...errors import StreamDiffVSRError
+from ...spec import SCALE, Size
+from ...training import photographs
+from ...training.degrade import CLEAN, Degradation, degrade
+from ...training.scenes import Clip, Layer, render
 
 Frames = npt.NDArray[np.uint8]
 Picture = tuple[str, Tensor]  # name, (3, H, W) float32 in [0, 1]

@@ -4,10 +4,10 @@
     python -m streamdiffvsr.benchmarks.quality --photographs test
     python -m streamdiffvsr.benchmarks.quality --images mine.jpg other.png
 
-Clips are photographs under known motion (`quality_clips`), so that the truth and the true flow
-are there to measure against (`quality_metrics` defines the figures). "Guidance off" is the same
+Clips are photographs under known motion (`clips`), so that the truth and the true flow
+are there to measure against (`metrics` defines the figures). "Guidance off" is the same
 model with the same noise, each frame without its previous one. Prints a table, every bound with
-its figure (`quality_report`), the time of a frame at 160x90 -> 640x360, and the JSON.
+its figure (`report`), the time of a frame at 160x90 -> 640x360, and the JSON.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..building import builder
-from ..errors import StreamDiffVSRError
-from ..host import require_export
-from ..runtime.upscaler import load
-from ..spec import Size, format_size
-from .machine import describe_machine
+from ...building import builder
+from ...errors import StreamDiffVSRError
+from ...host import require_export
+from ...runtime.upscaler import load
+from ...spec import Size, format_size
+from ..machine import describe_machine
 
 FRAMES, DRIFT_FRAMES = 24, 200
 QUICK_FRAMES, QUICK_DRIFT_FRAMES = 4, 30
@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     _require()
-    from .quality_clips import LARGE, SMALL, makers, pictures, timing_frames
-    from .quality_measure import WARM_UP, frame_times, measure_clip, rounded
-    from .quality_report import checks, means, table, verdict
+    from .clips import LARGE, SMALL, makers, pictures, timing_frames
+    from .measure import WARM_UP, frame_times, measure_clip, rounded
+    from .report import checks, means, table, verdict
 
     quick = options.quick
     frames = options.frames or (QUICK_FRAMES if quick else FRAMES)

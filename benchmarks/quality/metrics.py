@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..export.image import bicubic, from_uint8, to_uint8
-from ..runtime.files import comparison
-from ..training.losses import carried
+from ...export.image import bicubic, from_uint8, to_uint8
+from ...runtime.files import comparison
+from ...training.losses import carried
 
 Frames = npt.NDArray[np.uint8]
 PSNR_MAX = 100.0  # dB, of equal pictures

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
-from streamdiffvsr.benchmarks import quality_clips as clips  # noqa: E402
-from streamdiffvsr.benchmarks.quality_metrics import psnr, temporal_errors  # noqa: E402
+from streamdiffvsr.benchmarks.quality import clips as clips  # noqa: E402
+from streamdiffvsr.benchmarks.quality.metrics import psnr, temporal_errors  # noqa: E402
 from streamdiffvsr.errors import StreamDiffVSRError  # noqa: E402
 
 FRAMES, DRIFT_FRAMES = 4, 30

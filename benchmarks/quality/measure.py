@@ -9,10 +9,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.state import StreamState
-from ..spec import format_size
-from .quality_clips import MeasuredClip
-from .quality_metrics import bicubic_frames, colour_shift, psnr, ssim, temporal_errors
+from ...runtime.state import StreamState
+from ...spec import format_size
+from .clips import MeasuredClip
+from .metrics import bicubic_frames, colour_shift, psnr, ssim, temporal_errors
 
 Frames = npt.NDArray[np.uint8]
 WARM_UP = 2  # frames that are not timed

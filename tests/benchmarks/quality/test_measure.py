@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("skimage")
 pytest.importorskip("PIL")
 
-from streamdiffvsr.benchmarks import quality_measure as measure  # noqa: E402
-from streamdiffvsr.benchmarks.quality_clips import MeasuredClip  # noqa: E402
-from streamdiffvsr.benchmarks.quality_metrics import bicubic_frames  # noqa: E402
+from streamdiffvsr.benchmarks.quality import measure as measure  # noqa: E402
+from streamdiffvsr.benchmarks.quality.clips import MeasuredClip  # noqa: E402
+from streamdiffvsr.benchmarks.quality.metrics import bicubic_frames  # noqa: E402
 from streamdiffvsr.runtime.state import StreamState  # noqa: E402
 
 Frame = Any

@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 pytest.importorskip("skimage")
 Image = pytest.importorskip("PIL.Image")
 
-from streamdiffvsr.benchmarks import quality  # noqa: E402
-from streamdiffvsr.benchmarks.quality_metrics import bicubic_frames  # noqa: E402
+from streamdiffvsr.benchmarks.quality import __main__ as quality  # noqa: E402
+from streamdiffvsr.benchmarks.quality.metrics import bicubic_frames  # noqa: E402
 from streamdiffvsr.runtime.state import StreamState  # noqa: E402
 
 SIZES = [(56, 96), (90, 160)]

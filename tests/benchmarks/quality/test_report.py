@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks import quality_report as report
+from streamdiffvsr.benchmarks.quality import report as report
 
 AVERAGE_RATIO = "warp error / bicubic's, average"
 

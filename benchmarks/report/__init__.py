@@ -1,0 +1,1 @@
+"""What a benchmark's result says: terminal, HTML, trace, comparison. Reads the JSON alone."""

@@ -1,0 +1,137 @@
+"""How figures are written: three digits, units, `-` for what is not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NONE = "-"
+MODES = ("plain", "throughput", "latency")
+QUANTILES = ("p50", "p90", "p95", "p99", "max")
+
+
+def digits(value: float | None) -> str:
+    """Three significant digits, all of a whole number: 1234, 123, 12.3, 1.23, 0.0123."""
+    if value is None:
+        return NONE
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    rounded = float(f"{value:.3g}")  # 9.996 becomes 10.0, which has a place less
+    places = 2 - math.floor(math.log10(abs(rounded)))
+    return f"{rounded:.{min(max(places, 0), 6)}f}"
+
+
+def ms(value: float | None) -> str:
+    """A time with its unit, given in milliseconds."""
+    if value is None:
+        return NONE
+    return f"{digits(value / 1000)} s" if value >= 10_000 else f"{digits(value)} ms"
+
+
+def seconds(value: float | None) -> str:
+    """A time with its unit, given in seconds."""
+    return NONE if value is None else f"{digits(value)} s"
+
+
+def rate(gflops: float) -> str:
+    """A rate with its unit, given in GFLOP/s."""
+    return f"{digits(gflops / 1e3)} TFLOP/s" if gflops >= 1e4 else f"{digits(gflops)} GFLOP/s"
+
+
+def megabytes(value: float | None) -> str:
+    """Memory with its unit, given in MiB."""
+    if value is None:
+        return NONE
+    return f"{digits(value / 1024)} GiB" if value >= 1024 else f"{value:.0f} MiB"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio, such as 2.31x."""
+    return NONE if ratio is None else f"{digits(ratio)}x"
+
+
+def share(value: float | None) -> str:
+    """A share of one as per cent."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+
+
+def spread(values: Sequence[float] | None) -> str:
+    """Smallest and largest, such as 2.24 to 2.39."""
+    return NONE if not values else f"{digits(values[0])} to {digits(values[1])}"
+
+
+def versions(machine: Mapping[str, Any]) -> str:
+    """All versions in one line."""
+    return ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+
+
+def gpu(machine: Mapping[str, Any]) -> str:
+    """The GPU in one line, with its driver."""
+    card = machine["gpu"]
+    if card is None:
+        return "none"
+    parts = [str(card["name"])]
+    if card.get("compute_capability"):
+        parts.append(f"compute capability {card['compute_capability']}")
+    if card.get("memory"):
+        parts.append(str(card["memory"]))
+    if card.get("driver"):
+        parts.append(f"driver {card['driver']}")
+    return ", ".join(parts)
+
+
+def power(machine: Mapping[str, Any]) -> str:
+    """What is known of power and clocks, in one line."""
+    known = {name: value for name, value in (machine.get("power") or {}).items() if value}
+    told = {"ac": "on mains", "battery": "on battery"}
+    parts = [told[source]] if (source := known.pop("source", None)) in told else []
+    labels = {"governor": "governor {}", "gpu_clock_mhz": "GPU clock {} MHz"}
+    labels["gpu_power_limit_w"] = "GPU power limit {} W"
+    plain = "{}: {}"
+    parts += [
+        labels[name].format(value) if name in labels else plain.format(name, value)
+        for name, value in known.items()
+    ]
+    return ", ".join(parts) or "not known"
+
+
+def settings(result: Mapping[str, Any]) -> str:
+    """How much was measured, in one line."""
+    given = result.get("settings") or {}
+    words = (("frames", "frames"), ("rounds", "rounds"), ("warm_up", "warm-up frames"))
+    parts = [f"{given[name]} {word}" for name, word in words if given.get(name) is not None]
+    if given.get("seed") is not None:
+        parts.append(f"seed {given['seed']}")
+    return ", ".join(parts)
+
+
+def start_up(parts: Mapping[str, Any]) -> str:
+    """A start in one line: 3.12 s (import 0.9, open 1.8, first frame 0.4)."""
+    names = ("import", "open", "first_frame")
+    inner = [f"{n.replace('_', ' ')} {digits(parts[n])}" for n in names if parts.get(n) is not None]
+    return seconds(parts["all"]) + (f" ({', '.join(inner)})" if inner else "")
+
+
+def memory(held: Mapping[str, Any]) -> str:
+    """Peak memory in one line."""
+    labels = (("host_peak", "host"), ("device_peak", "GPU"), ("estimate", "estimated"))
+    return ", ".join(
+        f"{label} {megabytes(held[name])}" for name, label in labels if held.get(name) is not None
+    )
+
+
+def what_ran(subject: Mapping[str, Any]) -> str:
+    """A subject in one line, beside its id."""
+    parts = [f"model {subject['model']}", f"{subject['input']} to {subject['output']}"]
+    parts += [f"{subject['backend']} on {subject['device']}", subject["precision"]]
+    parts.append(f"{subject['steps']} steps")
+    if (scale := subject.get("flow_scale") or 1) > 1:
+        parts.append(f"flow at 1/{scale}")
+    if subject.get("tile"):
+        parts.append(f"tiles of {subject['tile']}")
+    return ", ".join(parts)

@@ -1,0 +1,89 @@
+"""Work, rates and limits by themselves; `streamdiffvsr bench` has them in its result.
+
+    python -m streamdiffvsr.benchmarks.roofline --table
+    python -m streamdiffvsr.benchmarks.roofline --comparison
+    python -m streamdiffvsr.benchmarks.roofline --engines DIR
+    python -m streamdiffvsr.benchmarks.roofline --rates cpu
+    python -m streamdiffvsr.benchmarks.roofline --count
+
+Prints markdown, and JSON as the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...errors import StreamDiffVSRError
+from .comparison import ORIGINALS, compare, comparison_markdown
+from .counts import write_counts
+from .engine_work import engine_work
+from .rates import measure_rates
+from .table import live_markdown, live_rows, lookups_markdown, rows_json, sheets_markdown
+
+
+def main() -> int:
+    """Print one of them; 1 if it cannot be had."""
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", action="store_true", help="what GPUs can do live")
+    what.add_argument("--comparison", action="store_true", help="the graphs against the original")
+    what.add_argument("--engines", type=Path, metavar="DIR", help="the work of an engine set")
+    what.add_argument("--rates", choices=("cpu", "cuda"), help="what this device can do")
+    what.add_argument("--count", action="store_true", help="write counts.json again (half an hour)")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of --rates")
+    options = parser.parse_args()
+    try:
+        text, data = _answer(options)
+    except StreamDiffVSRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{text}\n" if text else "", end="")
+    print(json.dumps(data))
+    return 0
+
+
+def _answer(options: argparse.Namespace) -> tuple[str, Any]:
+    if options.table:
+        rows = live_rows()
+        tables = live_markdown(rows), sheets_markdown(), lookups_markdown()
+        return "\n\n".join(tables), rows_json(rows)
+    if options.comparison:
+        data = {o.case: [asdict(row) for row in compare(o)] for o in ORIGINALS}
+        return comparison_markdown(), data
+    if options.engines is not None:
+        return _work(options.engines)
+    if options.rates is not None:
+        return "", measure_rates(options.rates, options.precision).to_json()
+    write_counts(_tell)
+    return "", {"written": True}
+
+
+def _work(folder: Path) -> tuple[str, Any]:
+    """An engine set by graph and kind of operator, in one run of each."""
+    frame = engine_work(folder, _tell)
+    lines = ["| graph | runs | operators | number | GFLOP | GB |", "|---|---|---|---|---|---|"]
+    for name, work in frame.graphs.items():
+        for kind, (number, flops, nbytes) in work.by_kind().items():
+            figures = f"{number} | {1e-9 * flops:.4g} | {1e-9 * nbytes:.4g}"
+            lines.append(f"| {name} | {frame.runs[name]} | {kind} | {figures} |")
+    data = {
+        name: {"runs": frame.runs[name], "flops": work.flops, "bytes": work.nbytes}
+        for name, work in frame.graphs.items()
+    }
+    return "\n".join(lines), data | {"frame": {"flops": frame.flops, "bytes": frame.nbytes}}
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The work of an engine set: of its ONNX files, or, where it has none, of the same graphs again.
+
+A set of `onnxruntime` is ONNX. A compiled one, or torch's, is not: its graphs are those of a set
+of the same model, size and precision in the user's cache, or are traced from the model's configs
+without its weights (a minute or more, so the result is kept in the cache).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...engines.cache import cache_root, engines_root
+from ...engines.cache_listing import is_engine_set
+from ...engines.digest_memo import remembered_digest
+from ...engines.manifest import Manifest, read_manifest
+from ...errors import StreamDiffVSRError
+from ...graph_set import onnx_file
+from ...plan import Plan
+from ...runtime.tiles import TileGrid
+from ...spec import GRAPHS, TILED, Geometry, Precision
+from .graph_work import GraphWork, count_file
+
+if TYPE_CHECKING:
+    from ...export.configs import ModelConfigs
+
+Progress = Callable[[str], None]
+COUNT_VERSION = 1  # raise when the same graphs would be counted otherwise
+# What of a key makes its graphs; the rest is about how they are run.
+GRAPH_FIELDS = ("model_digest", "size", "flow", "tile", "steps", "graph_version")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameWork:
+    """The work of a guided frame.
+
+    Attributes:
+        graphs: The work of one run of each graph.
+        runs: How often each graph runs for a frame: steps and tiles.
+    """
+
+    graphs: Mapping[str, GraphWork]
+    runs: Mapping[str, int]
+    precision: Precision
+
+    @property
+    def flops(self) -> int:
+        """Of the whole frame."""
+        return sum(work.flops * self.runs[name] for name, work in self.graphs.items())
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole frame."""
+        return sum(work.nbytes * self.runs[name] for name, work in self.graphs.items())
+
+
+def frame_runs(geometry: Geometry, steps: int) -> dict[str, int]:
+    """How often each graph runs for a guided frame."""
+    tiles = 1
+    if geometry.tile is not None:
+        tiles = len(TileGrid(geometry.padded, geometry.tile).tiles)
+    runs = {name: tiles if name in TILED else 1 for name in GRAPHS}
+    return runs | {"denoise": steps * tiles}
+
+
+def engine_work(folder: Path, progress: Progress = lambda _: None) -> FrameWork:
+    """The work of an engine set's frame.
+
+    Args:
+        progress: Called with one line before something that takes a while.
+
+    Raises:
+        StreamDiffVSRError: There is no such set, onnx is not installed, or the set has no ONNX and
+            its model is not here any more.
+    """
+    manifest = read_manifest(folder)
+    graphs = manifest.graphs
+    if manifest.key.backend == "onnxruntime":
+        found: Path | None = folder
+    else:
+        found = _exported_like(manifest)
+    if found is not None:
+        works = {name: count_file(found / onnx_file(name)) for name in GRAPHS}
+    else:
+        works = _kept(manifest) or _keep(manifest, _traced(folder, manifest, progress))
+    return FrameWork(works, frame_runs(graphs.geometry, graphs.steps), graphs.precision)
+
+
+def _exported_like(manifest: Manifest) -> Path | None:
+    """A set of the user's cache that has the graphs of this one as ONNX."""
+    root = engines_root()
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if not is_engine_set(folder):
+            continue
+        with contextlib.suppress(StreamDiffVSRError):
+            other = read_manifest(folder)
+            if other.key.backend == "onnxruntime" and _identity(other) == _identity(manifest):
+                return folder
+    return None
+
+
+def _identity(manifest: Manifest) -> tuple[object, ...]:
+    key = manifest.key
+    return (manifest.graphs.precision, *(getattr(key, name) for name in GRAPH_FIELDS))
+
+
+def _memo(manifest: Manifest) -> Path:
+    text = json.dumps([COUNT_VERSION, *_identity(manifest)])
+    return cache_root() / "work" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _kept(manifest: Manifest) -> dict[str, GraphWork] | None:
+    """What was counted before; a damaged file is counted again."""
+    try:
+        data = json.loads(_memo(manifest).read_text(encoding="utf-8"))
+        return {name: GraphWork.from_json(data[name]) for name in GRAPHS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _keep(manifest: Manifest, works: dict[str, GraphWork]) -> dict[str, GraphWork]:
+    path = _memo(manifest)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written is no failure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({name: work.to_json() for name, work in works.items()}))
+        os.replace(part, path)
+    return works
+
+
+def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, GraphWork]:
+    from .weightless import Traced, trace_work
+
+    graphs = manifest.graphs
+    configs, prompt_tokens = _configs(folder, manifest)
+    traced = Traced(
+        configs,
+        Plan(graphs.geometry, graphs.correlation),
+        graphs.precision,
+        graphs.steps,
+        prompt_tokens,
+    )
+    progress("trace the graphs anew, to count their work; the set has them compiled only")
+    return dict(trace_work(traced))
+
+
+def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
+    """The model's configs and the length of its prompt, if it is still the one the set is of."""
+    from .local_model import configs_of, find_local
+
+    remedy = "count where the model is, or build it for onnxruntime"
+    what = f"the work of {folder} cannot be counted"
+    try:
+        source = find_local(manifest.model_name)
+        from ...export.digest import model_digest
+
+        digest = model_digest(source, remembered_digest)
+    except StreamDiffVSRError as error:
+        raise StreamDiffVSRError(what, f"it holds no ONNX, and {error}", remedy) from error
+    if digest != manifest.key.model_digest:
+        why = f"it holds no ONNX, and {manifest.model_name} is not the model it was built from"
+        raise StreamDiffVSRError(what, why, remedy)
+    return configs_of(source)

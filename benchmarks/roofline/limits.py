@@ -1,0 +1,108 @@
+"""The roofline: the least time that work can take on a device, and what share of it is reached.
+
+Each operator takes at least as long as its arithmetic at the device's matrix rate, and at least as
+long as its bytes at the device's bandwidth; the limit is the sum of the larger ones. (Williams,
+Waterman, Patterson: Roofline, doi:10.1145/1498765.1498785.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .engine_work import FrameWork, engine_work
+from .graph_work import GraphWork
+from .rates import Rates
+
+Result = dict[str, Any]
+
+
+def limit_ms(work: GraphWork, gflops: float, gbps: float) -> tuple[float, str]:
+    """The least time of one run in ms, and what most of it waits for: `compute` or `memory`."""
+    compute = memory = 0.0
+    for one, count in work.operators.items():
+        flops_ms, bytes_ms = 1e-6 * one.flops / gflops, 1e-6 * one.nbytes / gbps
+        if flops_ms >= bytes_ms:
+            compute += count * flops_ms
+        else:
+            memory += count * bytes_ms
+    return compute + memory, "compute" if compute >= memory else "memory"
+
+
+def roofline(
+    source: Path | FrameWork,
+    stage_p50_ms: Mapping[str, float],
+    rates: Rates,
+    frame_p50_ms: float | None = None,
+) -> Result:
+    """The `roofline` object of a result.
+
+    Args:
+        source: An engine set's folder, or its work if that is known already.
+        stage_p50_ms: Measured milliseconds of a frame by graph, all its tiles together. Steps may
+            be apart (`denoise 1`, `denoise 2`, ...); other stages (`upload`) are left out.
+        rates: Of the device that ran them, at the engines' precision.
+        frame_p50_ms: Measured milliseconds of a frame; by default the sum of its graphs.
+
+    Returns:
+        By graph and for the frame: GFLOP, GB, limit and share; null where something is not known.
+
+    Raises:
+        StreamDiffVSRError: The work cannot be counted, see `engine_work`.
+    """
+    frame = source if isinstance(source, FrameWork) else engine_work(source)
+    measured = _by_graph(frame, stage_p50_ms)
+    graphs = {
+        name: {"runs": frame.runs[name], **_entry(work, frame.runs[name], measured[name], rates)}
+        for name, work in frame.graphs.items()
+    }
+    limits = [entry["limit_ms"] for entry in graphs.values()]
+    limit = None if None in limits else round(sum(limits), 4)
+    if frame_p50_ms is None and None not in measured.values():
+        frame_p50_ms = sum(time for time in measured.values() if time is not None)
+    return {
+        "measured": rates.gflops is not None and rates.copy_gbps is not None,
+        "rates": rates.to_json(),
+        "graphs": graphs,
+        "frame": {
+            "gflop": _round(1e-9 * frame.flops),
+            "gbyte": _round(1e-9 * frame.nbytes),
+            "limit_ms": limit,
+            "measured_ms": _round(frame_p50_ms),
+            "share": _share(limit, frame_p50_ms),
+        },
+    }
+
+
+def _by_graph(frame: FrameWork, stages: Mapping[str, float]) -> dict[str, float | None]:
+    """Measured ms of each graph: its own stage, or those of its steps together."""
+    measured: dict[str, float | None] = {}
+    for name in frame.graphs:
+        parts = [ms for stage, ms in stages.items() if re.fullmatch(rf"{name}( \d+)?", stage)]
+        measured[name] = sum(parts) if parts else None
+    return measured
+
+
+def _entry(work: GraphWork, runs: int, measured: float | None, rates: Rates) -> Result:
+    limit, bound = None, None
+    if rates.gflops is not None and rates.copy_gbps is not None:
+        one, bound = limit_ms(work, rates.gflops, rates.copy_gbps)
+        limit = round(runs * one, 4)
+    return {
+        "gflop": _round(1e-9 * runs * work.flops),
+        "gbyte": _round(1e-9 * runs * work.nbytes),
+        "limit_ms": limit,
+        "measured_ms": _round(measured),
+        "share": _share(limit, measured),
+        "bound": bound,
+    }
+
+
+def _share(limit: float | None, measured: float | None) -> float | None:
+    return round(limit / measured, 4) if limit is not None and measured else None
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,57 @@
+"""A graph of one matrix product: what a device's matrix rate is measured with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...engines.protocol import HostArray
+from ...errors import StreamDiffVSRError
+from ...spec import FLOAT, GraphSpec, Precision, TensorSpec
+
+OPSET = 20
+IR_VERSION = 10  # that opset's; onnx would write its own newest, which engines may not read yet
+
+
+def product_spec(side: int, precision: Precision) -> GraphSpec:
+    """`product` = `a` @ `b`, all (side, side)."""
+    a, b, product = (
+        TensorSpec(name, (side, side), FLOAT[precision]) for name in ("a", "b", "product")
+    )
+    return GraphSpec("product", (a, b), (product,))
+
+
+def product_arrays(side: int, precision: Precision) -> dict[str, HostArray]:
+    """Its tensors by name. Random: on zeros a GPU takes less power, and runs faster than it can."""
+    random = np.random.default_rng(0)
+    dtype = FLOAT[precision]
+    return {
+        name: random.standard_normal((side, side), np.float32).astype(dtype)
+        for name in ("a", "b", "product")
+    }
+
+
+def write_product(folder: Path, side: int, precision: Precision) -> Path:
+    """Write it as ONNX.
+
+    Raises:
+        StreamDiffVSRError: onnx is not installed.
+    """
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError as error:
+        raise StreamDiffVSRError(
+            "onnx is not installed", remedy="run pip install 'streamdiffvsr[export]'"
+        ) from error
+    spec = product_spec(side, precision)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(FLOAT[precision]))
+    values = {t.name: helper.make_tensor_value_info(t.name, kind, t.shape) for t in spec.inputs}
+    product = helper.make_tensor_value_info("product", kind, spec.outputs[0].shape)
+    node = helper.make_node("MatMul", ["a", "b"], ["product"])
+    graph = helper.make_graph([node], "product", [*values.values()], [product])
+    opsets = [helper.make_opsetid("", OPSET)]
+    path = folder / "product.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), str(path))
+    return path

@@ -1,0 +1,98 @@
+"""What a device can do: its matrix rate and its copy bandwidth, measured in this run.
+
+A rate is the best of several repetitions. It stands for a limit, and whatever else runs on a
+machine can only make a repetition slower, never faster; the spread says how much it did. A copy
+counts twice, as it reads and writes. Knows which measurement is for which device, not how to do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from ...spec import Precision
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Repetitions of one measurement, in its unit.
+
+    Attributes:
+        how: What was done, for the reader of the result.
+    """
+
+    values: tuple[float, ...]
+    how: str
+
+    @property
+    def best(self) -> float:
+        """The largest."""
+        return max(self.values)
+
+    @property
+    def spread(self) -> float:
+        """How far the median is below the best, as a share of it."""
+        return 1 - median(self.values) / self.best
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A device's limits; None where they could not be measured, and `how` says why.
+
+    Attributes:
+        gflops: GFLOP/s of a matrix product at `precision`, 2 for each multiply-add.
+        copy_gbps: GB/s of a copy, read and written bytes together.
+        how: What was done, and how far the median repetition was below the best.
+    """
+
+    gflops: float | None
+    copy_gbps: float | None
+    precision: Precision
+    how: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The `rates` object of a result."""
+        return {
+            "gflops": None if self.gflops is None else round(self.gflops, 1),
+            "copy_gbps": None if self.copy_gbps is None else round(self.copy_gbps, 2),
+            "precision": self.precision,
+            "how": self.how,
+        }
+
+
+def measure_rates(device: Device, precision: Precision) -> Rates:
+    """Measure the device that engines run on; takes a few seconds.
+
+    Never fails: a rate that cannot be had is None, and `how` has the reason.
+    """
+    if device == "cuda":
+        from .rates_cuda import copy_rate, matrix_rate
+    else:
+        from .rates_cpu import copy_rate, matrix_rate
+    products, copies = matrix_rate(precision), copy_rate()
+    return Rates(
+        gflops=_best(products),
+        copy_gbps=_best(copies),
+        precision=precision,
+        how="; ".join(_told(result) for result in (products, copies)),
+    )
+
+
+def sample(seconds: Sequence[float], amount: float, how: str) -> Sample:
+    """`amount` (1e9 operations or bytes) in each of these times."""
+    return Sample(tuple(amount / s for s in seconds), how)
+
+
+def _best(result: Sample | str) -> float | None:
+    return None if isinstance(result, str) else result.best
+
+
+def _told(result: Sample | str) -> str:
+    if isinstance(result, str):
+        return result
+    count = len(result.values)
+    return f"{result.how}, best of {count} (median {100 * result.spread:.0f} % below)"

@@ -1,0 +1,141 @@
+"""The rates of a GPU, timed by its own events. *Not run* by the project's own tests: it has no GPU.
+
+The product is torch's where torch has CUDA, else an engine of one operator by the first backend
+that works here. fp32 means fp32: no TF32, as in the engines. The copy is the runtime's own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ...engines.backends import BACKENDS, Backend
+from ...engines.cuda_device import CudaDevice, CudaStream
+from ...engines.cuda_memory import to_device
+from ...engines.gpu import why_no_gpu
+from ...engines.manifest import EngineKey
+from ...errors import StreamDiffVSRError
+from ...graph_set import GRAPH_VERSION
+from ...spec import FLOAT, Precision
+from .product import product_arrays, product_spec, write_product
+from .rates import Sample, sample
+
+SIDE = {"fp32": 4096, "fp16": 8192}
+COPY_BYTES = 2**30  # many times any cache
+REPETITIONS, WARM_UP = 20, 3
+BUILT_FROM_ONNX = ("tensorrt", "tensorrt-rtx", "onnxruntime")
+
+
+def matrix_rate(precision: Precision) -> Sample | str:
+    """GFLOP/s of a square matrix product, or why it could not be measured."""
+    if reason := why_no_gpu():
+        return f"no matrix rate: {reason}"
+    side, reasons = SIDE[precision], []
+    ways = {"torch": _torch_times}
+    ways |= {name: partial(_engine_times, BACKENDS[name]) for name in BUILT_FROM_ONNX}
+    for name, times in ways.items():
+        try:
+            measured = times(side, precision)
+        except Exception as error:  # libraries that are missing or do not load, each in its own way
+            reasons.append(f"{name}: {error}")
+            continue
+        how = f"matrix product {side}x{side} {precision} by {name} on the GPU"
+        return sample(measured, 2e-9 * side**3, how)
+    return f"no matrix rate: {'; '.join(reasons)}"
+
+
+def copy_rate() -> Sample | str:
+    """GB/s of a copy within the GPU's memory, or why it could not be measured."""
+    if reason := why_no_gpu():
+        return f"no copy bandwidth: {reason}"
+    try:
+        device = CudaDevice()
+        source, target = (device.empty((COPY_BYTES,), "uint8") for _ in range(2))
+        stream = device.stream("rates")
+        times = _times(device, stream, lambda: device.copy(target, source, stream))
+    except StreamDiffVSRError as error:
+        return f"no copy bandwidth: {error}"
+    how = f"copy of {COPY_BYTES // 2**20} MiB on the GPU, read and written"
+    return sample(times, 2e-9 * COPY_BYTES, how)
+
+
+def _torch_times(side: int, precision: Precision) -> list[float]:
+    if find_spec("torch") is None:
+        raise ImportError("not installed")
+    torch: Any = import_module("torch")
+    from ...engines.torch_cuda import exact_kernels
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("it has no CUDA here")
+    a = torch.randn(side, side, device="cuda").to(getattr(torch, FLOAT[precision]))
+    product = torch.empty_like(a)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPETITIONS + 1)]
+    with exact_kernels(), torch.inference_mode():
+        for _ in range(WARM_UP):
+            torch.mm(a, a, out=product)
+        marks[0].record()
+        for mark in marks[1:]:
+            torch.mm(a, a, out=product)
+            mark.record()
+    torch.cuda.synchronize()
+    return [1e-3 * start.elapsed_time(end) for start, end in pairwise(marks)]
+
+
+def _engine_times(backend: Backend, side: int, precision: Precision) -> list[float]:
+    """An engine of one product, made as engines of frames are."""
+    if find_spec(backend.module) is None:
+        raise ImportError("not installed")
+    device, spec = CudaDevice(), product_spec(side, precision)
+    key = _key(backend, precision)
+    if obstacle := backend.obstacle(key):
+        raise StreamDiffVSRError(obstacle)
+    with tempfile.TemporaryDirectory() as folder:
+        write_product(Path(folder), side, precision)
+        if backend.compile is not None:
+            backend.compile(Path(folder), spec, key, None, lambda fraction: None)
+        engine = backend.open(Path(folder), spec, "cuda")
+        arrays = product_arrays(side, precision)
+        buffers = {name: to_device(array) for name, array in arrays.items()}
+        bound, stream = engine.bind(buffers), device.stream("rates")
+        return _times(device, stream, lambda: bound.enqueue(stream))
+
+
+def _key(backend: Backend, precision: Precision) -> EngineKey:
+    """What compiling and opening ask of the key of an engine that nobody keeps."""
+    empty = EngineKey(
+        model_digest="",
+        size="",
+        flow="",
+        tile="",
+        precision=precision,
+        steps=1,
+        backend=backend.name,
+        device="cuda",
+        library="",
+        gpu="",
+        driver="",
+        graph_version=GRAPH_VERSION,
+    )
+    target = backend.target(None, precision)
+    return replace(empty, library=target.library, gpu=target.gpu, driver=target.driver)
+
+
+def _times(device: CudaDevice, stream: CudaStream, work: Callable[[], object]) -> list[float]:
+    """Seconds of each run on a stream, by its marks."""
+    for _ in range(WARM_UP):
+        work()
+    marks = [device.mark(stream)]
+    for _ in range(REPETITIONS):
+        work()
+        marks.append(device.mark(stream))
+    end = device.event()
+    stream.record(end)
+    end.synchronize()
+    return [1e-3 * later.ms_after(earlier) for earlier, later in pairwise(marks)]

@@ -1,0 +1,125 @@
+"""A whole benchmark on real engines: all that is promised is there, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamdiffvsr.benchmarks.latency import run as running
+from streamdiffvsr.benchmarks.latency.lanes import Lane, Times
+from streamdiffvsr.benchmarks.latency.run import Benchmark, Settings
+from streamdiffvsr.benchmarks.latency.start_up import measure_start_up
+from streamdiffvsr.benchmarks.report.conforms import violation
+from streamdiffvsr.benchmarks.report.read import result_schema
+from streamdiffvsr.errors import StreamDiffVSRError
+
+ID = "64x48 onnxruntime cpu fp32"
+STAGES = {"prepare", "features", "flow", "guide", "temporal", "decode"}
+
+
+@pytest.fixture(scope="module")
+def result(parity_engines: Path) -> dict[str, Any]:
+    told: list[str] = []
+    benchmark = Benchmark(Settings(frames=6, rounds=3, baselines=("bicubic",)), told.append)
+    benchmark.run([parity_engines])
+    assert any("round 3 of 3" in line for line in told)
+    return benchmark.result()
+
+
+def test_it_is_as_the_schema_has_it(result: dict[str, Any]) -> None:
+    assert violation(result, result_schema()) is None
+    assert result["complete"] and result["stopped"] is None
+
+
+def test_modes_have_every_frame_and_the_latency_of_overlap(result: dict[str, Any]) -> None:
+    (subject,) = result["subjects"]
+    assert subject["id"] == ID and (subject["input"], subject["output"]) == ("64x48", "256x192")
+    for mode in ("plain", "throughput", "latency"):
+        told = subject["modes"][mode]
+        assert len(told["samples_ms"]) == told["frame_ms"]["n"] == 6
+        assert len(told["rounds_p50"]) == 3
+        assert told["fps"] == pytest.approx(1e3 / told["frame_ms"]["mean"], rel=1e-3)
+        assert told["latency_ms"]["p50"] <= 1.2 * told["latency_ms"]["max"]
+    # Begun before the one ahead of it is done: it takes longer than the time between two.
+    throughput = subject["modes"]["throughput"]
+    assert throughput["latency_ms"]["p50"] > 1.2 * throughput["frame_ms"]["p50"]
+
+
+def test_stages_explain_the_frame(result: dict[str, Any]) -> None:
+    stages = result["subjects"][0]["stages"]
+    assert set(stages["ms"]) == STAGES | {f"denoise {n}" for n in range(1, 5)}
+    assert 0.9 < stages["accounted"] <= 1.001
+    assert result["subjects"][0]["stage_timing_overhead"]["pairs"] == 6
+
+
+def test_start_up_memory_and_the_file_are_there(result: dict[str, Any]) -> None:
+    (subject,) = result["subjects"]
+    for start in subject["start_up"].values():
+        parts = start["import"] + start["open"] + start["first_frame"]
+        assert 0 < parts <= start["all"] + 0.01
+    assert 50 < subject["memory_mb"]["host_peak"] < 4000
+    assert subject["media"]["decode"]["n"] == subject["media"]["encode"]["n"] == 12
+
+
+def test_the_timeline_has_a_frame_from_upload_to_encoding(result: dict[str, Any]) -> None:
+    timeline = result["subjects"][0]["timeline"]
+    assert min(span["start_ms"] for span in timeline) == 0
+    assert {span["process"] for span in timeline} >= {"engine", "encode"}
+    frame = max(s["frame"] for s in timeline if s["name"] == "flow")
+    mine = {span["name"]: span for span in timeline if span["frame"] == frame}
+    order = ["upload", "features", "flow", "guide", "denoise 1", "denoise 4", "decode"]
+    mine["decode"] = next(
+        s for s in timeline
+        if s["frame"] == frame and s["name"] == "decode" and s["process"] == "engine"
+    )  # fmt: skip
+    starts = [mine[name]["start_ms"] for name in [*order, "download", "encode"]]
+    assert starts == sorted(starts)
+    assert mine["download"]["end_ms"] <= mine["encode"]["end_ms"]
+
+
+def test_bicubic_is_far_below_the_model(result: dict[str, Any]) -> None:
+    (bicubic,) = result["baselines"]
+    assert bicubic["subject"] == ID and 0 < bicubic["ratio"] < 0.5 and bicubic["pairs"] == 3
+
+
+def test_a_subject_that_fails_midway_keeps_its_rounds_and_the_other_goes_on(
+    parity_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = Lane.frames
+    calls = iter(range(100))
+
+    def lost(lane: Lane, count: int) -> Times:
+        if next(calls) == 5:  # of the second round: latency of the first that is run in it
+            raise RuntimeError("CUDA error:\nthe device was lost")
+        return frames(lane, count)
+
+    monkeypatch.setattr(Lane, "frames", lost)
+    monkeypatch.setattr(running.Subject, "id", property(lambda self: f"subject {id(self)}"))
+    benchmark = Benchmark(Settings(frames=3, rounds=3, around=False), lambda line: None)
+    benchmark.run([parity_engines, parity_engines])
+    result = benchmark.result()
+    rounds = [len(s["modes"]["plain"]["rounds_p50"]) for s in result["subjects"]]
+    assert sorted(rounds) == [2, 3]
+    assert not result["complete"] and result["stopped"].endswith("CUDA error: the device was lost")
+
+
+def test_engines_that_are_not_there_are_told_and_the_others_measured(
+    parity_engines: Path, tmp_path: Path
+) -> None:
+    benchmark = Benchmark(Settings(frames=1, rounds=1, around=False), lambda line: None)
+    benchmark.run([tmp_path / "none", parity_engines])
+    result = benchmark.result()
+    assert [s["id"] for s in result["subjects"]] == [ID]
+    assert "none" in result["stopped"] and not result["complete"]
+
+
+def test_a_start_that_fails_has_the_line_of_its_process(tmp_path: Path) -> None:
+    with pytest.raises(StreamDiffVSRError, match=r"could not start .*no engine set"):
+        measure_start_up(tmp_path / "none", lambda line: None)
+
+
+def test_what_the_watch_says_is_in_the_result(result: dict[str, Any]) -> None:
+    assert set(result["noise"]) == {"noisy", "why", "p50_spread", "probe_spread", "others_cpu"}
+    assert bool(result["noise"]["why"]) == result["noise"]["noisy"]
