@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import cli_options as opt
+from .cli_bench_live import live
 from .cli_engines import build_engines, check_runs_here
 from .console import build_progress
 from .errors import StreamDiffVSRError, UsageError
@@ -18,11 +18,13 @@ from .spec import check_size
 
 if TYPE_CHECKING:
     from .benchmarks.latency.run import Settings
+    from .benchmarks.report.outputs import Outputs
 
 ALL = "all"
 NO_BASELINES = "none"
 
 bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+bench_app.command("live")(live)
 
 EngineSets = Annotated[
     list[Path] | None,
@@ -51,9 +53,6 @@ Command = Annotated[
 Quick = Annotated[
     bool, typer.Option("--quick", help="Frame times alone: no start-up, file, or roofline.")
 ]
-JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result; - prints it.")
-]
 TraceFile = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Write a trace for ui.perfetto.dev.")
 ]
@@ -81,13 +80,15 @@ def bench(
     baselines: Baselines = "bicubic",
     command: Command = None,
     quick: Quick = False,
-    json_file: JsonFile = None,
+    json_file: opt.JsonFile = None,
     trace: TraceFile = None,
     report: ReportFile = None,
 ) -> None:
     """Measure frame times, latency, stages, start-up and memory, and compare what is here."""
     if context.invoked_subcommand is not None:
         return
+    from .benchmarks.report.outputs import Outputs
+
     outputs = Outputs(json_file, trace, report)
     settings = _settings(frames, rounds, baselines, command, around=not quick)
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
@@ -115,38 +116,6 @@ def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, A
     if not json:
         show_comparison(found)
     return found.to_json()
-
-
-class Outputs:
-    """Where a result goes; checked before minutes are spent on it."""
-
-    def __init__(self, json_file: str | None, trace: Path | None, report: Path | None) -> None:
-        self._json, self._trace, self._report = json_file, trace, report
-        files = [Path(json_file)] if json_file not in (None, "-") else []
-        for path in [*files, *(p for p in (trace, report) if p is not None)]:
-            if path.is_dir() or not path.absolute().parent.is_dir():
-                raise StreamDiffVSRError(
-                    f"could not write {str(path)!r}",
-                    "it is a folder" if path.is_dir() else "its folder does not exist",
-                )
-
-    def write(self, result: Mapping[str, Any]) -> None:
-        """Write the files, then show the table, or the JSON."""
-        from .benchmarks.report.html import write_html
-        from .benchmarks.report.table import show_result
-        from .benchmarks.report.trace import write_trace
-        from .benchmarks.report.written import write_text
-
-        if self._json not in (None, "-"):
-            write_text(Path(str(self._json)), json.dumps(result, indent=1) + "\n")
-        if self._report is not None:
-            write_html(result, self._report)
-        if self._json == "-":
-            typer.echo(json.dumps(result))
-        else:
-            show_result(result)
-        if self._trace is not None:  # last: an odd size has no file run, and so nothing to trace
-            write_trace(result, self._trace)
 
 
 def _settings(

@@ -62,7 +62,10 @@ BackendName = Annotated[
 PrecisionName = Annotated[
     str | None,
     typer.Option(
-        "--precision", metavar="P", help="fp32 or fp16.", show_default="fp16 on a GPU, else fp32"
+        "--precision",
+        metavar="P",
+        help="fp32, fp16, or fp8 (TensorRT, compute capability 8.9 and newer).",
+        show_default="fp16 on a GPU, else fp32",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu or cuda.")]
@@ -99,6 +102,11 @@ Workspace = Annotated[
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line, of failures too.")
+]
+
+
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result; - prints it.")
 ]
 
 

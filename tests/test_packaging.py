@@ -21,6 +21,7 @@ ROOT_MODULES = {
     "__init__",
     "cli",
     "cli_bench",
+    "cli_bench_live",
     "cli_debug",
     "cli_live",
     "cli_live_engines",

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
@@ -81,6 +82,12 @@ def _busy_seconds() -> float:
 
 
 def _own_seconds() -> float:
-    """Of this process and the children that it has waited for."""
-    own = psutil.Process().cpu_times()
-    return float(own.user + own.system + own.children_user + own.children_system)
+    """Of this process and its children, those that it has waited for included."""
+    process = psutil.Process()
+    own = process.cpu_times()
+    seconds = own.user + own.system + own.children_user + own.children_system
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end meanwhile
+            times = child.cpu_times()
+            seconds += times.user + times.system
+    return float(seconds)

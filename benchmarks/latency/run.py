@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,10 +21,10 @@ from .command import measure_command
 from .file_run import run_file
 from .noise import NoiseWatch
 from .quantiles import median, ratios
+from .result import make_result
 from .start_up import measure_start_up
 from .subject import Subject
 
-SCHEMA = "streamdiffvsr.bench/1"
 TIMED = "a frame from uint8 RGB to uint8 RGB in host memory; decoding and encoding are told apart"
 BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
     "bicubic": BicubicBaseline,
@@ -97,21 +96,16 @@ class Benchmark:
         """All that is known, as docs/benchmarks.md describes it."""
         subjects = [self._result(subject) for subject in self._subjects]
         rounds = [p50s for s in self._subjects for p50s in s.rounds.values()]
-        return {
-            "schema": SCHEMA,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "command": [],
-            "complete": not self._stopped,
-            "stopped": "; ".join(self._stopped) or None,
-            "timed": TIMED,
-            "settings": self._told_settings(),
-            "machine": self._machine,
-            "noise": self._watch.report(rounds),
-            "subjects": subjects,
-            "comparisons": self._comparisons(),
-            "baselines": [*self._race_results(), *self._commands],
-            "live": None,
-        }
+        return make_result(
+            timed=TIMED,
+            machine=self._machine,
+            noise=self._watch.report(rounds),
+            settings=self._told_settings(),
+            stopped="; ".join(self._stopped) or None,
+            subjects=subjects,
+            comparisons=self._comparisons(),
+            baselines=[*self._race_results(), *self._commands],
+        )
 
     def _open(self, folder: Path) -> None:
         around: dict[str, Any] = {"start_up": None, "memory_mb": None}

@@ -6,8 +6,17 @@ import subprocess
 import sys
 import time
 
+import psutil
+
 from streamdiffvsr.benchmarks.latency.noise import NoiseWatch
 from streamdiffvsr.benchmarks.latency.quantiles import quantiles, ratios, spread
+
+ORPHAN = """
+import subprocess, sys
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+busy = subprocess.Popen([sys.executable, "-c", "while True: pass"], **quiet)
+print(busy.pid)
+"""
 
 
 def test_rounds_that_disagree_are_told() -> None:
@@ -19,8 +28,9 @@ def test_rounds_that_disagree_are_told() -> None:
 
 
 def test_others_that_take_the_processors_are_told() -> None:
-    """A process beside this one that never rests."""
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """A process that never rests, started by one that is gone: no child of this one."""
+    started = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, check=True)
+    other = psutil.Process(int(started.stdout))
     try:
         watch = NoiseWatch()
         until = time.monotonic() + 1.5
@@ -29,7 +39,6 @@ def test_others_that_take_the_processors_are_told() -> None:
         report = watch.report([])
     finally:
         other.kill()
-        other.wait()
     assert report["others_cpu"] > 0.5 / (_cores() + 1)
     assert report["noisy"] and any("other processes" in line for line in report["why"])
 
@@ -54,6 +63,4 @@ def test_quantiles_and_pairs() -> None:
 
 
 def _cores() -> int:
-    import psutil
-
     return psutil.cpu_count() or 1
