@@ -7,6 +7,8 @@ PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 # TensorRT-RTX, which builds engines without a GPU, where it can be had; RTX=no leaves it out.
 RTX ?= yes
+# nvidia-modelopt, which quantises to fp8; FP8=no leaves it out.
+FP8 ?= yes
 # Further arguments of pip install.
 PIP_ARGS ?=
 # Of `make engines`: auto is the released weights if they can be had, else the built-in model, and
@@ -63,6 +65,9 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \
 		echo 'TensorRT-RTX cannot be had here (.venv/tensorrt-rtx.log says why): all else works'; fi
+	@if [ '$(FP8)' = yes ]; then $(BIN)/pip install -q --disable-pip-version-check \
+			--root-user-action=ignore -c constraints.txt $(PIP_ARGS) -e '.[fp8]' >.venv/fp8.log 2>&1 || \
+		echo 'nvidia-modelopt cannot be had here (.venv/fp8.log says why): no fp8, all else works'; fi
 	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
 
 demo: setup ## upscale the built-in clip, and draw what that gained

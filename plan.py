@@ -11,13 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import UsageError
-from .spec import FLOW_SCALES, MIN_SIDE, SCALE, Geometry, Size, format_size, padded_size
+from .spec import (
+    FLOW_SCALES,
+    MIN_SIDE,
+    SCALE,
+    TILE_OVERLAP,
+    Geometry,
+    Size,
+    format_size,
+    padded_size,
+)
 
 ALL_PAIRS_BYTES = 3 * 2**29  # 1.5 GiB: a 320x180 input needs 1.03, a 480x270 one 5.3
 ON_DEMAND_POSITIONS = 130_000  # a 960x540 input (4K output); beyond, the flow runs at half size
 WHOLE_FRAME_PIXELS = 640 * 360  # denoise and decode see the whole frame up to 1440p output
 TILE_SIDE = (256, 448)  # largest tile (h, w) beyond that
-TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .errors import UsageError
 SCALE = 4
 MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
 MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
+TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
 FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
 TILED = ("temporal", "denoise", "decode")  # these may run on tiles; the others see the full frame

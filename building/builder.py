@@ -46,7 +46,8 @@ def build(
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16", or of TensorRT's backends "fp8": fp16 in which the denoiser's
+            layers multiply in eight bits.
         out: Folder of the engine set; by default one in the user's cache, named after its key.
         steps: Number of denoising steps; the released model is trained for 4.
         device: "cpu" or "cuda": where the engines will run.

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, cast
 from ..engines.backends import BACKENDS, Backend, require_backend
 from ..engines.gate import TOLERANCE, relative_error
 from ..engines.manifest import EngineKey
+from ..engines.precision import FP8, check_precision
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import GRAPH_VERSION, golden_file, onnx_file
 from ..host import require_export
 from ..plan import Plan, make_plan
-from ..spec import FLOAT, GRAPHS, GraphSpec, Precision, Size, format_size, graph_specs
+from ..spec import GRAPHS, GraphSpec, Precision, Size, format_size, graph_specs
 from .memory import check_memory
 
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ class Request:
     def __post_init__(self) -> None:
         if self.graph not in GRAPHS:
             raise UsageError(f"unknown graph {self.graph!r}", remedy=f"use {', '.join(GRAPHS)}")
-        if self.precision not in FLOAT:
+        if self.precision == FP8:
             raise UsageError(
-                f"unknown precision {self.precision!r}", remedy=f"use {' or '.join(FLOAT)}"
+                "fp8 engines are not compared layer by layer",
+                "each of their layers is off by design",
+                "use --precision fp16, which has the same layers",
             )
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ def _plan(request: Request, preferred: int) -> Plan:
 
 def _key(request: Request, backend: Backend) -> EngineKey:
     """All that a backend asks of the key of an engine that nobody keeps."""
-    target = backend.target(None)
+    target = backend.target(None, request.precision)
     return EngineKey(
         model_digest="",
         size=format_size(request.size),

@@ -20,7 +20,7 @@ GIB = 2**30
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
 EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
 # Of the same: the graph, what the compiler makes of it, and the plan.
-COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6}
+COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
 MAX_HEADER_BYTES = 10_000_000
 
 

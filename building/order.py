@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..engines.engine_set import accept_graphs
 from ..engines.manifest import EngineKey
+from ..engines.precision import FP8, graph_precision
 from ..errors import StreamDiffVSRError
-from ..spec import Geometry, Precision
+from ..spec import Geometry
 
 if TYPE_CHECKING:
     from ..export.graph_folder import Form
+    from ..export.model import Model
 
 Progress = Callable[[str], None]
 
@@ -94,25 +97,39 @@ def _export(order: BuildOrder, progress: Progress) -> None:
     from ..export.graph_folder import export_graphs
     from ..export.model import load_model
 
-    form = _form(order.key.backend)
+    form, key = _form(order.key.backend), order.key
     progress("load weights")
+    model = load_model(order.source)
     try:
+        quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
         export_graphs(
-            load_model(order.source),
+            model,
             order.stage,
             form,
             geometry=order.geometry,
-            precision=cast(Precision, order.key.precision),
-            steps=order.key.steps,
+            precision=graph_precision(key.precision),
+            steps=key.steps,
             correlation=order.correlation,
             progress=lambda name: progress(f"export {name}"),
         )
+        del model  # quantising takes gigabytes of its own
+        if quantise is not None:
+            quantise()
     except OSError as error:
         raise StreamDiffVSRError(
             f"cannot write the graphs to {order.stage.parent}",
             str(error),
             "free space or use --out",
         ) from error
+
+
+def _quantiser(model: Model, order: BuildOrder, progress: Progress) -> Callable[[], None]:
+    """What quantises the graphs once they are exported; it needs the model no more."""
+    from .quantised import calibration_inputs, quantise_graphs
+
+    key = order.key
+    inputs = calibration_inputs(model, order.geometry, key.steps, order.correlation, progress)
+    return partial(quantise_graphs, order.stage, inputs, progress)
 
 
 def _form(backend: str) -> Form:

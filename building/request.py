@@ -15,11 +15,13 @@ from ..engines.backends import BACKENDS, require_backend
 from ..engines.cache import default_folder
 from ..engines.digest_memo import remembered_digest
 from ..engines.manifest import EngineKey, Target
+from ..engines.precision import FP8, check_precision
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import GRAPH_VERSION
 from ..host import EXPORT_MODULES, TORCH_MODULES, require_export
 from ..plan import Plan, make_plan
-from ..spec import FLOAT, Size, format_size
+from ..spec import Size, format_size
+from .calibration import recipe_digest, require_quantiser
 from .order import BuildOrder
 
 MAX_STEPS = 50
@@ -49,9 +51,11 @@ def settle(
     _check(precision, steps, device, workspace_mib)
     planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     # What is refused is refused here, before a model is fetched that may have wishes of its own.
-    target = _target(backend, device, compute_capabilities)
+    target = _target(backend, device, precision, compute_capabilities)
     _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
     require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
+    if precision == FP8:
+        require_quantiser()
     from ..export.digest import model_digest
     from ..export.flow_files import read_flow
     from ..export.hub import resolve_model
@@ -75,8 +79,7 @@ def settle(
 
 
 def _check(precision: str, steps: int, device: str, workspace_mib: int | None) -> None:
-    if precision not in FLOAT:
-        raise UsageError(f"unknown precision {precision!r}", remedy=f"use {' or '.join(FLOAT)}")
+    check_precision(precision)
     if not 1 <= steps <= MAX_STEPS:
         raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
     if device not in ("cpu", "cuda"):
@@ -85,7 +88,9 @@ def _check(precision: str, steps: int, device: str, workspace_mib: int | None) -
         raise UsageError(f"a workspace of {workspace_mib} MiB is not possible")
 
 
-def _target(backend: str, device: str, capabilities: Sequence[int] | None) -> Target:
+def _target(
+    backend: str, device: str, precision: str, capabilities: Sequence[int] | None
+) -> Target:
     """What the engines would depend on; whatever stands against them is told before an export."""
     chosen = require_backend(backend)
     if device not in chosen.devices:
@@ -93,7 +98,13 @@ def _target(backend: str, device: str, capabilities: Sequence[int] | None) -> Ta
             f"backend {backend} does not run on {device}",
             remedy=f"use --device {' or '.join(chosen.devices)}",
         )
-    return chosen.target(None if capabilities is None else tuple(capabilities))
+    if precision not in chosen.precisions:
+        able = [b.name for b in BACKENDS.values() if precision in b.precisions]
+        raise UsageError(
+            f"backend {backend} does not compute in {precision}",
+            remedy=f"use --backend {' or '.join(able)}, or --precision fp16",
+        )
+    return chosen.target(None if capabilities is None else tuple(capabilities), precision)
 
 
 def _refuse_unchecked(key: EngineKey) -> None:
@@ -130,4 +141,5 @@ def _key(
         gpu=target.gpu,
         driver=target.driver,
         graph_version=GRAPH_VERSION,
+        calibration=recipe_digest() if precision == FP8 else "",
     )

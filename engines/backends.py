@@ -18,6 +18,7 @@ from .cuda_memory import run_on_device
 from .gate import Run, run_on_host
 from .gpu import why_no_gpu
 from .manifest import EngineKey, Target
+from .precision import FLOATS, FP8
 from .protocol import Engine
 from .torch_engine import TorchEngine, torch_obstacle, torch_version
 
@@ -34,7 +35,7 @@ def _ort_obstacle(key: EngineKey) -> str:
     return why_no_gpu() if key.device == "cuda" else ""
 
 
-def _no_target(capabilities: tuple[int, ...] | None) -> Target:
+def _no_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
     if capabilities is not None:
         raise UsageError(
             "a list of compute capabilities is of --backend tensorrt-rtx alone",
@@ -43,8 +44,8 @@ def _no_target(capabilities: tuple[int, ...] | None) -> Target:
     return Target()
 
 
-def _torch_target(capabilities: tuple[int, ...] | None) -> Target:
-    return replace(_no_target(capabilities), library=torch_version())
+def _torch_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
+    return replace(_no_target(capabilities, precision), library=torch_version())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,11 @@ class Backend:
         open: (engine folder, graph, device) -> engine.
         compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
             bytes or None, progress as a fraction); None where what was exported is run.
-        target: (compute capabilities or None for the usual) -> what its engines depend on here.
+        target: (compute capabilities or None for the usual, precision) -> what its engines depend
+            on here.
         obstacle: Why engines of a key cannot run on this machine, or an empty string.
         file: The file that a set has for a graph of this name.
+        precisions: What its engines can compute in.
     """
 
     name: str
@@ -71,9 +74,10 @@ class Backend:
     devices: tuple[str, ...]
     open: Callable[[Path, GraphSpec, str], Engine]
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
-    target: Callable[[tuple[int, ...] | None], Target] = _no_target
+    target: Callable[[tuple[int, ...] | None, str], Target] = _no_target
     obstacle: Callable[[EngineKey], str] = lambda key: ""
     file: Callable[[str], str] = onnx_file
+    precisions: tuple[str, ...] = FLOATS
 
     @staticmethod
     def run(device: str) -> Run:
@@ -93,6 +97,7 @@ def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
         target=partial(trt_backend.target, name),
         obstacle=trt_backend.obstacle,
         file=trt_backend.plan_file,
+        precisions=(*FLOATS, FP8),
     )
 
 

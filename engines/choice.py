@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from ..errors import StreamDiffVSRError, UsageError
 from .backends import BACKENDS, require_backend
 from .gpu import cuda_gpu, why_no_gpu
+from .precision import FP8
 from .trt_build import RTX_CAPABILITIES
 from .trt_library import load_library
 
@@ -74,7 +75,7 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
     for name, where in ORDER:
         if device not in ("auto", where):
             continue
-        why = why_not(name, where)
+        why = why_not(name, where) or _why_not_in(name, precision)
         if not why:
             chosen = precision or default_precision(where)
             return Choice(name, chosen, where, tuple(passed_over))
@@ -82,10 +83,16 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
     raise StreamDiffVSRError(
         "no backend works here" if device == "auto" else f"no backend works on {ON[device]} here",
         "; ".join(_grouped(passed_over)),
-        "leave out --device, or see streamdiffvsr doctor"
-        if device == "cuda"
-        else "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor",
+        _remedy(device, precision),
     )
+
+
+def _remedy(device: str, precision: str | None) -> str:
+    if precision == FP8:
+        return "use --precision fp16, or build for another machine with --backend tensorrt-rtx"
+    if device == "cuda":
+        return "leave out --device, or see streamdiffvsr doctor"
+    return "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor"
 
 
 def default_precision(device: str) -> str:
@@ -105,6 +112,12 @@ def why_not(name: str, device: str) -> str:
     if name == "torch":
         return _why_not_torch(device)
     return _why_not_tensorrt(name)
+
+
+def _why_not_in(name: str, precision: str | None) -> str:
+    """Why a backend cannot compute in fp8, or nothing: other precisions are refused by a build."""
+    lacks = precision == FP8 and FP8 not in BACKENDS[name].precisions
+    return f"it has no {FP8}" if lacks else ""
 
 
 def _why_not_onnxruntime(device: str) -> str:

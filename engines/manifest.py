@@ -57,7 +57,8 @@ class Target:
 class EngineKey:
     """All that makes one engine set differ from another. A difference in any field rebuilds.
 
-    `library`, `gpu` and `driver` are those of `Target`.
+    `library`, `gpu` and `driver` are those of `Target`. `calibration` is the digest of how an fp8
+    set was quantised, and empty in any other precision.
     """
 
     model_digest: str
@@ -72,6 +73,7 @@ class EngineKey:
     gpu: str
     driver: str
     graph_version: int
+    calibration: str = ""
 
     def differs_from(self, other: EngineKey) -> list[str]:
         """The fields that differ, as `name: theirs -> ours`, for the line that says why."""

@@ -14,6 +14,7 @@ from ..spec import GraphSpec
 from .cache import cache_root, plain_name
 from .gpu import cuda_gpu
 from .manifest import EngineKey, Target
+from .precision import FP8, FP8_CAPABILITY, check_capability
 from .trt_build import RTX_CAPABILITIES, BuildSettings, build_plan, capability_name
 from .trt_engine import TrtEngine
 from .trt_library import load_library
@@ -27,18 +28,20 @@ def plan_file(name: str) -> str:
     return f"{name}.plan"
 
 
-def target(backend: str, capabilities: tuple[int, ...] | None) -> Target:
+def target(backend: str, capabilities: tuple[int, ...] | None, precision: str) -> Target:
     """What a plan that is built now would depend on.
 
     Args:
-        capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default.
+        capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default,
+            which is all that compute in this precision.
 
     Raises:
         StreamDiffVSRError: The library does not load, or cannot build for that here.
     """
     library = load_library(backend)
     if library.builds_for_named_gpus:
-        chosen = tuple(sorted(set(capabilities or RTX_CAPABILITIES)))
+        chosen = tuple(sorted(set(capabilities or _usual(precision))))
+        check_capability(chosen, precision)
         for capability in chosen:
             capability_name(library, capability)
         return Target(library.version, ",".join(f"sm{c}" for c in chosen), "")
@@ -55,6 +58,7 @@ def target(backend: str, capabilities: tuple[int, ...] | None) -> Target:
             "it builds on the GPU that they are for, and CUDA finds none",
             f"use --backend {RTX}, which builds without one",
         )
+    check_capability((int(gpu.sm.removeprefix("sm")),), precision)
     return Target(library.version, f"{gpu.name} {gpu.sm}", gpu.driver)
 
 
@@ -96,6 +100,12 @@ def obstacle(key: EngineKey) -> str:
     if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
         return f"it was built for the {key.gpu}, here is the {gpu.name} {gpu.sm}"
     return ""
+
+
+def _usual(precision: str) -> tuple[int, ...]:
+    """The compute capabilities of a TensorRT-RTX plan where none are named."""
+    least = FP8_CAPABILITY if precision == FP8 else 0
+    return tuple(c for c in RTX_CAPABILITIES if c >= least)
 
 
 def _capabilities(key: EngineKey) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """One ONNX file -> one plan file, with TensorRT or TensorRT-RTX.
 
 The precision is the graph's own: networks are strongly typed, and nothing is quantised or cast that
-the export did not. TensorRT-RTX builds without a GPU, for named compute capabilities; TensorRT
+the graph does not. TensorRT-RTX builds without a GPU, for named compute capabilities; TensorRT
 builds on the GPU that the plan is for.
 """
 

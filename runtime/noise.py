@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+STEP = np.float32(2.0**-24)
+
 
 def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Standard normal values of `shape` in float32, for one frame of one seed.
@@ -21,9 +23,11 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDAr
     count = int(np.prod(shape))
     pairs = (count + 1) // 2
     generator = np.random.Philox(key=np.array([seed, frame_index], dtype=np.uint64))
-    raw = generator.random_raw(2 * pairs).astype(np.float64) / 2.0**64
-    # Box, Muller (1958). 1 - u is in (0, 1], so the logarithm is finite.
-    radius = np.sqrt(-2.0 * np.log(1.0 - np.minimum(raw[:pairs], 1.0 - 2.0**-53)))
-    angle = 2.0 * np.pi * raw[pairs:]
+    # 24 bits for each of a pair: all that float32 holds, and float32 is four times as fast.
+    words = generator.random_raw(pairs).astype("<u8", copy=False).view("<u4") >> np.uint32(8)
+    unit = words.astype(np.float32).reshape(pairs, 2)
+    # Box, Muller (1958). Half a step keeps the first of them from zero, whose logarithm is none.
+    radius = np.sqrt(-2 * np.log((unit[:, 0] + np.float32(0.5)) * STEP))
+    angle = unit[:, 1] * (np.float32(2 * np.pi) * STEP)
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-    return normal[:count].astype(np.float32).reshape(shape)
+    return normal[:count].reshape(shape)

@@ -43,6 +43,7 @@ class Ring:
         self._slots = _linked_slots(device, engines, steps, count=ahead + 2)
         self.schedule = Schedule(device, self._slots, ahead)
         self._start = StreamState()
+        self._drawn: tuple[tuple[int, int], Array] | None = None  # by seed and frame
         self._begun = self._finished = 0
 
     @property
@@ -64,16 +65,33 @@ class Ring:
         guided = (index > 0 or start.has_previous) and guidance_scale > 0
         np.copyto(slot.frame, frame)
         slot.strength[:] = guidance_scale if guided else 0
-        state = StreamState(start.seed, start.frame_index + index)
-        slot.noise[:] = self._latent(state, noise)
+        slot.noise[:] = self._initial_latent(index, noise)
         self.schedule.begin(index, guided=guided)
         self._begun += 1
 
     def finish(self) -> Image:
         """Wait for the earliest frame in flight: (4h, 4w, 3) uint8 RGB."""
+        self._draw(self._begun)  # milliseconds of the host's, while the device works
         slot = self.schedule.finish(self._finished)
         self._finished += 1
         return slot.out.copy()
+
+    def _initial_latent(self, index: int, noise: Array | None) -> Array:
+        if noise is not None:
+            return self._latent(self._before(index), noise)
+        self._draw(index)
+        assert self._drawn is not None
+        return self._drawn[1]
+
+    def _draw(self, index: int) -> None:
+        """Have the noise of a frame; a step that goes on from its own state has it already."""
+        state = self._before(index)
+        key = state.seed, state.frame_index
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = key, self._latent(state, None)
+
+    def _before(self, index: int) -> StreamState:
+        return StreamState(self._start.seed, self._start.frame_index + index)
 
     @property
     def state(self) -> StreamState:

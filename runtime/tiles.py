@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..spec import SCALE, Size
+from ..spec import SCALE, TILE_OVERLAP, Size
 
 Array = npt.NDArray[Any]
 
@@ -74,7 +74,8 @@ def _starts(frame: int, tile: int) -> list[int]:
     """Evenly spread starts that cover `frame` with overlap wherever more than one is needed."""
     if tile >= frame:
         return [0]
-    count = 1 + -(-(frame - tile) // max(1, tile * 7 // 8))
+    overlap = min(TILE_OVERLAP, tile // 8)
+    count = 1 + -(-(frame - tile) // (tile - overlap))
     return [round(i * (frame - tile) / (count - 1)) for i in range(count)]
 
 

@@ -10,14 +10,13 @@ from streamdiffvsr.errors import UsageError
 from streamdiffvsr.plan import (
     ALL_PAIRS_BYTES,
     ON_DEMAND_POSITIONS,
-    TILE_OVERLAP,
     TILE_SIDE,
     WHOLE_FRAME_PIXELS,
     choose_tile,
     correlation_bytes,
     make_plan,
 )
-from streamdiffvsr.spec import Size, padded_size
+from streamdiffvsr.spec import TILE_OVERLAP, Size, padded_size
 
 SIZES = [
     *[(h, w) for h in (1, 45, 180, 257, 270, 481) for w in (1, 50, 320, 449, 640, 854)],

@@ -163,3 +163,15 @@ def test_a_driver_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu._cuda_device.cache_clear()
     assert "cuda-python does not load beside the RTX 4090" in gpu.why_no_gpu()
     gpu._cuda_device.cache_clear()
+
+
+def test_fp8_is_of_the_backends_that_have_it(machine: Machine) -> None:
+    with pytest.raises(StreamDiffVSRError, match=r"it has no fp8.*use --precision fp16") as caught:
+        choose(precision="fp8")
+    assert "onnxruntime (cpu)" in str(caught.value) and "\n" not in str(caught.value)
+    machine.gpu = ADA
+    chosen = choose(precision="fp8")
+    assert (chosen.backend, chosen.precision, chosen.device) == ("tensorrt-rtx", "fp8", "cuda")
+    machine.installed.remove("tensorrt_rtx")
+    with pytest.raises(StreamDiffVSRError, match=r"tensorrt-rtx \(cuda\): .*has no fp8"):
+        choose(precision="fp8")

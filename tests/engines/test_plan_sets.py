@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.building import builder
+from streamdiffvsr.building import builder, calibration, request
 from streamdiffvsr.building.order import BuildOrder
 from streamdiffvsr.engines import backends, engine_set, trt_backend
 from streamdiffvsr.engines.acceptance import ACCEPTANCE, is_accepted, record_acceptance
@@ -246,6 +246,23 @@ def test_another_request_is_built_again_and_told_why(build, change, reason):
     build()
     _, said = build(**change)
     assert any(reason in line for line in said), said
+
+
+def test_another_way_to_calibrate_makes_an_fp8_set_stale(build, monkeypatch):
+    monkeypatch.setattr(request, "require_quantiser", lambda: None)
+    folder, _ = build(precision="fp8")
+    key = read_manifest(folder).key
+    assert (key.precision, key.gpu, len(key.calibration)) == ("fp8", "sm89,sm120", 16)
+    assert build(precision="fp8")[1] == [f"up to date: {folder}"]
+    for name, value in (("PHOTOGRAPHIC_FRAMES", 7), ("SEED", 1), ("CLIP", Path(__file__))):
+        monkeypatch.setattr(calibration, name, value)
+        before = read_manifest(folder).key.calibration
+        _, said = build(precision="fp8")
+        now = read_manifest(folder).key.calibration
+        assert now != before and said[0].endswith(f"(calibration: {before} -> {now})")
+    monkeypatch.setattr(calibration, "quantiser_version", lambda: "0.99")
+    assert "calibration: " in build(precision="fp8")[1][0]
+    assert build(precision="fp16")[0] and read_manifest(folder).key.calibration == ""
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def test_it_is_standard_normal() -> None:
     assert abs(z.var() - 1) < 2 * bound
     assert abs((z**3).mean()) < 4 * bound
     assert abs((z**4).mean() - 3) < 10 * bound
-    assert np.isfinite(z).all() and 4 < np.abs(z).max() < 7
+    assert np.isfinite(z).all() and 4 < np.abs(z).max() < 6
 
 
 def test_neither_pixels_nor_frames_nor_seeds_are_related() -> None:
@@ -34,9 +34,9 @@ def test_the_same_key_gives_the_same_bits() -> None:
 
 def test_values_are_pinned() -> None:
     """A change of these would change every user's frames."""
-    assert frame_noise(0, 0, (3,)).tolist() == pytest.approx(PINNED_0, abs=1e-6)
-    assert frame_noise(2**63 - 1, 10**12, (3,)).tolist() == pytest.approx(PINNED_1, abs=1e-6)
+    assert frame_noise(0, 0, (3,)).tolist() == pytest.approx(PINNED_0, abs=1e-5)
+    assert frame_noise(2**63 - 1, 10**12, (3,)).tolist() == pytest.approx(PINNED_1, abs=1e-5)
 
 
-PINNED_0 = [0.1165565, -0.6835324, 0.0981960]
-PINNED_1 = [1.7323558, 0.8531076, -0.2337048]
+PINNED_0 = [2.5854034, 0.0525987, 0.1879015]
+PINNED_1 = [0.4833744, -0.2881129, -2.2980731]

@@ -280,3 +280,30 @@ def test_a_hundred_frames_of_real_engines_on_threads_that_dawdle(one: Upscaler) 
     expected, _ = plain(one, frames, StreamState(seed=2))
     other = Upscaler(one.manifest, one.engines, DelayedDevice(1))
     assert equal(list(other.stream(frames, StreamState(seed=2), overlap=True)), expected)
+
+
+def test_noise_is_drawn_while_the_device_works_and_never_twice() -> None:
+    """A step waits for nothing of the host's that could have been done before."""
+    device = SimulatedDevice(0)
+    up = mixing_upscaler(device)
+    ring = up.ring(0)
+    drawn: list[int] = []
+    inner = ring._latent
+
+    def latent(state: StreamState, noise: Any) -> Any:
+        drawn.append(state.frame_index)
+        device.calls.append("drawn")
+        return inner(state, noise)
+
+    ring._latent = latent
+    ring.start(StreamState())
+    for frame in some_frames(3):
+        ring.begin(frame)
+        device.calls.append("begun")
+        ring.finish()
+    assert drawn == [0, 1, 2, 3]
+    calls = [call for call in device.calls if call in ("drawn", "begun", "wait")]
+    # Of the second frame and the third: begun at once, drawn for the next, then waited for.
+    assert calls[calls.index("begun") + 1 :].count("drawn") == 3
+    after = calls[calls.index("begun") :]
+    assert after[0] == "begun" and after[1] == "drawn" and after[2] == "wait"

@@ -44,3 +44,9 @@ def test_the_plans_tiles_overlap_enough(size: tuple[int, int]) -> None:
         starts = sorted({(t.top, t.left)[axis] for t in grid.tiles})
         overlaps = [a + side - b for a, b in pairwise(starts)]
         assert all(overlap >= 28 for overlap in overlaps), overlaps
+
+
+@pytest.mark.parametrize(("size", "tiles"), [((540, 960), 9), ((720, 1280), 12)])
+def test_no_more_tiles_run_than_the_plan_made_room_for(size: tuple[int, int], tiles: int) -> None:
+    tile = choose_tile(size)
+    assert tile is not None and len(TileGrid(padded_size(size), tile).tiles) == tiles
