@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from streamdiffvsr.engines.cpu_device import CpuDevice
 from streamdiffvsr.engines.manifest import Manifest
@@ -213,3 +214,9 @@ def mixing_upscaler(device: CpuDevice, geometry: Geometry = WHOLE) -> Upscaler:
     graphs = GraphSet(geometry, "fp32", DIMS, 4, "all-pairs", "0" * 64, {})
     manifest = cast(Manifest, SimpleNamespace(graphs=graphs))  # all that it reads of one
     return Upscaler(manifest, {n: MixingEngine(s) for n, s in graphs.specs().items()}, device)
+
+
+def some_frames(count: int, size: tuple[int, int] = SIZE) -> list[npt.NDArray[np.uint8]]:
+    """Frames of noise, the same every time."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(count)]

@@ -1,0 +1,67 @@
+"""What a frame costs the host: launches, waits, and noise that is drawn while the device works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamdiffvsr import StreamState
+from streamdiffvsr.tests.runtime.simulated import SimulatedDevice, mixing_upscaler, some_frames
+
+
+def test_nothing_is_allocated_and_the_host_waits_once_a_frame() -> None:
+    device = SimulatedDevice(0, captures=False)
+    stream = mixing_upscaler(device).stream(some_frames(20), overlap=True)
+    next(stream)
+    device.calls.clear()
+    assert len(list(stream)) == 19
+    assert device.calls == ["wait"] * 19
+
+
+def test_a_frame_is_one_launch_and_of_overlapped_frames_three() -> None:
+    for mode, launches in (("latency", 1), ("throughput", 3)):
+        device = SimulatedDevice(0)
+        stream = mixing_upscaler(device).stream(some_frames(20), overlap=True, mode=mode)
+        for _ in range(8):  # every slot has seen a frame, and been captured
+            next(stream)
+        device.calls.clear()
+        next(stream)
+        assert sorted(device.calls) == ["launch"] * launches + ["wait"]
+
+
+def test_what_cannot_be_captured_runs_plainly_and_is_told() -> None:
+    for captures, plain_parts in ((True, {}), (False, {"enter", "refine", "decode"})):
+        device = SimulatedDevice(0, captures=captures)
+        ring = mixing_upscaler(device).ring(ahead=1)
+        ring.start(StreamState())
+        for frame in some_frames(10):
+            ring.begin(frame)
+            ring.finish()
+        assert set(ring.schedule.plain) == set(plain_parts)
+        assert all("captures nothing" in why for why in ring.schedule.plain.values())
+
+
+def test_noise_is_drawn_while_the_device_works_and_never_twice() -> None:
+    """A step waits for nothing of the host's that could have been done before."""
+    device = SimulatedDevice(0)
+    up = mixing_upscaler(device)
+    ring = up.ring(0)
+    drawn: list[int] = []
+    inner = ring._latent
+
+    def latent(state: StreamState, noise: Any) -> Any:
+        drawn.append(state.frame_index)
+        device.calls.append("drawn")
+        return inner(state, noise)
+
+    ring._latent = latent
+    ring.start(StreamState())
+    for frame in some_frames(3):
+        ring.begin(frame)
+        device.calls.append("begun")
+        ring.finish()
+    assert drawn == [0, 1, 2, 3]
+    calls = [call for call in device.calls if call in ("drawn", "begun", "wait")]
+    # Of the second frame and the third: begun at once, drawn for the next, then waited for.
+    assert calls[calls.index("begun") + 1 :].count("drawn") == 3
+    after = calls[calls.index("begun") :]
+    assert after[0] == "begun" and after[1] == "drawn" and after[2] == "wait"
