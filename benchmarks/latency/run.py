@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +20,10 @@ from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline
 from .command import measure_command
 from .file_run import run_file
 from .noise import NoiseWatch
-from .quantiles import median, ratios
+from .quantiles import median
 from .result import make_result
 from .start_up import measure_start_up
-from .subject import Subject
+from .subject import Subject, compared
 
 TIMED = "a frame from uint8 RGB to uint8 RGB in host memory; decoding and encoding are told apart"
 BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
@@ -100,10 +100,15 @@ class Benchmark:
             timed=TIMED,
             machine=self._machine,
             noise=self._watch.report(rounds),
-            settings=self._told_settings(),
+            settings={
+                "frames": self._settings.frames,
+                "rounds": self._settings.rounds,
+                "warm_up": max((s.warm_up for s in self._subjects), default=0),
+                "seed": 0,
+            },
             stopped="; ".join(self._stopped) or None,
             subjects=subjects,
-            comparisons=self._comparisons(),
+            comparisons=compared(self._subjects),
             baselines=[*self._race_results(), *self._commands],
         )
 
@@ -197,31 +202,9 @@ class Benchmark:
             values |= host.get(mode, none)
         return subject.describe() | told | figures
 
-    def _comparisons(self) -> list[dict[str, Any]]:
-        """Every subject against the first of its size, round by round."""
-        found = []
-        for subject in self._subjects:
-            size = subject.upscaler.size
-            base = next(s for s in self._subjects if s.upscaler.size == size)
-            for mode in subject.modes if subject is not base else ():
-                pairs = min(len(subject.rounds[mode]), len(base.rounds.get(mode, ())))
-                told = ratios(subject.rounds[mode][:pairs], base.rounds.get(mode, [])[:pairs])
-                if told is not None:
-                    found.append({"what": subject.id, "to": base.id, "mode": mode, **told})
-        return found
-
     def _race_results(self) -> list[dict[str, Any]]:
         by_id = {subject.id: subject for subject in self._subjects}
         return [race.result(by_id[race.subject].rounds["plain"]) for race in self._races]
-
-    def _told_settings(self) -> dict[str, Any]:
-        told = asdict(self._settings)
-        return {
-            "frames": told["frames"],
-            "rounds": told["rounds"],
-            "warm_up": max((s.warm_up for s in self._subjects), default=0),
-            "seed": 0,
-        }
 
 
 # What need not be repeated, and would disturb the rounds.

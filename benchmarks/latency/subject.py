@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,17 @@ class Subject:
             "rounds_p50": [round(p50, 4) for p50 in self.rounds[mode]],
             "samples_ms": [round(ms, 4) for ms in times.frame],
         }
+
+
+def compared(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """`comparisons` of a result: every subject against the first of its size, round by round."""
+    found = []
+    for subject in subjects:
+        base = next(s for s in subjects if s.upscaler.size == subject.upscaler.size)
+        for mode in subject.modes if subject is not base else ():
+            ours, theirs = subject.rounds[mode], base.rounds.get(mode, [])
+            pairs = min(len(ours), len(theirs))
+            told = ratios(ours[:pairs], theirs[:pairs])
+            if told is not None:
+                found.append({"what": subject.id, "to": base.id, "mode": mode, **told})
+    return found

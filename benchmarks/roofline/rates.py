@@ -7,36 +7,13 @@ counts twice, as it reads and writes. Knows which measurement is for which devic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, Literal
 
 from ...spec import Precision
+from .sample import Sample
 
 Device = Literal["cpu", "cuda"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Repetitions of one measurement, in its unit.
-
-    Attributes:
-        how: What was done, for the reader of the result.
-    """
-
-    values: tuple[float, ...]
-    how: str
-
-    @property
-    def best(self) -> float:
-        """The largest."""
-        return max(self.values)
-
-    @property
-    def spread(self) -> float:
-        """How far the median is below the best, as a share of it."""
-        return 1 - median(self.values) / self.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +57,6 @@ def measure_rates(device: Device, precision: Precision) -> Rates:
         precision=precision,
         how="; ".join(_told(result) for result in (products, copies)),
     )
-
-
-def sample(seconds: Sequence[float], amount: float, how: str) -> Sample:
-    """`amount` (1e9 operations or bytes) in each of these times."""
-    return Sample(tuple(amount / s for s in seconds), how)
 
 
 def _best(result: Sample | str) -> float | None:

@@ -17,7 +17,7 @@ from ...engines.ort import OrtEngine, usable_cpus
 from ...errors import StreamDiffVSRError
 from ...spec import Precision
 from .product import product_arrays, product_spec, write_product
-from .rates import Sample, sample
+from .sample import Sample, sample
 
 SIDE = {"fp32": 1024, "fp16": 512}  # short, so that some repetitions are undisturbed
 COPY_BYTES = 256 * 2**20  # several times the caches of a large server

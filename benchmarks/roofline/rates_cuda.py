@@ -25,7 +25,7 @@ from ...errors import StreamDiffVSRError
 from ...graph_set import GRAPH_VERSION
 from ...spec import FLOAT, Precision
 from .product import product_arrays, product_spec, write_product
-from .rates import Sample, sample
+from .sample import Sample, sample
 
 SIDE = {"fp32": 4096, "fp16": 8192}
 COPY_BYTES = 2**30  # many times any cache
