@@ -51,7 +51,8 @@ Command = Annotated[
     ),
 ]
 Quick = Annotated[
-    bool, typer.Option("--quick", help="Frame times alone: no start-up, file, or roofline.")
+    bool,
+    typer.Option("--quick", metavar="", help="Frame times alone: no start-up, file, or roofline."),
 ]
 TraceFile = Annotated[
     Path | None, typer.Option("--trace", metavar="FILE", help="Write a trace for ui.perfetto.dev.")

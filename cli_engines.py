@@ -26,8 +26,10 @@ OlderThan = Annotated[
     float | None,
     typer.Option("--older-than", metavar="DAYS", min=0, help="And sets built longer ago."),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="Every set of the cache.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+Everything = Annotated[bool, typer.Option("--all", metavar="", help="Every set of the cache.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Only say what would be removed.")
+]
 
 
 @engines_app.callback()

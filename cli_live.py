@@ -6,30 +6,27 @@ Puts source, engines and sinks together and shows what they tell; what they do i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import cli_options as opt
-from .cli_engines import build_engines, check_runs_here
+from .cli_engines import check_runs_here
+from .cli_live_engines import opener
 from .console import leave_at_once
-from .errors import StreamDiffVSRError, UsageError
+from .errors import UsageError
 from .host import require_live
-from .spec import Size, format_size
 from .status_line import Reporter
 
 if TYPE_CHECKING:
-    from .runtime.live.engine import Ladder
     from .runtime.live.frame import Sink
     from .runtime.live.operation import Ended
+    from .runtime.live.session import LiveSession
 
 PREVIEW = "127.0.0.1:8080"
 TOKEN = "STREAMDIFFVSR_TOKEN"
-FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
-FEW_STEPS = 2
 
 Source = Annotated[
     str,
@@ -63,9 +60,11 @@ SourceOption = Annotated[
     typer.Option("--option", metavar="NAME=VALUE", help="Of libav, for the source; repeat it."),
 ]
 NoReconnect = Annotated[
-    bool, typer.Option("--no-reconnect", help="End when the source ends or fails.")
+    bool, typer.Option("--no-reconnect", metavar="", help="End when the source ends or fails.")
 ]
-OverwriteSinks = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+OverwriteSinks = Annotated[
+    bool, typer.Option("--overwrite", metavar="", help="Replace existing files.")
+]
 
 
 def with_preview_at(arguments: Sequence[str]) -> list[str]:
@@ -118,16 +117,37 @@ def live(
     if engines is None:
         check_runs_here(options)
     reporter = Reporter(as_json=json)
-    tell = reporter.tell
-    shelf = Shelf(_opener(engines, model, options, seed, latency_ms), tell=tell)
+    tell, seen = reporter.tell, SessionStatus()
+    shelf = Shelf(opener(engines, model, options, seed, latency_ms, tell), tell=tell)
     sinks = _sinks(to or [], overwrite, tell)
-    # Closed by `operate`; here if it never comes to that.
-    with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
-        session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
+    with closing_all(sinks):  # closed by `operate`; here if it never comes to that
         if preview is not None or not sinks:
-            session.sinks.append(_preview(preview or PREVIEW, token, session.status, tell))
-        ended = operate(session, feed, shelf, max_seconds, max_frames, reporter.show)
+            sinks.append(_preview(preview or PREVIEW, token, seen, tell))
+        with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
+            session = seen.session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
+            ended = operate(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
+
+
+class SessionStatus:
+    """The status of a session, for what is opened before it."""
+
+    def __init__(self) -> None:
+        self.session: LiveSession | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        return self.session.status() if self.session else {"state": "connecting"}
+
+
+@contextmanager
+def closing_all(sinks: list[Sink]) -> Iterator[None]:
+    """Close the sinks if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for sink in sinks:
+            sink.close(1.0)
+        raise
 
 
 def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -141,64 +161,6 @@ def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[st
     return {"reason": ended.reason, **status}
 
 
-def _opener(
-    engines: Path | None,
-    model: str | None,
-    options: opt.BuildOptions,
-    seed: int,
-    latency_ms: float | None,
-) -> Callable[[Size], Ladder]:
-    """How a frame size gets its engines: the given set, or those of the cache, built if need be."""
-
-    def open_ladder(size: Size) -> Ladder:
-        from .runtime.live.engine import Ladder, LiveEngine
-        from .runtime.upscaler import load
-
-        folders = {"full": _folder(size)}
-        if engines is None and latency_ms is not None:
-            cheaper = cheaper_sets(model, size, options)  # where the model's own flow is as coarse
-            folders |= {rung: one for rung, one in cheaper.items() if one != folders["full"]}
-        opened = {rung: LiveEngine(load(folder)) for rung, folder in folders.items()}
-        what = opt.described(folders["full"])
-        described = "{model} {size} {precision}, {backend} on {device}".format(**what)
-        return Ladder(opened, seed=seed, described=described, device=what["device"])
-
-    def _folder(size: Size) -> Path:
-        if engines is None:
-            return build_engines(model, size, options, None, quiet=True)
-        made_for = opt.described(engines)["size"]
-        if made_for != format_size(size):
-            raise StreamDiffVSRError(
-                f"no engines for {format_size(size)}",
-                f"those of --engines are made for {made_for}",
-                "leave out --engines, and they are built",
-            )
-        return engines
-
-    return open_ladder
-
-
-def cheaper_sets(model: str | None, size: Size, options: opt.BuildOptions) -> dict[str, Path]:
-    """Sets with a coarser flow, or fewer steps, that are in the cache already; the best first."""
-    from .building.builder import find
-
-    settled = options.settled()
-    for unused in ("compute_capabilities", "workspace_mib"):
-        settled.pop(unused)
-    wanted = {
-        rung: {"flow_scale": scale}
-        for rung, scale in FLOW_RUNGS.items()
-        if scale > (options.flow_scale or 1)
-    }
-    if options.steps > FEW_STEPS:
-        wanted[f"{FEW_STEPS} steps"] = {"steps": FEW_STEPS}
-    found = {
-        rung: find(model or opt.BUILT_IN, size=size, **{**settled, **change})
-        for rung, change in wanted.items()
-    }
-    return {rung: folder for rung, folder in found.items() if folder is not None}
-
-
 def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:
     from .runtime.live.sinks import open_sink
     from .runtime.media.redact import redact
@@ -206,18 +168,14 @@ def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> 
     opened: list[Sink] = []
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
         raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
-    try:
+    with closing_all(opened):
         for target in targets:
             opened.append(open_sink(target, overwrite=overwrite, tell=tell))
-    except BaseException:
-        for sink in opened:
-            sink.close(1.0)
-        raise
     return opened
 
 
 def _preview(
-    place: str, token: str | None, status: Callable[[], dict[str, Any]], tell: Callable[[str], None]
+    place: str, token: str | None, status: SessionStatus, tell: Callable[[str], None]
 ) -> Sink:
     from .runtime.live.preview.sink import Preview
 

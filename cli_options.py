@@ -28,7 +28,9 @@ Output = Annotated[
 Engines = Annotated[
     Path | None, typer.Option(metavar="DIR", help="An engine set that was built before.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing OUTPUT.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", metavar="", help="Replace an existing OUTPUT.")
+]
 MaxFrames = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N frames.")]
 Sizes = Annotated[
     list[str] | None,
@@ -101,7 +103,10 @@ Workspace = Annotated[
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object as the last line, of failures too.")
+    bool,
+    typer.Option(
+        "--json", metavar="", help="Print one JSON object as the last line, of failures too."
+    ),
 ]
 
 

@@ -13,8 +13,10 @@ import time
 from typing import Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
 EVERY_S = 1.0  # between two JSON lines
+_LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
 
 
 class Reporter:
@@ -47,7 +49,7 @@ class Reporter:
             if not self._lines:
                 self._wipe()
                 width = shutil.get_terminal_size().columns - 1
-                typer.echo(in_one_line(status)[:width], err=True, nl=False)
+                typer.echo(in_one_line(status, width), err=True, nl=False)
                 self._drawn = True
             elif now - self._shown_at >= EVERY_S:
                 self._shown_at = now
@@ -80,24 +82,45 @@ def ended(reason: str) -> str:
     }.get(reason, reason)
 
 
-def in_one_line(status: dict[str, Any]) -> str:
-    """A live session's status for a person."""
+def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
+    """A live session's status for a person.
+
+    Args:
+        width: Terminal cells that there are. Where they do not do, what matters least goes first,
+            and only what is left then is cut.
+    """
+    parts = _parts(status)
+    for least in _LEAST_FIRST:
+        if width is None or cell_len(_joined(parts)) <= width:
+            break
+        parts.pop(least, None)
+    line = _joined(parts)
+    if width is None or cell_len(line) <= width:
+        return line
+    return set_cell_size(line, width - 1).rstrip() + "…"
+
+
+def _parts(status: dict[str, Any]) -> dict[str, str]:
+    """What a line may have, by name, in its order; empty where there is nothing to say."""
     source, latency = status["source"], status["latency_ms"]
-    parts = [source["state"]]
+    parts = {"state": source["state"]}
     if status["size"]:
         rate = f" at {status['fps_in']:.1f} fps" if status["fps_in"] else ""
-        parts.append(f"{status['size']}{rate} -> {status['fps_out']:.1f} fps")
+        parts["rates"] = f"{status['size']}{rate} -> {status['fps_out']:.1f} fps"
     if latency["p50"] is not None:
-        parts.append(f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})")
-    parts.append(status["rung"])
+        parts["latency"] = f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})"
+    parts["rung"] = "" if status["note"] else status["rung"]  # a note says what makes the frames
     for name, count in (
         ("dropped", status["dropped"]),
         ("reconnects", source["reconnects"]),
         ("resets", sum(status["resets"].values())),
     ):
-        if count:
-            parts.append(f"{count} {name}")
-    if source["error"] and source["state"] != "playing":
-        parts.append(source["error"])
-    parts += [f"{s['name']}: {s['error']}" for s in status["sinks"] if s["error"]]
-    return ", ".join(parts)
+        parts[name] = f"{count} {name}" if count else ""
+    parts["note"] = status["note"]
+    parts["source"] = source["error"] if source["state"] != "playing" else ""
+    parts["sinks"] = ", ".join(f"{s['name']}: {s['error']}" for s in status["sinks"] if s["error"])
+    return parts
+
+
+def _joined(parts: dict[str, str]) -> str:
+    return ", ".join(part for part in parts.values() if part)

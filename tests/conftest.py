@@ -117,3 +117,20 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Any:
 
 
 Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def stand_in_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that `bench --quick` opens as engines that sleep; other folders open as ever."""
+    from streamdiffvsr.benchmarks.latency import subject
+    from streamdiffvsr.engines.cpu_device import CpuDevice
+    from streamdiffvsr.tests.benchmarks.latency.taking import taking_upscaler
+
+    folder, real = tmp_path / "stand_in", subject.load
+    folder.mkdir()
+
+    def opened(asked: Path) -> Any:
+        return taking_upscaler(CpuDevice()) if asked == folder else real(asked)
+
+    monkeypatch.setattr(subject, "load", opened)
+    return folder

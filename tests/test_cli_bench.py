@@ -16,13 +16,13 @@ QUICK = ("--frames", "2", "--rounds", "2", "--quick", "--baselines", "none")
 
 
 def test_every_output_is_written_and_the_table_shown(
-    cli: Cli, parity_engines: Path, tmp_path: Path
+    cli: Cli, stand_in_set: Path, tmp_path: Path
 ) -> None:
     result, page = tmp_path / "r.json", tmp_path / "r.html"
     outputs = ("--json", result, "--report", page)
-    ran = cli("bench", "--engines", parity_engines, *QUICK, *outputs)
+    ran = cli("bench", "--engines", stand_in_set, *QUICK, *outputs)
     assert ran.code == 0, ran.err
-    assert "64x48 onnxruntime cpu fp32" in ran.out and "p50" in ran.out
+    assert "32x32 stand-in cpu fp32" in ran.out and "p50" in ran.out
     assert "round 2 of 2" in ran.err
     told = read_result(result)
     assert told["complete"] and told["settings"]["frames"] == 2
@@ -30,17 +30,17 @@ def test_every_output_is_written_and_the_table_shown(
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_json_alone_can_be_piped(cli: Cli, parity_engines: Path) -> None:
-    ran = cli("bench", "--engines", parity_engines, *QUICK, "--json", "-")
+def test_json_alone_can_be_piped(cli: Cli, stand_in_set: Path) -> None:
+    ran = cli("bench", "--engines", stand_in_set, *QUICK, "--json", "-")
     assert ran.code == 0 and ran.err == ""
     assert ran.json["schema"] == SCHEMA
 
 
 def test_what_was_measured_is_kept_when_engines_fail(
-    cli: Cli, parity_engines: Path, tmp_path: Path
+    cli: Cli, stand_in_set: Path, tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept.json"
-    sets = ("--engines", parity_engines, "--engines", tmp_path / "none")
+    sets = ("--engines", stand_in_set, "--engines", tmp_path / "none")
     ran = cli("bench", *sets, *QUICK, "--json", kept)
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("error: the benchmark is not complete: ")
@@ -50,7 +50,7 @@ def test_what_was_measured_is_kept_when_engines_fail(
 
 
 def test_ctrl_c_keeps_what_was_measured(
-    cli: Cli, parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, stand_in_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probes = iter(range(10))
 
@@ -60,7 +60,7 @@ def test_ctrl_c_keeps_what_was_measured(
 
     monkeypatch.setattr(running.NoiseWatch, "probe", pressed)
     kept = tmp_path / "kept.json"
-    ran = cli("bench", "--engines", parity_engines, *QUICK, "--json", kept)
+    ran = cli("bench", "--engines", stand_in_set, *QUICK, "--json", kept)
     assert ran.code == 130
     told = read_result(kept)
     assert not told["complete"] and told["stopped"] == "interrupted"

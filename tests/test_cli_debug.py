@@ -66,7 +66,7 @@ def test_the_verdict(cli, monkeypatch, layers, output, code, told):
     ("arguments", "told"),
     [
         (("mirror",), "unknown graph 'mirror'; use prepare, "),
-        (("flow", "--precision", "fp8"), "unknown precision 'fp8'"),
+        (("flow", "--precision", "fp64"), "unknown precision 'fp64'"),
         (("flow", "--backend", "torch"), "torch engines have no layers to compare"),
     ],
 )

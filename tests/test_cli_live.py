@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
-from streamdiffvsr.cli_live import PREVIEW, cheaper_sets, with_preview_at
+from streamdiffvsr.cli_live import PREVIEW, with_preview_at
+from streamdiffvsr.cli_live_engines import cheaper_sets, opener
 from streamdiffvsr.cli_options import BuildOptions
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
+from streamdiffvsr.tests.live.streams import silent, tcp
 
 SOURCE = "testsrc=64x48@10"
 
@@ -110,6 +115,45 @@ def test_bad_input_is_one_line(
     assert len(ran.err.splitlines()) == 1
     assert ran.code == code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["busy", "no such host", "no token"])
+def test_a_preview_that_cannot_be_is_refused_before_the_source_is_opened(
+    cli: Cli, wrong: str, tmp_path: Path
+) -> None:
+    with tcp(silent) as camera, socket.create_server(("127.0.0.1", 0)) as taken:
+        place = {
+            "busy": f"127.0.0.1:{taken.getsockname()[1]}",
+            "no such host": "no-such-host.invalid:0",
+            "no token": "0.0.0.0:0",
+        }[wrong]
+        ran = cli("live", f"tcp://127.0.0.1:{camera.port}", "--preview", place, "--to", "null")
+        assert "could not open the preview" in ran.error
+        assert ran.code == (2 if wrong == "no token" else 1)
+        assert camera.accepted == 0
+
+
+def test_what_a_build_is_at_is_told_without_its_folders(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at: list[str] = []
+
+    def build(model: str, **options: Any) -> Path:
+        for line in (f"building {tmp_path}", "load weights", "export flow", "compile flow"):
+            options["progress"](line)
+        raise StreamDiffVSRError("it cannot be built", "on purpose")
+
+    monkeypatch.setattr("streamdiffvsr.building.builder.build", build)
+    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
+    with pytest.raises(StreamDiffVSRError, match="on purpose"):
+        opener(None, None, options, 0, None, print)((96, 128), at.append)
+    assert at == ["load weights", "export flow", "compile flow"]
+
+
+def test_flags_show_no_type(cli: Cli) -> None:
+    lines = cli("live", "--help").out.splitlines()
+    flags = [line for line in lines if "--no-reconnect" in line or "--overwrite" in line]
+    assert len(flags) == 2 and not any("bool" in flag.lower() for flag in flags)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def operate(
         stop.set()
         loop.done.wait(_LOOP_S)
         _close(session.sinks, source)
-        stuck = shelf.close() or not loop.done.is_set()
+        stuck = session.stuck_s > 0 or not loop.done.is_set()
+        if not stuck:  # else an engine is at work, and what it works with stays
+            stuck = shelf.close()
     if loop.error is not None:
         return Ended("failed", loop.error, stuck)
     return Ended(loop.reason or reason, None, stuck)

@@ -18,8 +18,9 @@ from .budget import BICUBIC, LatencyBudget
 from .cuts import CutDetector
 from .engine import Ladder
 from .frame import Image, LiveFrame, OutputFrame, Sink
+from .runner import Limits, Runner
 from .shelf import Shelf
-from .status import Tally, gpu_status, memory_mb
+from .status import Tally, memory_mb
 
 WAIT_S = 0.2
 MAX_GAP_S = 1.0  # between two frames that may guide one another
@@ -46,6 +47,7 @@ class LiveSession:
     Args:
         limit_ms: The latency to keep by shedding work, or None.
         tell: Receives one line for whatever a user should know.
+        limits: How long a frame may take before the engines are held to be stuck.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class LiveSession:
         limit_ms: float | None = None,
         tell: Callable[[str], None] = lambda _: None,
         max_gap_s: float = MAX_GAP_S,
+        limits: Limits | None = None,
     ) -> None:
         self._source, self._shelf, self.sinks = source, shelf, list(sinks)
         self._limit_ms, self._tell, self._max_gap_s = limit_ms, tell, max_gap_s
         self._tally = Tally()
         self._cuts = CutDetector()
         self._bicubic = Bicubic(SCALE)
+        self._runner = Runner(limits)
         self._ladder: Ladder | None = None
         self._budget = LatencyBudget([BICUBIC], limit_ms)
         self._last: LiveFrame | None = None
@@ -70,6 +74,7 @@ class LiveSession:
         self._last_made: float | None = None  # when the frame was shown that the state is of
         self._own_pace_s = 0.0  # slow engines would never be guided by a limit of their own time
         self._forget: str | None = None  # why the state must not guide the next frame
+        self._stuck = False  # the engines are at a frame that is overdue: nothing may touch them
 
     def run(self, stop: Event, *, max_frames: int | None = None) -> bool:
         """Until the source ends, `stop` is set, or that many frames are out.
@@ -78,18 +83,26 @@ class LiveSession:
             Whether the source has ended.
 
         Raises:
-            StreamDiffVSRError: The source cannot go on.
+            StreamDiffVSRError: The source cannot go on, or the engines are stuck for good.
         """
         done = 0
-        while not stop.is_set() and (max_frames is None or done < max_frames):
-            try:
+        try:
+            while not stop.is_set() and (max_frames is None or done < max_frames):
+                self._check_engines()
                 frame = self._source.newest(WAIT_S)
-            except EOFError:
-                return True
-            if frame is not None:
-                self._frame(frame)
-                done += 1
+                if frame is not None:
+                    self._frame(frame)
+                    done += 1
+        except EOFError:
+            return True
+        finally:
+            self._runner.close()
         return False
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the frame has taken that the engines are stuck at; 0: all is well."""
+        return self._runner.stuck_s
 
     def status(self) -> dict[str, Any]:
         """All that is known, as JSON can carry it (docs/live.md names every field)."""
@@ -104,15 +117,22 @@ class LiveSession:
             "rung": self._budget.rung,
             "rungs": list(self._budget.rungs),
             "engine": ladder.described if ladder else "",
-            "note": self._shelf.note(last.size) if last else "",
+            "stuck_s": round(self.stuck_s, 1),
+            "note": self._note(),
+            "building": self._shelf.opening(last.size) if last else None,
             "memory_mb": memory_mb(),
-            "gpu": gpu_status(ladder.device) if ladder else None,
+            "gpu": self._runner.gpu,
             "sinks": [sink.status() for sink in self.sinks],
         }
 
+    def _note(self) -> str:
+        if stuck_s := self.stuck_s:
+            return f"engine stuck for {stuck_s:.0f} s, bicubic"
+        return self._shelf.note(self._last.size) if self._last else ""
+
     def _frame(self, frame: LiveFrame) -> None:
         self._look(frame)
-        ladder = self._ladder_for(frame)
+        ladder = None if self._stuck else self._ladder_for(frame)
         age_ms = 1000 * (time.monotonic() - frame.captured)
         rung = self._budget.choose(age_ms)
         if ladder is None or frame.damaged or rung == BICUBIC:
@@ -162,18 +182,39 @@ class LiveSession:
             if self._forget:
                 ladder.forget()
                 self._tally.reset(self._forget)
-        self._forget = None
+        self._forget, self._last_made = None, frame.seconds
         started = time.perf_counter()
         try:
-            image, stage_ms = ladder.step(rung, frame.image)
+            made = self._runner.step(ladder, rung, frame.image)
         except StreamDiffVSRError as error:
             self._shelf.fail(frame.size, str(error))
+            return self._pass_through(frame)
+        if made is None:
+            self._note_stuck(rung, time.perf_counter() - started)
             return self._pass_through(frame)
         cost_ms = 1000 * (time.perf_counter() - started)
         self._budget.measured(rung, age_ms, cost_ms)
         self._own_pace_s = MAX_GAP_FRAMES * cost_ms / 1000
-        self._last_made = frame.seconds
-        return image, rung, {"wait": age_ms, **(stage_ms or {"upscale": cost_ms})}
+        return made[0], rung, {"wait": age_ms, **(made[1] or {"upscale": cost_ms})}
+
+    def _note_stuck(self, rung: str, took_s: float) -> None:
+        self._stuck, usual_s = True, self._runner.usual_s(rung)
+        usual = "the first ones" if usual_s is None else f"{usual_s:.2g} s is usual"
+        self._tell(f"engine stuck: a frame has taken {took_s:.0f} s ({usual}); bicubic now")
+
+    def _check_engines(self) -> None:
+        """Use the engines again once they answer; give up on them if they never will."""
+        if not self._stuck:
+            return
+        if self._runner.lost:
+            raise StreamDiffVSRError(
+                f"the engine has been stuck for {self.stuck_s:.0f} s",
+                "a frame has never come back from it, and nothing here can end that",
+                "start again, as a service manager does by itself (docs/live.md)",
+            )
+        if not self.stuck_s:
+            self._stuck, self._forget = False, "stuck"
+            self._tell("the engine answers again")
 
     def _pass_through(self, frame: LiveFrame) -> Made:
         started = time.perf_counter()

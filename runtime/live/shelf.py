@@ -7,30 +7,45 @@ no command line and no builder: how a size gets its engines is given to it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 from ...errors import StreamDiffVSRError
 from ...spec import Size, format_size
 from .engine import Ladder
 
+Tell = Callable[[str], None]
 KEPT = 2  # sizes: a source that changes to and fro finds both
+
+
+class _Opening:
+    """How far the making of some engines is."""
+
+    def __init__(self) -> None:
+        self._step, self._since = "opening", time.monotonic()
+
+    def at(self, step: str) -> None:
+        self._step = step
+
+    def now(self) -> tuple[str, int]:
+        return self._step, int(time.monotonic() - self._since)
 
 
 class Shelf:
     """The ladders of the sizes that were asked for.
 
     Args:
-        open_ladder: Finds or builds the engines of a size; may take minutes.
+        open_ladder: Finds or builds the engines of a size, and tells the second argument what it is
+            at; may take minutes.
         tell: Receives one line when engines are wanted, are there, or cannot be had.
     """
 
-    def __init__(
-        self, open_ladder: Callable[[Size], Ladder], *, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, open_ladder: Callable[[Size, Tell], Ladder], *, tell: Tell) -> None:
         self._open, self._tell = open_ladder, tell
         self._ladders: dict[Size, Ladder] = {}
         self._failures: dict[Size, str] = {}
-        self._opening: set[Size] = set()
+        self._opening: dict[Size, _Opening] = {}
         self._lock = threading.Lock()
 
     def put(self, ladder: Ladder) -> None:
@@ -46,7 +61,7 @@ class Shelf:
                 return self._ladders[size]
             if size in self._opening or size in self._failures:
                 return None
-            self._opening.add(size)
+            self._opening[size] = _Opening()
         self._tell(
             f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
             "the first time; bicubic meanwhile"
@@ -68,9 +83,20 @@ class Shelf:
         with self._lock:
             if size in self._failures:
                 return f"bicubic: {self._failures[size]}"
-            if size in self._opening:
-                return f"bicubic until the engines for {format_size(size)} are there"
-            return ""
+            if size not in self._opening:
+                return ""
+            step, seconds = self._opening[size].now()
+            return (
+                f"bicubic until the engines for {format_size(size)} are there: {step}, {seconds} s"
+            )
+
+    def opening(self, size: Size) -> dict[str, Any] | None:
+        """`size`, `step` and `seconds` of engines that are being made; None where none are."""
+        with self._lock:
+            if size not in self._opening:
+                return None
+            step, seconds = self._opening[size].now()
+            return {"size": format_size(size), "step": step, "seconds": seconds}
 
     def close(self) -> bool:
         """Give back the engines; returns whether some are still being opened, in a thread."""
@@ -83,15 +109,15 @@ class Shelf:
 
     def _fetch(self, size: Size) -> None:
         try:
-            ladder = self._open(size)
+            ladder = self._open(size, self._opening[size].at)
         except Exception as error:  # of this thread nobody else would hear
             told = isinstance(error, StreamDiffVSRError)
             with self._lock:
-                self._opening.discard(size)
+                self._opening.pop(size)
             self.fail(size, str(error) if told else f"{type(error).__name__}: {error}")
             return
         with self._lock:
-            self._opening.discard(size)
+            self._opening.pop(size)
             self._ladders[size] = ladder
             for old in list(self._ladders)[:-KEPT]:  # not closed: it may be in a frame just now
                 self._ladders.pop(old)

@@ -5,6 +5,7 @@ Runs in the child. It neither reads packets nor tries again: it says whether try
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import av
 from av.container import InputContainer
 
 from . import libav
+from .live_gate import Denied, use_gate
 from .live_log import LiveLog
 from .redact import redact
 
@@ -40,15 +42,21 @@ def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, 
         failure = f"could not read {arguments['shown']!r}"
         container = libav.open_video(Path(arguments["url"]), failure)
     else:
+        gate, options = None, dict(arguments["options"])
+        if arguments["kind"] in ("http", "hls"):
+            gate = use_gate(arguments["url"], options)
+        if gate and arguments["kind"] == "hls":
+            options.setdefault("http_persistent", "0")  # each request is looked at
         try:
             container = av.open(
                 _device(arguments) if arguments["kind"] == "webcam" else arguments["url"],
                 format=arguments["format"],
-                container_options=arguments["options"],
+                container_options=options,
                 metadata_errors="replace",
             )
         except Exception as error:
-            raise _not_opened(error, arguments, log) from error
+            behind = gate.failure if gate else None  # what libav only knows as an error of a proxy
+            raise _not_opened(behind or error, arguments, log) from error
     stream = libav.moving_picture(container)
     if stream is None:
         held = ", only sound" if container.streams.audio else ""
@@ -70,7 +78,7 @@ def read_failure(error: Exception, log: LiveLog) -> Ended:
 
 
 def _not_opened(error: Exception, arguments: dict[str, Any], log: LiveLog) -> Ended:
-    if log.denied:
+    if log.denied or isinstance(error, Denied):
         return _denied()
     if isinstance(error, Ended):
         return error
@@ -78,7 +86,7 @@ def _not_opened(error: Exception, arguments: dict[str, Any], log: LiveLog) -> En
         return Ended("refused", "it wants another user name or password (401 or 403)")
     if isinstance(error, av.error.HTTPNotFoundError):
         return Ended("refused", "there is no such stream on that server (404)")
-    if "resolve hostname" in _words(error, log):
+    if isinstance(error, socket.gaierror) or "resolve hostname" in _words(error, log):
         return Ended("lost", "there is no host of that name: check the address and the network")
     if isinstance(error, ConnectionRefusedError):
         return Ended("lost", "the connection was refused: is the server running?")
@@ -102,7 +110,8 @@ def _words(error: Exception, log: LiveLog) -> str:
 def _denied() -> Ended:
     return Ended(
         "hopeless",
-        "it points at something that a source of this kind may not open, such as a local file",
+        "it points at something that a source of this kind may not open, such as a local file or "
+        "an address of this machine or its cloud",
     )
 
 

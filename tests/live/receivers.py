@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
+from streamdiffvsr.benchmarks.live.clock_code import LINES, read, stamp
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
-from streamdiffvsr.tests.live.barcode import LINES, read, stamp
 
 FPS = 30
 SIZE = (180, 320)

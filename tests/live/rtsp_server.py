@@ -21,8 +21,9 @@ gi.require_version("GstApp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402  # GstApp: push_buffer
 
-sys.path.insert(0, str(Path(__file__).parent))
-import barcode  # noqa: E402
+# Not as a part of the package, which this Python does not have.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "live"))
+import clock_code  # noqa: E402
 
 # The parser, not the payloader, repeats the parameter sets: between the slices of one picture they
 # would cost decoders with several threads the first slice.
@@ -115,7 +116,7 @@ def _feed(frames: GstApp.AppSrc, options: argparse.Namespace) -> None:
         due = max(due + 1 / options.fps, time.monotonic())  # after a stop: no burst
         picture = bytearray(background)
         _draw_square(picture, width, height, index)
-        barcode.stamp(picture, width, time.time_ns() // 1000)
+        clock_code.stamp(picture, width, time.time_ns() // 1000)
         if frames.push_buffer(Gst.Buffer.new_wrapped(bytes(picture))) != Gst.FlowReturn.OK:
             return
         index += 1
@@ -133,7 +134,7 @@ def _background(width: int, height: int) -> bytes:
 def _draw_square(picture: bytearray, width: int, height: int, index: int) -> None:
     side = max(8, height // 8)
     left = index * 5 % (width - side)
-    top = barcode.LINES + index * 3 % (height - side - barcode.LINES)
+    top = clock_code.LINES + index * 3 % (height - side - clock_code.LINES)
     for y in range(top, top + side):
         picture[y * width + left : y * width + left + side] = bytes([220]) * side
 

@@ -17,7 +17,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from streamdiffvsr.tests.live import barcode
+from streamdiffvsr.benchmarks.live import clock_code
 
 PACKET = 188  # bytes of a TS packet
 
@@ -54,7 +54,7 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     luma = (90 + 60 * np.sin((x + 4 * number) / 9) * np.cos((y + 2 * number) / 7)).astype(np.uint8)
     plane = bytearray(luma.tobytes())
-    barcode.stamp(plane, width, number)
+    clock_code.stamp(plane, width, number)
     grey = np.frombuffer(plane, np.uint8).reshape(height, width)
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 
@@ -77,6 +77,14 @@ def with_flipped_bits(stream: bytes, every_bytes: int, seed: int = 1) -> bytes:
     return bytes(damaged)
 
 
+def playlist(*segments: str) -> str:
+    """An HLS playlist that ends."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:2"]
+    for segment in segments:
+        lines += ["#EXTINF:2.0,", segment]
+    return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+
+
 class Tcp:
     """A TCP server that gives each connection to ``serve``, on a thread of its own.
 
@@ -84,9 +92,9 @@ class Tcp:
         accepted: How many connections there were.
     """
 
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+    def __init__(self, serve: Callable[[socket.socket], None], port: int = 0) -> None:
         self._serve = serve
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -108,9 +116,9 @@ class Tcp:
 
 
 @contextmanager
-def tcp(serve: Callable[[socket.socket], None]) -> Iterator[Tcp]:
+def tcp(serve: Callable[[socket.socket], None], port: int = 0) -> Iterator[Tcp]:
     """A running :class:`Tcp`."""
-    server = Tcp(serve)
+    server = Tcp(serve, port)
     try:
         yield server
     finally:

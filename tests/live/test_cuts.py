@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.cuts import CutDetector
+from streamdiffvsr.runtime.live.cuts import CutDetector, explained, likeness, thumbnail_of
 from streamdiffvsr.tests.live.stand_ins import picture
 
 SIZE = (180, 320)
@@ -48,6 +50,36 @@ def test_a_noisy_camera_is_none() -> None:
     rng = np.random.default_rng(0)
     dark = scaled(picture(1, SIZE), 0.3)
     frames = [(dark + rng.normal(0, 8, dark.shape)).clip(0, 255).astype(np.uint8) for _ in range(9)]
+    assert not any(told(*frames))
+
+
+def test_a_covered_lens_is_none() -> None:
+    """Noise alone is no scene, though no frame of it is like another."""
+    rng = np.random.default_rng(0)
+    frames = [rng.normal(10, 8, (90, 160, 3)).clip(0, 255).astype(np.uint8) for _ in range(9)]
+    assert not any(told(*frames))
+
+
+def test_something_around_an_empty_middle_is_none() -> None:
+    """There is nothing to look for in the next frame, and so nothing that is missed there."""
+    image = picture(1, SIZE)
+    image[30:150, 50:270] = 0
+    assert not any(told(image, image, np.roll(image, 4, axis=1), image))
+
+
+def test_things_that_move_apart_are_none() -> None:
+    """As a whole the frames are half alike: each quarter of the picture goes its own way."""
+    image, step = picture(3, SIZE), 18
+    frames = [image]
+    for _ in range(4):
+        last, moved = frames[-1], frames[-1].copy()
+        half = SIZE[0] // 2
+        moved[:half] = np.roll(last[:half], step, axis=1)
+        moved[half:] = np.roll(last[half:], -step, axis=1)
+        frames.append(moved)
+    thumbnails = [thumbnail_of(frame) for frame in frames]
+    assert max(likeness(a, b) for a, b in pairwise(thumbnails)) < 0.7
+    assert min(explained(a, b) for a, b in pairwise(thumbnails)) > 0.8
     assert not any(told(*frames))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from streamdiffvsr.benchmarks.live import clock_code
 from streamdiffvsr.runtime.live.frame import OutputFrame
 from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.session import LiveSession
@@ -20,7 +21,6 @@ from streamdiffvsr.runtime.live.shelf import Shelf
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.source import LiveSource
 from streamdiffvsr.runtime.media.address import parse_source
-from streamdiffvsr.tests.live import barcode
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.stand_ins import KeepingSink, PassThrough, ladder
 
@@ -42,7 +42,7 @@ class AgeSink(KeepingSink):
     def offer(self, frame: OutputFrame) -> None:
         self.count += 1
         self.epochs.append(frame.source.epoch)
-        age = barcode.age_ms(frame.image, scale=4)
+        age = clock_code.age_ms(frame.image, scale=4)
         if age is not None:
             self.ages_ms.append((time.monotonic(), age))
 
@@ -53,7 +53,7 @@ class Running:
     def __init__(self, url: str, engine: PassThrough, out: Path | None) -> None:
         self.ages = AgeSink()
         self.source = LiveSource(parse_source(url), backoff=SOON, stall_timeout_s=1.5)
-        shelf = Shelf(lambda size: pytest.fail("engines are there"), tell=lambda line: None)
+        shelf = Shelf(lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None)
         shelf.put(ladder(full=engine))
         sinks = [self.ages] if out is None else [self.ages, open_sink(str(out))]
         self.session = LiveSession(self.source, shelf, sinks)  # type: ignore[arg-type]
@@ -88,9 +88,31 @@ def running(server: RtspServer, cost_s: float = 0.0, out: Path | None = None) ->
         session.close()
 
 
+def written(live: Running) -> int:
+    return sum(sink.get("written", 0) for sink in live.session.status()["sinks"])
+
+
 def times_of(path: Path) -> list[float]:
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0)]
+
+
+def trend(at: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Slope and its standard error, after Theil and Sen: a few odd values do not move it."""
+    later, earlier = np.tril_indices(len(at), -1)
+    slope = float(np.median((values[later] - values[earlier]) / (at[later] - at[earlier])))
+    left = values - slope * at
+    scatter = 1.48 * np.median(np.abs(left - np.median(left)))
+    return slope, float(scatter / (np.sqrt(len(at)) * at.std()))
+
+
+def test_a_trend_is_found_among_what_else_the_machine_does() -> None:
+    rng = np.random.default_rng(0)
+    at = np.linspace(0, 3, 36)
+    busy = np.where(rng.random(36) < 0.15, 120, 0) + rng.normal(0, 1, 36)
+    for slope in (0, 4):
+        found, noise = trend(at, 300 + slope * at + busy)
+        assert found == pytest.approx(slope, abs=1) and noise < 0.5
 
 
 @pytest.mark.slow
@@ -117,6 +139,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
         live.until(lambda: live.source.status()["state"] == "waiting")
         server.start()
         live.frames(20)
+        live.until(lambda: written(live) > 20)  # a busy encoder passes frames over
         status = live.session.status()
         engine = live.session._ladder.engines["full"]  # type: ignore[union-attr]
     assert status["resets"] == {"reconnect": 1}
@@ -134,11 +157,13 @@ def test_age_is_flat_over_three_minutes() -> None:
         live.until(lambda: time.monotonic() - began > 180, deadline_s=240)
         at, ages = np.array([pair for pair in live.ages.ages_ms if pair[0] > began]).T
     # What else the machine does only adds to an age: a queue would lift the lowest ones too.
-    minutes = [float(part.mean() - began) / 60 for part in np.array_split(at, 12)]
-    lowest = [float(np.percentile(part, 10)) for part in np.array_split(ages, 12)]
-    slope = float(np.polyfit(minutes, lowest, 1)[0])
-    print(f"lowest tenth of ages {np.round(lowest, 1)} ms, slope {slope:.2f} ms a minute")
-    assert slope < 5  # in a queue it would be 40,000
+    minutes = np.array([part.mean() - began for part in np.array_split(at, 36)]) / 60
+    lowest = np.array([np.percentile(part, 10) for part in np.array_split(ages, 36)])
+    slope, noise = trend(minutes, lowest)
+    told = f"lowest tenth of ages {np.round(lowest)} ms, {slope:.2f} +- {noise:.2f} ms a minute"
+    print(told)
+    # The promise, and what the scatter of these very ages leaves unknown; in a queue it is 40,000.
+    assert slope < 1 + 2 * noise and noise < 10, told
 
 
 @pytest.mark.slow

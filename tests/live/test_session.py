@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +33,7 @@ def frame(index: int, **changes: object) -> LiveFrame:
 
 
 def shelf_of(**engines: PassThrough) -> Shelf:
-    shelf = Shelf(lambda size: pytest.fail("engines are there"), tell=lambda line: None)
+    shelf = Shelf(lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None)
     shelf.put(ladder(**engines))
     return shelf
 
@@ -82,7 +84,7 @@ def test_a_stream_may_become_tiny() -> None:
         frame(0, image=picture(size=(180, 320))),
         frame(1, image=picture(size=(12, 16)), epoch=1),
     ]
-    shelf = Shelf(lambda size: ladder(full=PassThrough(size=size)), tell=lambda line: None)
+    shelf = Shelf(lambda size, tell: ladder(full=PassThrough(size=size)), tell=lambda line: None)
     sink = KeepingSink()
     LiveSession(ListedSource(frames), shelf, [sink]).run(threading.Event())
     assert [out.image.shape[:2] for out in sink.frames] == [(720, 1280), (48, 64)]
@@ -114,7 +116,8 @@ def test_pixels_are_four_times_the_input_with_its_time() -> None:
 def test_a_new_size_is_bicubic_until_its_engines_are_there() -> None:
     wanted, there, told = (96, 128), threading.Event(), []
 
-    def open_ladder(size: tuple[int, int]) -> object:
+    def open_ladder(size: tuple[int, int], tell: Callable[[str], None]) -> object:
+        tell("export flow")
         assert size == wanted and there.wait(10)
         return ladder(full=PassThrough(size=wanted))
 
@@ -127,19 +130,22 @@ def test_a_new_size_is_bicubic_until_its_engines_are_there() -> None:
     session.run(stop, max_frames=3)
     assert [out.rung for out in sink.frames] == ["full", "bicubic", "bicubic"]
     assert sink.frames[1].image.shape == (384, 512, 3)
-    assert "128x96" in session.status()["note"]
+    status = session.status()
+    assert "128x96" in status["note"] and "export flow" in status["note"]
+    assert status["building"] == {"size": "128x96", "step": "export flow", "seconds": 0}
     there.set()
     until = time.monotonic() + 10
     while shelf.get(wanted) is None and time.monotonic() < until:
         there.wait(0.01)
     session.run(stop)
-    assert sink.frames[3].rung == "full" and session.status()["note"] == ""
+    assert sink.frames[3].rung == "full"
+    assert (session.status()["note"], session.status()["building"]) == ("", None)
     assert any("128x96" in line for line in told)
 
 
 def test_engines_that_fail_leave_the_stream_running() -> None:
     sink, told = KeepingSink(), []
-    shelf = Shelf(lambda size: pytest.fail("asked again"), tell=told.append)
+    shelf = Shelf(lambda size, tell: pytest.fail("asked again"), tell=told.append)
     shelf.put(ladder(full=PassThrough(breaks=True)))
     session = LiveSession(ListedSource([frame(n) for n in range(3)]), shelf, [sink])
     session.run(threading.Event())
@@ -152,9 +158,10 @@ def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
     session = LiveSession(source, shelf_of(full=PassThrough(cost_s=lambda: 0.1)), [sink])
     session.run(threading.Event(), max_frames=30)
     latencies = [out.latency_ms for out in sink.frames]
-    # The engine's time and two periods of the source, and never more with time.
+    # The engine's time and two periods of the source, and never more with time: what else the
+    # machine does adds to single frames, a queue would lift the lowest too.
     assert np.median(latencies[-10:]) < 100 + 2 * 1000 / 30 + 20
-    assert np.median(latencies[-10:]) < np.median(latencies[5:15]) + 20
+    assert np.percentile(latencies[-10:], 20) < np.percentile(latencies[5:15], 20) + 20
     assert source.dropped >= 50
 
 
@@ -172,7 +179,8 @@ def test_work_is_shed_to_keep_the_latency_and_taken_up_again() -> None:
         tell=told.append,
     )
     session.run(threading.Event(), max_frames=60)
-    assert sink.frames[-1].rung == "flow 1x2"
+    latest = Counter(out.rung for out in sink.frames[-20:])  # a late one alone is bicubic
+    assert latest.most_common(1)[0][0] == "flow 1x2" and latest["full"] <= 1, latest
     assert np.median([out.latency_ms for out in sink.frames[-20:]]) < 100
     # The state went along: the cheaper engine was guided by what the other had made.
     assert half.guided[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from streamdiffvsr.benchmarks.live import clock_code
 from streamdiffvsr.runtime.live.reconnect import Backoff
-from streamdiffvsr.tests.live import barcode
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.watching import watch
 
@@ -26,7 +26,7 @@ def test_frames_come_with_their_clock_and_in_order(server):
     with watch(server.url) as source:
         frames = [source.frame() for _ in range(30)]
         status = source.status()
-    ages = [age for age in (barcode.age_ms(frame.image) for frame in frames) if age is not None]
+    ages = [age for age in (clock_code.age_ms(frame.image) for frame in frames) if age is not None]
     assert len(ages) == 30
     seconds, indices = [f.seconds for f in frames], [f.index for f in frames]
     assert seconds == sorted(set(seconds))
@@ -46,7 +46,7 @@ def test_a_slow_consumer_gets_the_newest_frame(server):
         ages, waits = [], 15
         for _ in range(waits):  # 5 frames in the time of each
             time.sleep(1 / 3)
-            age = barcode.age_ms(source.frame().image)
+            age = clock_code.age_ms(source.frame().image)
             if age is not None:
                 ages.append(age)
         status = source.status()
@@ -66,13 +66,18 @@ def test_a_killed_server_that_returns_is_played_again_in_a_new_epoch():
         server.start()
         back = time.monotonic()
         after = source.frame(lambda frame: frame.epoch > before.epoch)
-        took = time.monotonic() - back
+        took = after.captured - back
         status = source.status()
+        with watch(server.url) as fresh:
+            began = time.monotonic()
+            opening = fresh.frame().captured - began
     assert after.epoch == before.epoch + 1
     assert after.seconds > before.seconds
     assert after.index > before.index
     assert status["reconnects"] == 1
-    assert took < 0.9 + 2 + 5  # the longest back-off, the promise, and what a busy machine adds
+    # The longest back-off with its jitter, and the promise. Starting a process and connecting is in
+    # it: where that alone takes longer on this machine now, by half as much again.
+    assert took < 0.75 + 2 + 1.5 * max(0.0, opening - 2), opening
     assert len([line for line in source.told if "playing" in line]) == 2
 
 
@@ -81,9 +86,10 @@ def test_a_frozen_server_is_noticed_within_the_timeout():
         source.frame()
         server.stop()
         frozen = time.monotonic()
-        source.until(lambda status: status["state"] == "waiting")
-        took = time.monotonic() - frozen
-        assert 1.0 < took < 2.5 + 1.5  # the last frames of the pipe come first
+        source.until(lambda status: "nothing came for 1.5 s" in str(source.told))
+        (told,) = [at for at, line in source.told_at if "nothing came for 1.5 s" in line]
+        assert 1.0 < told - frozen < 1.5 + 1  # the last frames of the pipe come first
+        assert source.status()["state"] == "waiting"
         assert "nothing came for 1.5 s" in source.status()["error"]
         server.go_on()
         source.frame(lambda frame: frame.epoch == 1)
@@ -126,7 +132,7 @@ def test_another_size_after_a_restart_is_a_new_epoch():
 @pytest.mark.parametrize("codec", ["h265", "mjpeg"])
 def test_other_codecs(codec):
     with RtspServer(codec=codec, **SMALL) as server, watch(server.url) as source:
-        frame = source.frame(lambda frame: barcode.age_ms(frame.image) is not None)
+        frame = source.frame(lambda frame: clock_code.age_ms(frame.image) is not None)
         assert not frame.damaged
         assert source.status()["codec"] == {"h265": "hevc"}.get(codec, codec)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.live.frame import LiveFrame
 from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.source import LiveSource
@@ -18,11 +19,19 @@ PATIENCE_S = 60.0  # of a machine that does other things too
 
 
 class Watched(LiveSource):
-    """A source that keeps the lines it tells in ``told``."""
+    """A source that keeps the lines it tells, and when it did, in ``told_at``."""
 
     def __init__(self, text: str, options: dict[str, str] | None = None, **more: Any) -> None:
-        self.told: list[str] = []
-        super().__init__(parse_source(text, options), tell=self.told.append, **more)
+        self.told_at: list[tuple[float, str]] = []
+        super().__init__(parse_source(text, options), tell=self._keep_line, **more)
+
+    @property
+    def told(self) -> list[str]:
+        """The lines alone."""
+        return [line for _, line in self.told_at]
+
+    def _keep_line(self, line: str) -> None:
+        self.told_at.append((time.monotonic(), line))
 
     def frame(self, wanted: Callable[[LiveFrame], bool] = lambda frame: True) -> LiveFrame:
         """The first frame from now on that is wanted."""
@@ -42,6 +51,17 @@ class Watched(LiveSource):
                 return status
             time.sleep(0.02)
         raise AssertionError(f"{self.status()}, {self.told}")
+
+
+def ended(source: LiveSource) -> Exception:
+    """What the source raises in the end."""
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while time.monotonic() < deadline:
+            source.newest(0.5)
+    except (EOFError, StreamDiffVSRError) as error:
+        return error
+    raise AssertionError(source.status())
 
 
 def impatient() -> Backoff:

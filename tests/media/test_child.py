@@ -21,6 +21,7 @@ from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, Clip, moving
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes and signals of POSIX")
 
 # Makes the package importable by its path alone, as ComfyUI does, under whatever folder name.
@@ -161,49 +162,6 @@ def test_a_source_that_is_only_dropped_ends_its_child_too(tmp_path):
     gc.collect()
     assert len(reader) == 1
     assert psutil.wait_procs(reader, timeout=10)[1] == []
-
-
-def test_nothing_grows_with_the_number_of_files(tmp_path):
-    clip = Clip().write(tmp_path / "clip.mp4")
-    process = psutil.Process()
-    handles = process.num_handles if sys.platform == "win32" else process.num_fds
-    kept: list[object] = []  # closed is closed, whether or not it is collected
-
-    def one_round() -> None:
-        with FileSource(clip) as source:
-            next(source)
-        with pytest.raises(StreamDiffVSRError):
-            probe(tmp_path / "gone.mp4")
-        with FileSink(tmp_path / "out.mp4", size=(48, 64), like=clip) as sink:
-            sink.write(moving(0, 48, 64), 0)
-        kept.extend([source, sink])
-        (tmp_path / "out.mp4").unlink()
-
-    one_round()
-    before = handles(), threading.active_count()
-    for _ in range(3):
-        one_round()
-    assert handles() == before[0]
-    assert children() == []
-    for thread in threading.enumerate():  # told to end, and given the time to
-        if thread.name == "media-watchdog":
-            thread.join(timeout=10)
-    assert threading.active_count() <= before[1]
-
-
-def test_frames_do_not_pile_up_in_memory(tmp_path):
-    clip = Clip(size=(480, 640), pts=[i * 1001 for i in range(60)]).write(tmp_path / "clip.mp4")
-    process = psutil.Process()
-    with FileSource(clip) as source:
-        next(source)
-        (reader,) = children()
-        before = process.memory_info().rss, reader.memory_info().rss
-        for frame in source:
-            most = process.memory_info().rss, reader.memory_info().rss
-            size = frame.image.nbytes
-            # 60 frames are 55 MB; a few of them are in flight or kept by the allocators.
-            assert most[0] - before[0] < 12 * size
-            assert most[1] - before[1] < 24 * size
 
 
 def test_the_package_is_found_by_its_path_alone(tmp_path):

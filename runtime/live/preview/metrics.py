@@ -35,6 +35,7 @@ _GAUGES = (
     ("fps_out", "fps_out", "Frames a second to the sinks"),
     ("latency_p50_milliseconds", "latency_ms.p50", "Median latency of the recent frames"),
     ("latency_p95_milliseconds", "latency_ms.p95", "95th percentile of the recent frames"),
+    ("engine_stuck_seconds", "stuck_s", "For how long an overdue frame has been with the engines"),
     ("memory_megabytes", "memory_mb", "Memory of the session's processes"),
     ("gpu_memory_megabytes", "gpu.memory_mb", "Memory in use on the GPU"),
 )

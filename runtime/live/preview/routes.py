@@ -92,7 +92,7 @@ class Routes:
 
     async def _health(self, request: web.Request) -> web.Response:
         status = self._shown_status()
-        if status.get("state") == "playing":
+        if status.get("state") == "playing" and not status.get("stuck_s"):
             return web.Response(text="playing\n")
         source = status.get("source") or {}
         told = (status.get("state"), source.get("error") or "", status.get("note") or "")

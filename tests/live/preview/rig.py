@@ -53,6 +53,7 @@ class Told:
     error: str = ""
     name: str = "rtsp://camera.example/street"
     note: str = ""
+    stuck_s: float = 0.0
     offered: int = 0
     p50: float = 41.0
     preview: Preview | None = None
@@ -87,6 +88,7 @@ class Told:
             "memory_mb": 512,
             "gpu": None,
             "engine": "tiny 96x54 fp32, onnxruntime on cpu",
+            "stuck_s": self.stuck_s,
             "note": self.note,
             "sinks": [self.preview.status()] if self.preview else [],
         }

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the preview needs the extra live")
-pytest.importorskip("prometheus_client", reason="the preview needs the extra live")
-
 from streamdiffvsr.runtime.live.preview import access
 from streamdiffvsr.runtime.live.preview.sink import Preview
 from streamdiffvsr.tests.live.preview.rig import Told, get, output, preview

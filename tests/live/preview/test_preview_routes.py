@@ -9,17 +9,12 @@ import os
 import threading
 import time
 
+import aiohttp
 import numpy as np
 import pytest
-
-from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-
-pytest.importorskip("aiohttp", reason="the preview needs the extra live")
-pytest.importorskip("prometheus_client", reason="the preview needs the extra live")
-
-import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.live.preview.sink import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     decoded,
@@ -75,6 +70,9 @@ def test_the_snapshot_is_the_newest_frame_bit_for_bit(shown: tuple[Preview, Told
 def test_health(shown: tuple[Preview, Told]) -> None:
     opened, told = shown
     assert get(opened.port, "/healthz")[:2] == (200, b"playing\n")
+    told.stuck_s, told.note = 12.0, "engine stuck for 12 s"
+    assert get(opened.port, "/healthz")[:2] == (503, b"playing: engine stuck for 12 s\n")
+    told.note = ""
     told.state, told.error = "waiting", "rtsp://me:hunter2@camera/: connection refused"
     status, body, _ = get(opened.port, "/healthz")
     assert (status, body) == (503, b"waiting: rtsp://***@camera/: connection refused\n")
@@ -82,7 +80,7 @@ def test_health(shown: tuple[Preview, Told]) -> None:
 
 def test_metrics_parse(shown: tuple[Preview, Told]) -> None:
     opened, told = shown
-    told.name = "rtsp://me:hunter2@camera/"
+    told.name, told.stuck_s = "rtsp://me:hunter2@camera/", 12.5
     for index in range(5):
         opened.offer(output(index, (8, 8), age_s=0.025))
     status, body, headers = get(opened.port, "/metrics")
@@ -106,6 +104,7 @@ def test_metrics_parse(shown: tuple[Preview, Told]) -> None:
     assert samples["streamdiffvsr_latency_p95_milliseconds",] == 55
     assert samples["streamdiffvsr_sink_up", "0"] == 1
     assert samples["streamdiffvsr_stage_seconds_count", "flow"] == 5
+    assert samples["streamdiffvsr_engine_stuck_seconds",] == 12.5
 
 
 def test_a_status_with_odd_numbers_is_still_json(shown: tuple[Preview, Told]) -> None:

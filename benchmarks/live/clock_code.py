@@ -1,8 +1,8 @@
 """A clock that a machine can read in a frame: wall time in microseconds as black and white cells.
 
 Two rows of 28 cells in the top 16 lines hold 48 bits and a check byte, large enough to survive
-lossy coding from 160 pixels of width. Writing needs nothing but Python, as the RTSP server runs in
-Debian's own; reading takes the RGB that a decoder gave.
+lossy coding and an upscaler from 160 pixels of width. It imports nothing but Python's own, as the
+RTSP server of the tests runs in Debian's; reading takes the RGB that a decoder or an engine gave.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""The source `clock`: what a user writes for it, and the process behind it.
+
+It is opened like any other source over TCP: a child process demultiplexes and decodes it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...errors import StreamDiffVSRError, UsageError
+from ...spec import Size, format_size
+from .clock_code import LINES
+
+NAME = "clock"
+FPS = 30
+LEAST_WIDTH = 160  # a cell of the code is then wide enough
+_FORM = re.compile(r"clock(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
+_MAX_SIDE = 4096
+
+
+def is_clock(source: str) -> bool:
+    """Whether a source is the clock, rightly written or not."""
+    return source == NAME or source.startswith(f"{NAME}=")
+
+
+def parse_clock(source: str, usual: Size) -> tuple[Size, int]:
+    """(h, w) and frames a second of ``clock``, ``clock=640x360`` or ``clock=640x360@30``.
+
+    Args:
+        usual: The size where none is written.
+
+    Raises:
+        UsageError: It is none of these, or the stamp has no room.
+    """
+    match = _FORM.fullmatch(source)
+    if match is None:
+        raise UsageError(f"no clock: {source!r:.60}", remedy="write it as clock=640x360@30")
+    width, height = (int(match[1]), int(match[2])) if match[1] else (usual[1], usual[0])
+    fps = int(match[3] or FPS)
+    if width % 2 or height % 2 or not fps or max(width, height) > _MAX_SIDE:
+        raise UsageError(
+            f"no clock of {width}x{height} at {fps} fps",
+            f"both sides are even and at most {_MAX_SIDE}",
+            "write it as clock=640x360@30",
+        )
+    if width < LEAST_WIDTH or height < 2 * LINES:
+        raise UsageError(
+            f"no clock of {width}x{height}",
+            "the time in its pixels could not be read",
+            f"{LEAST_WIDTH}x{2 * LINES} is the least; use engines of such a size",
+        )
+    return (height, width), fps
+
+
+@contextmanager
+def clock_running(size: Size, fps: int) -> Iterator[str]:
+    """A clock for as long as the block runs; its address.
+
+    Raises:
+        StreamDiffVSRError: Its process does not start.
+    """
+    command = [sys.executable, "-m", "streamdiffvsr.benchmarks.live.clock_sender"]
+    command += ["--size", format_size(size), "--fps", str(fps)]
+    pipe = subprocess.PIPE
+    # A session of its own: Ctrl-C is for the measurement, which then tells what it has.
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            line = process.stdout.readline()
+            if not line.startswith("PORT "):
+                last = (process.stderr.read().strip().splitlines() or [""])[-1]
+                raise StreamDiffVSRError("the clock did not start", last)
+            yield f"tcp://127.0.0.1:{int(line.split()[1])}"
+        finally:
+            process.kill()
