@@ -63,20 +63,25 @@ def summary(result: Result) -> Markup:
 def _headline(subject: Result) -> Markup:
     modes = subject["modes"]
     figures = []
-    best = min(modes.items(), key=lambda item: item[1]["frame_ms"]["p50"], default=None)
-    if best is not None:
-        frame = best[1]["frame_ms"]
-        figures.append(figure("Frame time", ms(frame["p50"]), f"p95 {ms(frame['p95'])}, {best[0]}"))
-        figures.append(figure("Throughput", f"{digits(best[1]['fps'])} fps", best[0]))
-    timed = [(mode["latency_ms"], name) for name, mode in modes.items() if mode.get("latency_ms")]
-    if timed:
-        latency, name = min(timed, key=lambda item: float(item[0]["p50"]))
+    on_gpu = subject["device"] != "cpu"
+    name = _first(modes, ("throughput", "plain") if on_gpu else ("plain",))
+    if name:
+        frame, fps = modes[name]["frame_ms"], modes[name]["fps"]
+        figures.append(figure("Frame time", ms(frame["p50"]), f"p95 {ms(frame['p95'])}, {name}"))
+        figures.append(figure("Throughput", f"{digits(fps)} fps", name))
+    name = _first(modes, ("latency", "plain") if on_gpu else ("plain",))
+    if name and (latency := modes[name].get("latency_ms")):
         figures.append(figure("Latency", ms(latency["p50"]), f"p95 {ms(latency['p95'])}, {name}"))
     held = subject.get("memory_mb") or {}
     for key, name in (("device_peak", "GPU memory"), ("host_peak", "Host memory")):
         if held.get(key) is not None:
             figures.append(figure(name, megabytes(held[key]), "peak"))
     return tag("dl", *figures[:4], class_="headline")
+
+
+def _first(modes: Result, names: Iterable[str]) -> str:
+    """The mode that the product runs in on such a device, not the one that did best."""
+    return next((name for name in names if name in modes), "")
 
 
 def environment(result: Result) -> Markup:
