@@ -75,6 +75,7 @@ def test_a_delay_in_the_path_is_in_the_latency() -> None:
     assert 60 < older < 160
 
 
+@pytest.mark.slow
 def test_the_time_before_the_decoder_counts_too() -> None:
     """The stamp was written by the camera, before encoder and network."""
     near, far = (with_engine(0.0, fps=10, seconds=4, network_s=late) for late in (0.0, 0.3))

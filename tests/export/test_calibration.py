@@ -73,6 +73,7 @@ def test_it_sees_what_a_run_of_the_engines_gives(inputs, clips, parity_engines):
             assert np.abs(ours[name].astype(np.float64) - tensor).max() < 5e-3 * scale, name
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_and_another_does_not(model, clips, inputs):
     def same(seed: int) -> bool:
         again = denoise_inputs(model, Geometry(SIZE), [clips[0][:2]], seed=seed)
