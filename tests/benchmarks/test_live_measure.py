@@ -108,10 +108,11 @@ def test_a_source_without_a_stamp_is_measured_from_the_decoder_on() -> None:
     assert live["latency_ms"]["p50"] > live["stages"]["bicubic"]["p50"]
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_a_source_ends_is_kept() -> None:
-    stream = transport_stream(60, fps=15)
+    stream = transport_stream(150, fps=15)  # a busy machine warms up for seconds of it
     told: list[str] = []
-    with tcp(at_pace(stream, 4.0)) as camera:
+    with tcp(at_pace(stream, 10.0)) as camera:
         address = f"tcp://127.0.0.1:{camera.port}"
         live = measure_live(address, engines=None, seconds=60, on_stop=told.append)
     assert live["latency_ms"]["n"] >= 5 and live["seconds"] < 30
