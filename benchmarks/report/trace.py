@@ -30,7 +30,7 @@ def write_trace(result: Mapping[str, Any], path: str | Path) -> None:
     """
     content = trace(result)
     if not content["traceEvents"]:
-        why = "the result has no timeline: the throughput mode was not measured"
+        why = "no file was run for its timeline (an odd size cannot be encoded)"
         raise StreamDiffVSRError(f"cannot write the trace {path}", why)
     write_text(path, json.dumps(content, indent=1))
 
