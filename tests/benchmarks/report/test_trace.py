@@ -155,7 +155,7 @@ def test_lanes_of_one_process_stay_together() -> None:
 
 
 def test_without_a_timeline_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StreamDiffVSRError, match="has no timeline"):
+    with pytest.raises(StreamDiffVSRError, match="no file was run for its timeline"):
         write_trace(live_sample(), tmp_path / "trace.json")
     assert not list(tmp_path.iterdir())
 
