@@ -51,7 +51,7 @@ def debug(
 
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
     settled = options.settled(lambda line: None if json else typer.echo(line, err=True))
-    for name in ("compute_capabilities", "workspace_mib"):  # of engines that are kept
+    for name in ("compute_capabilities", "workspace_mib", "color_match"):  # of kept engines
         del settled[name]
     request = Request(
         graph=graph,

@@ -47,6 +47,7 @@ def engines(
     revision: opt.Revision = None,
     compute_capabilities: opt.ComputeCapabilities = None,
     workspace: opt.Workspace = None,
+    color_match: opt.ColorMatch = "auto",
     json: opt.Json = False,
 ) -> dict[str, Any] | None:
     """Build engines of a model for an input size: once per machine, a minute or more each."""
@@ -63,6 +64,7 @@ def engines(
         revision,
         compute_capabilities,
         workspace,
+        color_match,
     )
     wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
     built = []

@@ -20,16 +20,13 @@ BUILT_IN, AUTO = "tiny", "auto"
 MAX_SEED = 2**63 - 1
 
 DEFAULT_SIZE = "320x180"
+ENGINES = "Model and engines"  # the help's heading over options of a build
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="A video file.")]
-Output = Annotated[
-    Path, typer.Argument(metavar="OUTPUT", help="The video at 4x: .mp4, .m4v, .mov, .mkv or .ts.")
-]
 Engines = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="An engine set that was built before.")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace an existing OUTPUT.")
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="An engine set that was built before.", rich_help_panel=ENGINES
+    ),
 ]
 MaxFrames = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N frames.")]
 Sizes = Annotated[
@@ -53,12 +50,16 @@ Model = Annotated[
         help="tiny (built in), a folder, a Hugging Face repo id, or auto: the released weights "
         "if they can be had, else tiny.",
         show_default=BUILT_IN,
+        rich_help_panel=ENGINES,
     ),
 ]
 BackendName = Annotated[
     str,
     typer.Option(
-        "--backend", metavar="B", help="auto, tensorrt, tensorrt-rtx, onnxruntime or torch."
+        "--backend",
+        metavar="B",
+        help="auto, tensorrt, tensorrt-rtx, onnxruntime or torch.",
+        rich_help_panel=ENGINES,
     ),
 ]
 PrecisionName = Annotated[
@@ -68,23 +69,50 @@ PrecisionName = Annotated[
         metavar="P",
         help="fp32, fp16, or fp8 (TensorRT, compute capability 8.9 and newer).",
         show_default="fp16 on a GPU, else fp32",
+        rich_help_panel=ENGINES,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="D", help="auto, cpu or cuda.")]
+Device = Annotated[
+    str, typer.Option(metavar="D", help="auto, cpu or cuda.", rich_help_panel=ENGINES)
+]
 Steps = Annotated[
-    int, typer.Option(metavar="N", help="Denoising steps; the released model is made for 4.")
+    int,
+    typer.Option(
+        metavar="N",
+        help="Denoising steps; the released model is made for 4.",
+        rich_help_panel=ENGINES,
+    ),
 ]
 FlowScale = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Find the flow at 1/N of the output: 1, 2 or 4.", show_default="by size"
+        metavar="N",
+        help="Find the flow at 1/N of the output: 1, 2 or 4.",
+        show_default="by size",
+        rich_help_panel=ENGINES,
     ),
 ]
 Tile = Annotated[
-    str, typer.Option(metavar="T", help="auto, off (the whole frame), or WxH of the tiles.")
+    str,
+    typer.Option(
+        metavar="T",
+        help="auto, off (the whole frame), or WxH of the tiles.",
+        rich_help_panel=ENGINES,
+    ),
 ]
 Revision = Annotated[
-    str | None, typer.Option(metavar="R", help="Branch, tag or commit of a Hugging Face repo.")
+    str | None,
+    typer.Option(
+        metavar="R", help="Branch, tag or commit of a Hugging Face repo.", rich_help_panel=ENGINES
+    ),
+]
+ColorMatch = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help="Hold the input's colours: on, off, or auto: as the model needs.",
+        rich_help_panel=ENGINES,
+    ),
 ]
 ComputeCapabilities = Annotated[
     str | None,
@@ -128,6 +156,7 @@ class BuildOptions:
     revision: str | None = None
     compute_capabilities: str | None = None
     workspace_mib: int | None = None
+    color_match: str = "auto"
 
     def settled(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """As keywords of `build`, with nothing left open.
@@ -154,6 +183,7 @@ class BuildOptions:
             "revision": self.revision,
             "compute_capabilities": parse_capabilities(self.compute_capabilities),
             "workspace_mib": self.workspace_mib,
+            "color_match": self.color_match,
         }
 
 

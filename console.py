@@ -82,9 +82,9 @@ def run(action: Callable[[], Result | None], *, as_json: bool) -> int:
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the line of a failure."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return INTERRUPTED, "stopped by Ctrl-C"
+        return INTERRUPTED, _stopped("stopped by Ctrl-C", error)
     if isinstance(error, _Terminated):
-        return TERMINATED, "stopped by a signal"
+        return TERMINATED, _stopped("stopped by a signal", error)
     if isinstance(error, UsageError):
         return USAGE, str(error)
     if isinstance(error, StreamDiffVSRError):
@@ -100,6 +100,11 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return FAILED, f"the disk{where} is full; free some space, or use another folder"
     told = f"{type(error).__name__}: {error}"
     return FAILED, f"unexpected {told}; {DEBUG}=1 shows where, please report it"
+
+
+def _stopped(line: str, error: BaseException) -> str:
+    """With what is left of the work, where somebody has said so."""
+    return f"{line}; {error}" if str(error) else line
 
 
 def _fail(line: str, code: int, *, as_json: bool) -> int:

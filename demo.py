@@ -17,7 +17,9 @@ import typer
 from .errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
-    from .runtime.upscaler import Image, Upscaler
+    from .runtime.frames import Cuts, FrameStream, Image
+    from .runtime.state import StreamState
+    from .runtime.upscaler import Upscaler
 
 ASSETS = Path(__file__).resolve().parent / "assets" / "demo"
 CLIP, TRUTH = ASSETS / "clip.mp4", ASSETS / "truth.png"
@@ -67,11 +69,13 @@ class Watched:
 
     def __init__(self, upscaler: Upscaler, index: int) -> None:
         self._upscaler, self._index = upscaler, index
-        self.size, self.initial_state = upscaler.size, upscaler.initial_state
+        self.size, self.identity = upscaler.size, upscaler.identity
         self.before: Image | None = None
         self.after: Image | None = None
 
-    def stream(self, frames: Iterable[Image], state: Any = None) -> Iterator[Image]:
+    def stream(
+        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
+    ) -> FrameStream:
         """As the upscaler's own."""
 
         def watched() -> Iterator[Image]:
@@ -80,10 +84,31 @@ class Watched:
                     self.before = frame.copy()
                 yield frame
 
-        for index, out in enumerate(self._upscaler.stream(watched(), state)):
-            if index == self._index:
-                self.after = out.copy()
-            yield out
+        return _WatchedFrames(self, self._upscaler.stream(watched(), state, cuts=cuts))
+
+    def made(self, index: int, out: Image) -> None:
+        """Look at a frame that was made."""
+        if index == self._index:
+            self.after = out.copy()
+
+
+class _WatchedFrames:
+    def __init__(self, watched: Watched, frames: FrameStream) -> None:
+        self._watched, self._frames, self._count = watched, frames, 0
+        self.close = frames.close
+
+    @property
+    def state(self) -> StreamState:
+        return self._frames.state
+
+    def __iter__(self) -> _WatchedFrames:
+        return self
+
+    def __next__(self) -> Image:
+        out = next(self._frames)
+        self._watched.made(self._count, out)
+        self._count += 1
+        return out
 
 
 def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
@@ -139,14 +164,14 @@ def _upscale(
 ) -> tuple[dict[str, Any], Watched]:
     from .cli_engines import tell_memory
     from .runtime.files.progress import progress_bar
-    from .runtime.files.upscale import upscale_file
+    from .runtime.files.upscale import FileOptions, upscale_file
     from .runtime.upscaler import load
 
     if not quiet:
         tell_memory(engines)
     watched = Watched(load(engines), TRUTH_FRAME)
     with progress_bar(output.name, enabled=not quiet) as progress:
-        report = upscale_file(clip, output, watched, overwrite=True, progress=progress)
+        report = upscale_file(clip, output, watched, FileOptions(overwrite=True), progress=progress)
     return report.to_json(), watched
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.live.cuts import CutDetector
+from ..runtime.cuts import CutDetector
 from .machine import describe_machine
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ def build(
     revision: str | None = None,
     compute_capabilities: Sequence[int] | None = None,
     workspace_mib: int | None = None,
+    color_match: str = "auto",
     progress: Progress = lambda _: None,
     in_process: bool = False,
 ) -> Path:
@@ -55,6 +56,8 @@ def build(
         revision: Of the Hugging Face repo.
         compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
         workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.
+        color_match: "on": the output takes the input's broad colours, by a step of back-projection
+            in `decode`; "off": as the model makes them; "auto": as its config says.
         progress: Called with one line whenever something begins.
         in_process: Build in this process, not in one of its own that may die alone.
 
@@ -78,6 +81,7 @@ def build(
         revision=revision,
         compute_capabilities=compute_capabilities,
         workspace_mib=workspace_mib,
+        color_match=color_match,
     )
     folder = order.stage
     refuse_foreign(folder)

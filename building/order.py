@@ -99,7 +99,7 @@ def _export(order: BuildOrder, progress: Progress) -> None:
 
     form, key = _form(order.key.backend), order.key
     progress("load weights")
-    model = load_model(order.source)
+    model = load_model(order.source, match_colour=key.match_colour)
     try:
         quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
         export_graphs(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .calibration import recipe_digest, require_quantiser
 from .order import BuildOrder
 
 MAX_STEPS = 50
+COLOR_MATCH = ("auto", "on", "off")
 
 
 def settle(
@@ -42,13 +44,14 @@ def settle(
     revision: str | None = None,
     compute_capabilities: Sequence[int] | None = None,
     workspace_mib: int | None = None,
+    color_match: str = "auto",
 ) -> tuple[BuildOrder, Plan]:
     """The order whose stage is the folder of the set itself, and the plan it follows.
 
     Arguments and errors are those of `builder.build`.
     """
     started = time.monotonic()
-    _check(precision, steps, device, workspace_mib)
+    _check(precision, steps, device, workspace_mib, color_match)
     planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     # What is refused is refused here, before a model is fetched that may have wishes of its own.
     target = _target(backend, device, precision, compute_capabilities)
@@ -62,9 +65,14 @@ def settle(
 
     source = resolve_model(str(model), revision)
     plan = planned(preferred=read_flow(source).flow_scale)
-    key = _key(
-        plan, model_digest(source, remembered_digest), precision, steps, backend, device, target
-    )
+    digest = model_digest(source, remembered_digest)
+    key = _key(plan, digest, precision, steps, backend, device, target)
+    if color_match != "auto":
+        from ..export.config_files import read_configs
+
+        asked = color_match == "on"
+        differs = read_configs(source).vae.match_colour != asked
+        key = replace(key, colour=color_match if differs else "")
     order = BuildOrder(
         source=source,
         stage=Path(out) if out is not None else default_folder(str(model), key),
@@ -78,8 +86,14 @@ def settle(
     return order, plan
 
 
-def _check(precision: str, steps: int, device: str, workspace_mib: int | None) -> None:
+def _check(
+    precision: str, steps: int, device: str, workspace_mib: int | None, color_match: str
+) -> None:
     check_precision(precision)
+    if color_match not in COLOR_MATCH:
+        raise UsageError(
+            f"color match {color_match!r} is not possible", remedy=f"use {', '.join(COLOR_MATCH)}"
+        )
     if not 1 <= steps <= MAX_STEPS:
         raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
     if device not in ("cpu", "cuda"):

@@ -36,7 +36,8 @@ def default_folder(model_name: str, key: EngineKey) -> Path:
     """
     model, gpu = plain_name(Path(model_name).name), plain_name(key.gpu)
     parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
-    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile, gpu)
+    colour = key.colour and f"colour-{key.colour}"
+    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile, colour, gpu)
     return engines_root() / "_".join(p for p in (*parts, *options) if p)
 
 

@@ -58,7 +58,8 @@ class EngineKey:
     """All that makes one engine set differ from another. A difference in any field rebuilds.
 
     `library`, `gpu` and `driver` are those of `Target`. `calibration` is the digest of how an fp8
-    set was quantised, and empty in any other precision.
+    set was quantised, and empty in any other precision. `colour` is "on" or "off" where the output
+    takes LR's broad colours against what the model's config says, else empty.
     """
 
     model_digest: str
@@ -74,6 +75,16 @@ class EngineKey:
     driver: str
     graph_version: int
     calibration: str = ""
+    colour: str = ""
+
+    @property
+    def match_colour(self) -> bool | None:
+        """Whether the output takes LR's broad colours; None: as the model's config says."""
+        return {"on": True, "off": False}.get(self.colour)
+
+    def digest(self) -> str:
+        """Of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def differs_from(self, other: EngineKey) -> list[str]:
         """The fields that differ, as `name: theirs -> ours`, for the line that says why."""

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .ort_cuda import SessionStream, bind_on_device
 from .protocol import Bound, Buffer, HostBound, check_buffers
 
+THREADS = "STREAMDIFFVSR_THREADS"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
@@ -46,7 +47,16 @@ def _share_one_arena() -> None:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on."""
+    """CPUs for engines: all that this process may run on, or as many as STREAMDIFFVSR_THREADS says.
+
+    Raises:
+        UsageError: The variable is no number of threads.
+    """
+    asked = os.environ.get(THREADS, "")
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise UsageError(f"{THREADS}={asked!r:.40} is no number of threads")
+        return int(asked)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

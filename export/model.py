@@ -56,8 +56,11 @@ class Model:
         return replace(self, prompt_embeds=self.prompt_embeds.to(device))
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path, *, match_colour: bool | None = None) -> Model:
     """Load a model folder (the layout is in docs/models.md).
+
+    Args:
+        match_colour: Whether the output takes LR's broad colours; None: as the config says.
 
     Raises:
         StreamDiffVSRError: One line that names the file and what is wrong with it.
@@ -66,6 +69,8 @@ def load_model(folder: Path) -> Model:
         raise StreamDiffVSRError(f"no model folder {folder}", "there is no such folder")
     explain_layout(folder)
     configs = read_configs(folder)
+    if match_colour is not None:
+        configs = replace(configs, vae=replace(configs.vae, match_colour=match_colour))
     digest = model_digest(folder)
     return Model(
         configs=configs,

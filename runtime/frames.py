@@ -15,6 +15,8 @@ from .state import StreamState
 Image = npt.NDArray[np.uint8]
 Step = Callable[[Image, StreamState], tuple[Image, StreamState]]
 Check = Callable[[Image, StreamState], None]  # raises if a frame or state does not fit
+# Whether a frame begins a new epoch; asked of each once, in order, as it is taken.
+Cuts = Callable[[Image], bool]
 
 
 class FrameStream(Protocol):
@@ -37,14 +39,18 @@ class FrameStream(Protocol):
 class SteppedFrames:
     """The plain loop: a frame is taken when the one before it has been given."""
 
-    def __init__(self, step: Step, frames: Iterable[Image], state: StreamState) -> None:
-        self._step, self._frames, self.state = step, iter(frames), state
+    def __init__(
+        self, step: Step, frames: Iterable[Image], state: StreamState, cuts: Cuts | None = None
+    ) -> None:
+        self._step, self._frames, self.state, self._cuts = step, iter(frames), state, cuts
 
     def __iter__(self) -> SteppedFrames:
         return self
 
     def __next__(self) -> Image:
-        out, self.state = self._step(next(self._frames), self.state)
+        frame = next(self._frames)
+        before = self.state.reset() if self._cuts and self._cuts(frame) else self.state
+        out, self.state = self._step(frame, before)
         return out
 
     def close(self) -> None:
@@ -59,9 +65,15 @@ class OverlappedFrames:
     """
 
     def __init__(
-        self, ring: Ring, check: Check, frames: Iterable[Image], state: StreamState
+        self,
+        ring: Ring,
+        check: Check,
+        frames: Iterable[Image],
+        state: StreamState,
+        cuts: Cuts | None = None,
     ) -> None:
         self._ring, self._check, self._frames, self._start = ring, check, iter(frames), state
+        self._cuts = cuts
         self._end: Exception | None = None
         # An iterator that is dropped halfway must not leave its streams behind.
         self._close = weakref.finalize(self, ring.schedule.close)
@@ -93,7 +105,8 @@ class OverlappedFrames:
         try:
             frame = next(self._frames)
             self._check(frame, self._start)
+            cut = self._cuts is not None and self._cuts(frame)
         except Exception as end:
             self._end = end
         else:
-            self._ring.begin(frame)
+            self._ring.begin(frame, cut=cut)

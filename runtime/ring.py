@@ -58,13 +58,24 @@ class Ring:
         if state.previous_hr is not None and state.previous_lr is not None:
             self.schedule.restore(state.previous_hr, state.previous_lr)
 
-    def begin(self, frame: Image, noise: Array | None = None, guidance_scale: float = 1.0) -> None:
-        """Put a frame of the engines' size on the streams; at most `ahead` + 1 are in flight."""
+    def begin(
+        self,
+        frame: Image,
+        noise: Array | None = None,
+        guidance_scale: float = 1.0,
+        *,
+        cut: bool = False,
+    ) -> None:
+        """Put a frame of the engines' size on the streams; at most `ahead` + 1 are in flight.
+
+        Args:
+            cut: Begin a new epoch: the frame before leaves it nothing.
+        """
         index, start = self._begun, self._start
         slot = self._slots[index % len(self._slots)]
-        guided = (index > 0 or start.has_previous) and guidance_scale > 0
+        guided = (index > 0 or start.has_previous) and guidance_scale > 0 and not cut
         np.copyto(slot.frame, frame)
-        slot.strength[:] = guidance_scale if guided else 0
+        slot.guided_by(guidance_scale if guided else 0)
         slot.noise[:] = self._initial_latent(index, noise)
         self.schedule.begin(index, guided=guided)
         self._begun += 1

@@ -25,7 +25,6 @@ class Slot:
     Attributes:
         frame: Host memory (h, w, 3) uint8 RGB, copied to the device by `upload`.
         noise: Host memory (1, C, h', w') in the engines' precision, the initial latent.
-        strength: Host memory (1,): the guidance's; 0 for a frame without a previous one.
         out: Host memory (4h, 4w, 3) uint8 RGB, filled by `download`.
     """
 
@@ -44,8 +43,8 @@ class Slot:
         self._frame, self._out = self._pinned("frame"), self._pinned("out")
         self.frame: npt.NDArray[np.uint8] = self._frame[0]
         self.out: npt.NDArray[np.uint8] = self._out[0]
-        self.noise, self.strength = self._pinned("latent"), self._pinned("gate")
-        self._on = self._pinned("switch")
+        self.noise = self._pinned("latent")
+        self._strength, self._on = self._pinned("gate"), self._pinned("switch")
 
     def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
         """Bind the engines: to the slot of the frame before, and to the numbers of the steps."""
@@ -73,15 +72,22 @@ class Slot:
             around["lr"] = b["lr"]  # for its colours
         self._decode = bind["decode"](temporal | around)
 
+    def guided_by(self, strength: float) -> None:
+        """Fill the host's memory of the guidance strength; 0 for a frame without a previous one.
+
+        Not a part of `upload`, which is captured: what a launch repeats is the copy alone.
+        """
+        self._strength[:] = strength
+        self._on[:] = strength != 0  # the decoder's temporal processors are on or off
+
     # The stages, in the order of a frame.
 
     def upload(self, stream: Stream) -> None:
         """Frame, noise and guidance strength to the device."""
-        self._on[:] = self.strength != 0  # the decoder's temporal processors are on or off
         pairs = (
             ("frame", self._frame),
             ("latent", self.noise),
-            ("gate", self.strength),
+            ("gate", self._strength),
             ("switch", self._on),
         )
         with self._device.range("upload", stream):

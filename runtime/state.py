@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import StreamDiffVSRError
+from .disk import to_disk
 
 Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"
@@ -146,6 +147,7 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
         raise _cannot_write(path, error) from error
     try:
         write(name)
+        to_disk(Path(name))  # a power cut behind the renaming must not find it empty
         os.replace(name, path)
     except (OSError, SafetensorError) as error:
         Path(name).unlink(missing_ok=True)

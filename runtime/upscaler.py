@@ -19,7 +19,7 @@ from ..engines.manifest import Manifest, read_manifest
 from ..engines.protocol import Engine
 from ..errors import StreamDiffVSRError
 from ..spec import Size, format_size
-from .frames import FrameStream, OverlappedFrames, SteppedFrames
+from .frames import Cuts, FrameStream, OverlappedFrames, SteppedFrames
 from .memory import check_memory
 from .noise import frame_noise
 from .ring import Ring
@@ -64,6 +64,11 @@ class Upscaler:
     def size(self) -> Size:
         """LR size (h, w) of the frames that it takes."""
         return self._geometry.size
+
+    @property
+    def identity(self) -> str:
+        """The same for engines that make the same frames of the same input, bit for bit."""
+        return self.manifest.key.digest()
 
     def initial_state(self, seed: int = 0) -> StreamState:
         """The state before the first frame."""
@@ -118,12 +123,15 @@ class Upscaler:
         frames: Iterable[Image],
         state: StreamState | None = None,
         *,
+        cuts: Cuts | None = None,
         overlap: bool | None = None,
         mode: Mode = "throughput",
     ) -> FrameStream:
         """Upscale frames as they come; equals the loop of `step`, bit for bit.
 
         Args:
+            cuts: Says of each frame, as it is taken, whether it begins a new epoch, as
+                `CutDetector.is_cut` does; none does by default.
             overlap: Run stages beside each other on streams. By default on a GPU alone: on a CPU
                 they would only take the cores from each other. Not for frames in tiles.
             mode: What overlapped stages may be of. "throughput" works on consecutive frames at
@@ -137,8 +145,8 @@ class Upscaler:
         if overlap is None:
             overlap = self.in_slots
         if not overlap or self._grid is not None:
-            return SteppedFrames(self.step, frames, state)
-        return OverlappedFrames(self.ring(AHEAD[mode]), self._check, frames, state)
+            return SteppedFrames(self.step, frames, state, cuts)
+        return OverlappedFrames(self.ring(AHEAD[mode]), self._check, frames, state, cuts)
 
     def ring(self, ahead: int) -> Ring:
         """New buffers of frames in flight, `ahead` of them begun before an earlier one ends."""

@@ -32,7 +32,8 @@ def test_version(cli):
     ("arguments", "told"),
     [
         (["nonsense"], "No such command 'nonsense'; see streamdiffvsr --help"),
-        (["upscale"], "Missing argument 'INPUT'; see streamdiffvsr upscale --help"),
+        (["upscale"], "INPUT and OUTPUT are missing; see streamdiffvsr upscale --help"),
+        (["upscale", "a.mp4"], "OUTPUT is missing; see streamdiffvsr upscale --help"),
         (["upscale", "a.mp4", "b.mp4", "--sead", "1"], "--sead"),
         (["upscale", "a.mp4", "b.mp4", "--seed", "-1"], "'--seed'"),
         (["upscale", "a.mp4", "b.mp4", "--seed", "9223372036854775808"], "'--seed'"),

@@ -11,6 +11,8 @@ from streamdiffvsr.tests.media.clips import see
 
 pytest.importorskip("PIL", reason="Pillow is of the export extra")
 from streamdiffvsr.runtime.files import comparison
+from streamdiffvsr.runtime.frames import SteppedFrames
+from streamdiffvsr.runtime.state import StreamState
 
 
 def decoded():
@@ -40,26 +42,29 @@ def test_the_photograph_is_credited():
 class Doubling:
     """An upscaler that numbers its frames; it reuses the memory of what it takes and gives."""
 
-    size = (2, 2)
+    size, identity = (2, 2), "doubling"
 
-    def initial_state(self, seed=0):
-        return seed
+    def __init__(self):
+        self.out = np.empty((8, 8, 3), np.uint8)
 
-    def stream(self, frames, state=None):
-        out = np.empty((8, 8, 3), np.uint8)
-        for frame in frames:
-            out[:] = 2 * frame[0, 0]
-            frame[:] = 255
-            yield out
+    def stream(self, frames, state=None, *, cuts=None):
+        return SteppedFrames(self.step, frames, state or StreamState())
+
+    def step(self, frame, state):
+        self.out[:] = 2 * frame[0, 0]
+        frame[:] = 255
+        return self.out, StreamState(frame_index=state.frame_index + 1)
 
 
 def test_the_watched_frame_is_kept_and_every_frame_goes_through():
     watched = demo.Watched(Doubling(), 1)
     frames = (np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30))
-    assert [out[0, 0, 0] for out in watched.stream(frames, None)] == [20, 40, 60]
+    stream = watched.stream(frames, None)
+    assert [out[0, 0, 0] for out in stream] == [20, 40, 60]
+    assert stream.state.frame_index == 3
     assert (watched.before == 20).all() and watched.before.shape == (2, 2, 3)
     assert (watched.after == 40).all() and watched.after.shape == (8, 8, 3)
-    assert watched.size == (2, 2) and watched.initial_state(3) == 3
+    assert (watched.size, watched.identity) == ((2, 2), "doubling")
 
 
 def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):

@@ -80,7 +80,8 @@ class ReferenceBaseline:
         from ...export.model import load_model
         from ...export.reference import Reference, ReferenceState
 
-        model = load_model(resolve_model(manifest.model_name, None))
+        key = manifest.key
+        model = load_model(resolve_model(manifest.model_name, None), match_colour=key.match_colour)
         if model.digest != manifest.key.model_digest:
             raise StreamDiffVSRError(
                 "the reference cannot be run",

@@ -18,6 +18,7 @@ from ..roofline.limits import roofline
 from ..roofline.rates import Device, Rates, measure_rates
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline
 from .command import measure_command
+from .file_rate import measure_file_rate
 from .file_run import run_file
 from .noise import NoiseWatch
 from .quantiles import median
@@ -119,7 +120,13 @@ class Benchmark:
         self._tell(f"{folder.name}: warm-up")
         subject = Subject(folder)
         self._subjects.append(subject)
-        self._told[subject.id] = {**around, "media": None, "timeline": [], "roofline": None}
+        self._told[subject.id] = {
+            **around,
+            "media": None,
+            "file_rate": None,
+            "timeline": [],
+            "roofline": None,
+        }
         subject.prepare()
         self._counts[subject.id] = self._count(subject)
         for name in self._settings.baselines:
@@ -169,6 +176,10 @@ class Benchmark:
     def _file(self, subject: Subject) -> dict[str, Any]:
         return run_file(subject.upscaler)
 
+    def _file_rate(self, subject: Subject) -> dict[str, Any]:
+        frames = self._counts[subject.id] * self._settings.rounds
+        return {"file_rate": measure_file_rate(subject.upscaler, frames)}
+
     def _roofline(self, subject: Subject) -> dict[str, Any]:
         """How near to the machine's limit it is; its rates are measured now."""
         device = cast(Device, subject.manifest.key.device)
@@ -210,5 +221,6 @@ class Benchmark:
 # What need not be repeated, and would disturb the rounds.
 AROUND: dict[str, Callable[[Benchmark, Subject], dict[str, Any]]] = {
     "a file, from disk to disk": Benchmark._file,
+    "whole files beside the engines alone": Benchmark._file_rate,
     "the limits of this machine": Benchmark._roofline,
 }

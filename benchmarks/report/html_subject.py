@@ -16,6 +16,7 @@ from .wording import (
     NONE,
     QUANTILES,
     digits,
+    file_rate,
     megabytes,
     ms,
     share,
@@ -138,6 +139,7 @@ def _rest(subject: Result) -> Markup:
         ("Memory, estimated", _memory(held, "estimate")),
         ("Video, a frame", ", ".join(coded)),
         ("Codecs", media.get("codec", "") if coded else ""),
+        ("Whole files", file_rate(subject.get("file_rate") or {})),
     ]
     if not any(value for _, value in facts):
         return Markup("")

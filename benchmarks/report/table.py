@@ -11,6 +11,7 @@ from .wording import (
     NONE,
     QUANTILES,
     digits,
+    file_rate,
     gpu,
     memory,
     ms,
@@ -157,6 +158,7 @@ def _facts(subject: Result) -> list[tuple[str, str]]:
         ("warm start", start_up(start["warm_s"]) if start.get("warm_s") else ""),
         ("peak memory", memory(subject.get("memory_mb") or {})),
         ("video", f"{', '.join(coded)} a frame ({media.get('codec', '')})" if coded else ""),
+        ("whole files", file_rate(subject.get("file_rate") or {})),
     ]
 
 

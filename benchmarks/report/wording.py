@@ -110,6 +110,16 @@ def settings(result: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def file_rate(held: Mapping[str, Any]) -> str:
+    """What is left of the engines' rate when whole files are upscaled; "" where it is not known."""
+    if not held:
+        return ""
+    return (
+        f"{digits(held['fps'])} fps of the engines' {digits(held['engine_fps'])} "
+        f"(median of pairs {100 * held['share']:.1f} %), {held['frames']} frames"
+    )
+
+
 def start_up(parts: Mapping[str, Any]) -> str:
     """A start in one line: 3.12 s (import 0.9, open 1.8, first frame 0.4)."""
     names = ("import", "open", "first_frame")

@@ -89,6 +89,21 @@ def contact_sheet(panels: Sequence[Panel], box: Box) -> Picture:
     return np.hstack([np.asarray(gap), *strips])
 
 
+def label(text: str, letters: int) -> Picture:
+    """Words on a dark ground, to be laid into a corner of a picture.
+
+    Args:
+        letters: Their height in pixels.
+    """
+    font = ImageFont.load_default(letters)
+    left, top, right, bottom = font.getbbox(text)
+    space = letters // 2
+    size = (int(right - left) + 2 * space, int(bottom - top) + 2 * space)
+    ground = pillow.new("RGB", size, PAPER)
+    ImageDraw.Draw(ground).text((space - left, space - top), text, INK, font)
+    return np.asarray(ground)
+
+
 def _column(panel: Panel, box: Box) -> pillow.Image:
     height, width = panel.picture.shape[:2]
     line = max(MIN_LETTERS, height // LINES)

@@ -1,201 +1,238 @@
-"""One file in, one file out: source, upscaler and sink, in one loop.
+"""A video in, a video out: the one call behind the command line, the demo and ComfyUI.
 
-Decoding, upscaling and encoding overlap, as source and sink each run in a process of their own. A
-frame's time travels beside it, untouched. It knows nothing of engines: an upscaler is whatever has
-the three members of :class:`FrameUpscaler`.
+Frames are made in parts and segments, which a crash does not undo, and joined when all are there:
+the output has its name only when it is whole.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from ...errors import StreamDiffVSRError
+from ...spec import Size, format_size
+from ..media.joining import Joined, join
 from ..media.preflight import check_output
-from ..media.sink import FileSink
-from ..media.source import FileSource, SourceFrame
+from ..media.segments import Segment
+from .job import FileOptions, FrameUpscaler, Job, Progress
+from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
+from .part import Part, run_part
 
-SCALE = 4
+__all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file"]
 
-Image = npt.NDArray[np.uint8]
-Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
-
-
-class FrameUpscaler(Protocol):
-    """What this loop needs of an upscaler."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(h, w) of the LR frames it takes."""
-
-    def initial_state(self, seed: int = 0) -> Any:
-        """The state before the first frame."""
-
-    def stream(self, frames: Iterable[Image], state: Any = None) -> Iterator[Image]:
-        """One (4h, 4w, 3) uint8 RGB frame for each (h, w, 3) one, in order; may read ahead."""
+# Makes every part in a folder, and tells how many frames of the job are done.
+RunParts = Callable[[Job, Path, Callable[[int], None]], Sequence[Journal]]
 
 
 @dataclass(frozen=True, slots=True)
 class UpscaleReport:
-    """What came of one file.
+    """What came of one input.
 
     Attributes:
-        output: The file that was written.
+        output: What was written: a file, or a folder of images.
         frames: How many frames it has.
-        seconds: From opening the input to the finished output.
-        fps: Frames per second of that time.
+        seconds: Of this run, from opening the input to the finished output.
+        fps: Frames per second of that time, those of an earlier run left out.
         input_size, output_size: (h, w) and (H, W).
         damaged: Packets of the input with any sign of damage.
         retimed: Frames whose time was not later than the one before, and was moved.
-        audio_streams: Streams of sound that were copied.
+        cuts: Scene cuts at which the previous frame was forgotten.
+        resumed_at: Frames that an earlier run had made; 0 where there was none.
+        copied: Streams that were copied, by kind, such as {"audio": 1, "subtitle": 2}.
+        notes: What was left out and why; a line each.
     """
 
     output: Path
     frames: int
     seconds: float
     fps: float
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
+    input_size: Size
+    output_size: Size
     damaged: int
     retimed: int
-    audio_streams: int
+    cuts: int
+    resumed_at: int
+    copied: dict[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def audio_streams(self) -> int:
+        """Streams of sound that were copied."""
+        return self.copied.get("audio", 0)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can carry it; sizes as "WxH", as everywhere on the command line."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        fields["output"] = str(self.output)
-        for name in ("input_size", "output_size"):
-            height, width = fields[name]
-            fields[name] = f"{width}x{height}"
-        return fields
+        sizes = {name: format_size(fields[name]) for name in ("input_size", "output_size")}
+        told = {"output": str(self.output), "notes": list(self.notes)}
+        return fields | sizes | told | {"audio_streams": self.audio_streams}
 
 
 def upscale_file(
     input: str | PathLike[str],
     output: str | PathLike[str],
     upscaler: FrameUpscaler,
+    options: FileOptions | None = None,
     *,
-    seed: int = 0,
-    overwrite: bool = False,
-    max_frames: int | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Upscale a video file 4x.
+    """Upscale a video 4x.
 
     Args:
-        input: The LR video; a plain file, as its sound is read beside its picture.
-        output: The HR video; its ending chooses the container.
+        input: The LR video: a plain file, as its sound is read beside its picture, or a folder of
+            images.
+        output: The HR video; its ending chooses the container. A folder gets images.
         upscaler: Made for frames of the input's size.
-        seed: Of the noise: the same seed gives the same output.
-        overwrite: Replace an existing output.
-        max_frames: Stop after that many; the sound then ends with them.
-        progress: Called with the frames done and the estimate of all.
+        progress: Called with the frames done and the estimate of all; what it raises ends the job.
 
     Raises:
         StreamDiffVSRError: The input cannot be read or the output not written, the size does not
-            fit the upscaler, or changes inside the input. No output is left then.
-        ValueError: ``max_frames`` is less than one.
+            fit the upscaler, or changes inside the input. There is no output then; what was
+            finished of it is kept to be resumed, if the options say so.
     """
-    if max_frames is not None and max_frames < 1:
-        raise ValueError(f"{max_frames = }: at least one frame")
+
+    def one_part(job: Job, folder: Path, tell: Callable[[int], None]) -> Sequence[Journal]:
+        part = Part(frames=job.options.max_frames)
+        return [run_part(job, part, folder, upscaler, tell)]
+
+    options = options or FileOptions()
+    output = Path(output)
+    check_output(output, source=input, overwrite=options.overwrite, images=options.images)
+    job = Job.of(Path(input), output, options)
+    job.check_size(upscaler.size)
+    return carry_out(job, upscaler.identity, 1, one_part, progress)
+
+
+def carry_out(
+    job: Job, engines: str, chunks: int, run_parts: RunParts, progress: Progress | None
+) -> UpscaleReport:
+    """Run the parts of a job and join them.
+
+    Args:
+        engines: The identity of what upscales.
+        chunks: How many parts were asked for; a run is resumed only with as many.
+    """
     started = time.perf_counter()
-    check_output(output, source=input, overwrite=overwrite)
-    _check_plain(Path(input))
-    with ExitStack() as stack:
-        source = stack.enter_context(FileSource(input))
-        _check_size(source, upscaler)
-        height, width = source.info.size
-        sink = stack.enter_context(
-            FileSink(
-                output, size=(SCALE * height, SCALE * width), like=source.info, overwrite=overwrite
+
+    def tell(done: int) -> None:
+        if progress:
+            progress(done, None if job.estimate is None else max(done, job.estimate))
+
+    with _unfinished(job, job.identity(engines, chunks)) as (folder, kept):
+        journals = run_parts(job, folder, tell)
+        if not any(journal.frames for journal in journals):
+            raise StreamDiffVSRError(
+                f"could not upscale {str(job.input)!r}",
+                "there is no frame at the times asked for",
+                f"it is {job.info.duration_seconds or 0:.2f} s long: change --start or --end",
             )
+        joined = _join(job, journals)
+        clear(folder)
+    return _report(job, journals, joined, kept, time.perf_counter() - started)
+
+
+@contextmanager
+def _unfinished(job: Job, identity: dict[str, Any]) -> Iterator[tuple[Path, int]]:
+    """The folder for the parts, and how many frames an earlier run has left there.
+
+    What was finished is kept if the block fails, and the error tells so.
+    """
+    with locked(job.output) as folder:
+        kept = check_begun(job, identity["engines"], identity["chunks"])
+        try:
+            if not kept:
+                clear(folder)
+            note_job(folder, identity)
+            yield folder, kept
+        except BaseException as error:
+            left = frames_kept(job.output) if job.options.keep_unfinished else 0
+            if not left:
+                clear(folder)
+            elif isinstance(error, StreamDiffVSRError):
+                remedy = f"{left} finished frames are kept: --resume goes on behind them"
+                remedy = f"{error.remedy}; {remedy}" if error.remedy else remedy
+                raise StreamDiffVSRError(error.what, error.why, remedy) from error
+            raise
+
+
+def check_begun(job: Job, engines: str | None, chunks: int) -> int:
+    """How many frames of the job an earlier run has left to go on from.
+
+    Args:
+        engines: The identity of what upscales; None where it is not known yet.
+
+    Raises:
+        StreamDiffVSRError: There are some, and the options do not say what becomes of them; or that
+            run was another one.
+    """
+    kept, options = frames_kept(job.output), job.options
+    if not kept or (options.overwrite and not options.resume):
+        return 0
+    identity = job.identity(engines or "", chunks)
+    if engines is None:
+        del identity["engines"]
+    _check_resumable(job, folder_of(job.output), identity, kept)
+    return kept
+
+
+def _check_resumable(job: Job, folder: Path, identity: dict[str, Any], kept: int) -> None:
+    failure = f"could not write {str(job.output)!r}"
+    if not job.options.resume:
+        raise StreamDiffVSRError(
+            failure,
+            f"an interrupted run has left {kept} frames of it",
+            "go on with --resume, or begin anew with --overwrite",
         )
-        _copy_frames(source, sink, upscaler, seed, max_frames, progress)
-        sink.close(cut_sound=sink.frames == max_frames)
-    return _report(source, sink, time.perf_counter() - started)
+    other = differing(folder, identity)
+    if other:
+        raise StreamDiffVSRError(
+            failure,
+            f"the interrupted run was another one: {', '.join(other)}",
+            "resume it as it was begun, or begin anew with --overwrite",
+        )
 
 
-def _report(source: FileSource, sink: FileSink, seconds: float) -> UpscaleReport:
-    return UpscaleReport(
-        output=sink.path,
-        frames=sink.frames,
-        seconds=round(seconds, 3),
-        fps=round(sink.frames / seconds, 3),
-        input_size=source.info.size,
-        output_size=sink.size,
-        damaged=source.damaged,
-        retimed=sink.retimed,
-        audio_streams=sink.audio_streams,
+def _join(job: Job, journals: Sequence[Journal]) -> Joined:
+    segments = [(j.folder, Segment.from_json(segment)) for j in journals for segment in j.segments]
+    first, last = segments[0][1], segments[-1][1]
+    trimmed = job.start_seconds is not None
+    start, end = first.first_pts * first.time_base, job.end_seconds
+    if sum(segment.frames for _, segment in segments) == job.options.max_frames:
+        end = last.end_pts * last.time_base
+    return join(
+        segments,
+        job.output,
+        like=job.info,
+        format=job.format,
+        # A clock that has wrapped may begin below zero, where players show nothing.
+        shift=start - max(job.first_seconds, Fraction(0)) if trimmed else min(start, Fraction(0)),
+        span=(start if trimmed else None, end),
+        overwrite=job.options.overwrite,
     )
 
 
-def _copy_frames(
-    source: FileSource,
-    sink: FileSink,
-    upscaler: FrameUpscaler,
-    seed: int,
-    max_frames: int | None,
-    progress: Progress | None,
-) -> None:
-    waiting: deque[SourceFrame] = deque()  # read by the upscaler, not yet given back
-    total = source.info.frames
-    if total is not None and max_frames is not None:
-        total = min(total, max_frames)
-
-    def images() -> Iterator[Image]:
-        for frame in itertools.islice(source, max_frames):
-            _check_same_size(frame, source)
-            waiting.append(frame)
-            yield frame.image
-
-    outputs = upscaler.stream(images(), upscaler.initial_state(seed))
-    try:
-        for out in outputs:
-            frame = waiting.popleft()
-            sink.write(out, frame.pts, frame.time_base, frame.duration)
-            if progress:
-                progress(sink.frames, total)
-    finally:
-        close = getattr(outputs, "close", None)  # of a generator: ends what reads ahead
-        if close:
-            close()
-
-
-def _check_plain(path: Path) -> None:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise StreamDiffVSRError(
-            f"could not upscale {str(path)!r}",
-            "it is not a plain file, and its sound has to be read beside its picture",
-            "save it to a file first",
-        )
-
-
-def _check_size(source: FileSource, upscaler: FrameUpscaler) -> None:
-    if source.info.size != tuple(upscaler.size):
-        (height, width), (h, w) = source.info.size, upscaler.size
-        raise StreamDiffVSRError(
-            f"could not upscale {str(source.info.path)!r}",
-            f"its frames are {width}x{height} and the engines are made for {w}x{h}",
-            f"build engines with --size {width}x{height}",
-        )
-
-
-def _check_same_size(frame: SourceFrame, source: FileSource) -> None:
-    height, width = frame.image.shape[:2]
-    if (height, width) != source.info.size:
-        raise StreamDiffVSRError(
-            f"could not upscale {str(source.info.path)!r}",
-            f"its frames change from {source.info.width}x{source.info.height} to {width}x{height} "
-            f"at {frame.seconds:.2f} s",
-            "cut the file there and upscale the parts",
-        )
+def _report(
+    job: Job, journals: Sequence[Journal], joined: Joined, kept: int, seconds: float
+) -> UpscaleReport:
+    points = [journal.point for journal in journals if journal.point]
+    frames = sum(point.frames for point in points)
+    return UpscaleReport(
+        output=job.output,
+        frames=frames,
+        seconds=round(seconds, 3),
+        fps=round((frames - kept) / seconds, 3),
+        input_size=job.info.size,
+        output_size=job.output_size,
+        damaged=sum(point.damaged for point in points),
+        retimed=sum(segment["retimed"] for journal in journals for segment in journal.segments),
+        cuts=sum(point.found_cuts for point in points) + len(points) - 1,  # parts begin at cuts
+        resumed_at=kept,
+        copied=dict(joined.copied),
+        notes=tuple(joined.notes),
+    )

@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError
-from ..media.preflight import CONTAINERS, check_output
+from ..media.formats import H264_CONTAINERS as CONTAINERS
+from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -30,7 +30,8 @@ def main() -> None:
     sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
     _limit_memory(order["memory_bytes"])
     try:
-        task = import_module(f"{PACKAGE}.runtime.media.{order['task']}")
+        name = order["task"] if "." in order["task"] else f"runtime.media.{order['task']}"
+        task = import_module(f"{PACKAGE}.{name}")
         task.serve(order["arguments"], inbox, outbox)
     except (EOFError, BrokenPipeError):
         os._exit(1)  # the parent is gone: nobody is left to tell

@@ -36,7 +36,7 @@ class Child:
     """One running task, and the messages to and from it.
 
     Args:
-        task: The module of this package whose ``serve`` the child runs.
+        task: The module whose ``serve`` the child runs: of this folder, or with dots from the root.
         arguments: What ``serve`` gets; anything JSON can carry.
         failure: What could not be done, should it fail: "could not read 'a.mp4'".
         deadline_s: The longest one message may take.

@@ -16,10 +16,21 @@ HD_LINES = 720
 
 RGB, BT709, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020 = 0, 1, 4, 5, 6, 7, 9
 _BT2020_CONSTANT = 10
+PQ, HLG = 16, 18  # the transfers of HDR
 
 # The matrices swscale converts, by H.273 code, as its own numbers (SWS_CS_*). Constant-luminance
 # BT.2020 is converted as the usual kind: nothing here does the exact one.
 _SWS = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9, _BT2020_CONSTANT: 9}
+
+# Matrices that turn into other colours when they are taken for one of those.
+UNCONVERTED = {
+    8: "YCgCo",
+    11: "YDzDx",
+    14: "ICtCp",
+    15: "IPT-PQ-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 
 # Matrix -> the primaries and transfer that belong to it, for what the source left untagged.
 _COMPANIONS = {

@@ -1,4 +1,4 @@
-"""The description of a video file, as both sides of the pipe know it.
+"""The description of a video file or of a folder of images, as both sides of the pipe know it.
 
 Only data: it does not open anything, and imports nothing that is slow to load.
 """
@@ -8,18 +8,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .colour import Colour
+from .colour import HLG, PQ, Colour
 from .wire import Header, pack, unpack
+
+OtherKind = Literal["audio", "subtitle", "data", "attachment", "video", "cover"]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherStream:
+    """A stream beside the picture that is upscaled.
+
+    Attributes:
+        kind: What it holds; "video" is a second moving picture, "cover" a still one.
+        codec: libav's name, such as ``aac``; "" if it is unknown here.
+        language: As the file tags it, such as ``eng``; "" if it does not.
+    """
+
+    kind: OtherKind
+    codec: str
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A video file, described by its container and its first frame.
+    """A video file or a series of images, described by its container and its first frame.
 
     Attributes:
-        path: Where it is.
+        path: Where it is; the folder of a series of images.
         width, height: LR pixels of a frame as displayed: after rotation, before the pixel aspect.
         average_rate: Frames per second as the container says; None if it does not. Of no use for
             timestamps: a variable rate has one too.
@@ -33,6 +50,13 @@ class VideoInfo:
         colour: The tags of the first frame, unresolved.
         rotation: Degrees counter-clockwise that were applied to make it upright: 0, 90, 180, 270.
         sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
+        depth: Bits of a component, 8 to 16.
+        interlaced: The first frame is made of two fields.
+        alpha: It has transparency, which frames show on black.
+        container: libav's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
+        images: It is a folder of images, or one image.
+        others: Every stream but the picture, sound included, in the order of the file.
+        chapters: How many there are.
     """
 
     path: Path
@@ -49,11 +73,23 @@ class VideoInfo:
     colour: Colour
     rotation: int
     sample_aspect: Fraction
+    depth: int = 8
+    interlaced: bool = False
+    alpha: bool = False
+    container: str = ""
+    images: bool = False
+    others: tuple[OtherStream, ...] = ()
+    chapters: int = 0
 
     @property
     def has_audio(self) -> bool:
         """Whether there is sound to copy."""
         return self.audio_streams > 0
+
+    @property
+    def hdr(self) -> str:
+        """ "PQ" or "HLG" where the transfer is one of HDR, else ""; the values are not mapped."""
+        return {PQ: "PQ", HLG: "HLG"}.get(self.colour.transfer, "")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,6 +104,7 @@ class VideoInfo:
         colour = self.colour
         fields["colour"] = [colour.matrix, colour.range, colour.primaries, colour.transfer]
         fields["path"] = str(self.path)
+        fields["others"] = [[other.kind, other.codec, other.language] for other in self.others]
         return fields
 
     @classmethod
@@ -78,4 +115,5 @@ class VideoInfo:
             fields[name] = unpack(fields[name])
         fields["colour"] = Colour(*fields["colour"])
         fields["path"] = Path(fields["path"])
+        fields["others"] = tuple(OtherStream(*other) for other in fields["others"])
         return cls(**fields)

@@ -7,7 +7,6 @@ does not decode or encode.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -18,22 +17,16 @@ import av
 from av.container import InputContainer
 
 from ...errors import StreamDiffVSRError
+from ..disk import CAUSES
 
 # Demuxers that read one self-contained file. Left out on purpose: hls, dash, concat, sdp, image
 # sequences, and every other format that names further files.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,asf,h264,hevc,m4v,av1,obu,"
-    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,vc1,vvc,mp3,aac,flac,wav"  # sound: to say so
+    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,apng,vc1,vvc,mp3,aac,flac,wav"  # sound: to say so
 )
 _BUFFER_BYTES = 1 << 18
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
-_CAUSES = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file has grown to the largest size allowed here",
-    errno.EACCES: "no permission",
-    errno.EROFS: "the disk is read-only",
-}
 
 
 class _Nameless:
@@ -61,8 +54,8 @@ def logged_errors() -> int:
 
 def describe(error: BaseException) -> str:
     """The cause in one line: libav's own words and its last error line."""
-    if isinstance(error, OSError) and error.errno in _CAUSES:
-        return _CAUSES[error.errno]
+    if isinstance(error, OSError) and error.errno in CAUSES:
+        return CAUSES[error.errno]
     text = str(getattr(error, "strerror", "") or error) or type(error).__name__
     log = getattr(error, "log", None)
     return f"{text} ({log[2].strip()})" if log else text

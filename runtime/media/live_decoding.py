@@ -19,7 +19,7 @@ import av
 
 from ...errors import StreamDiffVSRError
 from . import wire
-from .decoding import MAX_PIXELS, MAX_SIDE
+from .limits import MAX_PIXELS, MAX_SIDE
 from .live_delivery import Decoded, Outlet
 from .live_log import LiveLog
 from .live_opening import Ended, open_live, read_failure

@@ -1,7 +1,8 @@
-"""A decoded frame as upright RGB, the same for files and live sources.
+"""A decoded frame as upright RGB, the same for files and live sources, and what it is made of.
 
-Runs in the child. It honours the frame's colour tags by the rule of ``colour``; it does not
-deinterlace, map HDR to SDR or keep alpha.
+Runs in the child. It honours the frame's colour tags by the rule of ``colour``; it neither
+deinterlaces nor maps HDR to SDR. Frames that are not plain are turned into RGB too, but of a file
+they should go through ``file_pixels``, which blends transparency and keeps every bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from .colour import FULL, UNSPECIFIED, Colour
+from .colour import FULL, LIMITED, RGB, UNSPECIFIED, Colour
 
 # Correct rounding and full chroma resolution; swscale's default is off by up to 5 levels.
 QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -19,7 +20,12 @@ QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 def colour_of(frame: Any) -> Colour:
     """The colour tags of a frame, unresolved."""
     if frame.format.is_rgb:
-        return Colour(matrix=0, range=FULL, primaries=frame.color_primaries)
+        return Colour(
+            matrix=RGB,
+            range=FULL,
+            primaries=frame.color_primaries or UNSPECIFIED,
+            transfer=frame.color_trc or UNSPECIFIED,
+        )
     jpeg = frame.format.name.startswith("yuvj")  # full range said by the format's old name
     return Colour(
         matrix=frame.colorspace,
@@ -27,6 +33,32 @@ def colour_of(frame: Any) -> Colour:
         primaries=frame.color_primaries or UNSPECIFIED,
         transfer=frame.color_trc or UNSPECIFIED,
     )
+
+
+def bits_of(frame: Any) -> int:
+    """Bits of a component, 8 to 16; fewer count as 8, floating point as 16."""
+    bits: list[int] = [part.bits for part in frame.format.components]
+    return min(max(8, *bits), 16)
+
+
+def has_alpha(frame: Any) -> bool:
+    """Whether its format can hold transparency."""
+    form = frame.format
+    return bool(form.has_palette) or any(part.is_alpha for part in form.components)
+
+
+def is_grey(frame: Any) -> bool:
+    """Whether it has lightness and no colour, which swscale takes for full range whatever it is."""
+    name: str = frame.format.name
+    return name.startswith(("gray", "ya", "y400a"))
+
+
+def is_plain(frame: Any) -> bool:
+    """Whether :func:`upright_rgb` makes the best of it."""
+    form = frame.format
+    if has_alpha(frame) or (is_grey(frame) and frame.color_range == LIMITED):
+        return False
+    return bits_of(frame) == 8 or not (form.is_rgb or is_grey(frame))
 
 
 def quarter_turns(frame: Any) -> int:

@@ -6,29 +6,36 @@ Looks at names, folders and sizes only; it opens and creates nothing.
 from __future__ import annotations
 
 import os
+import re
 from os import PathLike
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
-
-# What H.264 and most sound goes into, by the ending of the output's name.
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".ts": "mpegts"}
-MAX_SIDE = 16384  # of libx264
+from . import encoder_sizes
+from .formats import CONTAINERS, is_image_folder
 
 
 def check_output(
-    output: str | PathLike[str], *, source: str | PathLike[str] | None = None, overwrite: bool
+    output: str | PathLike[str],
+    *,
+    source: str | PathLike[str] | None = None,
+    overwrite: bool,
+    images: str | None = None,
 ) -> None:
     """Say at once what would stop the output from being written, before any work is done.
 
+    Args:
+        images: As of `choose_format`.
+
     Raises:
         StreamDiffVSRError: Its folder is missing or not writable, its ending is unknown, it exists
-            and ``overwrite`` is off, it is no plain file, or it is the source itself.
+            and ``overwrite`` is off, it is no plain file, or it is the source itself; a folder for
+            images holds anything else.
     """
     path = Path(output)
     failure = f"could not write {str(output)!r}"
-    if path.suffix.lower() not in CONTAINERS:
-        why = f"no H.264 file is written with the ending {path.suffix!r}"
+    if not is_image_folder(path, images) and path.suffix.lower() not in CONTAINERS:
+        why = f"no video file is written with the ending {path.suffix!r}"
         raise StreamDiffVSRError(failure, why, f"use one of {', '.join(CONTAINERS)}")
     folder = path.absolute().parent
     if not folder.exists():
@@ -38,6 +45,9 @@ def check_output(
     if not os.access(folder, os.W_OK):
         raise StreamDiffVSRError(failure, f"no permission to write in {str(folder)!r}")
     if not path.exists():
+        return
+    if is_image_folder(path, images):
+        _check_folder(path, failure, source, overwrite=overwrite)
         return
     if not path.is_file():
         raise StreamDiffVSRError(failure, "it exists and is not a plain file")
@@ -49,20 +59,27 @@ def check_output(
         )
 
 
+def _check_folder(
+    path: Path, failure: str, source: str | PathLike[str] | None, *, overwrite: bool
+) -> None:
+    """A folder that is there is replaced only if it holds images of ours and nothing else."""
+    if source is not None and Path(source).exists() and path.samefile(source):
+        raise StreamDiffVSRError(failure, "it is the input itself", "choose another name")
+    names = [entry.name for entry in path.iterdir()]
+    others = [name for name in names if not re.fullmatch(r"\d{8}\.(png|jpg|webp|tif)", name)]
+    if others:
+        why = f"the folder holds {others[0]!r}, which is none of its frames"
+        raise StreamDiffVSRError(failure, why, "choose a new folder")
+    if names and not overwrite:
+        raise StreamDiffVSRError(
+            failure, "it already exists", "choose another name, or --overwrite"
+        )
+
+
 def check_size(size: tuple[int, int], failure: str) -> None:
     """Refuse HR frames that H.264 cannot be made of; ``failure`` begins the message.
 
     Raises:
         StreamDiffVSRError: (H, W) is too large, or odd.
     """
-    height, width = size
-    if max(size) > MAX_SIDE:
-        raise StreamDiffVSRError(
-            failure,
-            f"its frames would be {width}x{height}, and H.264 is encoded up to {MAX_SIDE} a side",
-            "scale the input down first",
-        )
-    if height <= 0 or width <= 0 or height % 2 or width % 2:
-        raise StreamDiffVSRError(
-            failure, f"frames of {width}x{height} cannot be H.264 4:2:0: both must be even"
-        )
+    encoder_sizes.check_size(size, "h264", failure)

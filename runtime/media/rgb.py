@@ -1,4 +1,4 @@
-"""One RGB frame in libav's own memory, and the YUV made of it.
+"""One RGB frame in libav's own memory, and the frame made of it that an encoder takes.
 
 Runs in the child. The bytes of a frame are read straight from the pipe to where libav takes them,
 if its rows are not padded. It knows nothing of encoders, and chooses no colours.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from .colour import FULL
 
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+_PLANAR_BITS = {"gbrp10le": 10, "gbrp12le": 12, "gbrp16le": 16}
 
 
 class RgbFrame:
@@ -21,13 +23,16 @@ class RgbFrame:
 
     Args:
         size: (H, W).
+        deep: Pixels are uint16 [0, 65535] of this machine's byte order, not uint8.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], *, deep: bool = False) -> None:
         height, width = size
-        self._row_bytes = 3 * width
-        self._frame = VideoFrame(width, height, "rgb24")
+        self._row_bytes = (6 if deep else 3) * width
+        self._frame = VideoFrame(width, height, _native("rgb48") if deep else "rgb24")
+        self._deep = deep
         self._padded = self._frame.planes[0].line_size != self._row_bytes
+        self._squeezed = VideoFrame(width, height, self._frame.format.name) if deep else None
         self._reformatter = VideoReformatter()
 
     @property
@@ -51,12 +56,40 @@ class RgbFrame:
             rows[row * step : row * step + self._row_bytes] = source
 
     def converted(self, pixel_format: str, swscale_matrix: int, colour_range: int) -> Any:
-        """A frame of its own in a YUV format, of that matrix and range."""
+        """A frame of its own: in a YUV format of that matrix and range, or in an RGB one."""
+        if pixel_format in _PLANAR_BITS and self._deep:
+            return self._planar(pixel_format)
         return self._reformatter.reformat(
-            self._frame,
+            self._frame if self._squeezed is None else self._squeeze(self._squeezed),
             format=pixel_format,
             src_color_range=FULL,
             dst_colorspace=swscale_matrix,
             dst_color_range=colour_range,
             interpolation=_QUALITY,
         )
+
+    def _squeeze(self, made: VideoFrame) -> VideoFrame:
+        """The frame with white at 255 * 256, where swscale takes it to be."""
+        source, target = (
+            np.frombuffer(memoryview(frame.planes[0]), np.uint16) for frame in (self._frame, made)
+        )
+        np.right_shift(source, 8, out=target)
+        np.subtract(source, target, out=target)
+        return made
+
+    def _planar(self, pixel_format: str) -> VideoFrame:
+        """Components rounded to the nearest value; swscale would cut their low bits off."""
+        largest = (1 << _PLANAR_BITS[pixel_format]) - 1
+        rgb = self._frame.to_ndarray().astype(np.uint32)
+        parts = ((rgb * largest + 32767) // 65535).astype("<u2")
+        made = VideoFrame(self._frame.width, self._frame.height, pixel_format)
+        for plane, channel in zip(made.planes, (1, 2, 0), strict=True):
+            rows = np.frombuffer(memoryview(plane), "<u2").reshape(
+                plane.height, plane.line_size // 2
+            )
+            rows[:, : plane.width] = parts[..., channel]
+        return made
+
+
+def _native(name: str) -> str:
+    return name + ("le" if np.little_endian else "be")

@@ -21,19 +21,20 @@ import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from .child import DEADLINE_S, Child
-from .colour import Colour
+from .encoder_arguments import encoder_arguments, memory_bytes
+from .encoder_options import options
+from .encoder_sizes import check_size
+from .formats import H264_CONTAINERS, VideoFormat
 from .info import VideoInfo
-from .preflight import CONTAINERS, check_output, check_size
+from .preflight import check_output
 from .probe import probe
 from .wire import pack
 
 _SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
-_BASE_MEMORY_BYTES = 4 << 30
-_MEMORY_FRAMES = 300  # x264 holds its lookahead, references and one frame a thread
 
 
 class FileSink:
-    """An H.264 file that takes frames one by one.
+    """A video file that takes frames one by one: H.264, unless told otherwise.
 
     Times are kept exactly where the container can: .mp4 and .mov keep those of frames, and of sound
     to a sample; .mkv rounds to 1/1000 s and .ts to 1/90000 s, and both move a start before zero to
@@ -53,6 +54,7 @@ class FileSink:
         overwrite: Replace an existing file.
         crf: x264's quality, 0 (lossless) to 51; 17 looks like its input.
         preset: x264's speed, "ultrafast" to "veryslow".
+        format: How the picture is encoded, instead of ``crf`` and ``preset``.
         copy_sound: Whether the source's sound is copied.
         deadline_s: The longest the encoder may take for one frame.
         timed: Note when the encoder works; of short files, as it is kept for every frame.
@@ -76,33 +78,40 @@ class FileSink:
         overwrite: bool = False,
         crf: int = 17,
         preset: str = "medium",
+        format: VideoFormat | None = None,
         copy_sound: bool = True,
         deadline_s: float = DEADLINE_S,
         timed: bool = False,
     ) -> None:
         info = like if isinstance(like, VideoInfo) or like is None else probe(like)
-        check_output(path, source=info.path if info else None, overwrite=overwrite)
         self.path, self.size = Path(path), size
-        self._overwrite = overwrite
         self._failure = f"could not write {str(path)!r}"
-        check_size(size, self._failure)
+        self._overwrite = overwrite
+        self._format = format or _h264(self.path, crf, preset, self._failure)
+        self._check(info)
         self.time_base = time_base or (info.time_base if info else None)
         if self.time_base is None:
             raise ValueError("FileSink needs `like` or `time_base`")
         # Absolute: the folder of a relative one may be left while this runs.
         self._final = self.path.absolute()
-        self._part = self._final.with_name(
-            f".streamdiffvsr-{secrets.token_hex(6)}{self.path.suffix}"
-        )
+        hidden = f".streamdiffvsr-{secrets.token_hex(6)}{self.path.suffix}"
+        self._part = self._final.with_name(hidden)
         self._closed = False
         self.frames = self.retimed = self.audio_streams = 0
         self.busy: list[tuple[float, float]] = []
-        arguments = self._arguments(info, crf, preset, copy_sound)
-        self._start(arguments | {"timed": timed}, deadline_s)
+        self._dtype = np.dtype(np.uint16 if self._format.deep else np.uint8)
+        arguments = encoder_arguments(size, self.time_base, info, self._format) | {
+            "part": str(self._part),
+            "container": self._format.container,
+            "source": str(info.path.absolute()) if info and not info.images else None,
+            "copy_sound": copy_sound,
+            "timed": timed,
+        }
+        self._start(arguments, deadline_s)
 
     def write(
         self,
-        image: npt.NDArray[np.uint8],
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
         pts: int,
         time_base: Fraction | None = None,
         duration: int | None = None,
@@ -110,7 +119,7 @@ class FileSink:
         """Encode one frame; the array may be reused when it returns.
 
         Args:
-            image: (H, W, 3) uint8 RGB [0, 255].
+            image: (H, W, 3) RGB: uint8 [0, 255], or uint16 [0, 65535] where the format is deep.
             pts: When it is shown. One that is not later than the last is moved one tick behind it
                 and counted in ``retimed``.
             time_base: Seconds per tick of ``pts`` and ``duration``; the sink's own if None.
@@ -120,8 +129,10 @@ class FileSink:
             ValueError: The image has another shape or type.
             StreamDiffVSRError: The disk is full, or the encoder failed or took too long.
         """
-        if image.shape != (*self.size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"{image.shape = }, {image.dtype = }, not uint8 {(*self.size, 3)}")
+        if image.shape != (*self.size, 3) or image.dtype != self._dtype:
+            raise ValueError(
+                f"{image.shape = }, {image.dtype = }, not {self._dtype} {(*self.size, 3)}"
+            )
         header = {
             "kind": "frame",
             "pts": pts,
@@ -129,7 +140,7 @@ class FileSink:
             "duration": duration,
         }
         try:
-            self._child.send(header, np.ascontiguousarray(image).data)
+            self._child.send(header, np.ascontiguousarray(image).data.cast("B"))
         except BaseException:
             self.abort()
             raise
@@ -170,6 +181,13 @@ class FileSink:
         with contextlib.suppress(OSError):
             self._part.unlink()
 
+    def _check(self, info: VideoInfo | None) -> None:
+        source = info.path if info else None
+        check_output(self.path, source=source, overwrite=self._overwrite)
+        if self.path.is_dir():  # a place for images, which are none of this
+            raise StreamDiffVSRError(self._failure, "it exists and is not a plain file")
+        check_size(self.size, self._format.codec, self._failure)
+
     def _publish(self) -> None:
         if not self._overwrite and self._final.exists():
             raise StreamDiffVSRError(
@@ -181,13 +199,12 @@ class FileSink:
             raise StreamDiffVSRError(self._failure, error.strerror or str(error)) from error
 
     def _start(self, arguments: dict[str, Any], deadline_s: float) -> None:
-        height, width = self.size
         self._child = Child(
             "encoding",
             arguments,
             failure=self._failure,
             deadline_s=deadline_s,
-            memory_bytes=_BASE_MEMORY_BYTES + _MEMORY_FRAMES * height * width * 3 // 2,
+            memory_bytes=memory_bytes(self.size, self._format),
         )
         try:
             ready, _ = self._child.receive()
@@ -195,25 +212,6 @@ class FileSink:
             self.abort()
             raise
         self.audio_streams = ready["audio_streams"]
-
-    def _arguments(
-        self, info: VideoInfo | None, crf: int, preset: str, copy_sound: bool
-    ) -> dict[str, Any]:
-        colour = (info.colour if info else Colour()).resolved(self.size[0])
-        aspect = info.sample_aspect if info else Fraction(1)
-        return {
-            "part": str(self._part),
-            "format": CONTAINERS[self.path.suffix.lower()],
-            "size": list(self.size),
-            "time_base": pack(self.time_base),
-            "rate": pack(info.average_rate if info else None),
-            "sample_aspect": pack(aspect),
-            "colour": [colour.matrix, colour.range, colour.primaries, colour.transfer],
-            "crf": crf,
-            "preset": preset,
-            "source": str(info.path.absolute()) if info else None,
-            "copy_sound": copy_sound,
-        }
 
     def __enter__(self) -> FileSink:
         return self
@@ -228,3 +226,12 @@ class FileSink:
             self.close()
         elif not self._closed:
             self.abort()
+
+
+def _h264(path: Path, crf: int, preset: str, failure: str) -> VideoFormat:
+    container = H264_CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        why = f"no H.264 file is written with the ending {path.suffix!r}"
+        raise StreamDiffVSRError(failure, why, f"use one of {', '.join(H264_CONTAINERS)}")
+    chosen = options("libx264", crf=crf, preset=preset)
+    return VideoFormat(container, "h264", "libx264", "yuv420p", chosen, deep=False)

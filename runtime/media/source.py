@@ -1,7 +1,7 @@
-"""A video file as an iterator of RGB frames with their times.
+"""A video file, or a folder of images, as an iterator of RGB frames with their times.
 
 Decoding runs in a child process, one frame ahead of whoever reads: the pipe between them is the
-bounded queue. It knows nothing of the upscaler, and it does not seek.
+bounded queue. It knows nothing of the upscaler, and little of the file: the child does.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from .child import DEADLINE_S
-from .info import VideoInfo
-from .probe import start_reader
+from .probe import receive_info, start_reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,7 @@ class SourceFrame:
         index: 0 for the first frame.
         busy: From when to when it was read and decoded, in seconds of `time.perf_counter`, which
             processes share.
+        deep: (h, w, 3) uint16 RGB [0, 65535] of the same picture, where that was asked for.
     """
 
     image: npt.NDArray[np.uint8]
@@ -43,6 +43,7 @@ class SourceFrame:
     duration: int | None
     index: int
     busy: tuple[float, float] = (0.0, 0.0)
+    deep: npt.NDArray[np.uint16] | None = None
 
     @property
     def seconds(self) -> float:
@@ -51,33 +52,56 @@ class SourceFrame:
 
 
 class FileSource:
-    """The frames of a video file, once, in order of display.
+    """The frames of a video file or of a series of images, once, in order of display.
 
     ``damaged`` counts the packets so far with any sign of damage; the frames around them may be
     wrong, and the source goes on behind them. Frames are turned upright by the file's rotation, so
     what is written from them needs none. A change of size inside the file shows as frames of
-    another shape.
+    another shape. What is transparent is on black, as players show it. The values of HDR come
+    through as they are, unmapped.
 
     Args:
-        path: The file; its content counts, not its extension.
+        path: The file, whose content counts and not its extension; an image; or a folder of images
+            (png, jpg, jpeg, webp, tif, tiff), in the natural order of their names.
         deadline_s: The longest the file may take to give a frame.
+        depth: 16 gives frames their ``deep`` too; ``image`` is the same either way.
+        begin: Seconds, as `SourceFrame.seconds`: the frames begin with one at or before that time,
+            and none after it is missing. They equal those of a run from the start. The way there is
+            short in .mp4, .mov, .mkv and .webm, and decoded from the start in others. Times that
+            jump back inside the file make it ambiguous. ``index`` counts from the first one given.
+        deinterlace: Make a whole picture of two fields, one for each frame; frames without fields
+            are left as they are.
+        fps: Frames per second of images (24 if None), and of a video without times of its own.
 
     Raises:
         StreamDiffVSRError: As :func:`probe`, at once; or while iterating, if the reader crashes or
             takes too long.
     """
 
-    def __init__(self, path: str | PathLike[str], *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        deadline_s: float = DEADLINE_S,
+        depth: Literal[8, 16] = 8,
+        begin: float | None = None,
+        deinterlace: bool = True,
+        fps: Fraction | None = None,
+    ) -> None:
         self.damaged = 0
         self._index = 0
         self._ended = False
-        self._child = start_reader(path, deadline_s=deadline_s, frames=True)
-        try:
-            header, _ = self._child.receive()
-            self.info = VideoInfo.from_wire(header["info"])
-        except BaseException:
-            self._child.close()
-            raise
+        self._deep: memoryview | None = None  # of the frame whose image comes next
+        self._child = start_reader(
+            path,
+            deadline_s=deadline_s,
+            frames=True,
+            depth=depth,
+            begin=None if begin is None else float(begin),
+            deinterlace=deinterlace,
+            fps=fps,
+        )
+        self.info = receive_info(self._child, path, deadline_s)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         return self
@@ -92,6 +116,9 @@ class FileSource:
                 raise
             if header["kind"] == "beat":
                 continue
+            if header["kind"] == "deep":
+                self._deep = payload
+                continue
             self.damaged = header["damaged"]
             if header["kind"] == "end":
                 self.close()
@@ -102,15 +129,17 @@ class FileSource:
     def _frame(
         self, height: int, width: int, header: dict[str, Any], payload: memoryview
     ) -> SourceFrame:
-        image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+        shape = (height, width, 3)
+        deep, self._deep = self._deep, None
         started, ended = header["busy"]
         frame = SourceFrame(
-            image,
-            header["pts"],
-            self.info.time_base,
-            header["duration"],
-            self._index,
-            (started, ended),
+            image=np.frombuffer(payload, np.uint8).reshape(shape),
+            pts=header["pts"],
+            time_base=self.info.time_base,
+            duration=header["duration"],
+            index=self._index,
+            busy=(started, ended),
+            deep=None if deep is None else np.frombuffer(deep, np.uint16).reshape(shape),
         )
         self._index += 1
         return frame

@@ -63,6 +63,7 @@ def with_engine(cost_s: float, fps: int, seconds: float, network_s: float = 0.0)
     return found
 
 
+@pytest.mark.slow
 def test_a_delay_in_the_path_is_in_the_latency() -> None:
     """An engine that sleeps for a tenth of a second, between frames that are a fifth apart."""
     quick, slow = (with_engine(cost_s, fps=5, seconds=4) for cost_s in (0.0, 0.1))

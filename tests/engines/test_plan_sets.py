@@ -168,6 +168,7 @@ def test_graphs_that_a_gpu_runs_as_they_are_pass_the_gate_on_each_kind_too(build
     assert machine.gated == list(GRAPHS) * 2
 
 
+@pytest.mark.slow
 def test_a_pending_gate_runs_once_on_each_kind_of_gpu(build, machine):
     folder, _ = build()
     machine.gpu = GPU
@@ -280,6 +281,7 @@ def test_impossible_requests_are_told_before_anything_is_made(build, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_damaged_bytes_are_never_loaded(build, machine):
     """200 cut and flipped plans and manifests: refused, or what is loaded is what was built."""
     folder, _ = build()

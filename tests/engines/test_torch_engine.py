@@ -28,6 +28,8 @@ from streamdiffvsr.program import PROGRAM, program_file
 from streamdiffvsr.spec import GRAPHS, GraphSpec, TensorSpec
 from streamdiffvsr.tests.recorded import assert_gives_the_recorded_run
 
+pytestmark = pytest.mark.slow  # minutes together, on two cores
+
 
 @pytest.fixture(scope="module")
 def built(parity_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

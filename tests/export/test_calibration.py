@@ -15,6 +15,8 @@ from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.runtime.upscaler import Upscaler
 from streamdiffvsr.spec import Geometry
 
+pytestmark = pytest.mark.slow  # minutes together, on two cores
+
 SIZE = (48, 64)
 STEPS = 4
 

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from queue import Queue
 
 import numpy as np
 import psutil
@@ -16,51 +16,38 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.files.upscale import upscale_file
+from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 
 
-class Nearest:
-    """4x by repeating pixels; its output array is used again, as an engine's would be."""
-
-    def __init__(self, size=(48, 64)):
-        self.size = size
-        self.seeds = []
-        self._out = np.empty((4 * size[0], 4 * size[1], 3), np.uint8)
-
-    def initial_state(self, seed=0):
-        self.seeds.append(seed)
-        return "state"
-
-    def stream(self, frames, state=None) -> Iterator[np.ndarray]:
-        assert state == "state"
-        for frame in frames:
-            np.copyto(self._out, frame.repeat(4, 0).repeat(4, 1))
-            yield self._out
-
-
 class ReadingAhead(Nearest):
     """Takes frames in a thread of its own, up to three before it gives one back."""
 
-    def stream(self, frames, state=None):
-        from queue import Queue
+    identity = "reading ahead"
 
-        queue = Queue(maxsize=3)
+    def stream(self, frames, state=None, *, cuts=None):
+        return super().stream(ahead(frames, cuts), state)
 
-        def read():
-            for frame in frames:
-                queue.put(frame)
-            queue.put(None)
 
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        while (frame := queue.get()) is not None:
-            yield frame.repeat(4, 0).repeat(4, 1)
-        thread.join()
+def ahead(frames, cuts):
+    queue = Queue(maxsize=3)
+
+    def read():
+        for frame in frames:
+            cuts(frame)
+            queue.put(frame)
+        queue.put(None)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    while (frame := queue.get()) is not None:
+        yield frame
+    thread.join()
 
 
 def names(folder: Path) -> set[str]:
@@ -74,7 +61,7 @@ def children() -> list[psutil.Process]:
 @pytest.mark.parametrize("upscaler", [Nearest, ReadingAhead])
 def test_frames_times_and_sound_arrive(tmp_path, upscaler):
     clip = Clip(pts=VFR, options={"bf": "2"}, sounds=[("aac", 48000)]).write(tmp_path / "in.mp4")
-    report = upscale_file(clip, tmp_path / "out.mp4", upscaler(), seed=3)
+    report = upscale_file(clip, tmp_path / "out.mp4", upscaler(), FileOptions(seed=3))
     before, after = see(clip), see(tmp_path / "out.mp4")
     assert after.times == before.times == [pts * NTSC for pts in VFR]
     assert after.sounds == before.sounds
@@ -85,9 +72,7 @@ def test_frames_times_and_sound_arrive(tmp_path, upscaler):
 
 def test_the_picture_is_the_upscaled_one(tmp_path):
     clip = Clip(sample_aspect=Fraction(4, 3)).write(tmp_path / "in.mp4")
-    upscaler = Nearest()
-    upscale_file(clip, tmp_path / "out.mp4", upscaler, seed=7)
-    assert upscaler.seeds == [7]
+    upscale_file(clip, tmp_path / "out.mp4", Nearest())
     with FileSource(clip) as low, FileSource(tmp_path / "out.mp4") as high:
         assert high.info.sample_aspect == Fraction(4, 3)
         for small, large in zip(low, high, strict=True):
@@ -134,7 +119,11 @@ def test_stopping_early_ends_the_sound_too(tmp_path, upscaler):
     ).write(tmp_path / "in.mp4")
     seen = []
     report = upscale_file(
-        clip, tmp_path / "out.mp4", upscaler(), max_frames=5, progress=lambda *now: seen.append(now)
+        clip,
+        tmp_path / "out.mp4",
+        upscaler(),
+        FileOptions(max_frames=5),
+        progress=lambda *now: seen.append(now),
     )
     after = see(tmp_path / "out.mp4")
     assert report.frames == len(after.times) == 5
@@ -143,9 +132,9 @@ def test_stopping_early_ends_the_sound_too(tmp_path, upscaler):
     assert children() == []
 
 
-def test_asking_for_no_frames_is_a_mistake(tmp_path):
+def test_asking_for_no_frames_is_a_mistake():
     with pytest.raises(ValueError, match="max_frames = 0"):
-        upscale_file("in.mp4", tmp_path / "out.mp4", Nearest(), max_frames=0)
+        FileOptions(max_frames=0)
 
 
 def test_damage_is_reported_and_does_not_stop_it(tmp_path):
@@ -184,11 +173,10 @@ def test_a_change_of_size_is_refused_with_its_time(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
 def test_an_upscaler_that_fails_leaves_nothing_behind(tmp_path, error):
     class Failing(Nearest):
-        def stream(self, frames, state=None):
-            for index, out in enumerate(super().stream(frames, state)):
-                if index == 3:
-                    raise error
-                yield out
+        def step(self, frame, state):
+            if state.frame_index == 3:
+                raise error
+            return super().step(frame, state)
 
     clip = Clip().write(tmp_path / "in.mp4")
     with pytest.raises(type(error)):
@@ -201,11 +189,10 @@ def test_the_upscaler_is_told_when_the_output_fails(tmp_path):
     class Watching(Nearest):
         closed = False
 
-        def stream(self, frames, state=None):
-            try:
-                yield from super().stream(frames, state)
-            finally:
-                self.closed = True
+        def stream(self, frames, state=None, *, cuts=None):
+            stream = super().stream(frames, state, cuts=cuts)
+            end, stream.close = stream.close, lambda: setattr(self, "closed", True) or end()
+            return stream
 
     def kill_the_encoder(done: int, total: int | None) -> None:
         if done == 3:
@@ -244,22 +231,15 @@ sys.modules["streamdiffvsr"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from streamdiffvsr.runtime.files.upscale import upscale_file
 
-class Endless:
-    size = (48, 64)
-    def initial_state(self, seed=0): return None
-    def stream(self, frames, state=None):
-        for frame in frames:
-            while True:
-                yield frame.repeat(4, 0).repeat(4, 1)
+from streamdiffvsr.tests.files.doubles import Nearest
 
 def progress(done, total):
     if done == 2: print("running", flush=True)
 
-class Once(Endless):
-    def stream(self, frames, state=None):
-        for number, frame in enumerate(frames):
-            yield frame.repeat(4, 0).repeat(4, 1)
-            if number == 2: sys.stdin.read()
+class Once(Nearest):
+    def step(self, frame, state):
+        if state.frame_index == 3: sys.stdin.read()
+        return super().step(frame, state)
 
 try:
     upscale_file("in.mp4", "out.mp4", Once(), progress=progress)

@@ -138,6 +138,22 @@ def with_cover(source: Path, path: Path) -> Path:
     return path
 
 
+def write_image(
+    path: Path,
+    pixels: np.ndarray,
+    codec: str = "png",
+    pix_fmt: str = "rgb24",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """One image file of pixels in that format."""
+    context: Any = av.CodecContext.create(codec, "w")
+    context.height, context.width = pixels.shape[:2]
+    context.pix_fmt, context.time_base, context.options = pix_fmt, Fraction(1, 24), options or {}
+    frame = av.VideoFrame.from_ndarray(pixels, format=pix_fmt)
+    path.write_bytes(b"".join(bytes(p) for p in [*context.encode(frame), *context.encode(None)]))
+    return path
+
+
 @dataclass(frozen=True)
 class Seen:
     """What is in a file.

@@ -1,15 +1,18 @@
 """What a user learns of a file before anything is upscaled, and what they read when it is bad."""
 
+import json
 import os
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.colour import Colour
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.tests.media.clips import NTSC, Clip, sound_only, with_cover
+from streamdiffvsr.runtime.media.info import OtherStream, VideoInfo
+from streamdiffvsr.runtime.media.probe import probe, receive_info
+from streamdiffvsr.tests.media.clips import NTSC, Clip, moving, sound_only, with_cover
 
 
 def test_a_plain_clip_is_described(tmp_path):
@@ -37,6 +40,66 @@ def test_a_rotated_clip_is_described_as_displayed(tmp_path):
 def test_the_content_counts_and_not_the_name(tmp_path, name):
     made = Clip().write(tmp_path / "made.mp4")
     assert probe(made.rename(tmp_path / name)).frames == 12
+
+
+def test_what_lies_beside_the_picture_is_told(tmp_path):
+    path = with_company(tmp_path / "film.mkv")
+    info = probe(path)
+    assert info.others == (
+        OtherStream("audio", "aac", "eng"),
+        OtherStream("subtitle", "ass", "ger"),
+        OtherStream("video", "h264", ""),
+    )
+    assert (info.container, info.chapters, info.audio_streams) == ("matroska,webm", 2, 1)
+    assert (info.depth, info.interlaced, info.alpha, info.hdr, info.images) == (
+        8,
+        False,
+        False,
+        "",
+        False,
+    )
+
+
+def test_a_cover_is_told_as_one(tmp_path):
+    info = probe(with_cover(Clip().write(tmp_path / "plain.mp4"), tmp_path / "cover.mp4"))
+    assert [other.kind for other in info.others] == ["cover"]
+
+
+def test_a_description_survives_the_pipe(tmp_path):
+    info = probe(with_company(tmp_path / "film.mkv"))
+    assert VideoInfo.from_wire(json.loads(json.dumps(info.to_wire()))) == info
+
+
+def test_a_slow_start_is_no_failure(tmp_path):
+    """The reader tells that it lives before it has anything to tell; that is not the answer."""
+    path = Clip().write(tmp_path / "clip.mp4")
+    told = [{"kind": "beat"}, {"kind": "beat"}, {"kind": "info", "info": probe(path).to_wire()}]
+    child = SimpleNamespace(receive=lambda deadline_s: (told.pop(0), memoryview(b"")))
+    assert receive_info(child, path, 60) == probe(path)
+
+
+def test_the_codec_is_named_and_not_its_decoder(tmp_path):
+    clip = Clip(codec="libsvtav1", options={"preset": "12"}, pts=[0, 1001])
+    assert probe(clip.write(tmp_path / "clip.mp4")).codec == "av1"
+
+
+def with_company(path):
+    """A picture with sound, subtitles, a second picture and chapters."""
+    with av.open(str(path), "w") as output:
+        picture = output.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        sound = output.add_stream("aac", rate=48000, layout="stereo")
+        words = output.add_stream("ass")
+        words.codec_context.subtitle_header = b"[Script Info]\nScriptType: v4.00+\n"
+        second = output.add_stream("libx264", rate=25, width=32, height=32, pix_fmt="yuv420p")
+        sound.metadata["language"], words.metadata["language"] = "eng", "ger"
+        chapter = {"time_base": Fraction(1, 1000), "metadata": {}}
+        output.set_chapters(
+            [{"id": n, "start": n * 500, "end": n * 500 + 500, **chapter} for n in range(2)]
+        )
+        for stream, height, width in ((picture, 48, 64), (second, 32, 32)):
+            frame = av.VideoFrame.from_ndarray(moving(0, height, width), format="rgb24")
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
 
 
 def test_an_estimate_stands_in_for_a_frame_count_the_container_lacks(tmp_path):
@@ -116,6 +179,12 @@ def test_the_name_is_shown_as_it_was_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StreamDiffVSRError, match=r"could not read 'gone\.mp4'"):
         probe("gone.mp4")
+
+
+def test_a_way_to_code_colours_that_nothing_here_converts_is_refused(tmp_path):
+    clip = Clip(codec="ffv1", options={}, pts=[0], colour=(8, 1, 1, 1))
+    with pytest.raises(StreamDiffVSRError, match="its colours are coded as YCgCo"):
+        probe(clip.write(tmp_path / "clip.mkv"))
 
 
 def test_an_absurd_size_is_refused(tmp_path):

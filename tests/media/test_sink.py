@@ -9,6 +9,8 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
+from streamdiffvsr.runtime.media.encoder_options import options
+from streamdiffvsr.runtime.media.formats import VideoFormat
 from streamdiffvsr.runtime.media.preflight import check_output
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.sink import FileSink
@@ -88,10 +90,24 @@ def test_a_frame_of_another_shape_is_a_mistake_of_the_caller(tmp_path):
 
 
 def test_a_preset_that_does_not_exist_is_one_clear_line(tmp_path):
-    with pytest.raises(StreamDiffVSRError, match=r"could not write .*out\.mp4") as caught:
+    with pytest.raises(StreamDiffVSRError, match=r"libx264 has no preset 'warp'; use") as caught:
         FileSink(tmp_path / "out.mp4", size=(48, 64), time_base=NTSC, preset="warp")
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == set()
+
+
+def test_another_format_is_written_when_asked(tmp_path):
+    chosen = options("libx265", crf=10, preset=FAST)
+    deep = VideoFormat("mp4", "h265", "libx265", "yuv420p10le", chosen, deep=True)
+    grey = np.full((48, 64, 3), 30000, np.uint16)
+    with FileSink(tmp_path / "out.mp4", size=(48, 64), time_base=NTSC, format=deep) as sink:
+        with pytest.raises(ValueError, match="not uint16"):
+            sink.write(moving(0, 48, 64), 0)
+        sink.write(grey, 0, duration=1001)  # one frame: x265 has no decoding time for it
+    (image,) = see(tmp_path / "out.mp4").images
+    assert image.format.name == "yuv420p10le"
+    luma = image.to_ndarray()[:48]
+    assert abs(float(luma.mean()) - (64 + 876 * 30000 / 65535)) < 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

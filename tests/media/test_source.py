@@ -8,39 +8,7 @@ import pytest
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, moving, see, with_cover
-
-# Red, green, blue, grey, and colours off the corners of the cube.
-PATCHES = [
-    (200, 30, 40),
-    (40, 180, 60),
-    (30, 50, 190),
-    (128, 128, 128),
-    (220, 200, 90),
-    (16, 90, 140),
-]
-KR_KB = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
-
-
-def yuv_planes(matrix: int, full: bool, height: int, width: int) -> np.ndarray:
-    """The patches as stripes of yuv420p, by the formula of H.273 and not by libav."""
-    kr, kb = KR_KB[matrix]
-    planes = [np.zeros((height, width)), *(np.zeros((height // 2, width // 2)) for _ in "uv")]
-    for index, (r, g, b) in enumerate(np.array(PATCHES) / 255):
-        luma = kr * r + (1 - kr - kb) * g + kb * b
-        chroma = (b - luma) / (2 - 2 * kb), (r - luma) / (2 - 2 * kr)
-        scale = (255, 0, 255) if full else (219, 16, 224)
-        values = [luma * scale[0] + scale[1], *(c * scale[2] + 128 for c in chroma)]
-        for plane, value in zip(planes, values, strict=True):
-            step = plane.shape[1] // len(PATCHES)
-            plane[:, index * step :] = round(value)
-    return np.concatenate([plane.astype(np.uint8).ravel() for plane in planes]).reshape(-1, width)
-
-
-def patch_colours(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    step = width // len(PATCHES)
-    return image[height // 2, step // 2 :: step][: len(PATCHES)].astype(int)
-
+from streamdiffvsr.tests.media.patches import PATCHES, patch_colours, yuv_planes
 
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}
 

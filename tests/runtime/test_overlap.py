@@ -88,6 +88,29 @@ def test_a_schedule_without_one_of_its_events_is_caught(
     assert not all(equal(order, expected) for order in orders)
 
 
+@pytest.mark.parametrize("mode", ["throughput", "latency"])
+def test_a_cut_in_the_stream_is_a_state_without_its_past(mode: Mode) -> None:
+    frames, beginnings = some_frames(12), (0, 5, 6, 11)
+    expected: Frames = []
+    state = StreamState(seed=3)
+    for index, frame in enumerate(frames):
+        before = state.reset() if index in beginnings else state
+        out, state = mixing_upscaler(CpuDevice()).step(frame, before)
+        expected.append(out)
+    whole, _ = plain(mixing_upscaler(CpuDevice()), frames, StreamState(seed=3))
+    assert not equal(whole[5:], expected[5:])
+
+    def stream(up: Upscaler, overlap: bool) -> Frames:
+        flags = iter([index in beginnings for index in range(12)])
+        start = StreamState(seed=3)
+        found = up.stream(frames, start, cuts=lambda _: next(flags), mode=mode, overlap=overlap)
+        return list(found)
+
+    assert equal(stream(mixing_upscaler(CpuDevice()), False), expected)
+    for seed in range(6):
+        assert equal(stream(mixing_upscaler(SimulatedDevice(seed)), True), expected), seed
+
+
 def test_a_stream_goes_on_from_the_state_of_another() -> None:
     frames = some_frames(9)
     expected, _ = plain(mixing_upscaler(CpuDevice()), frames, StreamState(seed=1))

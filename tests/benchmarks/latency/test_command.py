@@ -20,6 +20,7 @@ shutil.copy(sys.argv[1], sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_frame_and_the_start_are_told_apart(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(SLOW)

@@ -61,6 +61,9 @@ def test_start_up_memory_and_the_file_are_there(result: dict[str, Any]) -> None:
         assert 0 < parts <= start["all"] + 0.01
     assert 50 < subject["memory_mb"]["host_peak"] < 4000
     assert subject["media"]["decode"]["n"] == subject["media"]["encode"]["n"] == 12
+    rate = subject["file_rate"]
+    assert rate["frames"] == 12 and len(rate["shares"]) == 3
+    assert 0 < rate["fps"] < rate["engine_fps"]  # of so short a file, opening it is most
 
 
 def test_the_timeline_has_a_frame_from_upload_to_encoding(result: dict[str, Any]) -> None:

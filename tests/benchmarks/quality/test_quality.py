@@ -63,6 +63,7 @@ def check_result(result: dict[str, Any]) -> None:
         assert set(result["mean"][way]) >= {"psnr", "ssim", "warp_error", "flicker"}
 
 
+@pytest.mark.slow
 def test_it_prints_a_table_the_bounds_and_the_json(
     picture: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

@@ -217,6 +217,7 @@ def _subject(
         "stages": _stages(draw, stages),
         "stage_timing_overhead": None if brief else _overhead(),
         "media": None if brief else _media(draw),
+        "file_rate": None if brief else _file_rate(frame=sum(stages.values())),
         "timeline": [] if brief else _timeline(stages, 1.0 if gpu else 1.6),
         "roofline": _roofline(stages, work, gpu),
     }
@@ -249,6 +250,12 @@ def _start_up(import_s: float) -> dict[str, dict[str, float]]:
 
 def _overhead() -> dict[str, Any]:
     return {"ratio": 1.002, "spread": [0.994, 1.008], "pairs": 6}
+
+
+def _file_rate(frame: float) -> dict[str, Any]:
+    fps = round(1e3 / frame, 3)
+    shares = [0.971, 0.982, 0.968]
+    return {"frames": 60, "fps": 0.971 * fps, "engine_fps": fps, "share": 0.971, "shares": shares}
 
 
 def _media(draw: _Draw) -> dict[str, Any]:

@@ -58,8 +58,13 @@ RESULTS = {
 }
 
 
+SLOW_ONES = [
+    pytest.param(name, marks=pytest.mark.slow) if name != "cpu" else name for name in RESULTS
+]
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", SLOW_ONES)
 def test_it_looks_right(show: Any, name: str, size: str) -> None:
     show(RESULTS[name], size, "dark" if name == "gpu" else "light").check()
 
@@ -138,6 +143,7 @@ def nasty(value: Any) -> Any:
 BASELINES = ("reference", "bicubic", "command")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("result", [sample(gpu=True, noisy=True), live_sample()])
 def test_names_are_text_whatever_they_are(show: Any, result: dict[str, Any], size: str) -> None:
@@ -152,7 +158,7 @@ def test_names_are_text_whatever_they_are(show: Any, result: dict[str, Any], siz
 def test_what_is_missing_has_no_card(show: Any) -> None:
     result = deepcopy(sample(gpu=True))
     subject = result["subjects"][0]
-    for name in ("start_up", "memory_mb", "stages", "media", "roofline"):
+    for name in ("start_up", "memory_mb", "stages", "media", "file_rate", "roofline"):
         subject[name] = None
     subject["timeline"], result["comparisons"], result["baselines"] = [], [], []
     subject["modes"] = {"plain": {"frame_ms": subject["modes"]["plain"]["frame_ms"], "fps": 4.0}}
@@ -180,6 +186,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_and_marks_stand_out(show: Any, theme: str) -> None:
     page = show(RESULTS["live"], theme=theme).page

@@ -87,7 +87,16 @@ def test_optional_parts_may_be_missing(tmp_path: Path) -> None:
     result = deepcopy(SAMPLES["cpu"])
     for name in ("command", "stopped", "settings", "noise", "comparisons", "baselines", "live"):
         del result[name]
-    for name in ("start_up", "memory_mb", "stages", "media", "timeline", "roofline", "tile"):
+    for name in (
+        "start_up",
+        "memory_mb",
+        "stages",
+        "media",
+        "file_rate",
+        "timeline",
+        "roofline",
+        "tile",
+    ):
         del result["subjects"][0][name]
     path = tmp_path / "result.json"
     path.write_text(json.dumps(result), encoding="utf-8")

@@ -89,7 +89,15 @@ def test_what_is_missing_is_left_out() -> None:
     for name in ("settings", "noise", "comparisons", "baselines", "live"):
         del result[name]
     subject = result["subjects"][0]
-    for name in ("start_up", "memory_mb", "stages", "stage_timing_overhead", "media", "timeline"):
+    for name in (
+        "start_up",
+        "memory_mb",
+        "stages",
+        "stage_timing_overhead",
+        "media",
+        "file_rate",
+        "timeline",
+    ):
         subject[name] = None
     del subject["roofline"]
     subject["modes"] = {}

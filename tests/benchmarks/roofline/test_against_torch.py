@@ -23,6 +23,8 @@ from streamdiffvsr.schedule import step_table
 from streamdiffvsr.spec import GRAPHS, graph_specs
 from streamdiffvsr.tests.conftest import PARITY_SIZE
 
+pytestmark = pytest.mark.slow  # minutes together, on two cores
+
 CHEAP = ("prepare", "guide")
 
 

@@ -46,6 +46,15 @@ class CutDetector:
             return alike < UNLIKE
         return min(explained(last, now), explained(now, last)) < EXPLAINED
 
+    @property
+    def memory(self) -> Thumbnail | None:
+        """All that it knows of the frames so far; never changed, only replaced."""
+        return self._last
+
+    @memory.setter
+    def memory(self, thumbnail: Thumbnail | None) -> None:
+        self._last = thumbnail
+
     def reset(self) -> None:
         """Forget the last frame, at the start of an epoch."""
         self._last = None

@@ -1,0 +1,142 @@
+"""Several jobs, one after another: what is done already is skipped, and what fails stops no other.
+
+Knows nothing of engines or video: looking at a job and doing it are functions that it is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from ...errors import StreamDiffVSRError
+from .inputs import Pair
+
+State = Literal["done", "skipped", "failed", "planned"]
+
+
+class Seen(Protocol):
+    """What looking at a job gives."""
+
+    @property
+    def group(self) -> Hashable:
+        """Jobs that share it are done one after another, as they use the same engines."""
+
+
+S = TypeVar("S", bound=Seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        told: What the work gave, for programs.
+        why: Of a job that was skipped, or failed: one line.
+        seconds: That were spent on it.
+    """
+
+    pair: Pair
+    state: State
+    told: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The job's names, its state, and all that the work gave."""
+        why = {"failed": {"error": self.why}, "skipped": {"reason": self.why}}
+        names = {"input": str(self.pair.input), "output": str(self.pair.output)}
+        return {"state": self.state, **names, **self.told, **why.get(self.state, {})}
+
+
+def run_batch(
+    pairs: Sequence[Pair],
+    look: Callable[[Pair], S],
+    work: Callable[[S], Mapping[str, Any]],
+    *,
+    overwrite: bool = False,
+    plan: bool = False,
+    begin: Callable[[int, Pair], None] = lambda number, pair: None,
+    ended: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Do the jobs; every failure is an outcome. What is no failure of a job (Ctrl-C) goes through.
+
+    All are looked at before the first is worked on. They are done group by group, in the order of
+    the first of each.
+
+    Args:
+        look: Reads what a job's input is; raises what is wrong with it.
+        work: Does it, and gives what is to be told.
+        overwrite: Do again what is done already.
+        plan: What `work` does is only planning.
+        begin: Hears the number, from 1, and the pair, before `work` gets it.
+        ended: Hears of every outcome as it comes.
+
+    Returns:
+        An outcome for each pair, in their order.
+    """
+    outcomes: dict[Pair, Outcome] = {}
+
+    def settle(outcome: Outcome) -> None:
+        outcomes[outcome.pair] = outcome
+        ended(outcome)
+
+    groups: dict[Hashable, list[tuple[Pair, S]]] = {}
+    for pair in pairs:
+        with _failure_settles(pair, settle):
+            if done := "" if overwrite else why_done(pair):
+                settle(Outcome(pair, "skipped", why=done))
+            else:
+                seen = look(pair)
+                groups.setdefault(seen.group, []).append((pair, seen))
+    for pair, seen in (pair for group in groups.values() for pair in group):
+        with _failure_settles(pair, settle):
+            started = time.monotonic()
+            begin(len(outcomes) + 1, pair)
+            told = work(seen)
+            seconds = round(time.monotonic() - started, 3)
+            settle(Outcome(pair, "planned" if plan else "done", told, seconds=seconds))
+    return [outcomes[pair] for pair in pairs]
+
+
+def why_done(pair: Pair) -> str:
+    """Why nothing is to be done, or "" if there is: an output as new as its input is done.
+
+    Raises:
+        StreamDiffVSRError: There is an output, and it is older than its input.
+    """
+    made, given = _changed(pair.output), _changed(pair.input)
+    if made is None or given is None:
+        return ""
+    if made >= given:
+        return "done before"
+    raise StreamDiffVSRError(
+        f"could not write {str(pair.output)!r}",
+        "it exists, and is older than its input",
+        "--overwrite makes it anew",
+    )
+
+
+def _changed(path: Path) -> int | None:
+    """When a file, or the newest file of a folder, was changed, in ns; None if there is none."""
+    try:
+        if not path.is_dir():
+            return path.stat().st_mtime_ns
+        return max((entry.stat().st_mtime_ns for entry in path.iterdir()), default=None)
+    except OSError:
+        return None
+
+
+@contextmanager
+def _failure_settles(pair: Pair, settle: Callable[[Outcome], None]) -> Iterator[None]:
+    """Whatever fails in the block is the outcome of the pair, and the next one is done."""
+    try:
+        yield
+    except StreamDiffVSRError as error:
+        settle(Outcome(pair, "failed", why=str(error)))
+    except Exception as error:  # a fault of ours, in one of a night's many files
+        told = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        settle(Outcome(pair, "failed", why=told))

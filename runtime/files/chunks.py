@@ -1,0 +1,160 @@
+"""One job in several processes, split at scene cuts: the frames are those of one run.
+
+Behind a cut nothing of earlier frames is known, noise is drawn by the frame's number, and segments
+begin at cuts anyway: a part is the very piece of one run. The cuts are looked for before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+
+from ...engines.manifest import read_manifest
+from ...errors import UsageError
+from ..cuts import CutDetector
+from ..media.child import Child
+from ..media.preflight import check_output
+from .job import FileOptions, Job, Progress
+from .journal import Journal
+from .part import Part
+from .position import frames_of
+from .segmenter import Segmenter
+from .times import Times
+from .upscale import UpscaleReport, carry_out
+
+PARTS = "parts.json"
+_LONGEST_FRAME_S = 3600.0  # of a frame, or of opening engines, in a worker
+
+Tell = Callable[[int], None]
+
+
+def upscale_chunks(
+    input: str | PathLike[str],
+    output: str | PathLike[str],
+    engines: Path,
+    options: FileOptions | None = None,
+    *,
+    chunks: int,
+    progress: Progress | None = None,
+) -> UpscaleReport:
+    """Upscale a video in as many processes, each with engines of its own.
+
+    Args:
+        engines: An engine set for frames of the input's size.
+        chunks: At most as many processes; there are fewer where there are fewer scene cuts.
+
+    Raises:
+        StreamDiffVSRError: As `upscale_file`.
+        UsageError: Scene cuts are turned off.
+    """
+    options = options or FileOptions()
+    if not options.scene_cuts:
+        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
+    output = Path(output)
+    check_output(output, source=input, overwrite=options.overwrite, images=options.images)
+    job = Job.of(Path(input), output, options)
+    manifest = read_manifest(engines)
+    job.check_size(manifest.graphs.geometry.size)
+
+    def in_processes(job: Job, folder: Path, tell: Tell) -> Sequence[Journal]:
+        parts = _planned(job, folder, chunks)
+        _run_all(job, parts, folder, engines, tell)
+        return [Journal.open(folder / part.name) for part in parts]
+
+    return carry_out(job, manifest.key.digest(), chunks, in_processes, progress)
+
+
+def split(job: Job, chunks: int) -> list[Part]:
+    """Parts of about one length, each but the first beginning at a scene cut."""
+    cuts = list(_cuts(job))
+    total = cuts.pop().first  # the end of the job
+    wanted = [total * number / chunks for number in range(1, chunks)]
+    chosen = {min(cuts, key=lambda cut: abs(cut.first - at)) for at in wanted} if cuts else set()
+    first = [Part(), *sorted(chosen, key=lambda part: part.first)]
+    last = [part.first for part in first[1:]] + [total]
+    return [
+        Part(number, part.first, end - part.first, part.pts, part.times)
+        for number, (part, end) in enumerate(zip(first, last, strict=True))
+    ]
+
+
+def _cuts(job: Job) -> Iterator[Part]:
+    """A part without an end for each cut that begins a segment, and one for the end of the job."""
+    detector, segmenter, times = CutDetector(), Segmenter(), Times()
+    source, frames = frames_of(job, None)
+    count, pts = 0, None
+    with source:
+        for frame in frames:
+            if job.is_end(count, frame):
+                break
+            cut = detector.is_cut(frame.image)
+            if segmenter.begins(cut) and cut:
+                yield Part(first=count, pts=pts, times=times)
+            times = times.after(frame.pts, frame.duration)
+            count, pts = count + 1, frame.pts
+    yield Part(first=count, pts=pts, times=times)
+
+
+def _planned(job: Job, folder: Path, chunks: int) -> list[Part]:
+    """The parts of the job, written down for a run that goes on with it."""
+    path = folder / PARTS
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [Part(**{**part, "times": Times(**part["times"])}) for part in found]
+    parts = split(job, chunks)
+    path.write_text(json.dumps([asdict(part) for part in parts]), encoding="utf-8")
+    return parts
+
+
+def _run_all(job: Job, parts: Sequence[Part], folder: Path, engines: Path, tell: Tell) -> None:
+    """Each part in a process; the first failure ends all."""
+    done = dict.fromkeys(range(len(parts)), 0)
+    workers: list[Child] = []
+
+    def told(number: int, frames: int) -> None:
+        done[number] = frames
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        try:
+            futures: set[Future[None]] = set()
+            for part in parts:
+                workers.append(_start(job, part, folder, engines, len(parts)))
+                futures.add(pool.submit(_follow, workers[-1], part.number, told))
+            while futures:
+                ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+                tell(sum(done.values()))
+        finally:
+            for worker in workers:
+                worker.close()
+
+
+def _start(job: Job, part: Part, folder: Path, engines: Path, workers: int) -> Child:
+    order = {
+        "input": str(job.input.absolute()),
+        "output": str(job.output.absolute()),
+        "options": job.options.to_json(),
+        "part": asdict(part),
+        "folder": str(folder.absolute()),
+        "engines": str(engines.absolute()),
+        "workers": workers,
+    }
+    return Child(
+        "runtime.files.chunk_worker",
+        order,
+        failure=f"could not upscale {str(job.input)!r}",
+        deadline_s=_LONGEST_FRAME_S,
+    )
+
+
+def _follow(worker: Child, number: int, told: Callable[[int, int], None]) -> None:
+    while True:
+        message, _ = worker.receive()
+        if message["kind"] == "end":
+            return
+        told(number, message["frames"])

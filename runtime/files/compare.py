@@ -1,0 +1,205 @@
+"""What the model has gained, as a video: its output beside bicubic, or split by a line; and stills.
+
+Input and output are decoded again, in step, so what is compared is what a viewer of the output
+gets. Times are the output's, or the input's where the output is images, which have none. There is
+no sound. It knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import StreamDiffVSRError
+from ...spec import SCALE
+from ..media.preflight import check_output, check_size
+from ..media.sink import FileSink
+from ..media.source import FileSource, SourceFrame
+from .ahead.look import clock
+from .comparison import Box, Panel, bicubic, contact_sheet, label, write_png
+from .job import Job
+
+Mode: TypeAlias = Literal["side", "split"]
+Picture = npt.NDArray[np.uint8]
+Progress: TypeAlias = Callable[[int, int | None], None]
+
+BEFORE, AFTER = "Bicubic", "Stream-DiffVSR"
+LINE = (255, 208, 0)  # between the halves of a split picture
+STILLS = 4  # rows of the sheet
+STILL = (720, 1280)  # of larger pictures, the sheet shows the part around the detail
+DETAIL = 6  # the part that is magnified is a sixth as wide as what is shown
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was written."""
+
+    video: Path
+    sheet: Path
+    frames: int
+
+
+def sheet_of(video: Path) -> Path:
+    """Where the stills of a comparison go."""
+    return video.with_suffix(".png")
+
+
+def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
+    """Say at once what would stop a comparison, before the hours of work that it shows.
+
+    Raises:
+        StreamDiffVSRError: It cannot be written, or would be too wide.
+    """
+    overwrite = job.options.overwrite
+    failure = f"could not write {str(video)!r}"
+    check_output(video, source=job.input, overwrite=overwrite)
+    if video.absolute() == job.output.absolute():
+        raise StreamDiffVSRError(failure, "it is the output itself", "choose another --compare")
+    sheet = sheet_of(video)
+    if sheet.exists() and not overwrite:
+        raise StreamDiffVSRError(
+            f"could not write {str(sheet)!r}",
+            "the stills of --compare go there, and it already exists",
+            "choose another name, or --overwrite",
+        )
+    height, width = job.output_size
+    check_size((height, 2 * width) if mode == "side" else (height, width), failure)
+
+
+def compare(
+    job: Job,
+    video: Path,
+    *,
+    mode: Mode = "side",
+    frames: int | None = None,
+    progress: Progress | None = None,
+) -> Compared:
+    """Write the comparison of a finished job's output with its input.
+
+    Args:
+        frames: How many the output has, so that the stills lie evenly in it.
+        progress: Called with the frames done and how many there are.
+
+    Raises:
+        StreamDiffVSRError: One of them cannot be read, or the comparison not be written.
+    """
+    wanted = _spread(frames)
+    rows: list[Picture] = []
+    with ExitStack() as stack:
+        before, after = (stack.enter_context(source) for source in (_input(job), _output(job)))
+        timed = before if after.info.images else after
+        sink = stack.enter_context(_sink(job, video, mode, after, timed))
+        draw = _Drawing(mode, after.info.size)
+        for index, (small, large) in enumerate(_in_step(job, before, after)):
+            enlarged = bicubic(small.image, SCALE)
+            shown = small if timed is before else large
+            picture = draw(enlarged, large.image)
+            sink.write(picture, shown.pts, shown.time_base, shown.duration)
+            if index in wanted:
+                caption = f"frame {index}, {clock(shown.seconds)}"
+                rows.append(_row(enlarged, large.image, caption))
+            if progress:
+                progress(sink.frames, frames)
+    write_png(sheet_of(video), np.vstack(rows))
+    return Compared(video, sheet_of(video), sink.frames)
+
+
+def _sink(job: Job, video: Path, mode: Mode, after: FileSource, timed: FileSource) -> FileSink:
+    height, width = after.info.size
+    return FileSink(
+        video,
+        size=(height, 2 * width if mode == "side" else width),
+        like=after.info,
+        time_base=timed.info.time_base,
+        overwrite=job.options.overwrite,
+        copy_sound=False,
+    )
+
+
+def _input(job: Job) -> FileSource:
+    start, options = job.start_seconds, job.options
+    begin = None if start is None else float(start)
+    return FileSource(job.input, begin=begin, deinterlace=options.deinterlace, fps=options.fps)
+
+
+def _output(job: Job) -> FileSource:
+    return FileSource(job.output, fps=job.options.fps if job.output.is_dir() else None)
+
+
+def _in_step(
+    job: Job, before: FileSource, after: FileSource
+) -> Iterator[tuple[SourceFrame, SourceFrame]]:
+    """Each frame of the output with the one of the input that it was made of."""
+    start = job.start_seconds
+    wanted = (one for one in before if start is None or one.pts * one.time_base >= start)
+    return zip(wanted, after, strict=False)  # the input goes on behind --end and --max-frames
+
+
+def _spread(frames: int | None) -> set[int]:
+    """Which frames are shown as stills: in the middle of equal parts."""
+    if not frames:
+        return {0}
+    return {(2 * part + 1) * frames // (2 * STILLS) for part in range(STILLS)}
+
+
+class _Drawing:
+    """Puts two pictures of one size, (H, W, 3) uint8 RGB, into one."""
+
+    def __init__(self, mode: Mode, size: tuple[int, int]) -> None:
+        self._side = mode == "side"
+        height, width = size
+        letters = max(10, height // 24)
+        names = [label(name, letters)[:height, : width // 2] for name in (BEFORE, AFTER)]
+        self._names: tuple[Picture, ...] = tuple(names)
+        self._line = max(1, width // 640)
+
+    def __call__(self, before: Picture, after: Picture) -> Picture:
+        width = after.shape[1]
+        left, right = self._names
+        if self._side:
+            picture = np.hstack([before, after])
+            second = width
+        else:
+            picture = after.copy()
+            middle = width // 2
+            picture[:, :middle] = before[:, :middle]
+            picture[:, middle - self._line : middle + self._line] = LINE
+            second = width - right.shape[1]
+        picture[: left.shape[0], : left.shape[1]] = left
+        picture[: right.shape[0], second : second + right.shape[1]] = right
+        return picture
+
+
+def _row(before: Picture, after: Picture, caption: str) -> Picture:
+    """Both pictures beside each other, over the same detail magnified."""
+    box = _detail(before)
+    top, left, (height, width) = _window(after.shape[:2], box)
+    parts = [one[top : top + height, left : left + width] for one in (before, after)]
+    panels = [Panel(BEFORE, parts[0], caption), Panel(AFTER, parts[1])]
+    return contact_sheet(panels, Box(box.top - top, box.left - left, box.height, box.width))
+
+
+def _detail(picture: Picture) -> Box:
+    """The part with the most detail, where neighbouring pixels differ most."""
+    height, width = picture.shape[:2]
+    high, wide = max(1, min(height, STILL[0]) // DETAIL), max(1, min(width, STILL[1]) // DETAIL)
+    grey = picture.mean(axis=-1, dtype=np.float32)
+    edges = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]
+    rows, columns = max(1, edges.shape[0] // high), max(1, edges.shape[1] // wide)
+    blocks = edges[: rows * high, : columns * wide].reshape(rows, -1, columns, wide)
+    busiest = int(blocks.sum(axis=(1, 3)).argmax())
+    return Box(busiest // columns * high, busiest % columns * wide, high, wide)
+
+
+def _window(size: tuple[int, int], box: Box) -> tuple[int, int, tuple[int, int]]:
+    """Top, left and size of what is shown of a picture: all of it, or the part around the box."""
+    shown = min(size[0], STILL[0]), min(size[1], STILL[1])
+    top = min(max(0, box.top + box.height // 2 - shown[0] // 2), size[0] - shown[0])
+    left = min(max(0, box.left + box.width // 2 - shown[1] // 2), size[1] - shown[1])
+    return top, left, shown

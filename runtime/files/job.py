@@ -1,0 +1,218 @@
+"""One input, one output, and how the one is made of the other: what is settled before any frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import StreamDiffVSRError
+from ...spec import SCALE, Size, format_size
+from ..frames import Cuts, FrameStream
+from ..media.format_choice import choose_format
+from ..media.formats import ImageFormat, VideoFormat
+from ..media.info import VideoInfo
+from ..media.probe import probe
+from ..media.source import FileSource, SourceFrame
+from ..state import StreamState
+
+Image = npt.NDArray[np.uint8]
+Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
+
+
+class FrameUpscaler(Protocol):
+    """What a job needs of an upscaler."""
+
+    @property
+    def size(self) -> Size:
+        """(h, w) of the LR frames it takes."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Of another identity, it may make other frames: what one began, another does not end."""
+        ...
+
+    def stream(
+        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
+    ) -> FrameStream:
+        """One (4h, 4w, 3) uint8 RGB frame for each (h, w, 3) one, in order; may read ahead."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What a user may ask of a job; the defaults keep all that the input has.
+
+    Attributes:
+        seed: Of the noise: the same seed gives the same output.
+        overwrite: Replace an existing output, and begin an unfinished one anew.
+        resume: Go on with what an interrupted run has left, if there is any.
+        max_frames: Stop after that many; sound and all else then end with them.
+        start, end: In seconds from the first frame: of which times frames are taken, `end` not
+            included. The output begins when the input did.
+        scene_cuts: Forget the previous frame at a scene cut.
+        deinterlace: Turn interlaced frames into whole ones.
+        fps: Of an image folder.
+        codec, encoder, crf, preset, images: As of `choose_format`.
+        keep_unfinished: Leave finished segments to be resumed when the job fails or is stopped.
+    """
+
+    seed: int = 0
+    overwrite: bool = False
+    resume: bool = False
+    max_frames: int | None = None
+    start: Fraction | None = None
+    end: Fraction | None = None
+    scene_cuts: bool = True
+    deinterlace: bool = True
+    fps: Fraction | None = None
+    codec: str = "auto"
+    encoder: str = "auto"
+    crf: int | None = None
+    preset: str | None = None
+    images: str | None = None
+    keep_unfinished: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"{self.max_frames = }: at least one frame")
+        if self.start is not None and self.start < 0:
+            raise ValueError(f"{self.start = }: not before the first frame")
+        if self.end is not None and self.end <= (self.start or 0):
+            raise ValueError(f"{self.end = } is not after {self.start = }")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can carry it."""
+        fields = asdict(self)
+        for name in ("start", "end", "fps"):
+            fields[name] = None if fields[name] is None else str(fields[name])
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> FileOptions:
+        """What `to_json` wrote."""
+        exact = {n: Fraction(fields[n]) for n in ("start", "end", "fps") if fields[n] is not None}
+        return cls(**{**fields, **exact})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that can begin.
+
+    Attributes:
+        info: Of the input.
+        format: Of the output.
+    """
+
+    input: Path
+    output: Path
+    options: FileOptions
+    info: VideoInfo
+    format: VideoFormat | ImageFormat
+
+    @classmethod
+    def of(cls, input: Path, output: Path, options: FileOptions) -> Job:
+        """Look at the input and choose how the output is written.
+
+        Raises:
+            StreamDiffVSRError: The input cannot be read, or the output not be written like that.
+        """
+        _check_plain(input)
+        info = probe(input, fps=options.fps)
+        size = SCALE * info.height, SCALE * info.width
+        chosen = choose_format(
+            output,
+            info=info,
+            size=size,
+            codec=options.codec,
+            encoder=options.encoder,
+            crf=options.crf,
+            preset=options.preset,
+            images=options.images,
+        )
+        return cls(input, output, options, info, chosen)
+
+    @property
+    def output_size(self) -> Size:
+        """(H, W)."""
+        return SCALE * self.info.height, SCALE * self.info.width
+
+    @property
+    def first_seconds(self) -> Fraction:
+        """When the input's first frame is shown."""
+        return self.info.start_time * self.info.time_base
+
+    @property
+    def start_seconds(self) -> Fraction | None:
+        """From when frames are taken, in the input's own time; None: from the first."""
+        return None if not self.options.start else self.first_seconds + self.options.start
+
+    @property
+    def end_seconds(self) -> Fraction | None:
+        """Until when, not included; None: to the last."""
+        return None if self.options.end is None else self.first_seconds + self.options.end
+
+    @property
+    def estimate(self) -> int | None:
+        """About how many frames, for progress only."""
+        total, rate = self.info.frames, self.info.average_rate
+        if total is not None and rate and (self.options.start or self.options.end):
+            begin, end = self.options.start or Fraction(0), self.options.end
+            total = max(0, min(total, round(end * rate) if end else total) - round(begin * rate))
+        if self.options.max_frames is not None:
+            return min(total or self.options.max_frames, self.options.max_frames)
+        return total
+
+    def is_end(self, count: int, frame: SourceFrame) -> bool:
+        """Whether the job ends before that frame, with as many frames before it."""
+        end = self.end_seconds
+        if end is not None and frame.pts * frame.time_base >= end:
+            return True
+        return self.options.max_frames is not None and count >= self.options.max_frames
+
+    def open(self, begin: float | None) -> FileSource:
+        """The input's frames, from one at or before `begin` seconds on."""
+        return FileSource(
+            self.input,
+            depth=16 if self.format.deep else 8,
+            begin=begin,
+            deinterlace=self.options.deinterlace,
+            fps=self.options.fps,
+        )
+
+    def identity(self, upscaler: str, parts: int) -> dict[str, Any]:
+        """What must be the same for one run to go on with what another has begun."""
+        asked = replace(self.options, overwrite=False, resume=False, keep_unfinished=True)
+        stat = self.input.stat()
+        return {
+            "input": [str(self.input.absolute()), stat.st_size, stat.st_mtime_ns],
+            "engines": upscaler,
+            "options": asked.to_json(),
+            "format": asdict(self.format),
+            "chunks": parts,
+        }
+
+    def check_size(self, size: Size) -> None:
+        """Raise StreamDiffVSRError unless engines of that size (h, w) take the input's frames."""
+        if self.info.size != tuple(size):
+            wanted = format_size(self.info.size)
+            raise StreamDiffVSRError(
+                f"could not upscale {str(self.input)!r}",
+                f"its frames are {wanted} and the engines are made for {format_size(size)}",
+                f"build engines with --size {wanted}",
+            )
+
+
+def _check_plain(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StreamDiffVSRError(
+            f"could not upscale {str(path)!r}",
+            "it is not a plain file, and its sound has to be read beside its picture",
+            "save it to a file first",
+        )

@@ -1,0 +1,217 @@
+"""A run of frames, from the input to finished segments: decode, upscale, encode, write down.
+
+Decoding and encoding are processes of their own, each a frame or so from the upscaler, so the three
+overlap in bounded memory. Whatever ends this loop, the segments in the journal are whole.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import StreamDiffVSRError
+from ...spec import format_size
+from ..cuts import CutDetector, Thumbnail
+from ..media.formats import ImageFormat
+from ..media.segments import ImageSegmentWriter, SegmentWriter
+from ..media.source import FileSource, SourceFrame
+from ..state import StreamState
+from .deep import DeepImage, deep_frame
+from .job import FrameUpscaler, Image, Job
+from .journal import Journal
+from .point import Point
+from .position import Behind, frames_of
+from .segmenter import Segmenter
+from .times import Times
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which frames of a job.
+
+    Attributes:
+        number: Its place among the parts.
+        first: How many frames of the job come before it; its first one begins a scene then.
+        frames: How many it has; None: all to the end.
+        pts: The file's own time of the frame before its first, in ticks; None at the job's start.
+        times: Where that frame was put.
+    """
+
+    number: int = 0
+    first: int = 0
+    frames: int | None = None
+    pts: int | None = None
+    times: Times = field(default_factory=Times)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"part-{self.number:03d}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A frame that the upscaler has, and what the detector knew when it took it."""
+
+    frame: SourceFrame
+    cut: bool
+    memory: Thumbnail | None
+
+
+def run_part(
+    job: Job, part: Part, folder: Path, upscaler: FrameUpscaler, tell: Callable[[int], None]
+) -> Journal:
+    """Upscale the frames of a part that its journal does not have yet.
+
+    Args:
+        folder: Of the job's parts.
+        tell: Called with the frames done, those of earlier runs included.
+
+    Raises:
+        StreamDiffVSRError: The input's frames change size, it is not what it was, or the disk is
+            full. The journal has what was finished before.
+    """
+    journal = Journal.open(folder / part.name)
+    state = StreamState(seed=job.options.seed, frame_index=part.first)
+    point = journal.point or Point(0, state, None, part.pts, part.times)
+    if part.frames is not None and point.frames >= part.frames:
+        return journal
+    source, frames = frames_of(job, _behind(part, point))
+    with source:
+        run = _Run(job, part, journal, point, source)
+        run.follow(frames, upscaler, tell)
+    return journal
+
+
+def _behind(part: Part, point: Point) -> Behind | None:
+    if point.pts is None:
+        return None
+    count = part.first + point.frames
+    sought = point.times.offset == 0 and point.damaged == 0
+    return Behind(count, point.pts, point.state.previous_lr, sought)
+
+
+class _Run:
+    def __init__(
+        self, job: Job, part: Part, journal: Journal, point: Point, source: FileSource
+    ) -> None:
+        self._job, self._part, self._journal, self._source = job, part, journal, source
+        self._point = point  # behind the last frame that was written
+        self._damaged = point.damaged
+        self._detector = CutDetector() if job.options.scene_cuts else None
+        if self._detector:
+            self._detector.memory = point.cuts
+        self._segmenter = Segmenter()
+        self._waiting: deque[_Taken] = deque()  # read by the upscaler, not yet given back
+        self._segment = ""
+        # What a killed run's encoder still removes must not be named like a file of this run.
+        self._token = secrets.token_hex(4)
+        self._held: dict[str, Point] = {}  # by the segment that ends there
+        self._writer = _writer(job, part, journal, point)
+
+    def follow(
+        self, frames: Iterator[SourceFrame], upscaler: FrameUpscaler, tell: Callable[[int], None]
+    ) -> None:
+        """Write every frame, and each segment into the journal as soon as it is whole."""
+        outputs = upscaler.stream(self._images(frames), self._point.state, cuts=self._is_cut)
+        try:
+            for out in outputs:
+                self._write(out, lambda: outputs.state)
+                self._commit()
+                tell(self._point.frames)
+            if self._segment:
+                self._hold(self._point.state.reset())  # of use to nobody: there is no next frame
+            self._writer.close()
+        except BaseException:
+            self._writer.abort()
+            raise
+        finally:
+            outputs.close()  # ends what reads ahead
+            self._commit()
+
+    def _images(self, frames: Iterator[SourceFrame]) -> Iterator[Image]:
+        count, detector = self._point.frames, self._detector
+        for frame in frames:
+            if count == self._part.frames or self._job.is_end(self._part.first + count, frame):
+                return
+            self._check_same_size(frame)
+            cut = detector is not None and detector.is_cut(frame.image)
+            self._waiting.append(_Taken(frame, cut, detector.memory if detector else None))
+            yield frame.image
+            count += 1
+            if count == self._part.frames:  # not one frame more is read
+                return
+
+    def _is_cut(self, image: Image) -> bool:
+        return self._waiting[-1].cut
+
+    def _write(self, out: Image, state: Callable[[], StreamState]) -> None:
+        taken = self._waiting.popleft()
+        frame, times = taken.frame, self._point.times.after(taken.frame.pts, taken.frame.duration)
+        if self._segmenter.begins(taken.cut):
+            if self._segment and self._segment not in self._held:
+                self._hold(self._point.state.reset())  # it ends at a cut
+            self._segment = f"{self._point.frames:09d}-{self._token}"
+            self._writer.begin(self._segment)
+        assert times.last is not None
+        picture: Image | DeepImage = out
+        if frame.deep is not None:
+            hr = state().previous_hr
+            assert hr is not None
+            picture = deep_frame(hr, frame.image, frame.deep)
+        self._writer.write(picture, times.last, frame.time_base, frame.duration)
+        self._point = self._next_point(taken, times)
+        if self._segmenter.full:
+            self._hold(state())
+
+    def _next_point(self, taken: _Taken, times: Times) -> Point:
+        before = self._point
+        index = self._part.first + before.frames + 1
+        return Point(
+            frames=before.frames + 1,
+            state=StreamState(seed=self._job.options.seed, frame_index=index),
+            cuts=taken.memory,
+            pts=taken.frame.pts,
+            times=times,
+            found_cuts=before.found_cuts + taken.cut,
+            damaged=self._damaged + self._source.damaged,
+        )
+
+    def _hold(self, state: StreamState) -> None:
+        point = replace(self._point, state=state)
+        self._journal.hold(point)
+        self._held[self._segment] = point
+
+    def _commit(self) -> None:
+        for segment in self._writer.finished():
+            self._journal.commit(segment.to_json(), self._held.pop(segment.name))
+
+    def _check_same_size(self, frame: SourceFrame) -> None:
+        height, width = frame.image.shape[:2]
+        if (height, width) != self._job.info.size:
+            raise StreamDiffVSRError(
+                f"could not upscale {str(self._job.input)!r}",
+                f"its frames change from {format_size(self._job.info.size)} to "
+                f"{format_size((height, width))} at {frame.seconds:.2f} s",
+                f"upscale it in parts: --end {_time(frame, self._job)} first",
+            )
+
+
+def _time(frame: SourceFrame, job: Job) -> str:
+    return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
+
+
+def _writer(job: Job, part: Part, journal: Journal, point: Point) -> SegmentWriter:
+    common: dict[str, Any] = {
+        "size": job.output_size,
+        "like": job.info,
+        "after_pts": point.times.last,
+    }
+    if isinstance(job.format, ImageFormat):
+        first = part.first + point.frames
+        return ImageSegmentWriter(journal.folder, format=job.format, first_index=first, **common)
+    return SegmentWriter(journal.folder, format=job.format, **common)

@@ -1,0 +1,38 @@
+"""Whether an image is stored mirrored, by the orientation that its EXIF data tells.
+
+libav tells how far an image is turned, but not that it is mirrored. Looks at bytes only; it neither
+decodes nor turns anything.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+# In JPEG, PNG and WebP, what comes before the little TIFF file that EXIF data is.
+_PLACE = re.compile(rb"(?:Exif\0\0|eXIf|EXIF....(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
+_ORIENTATION = 0x0112
+_MIRRORED = (2, 4, 5, 7)
+
+
+def is_mirrored(data: bytes) -> bool:
+    """Of a PNG, JPEG, WebP or TIFF file; False where nothing says so."""
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return _orientation(data) in _MIRRORED
+    found = _PLACE.search(data)
+    return found is not None and _orientation(data[found.end() :]) in _MIRRORED
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in the first directory of a TIFF file; 1, upright, if there is none."""
+    order = "<" if tiff.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, place)
+            if tag == _ORIENTATION:
+                return int(value)
+    except struct.error:  # it ends too early
+        pass
+    return 1

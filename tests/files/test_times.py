@@ -1,0 +1,44 @@
+"""When frames are shown: what the file says, made to go on where its clock jumps back."""
+
+from streamdiffvsr.runtime.files.segmenter import LONGEST, SHORTEST, Segmenter
+from streamdiffvsr.runtime.files.times import Times
+
+
+def placed(pairs: list[tuple[int, int | None]]) -> list[int]:
+    times, shown = Times(), []
+    for pts, duration in pairs:
+        times = times.after(pts, duration)
+        assert times.last is not None
+        shown.append(times.last)
+    return shown
+
+
+def test_times_are_carried_with_gaps_and_starts() -> None:
+    pts = [-1001, 0, 1001, 90000, 90001, 90001]
+    assert placed([(p, 1001) for p in pts]) == pts  # equal ones are the writer's to move
+
+
+def test_a_clock_that_jumps_back_goes_on_a_frame_later() -> None:
+    assert placed([(500, 40), (540, 40), (0, 40), (40, 40), (20, 40)]) == [500, 540, 580, 620, 660]
+
+
+def test_without_durations_the_last_step_is_taken() -> None:
+    assert placed([(0, None), (40, None), (0, None), (50, None)]) == [0, 40, 80, 130]
+
+
+def begins(cuts: set[int], frames: int, offset: int = 0) -> list[int]:
+    segmenter = Segmenter()
+    return [f + offset for f in range(frames) if segmenter.begins(f + offset in cuts)]
+
+
+def test_segments_begin_at_cuts_and_do_not_grow_long() -> None:
+    assert begins({30, 40, 100}, 400) == [0, 30, 100, 100 + LONGEST, 100 + 2 * LONGEST]
+    assert begins({SHORTEST - 1, SHORTEST}, 60) == [0, SHORTEST]
+
+
+def test_a_run_that_begins_at_a_segments_cut_has_the_same_segments() -> None:
+    cuts = {30, 41, 100, 260, 300, 301}
+    whole = begins(cuts, 500)
+    for first in (30, 100, 260):
+        assert first in whole
+        assert begins(cuts, 500 - first, first) == [at for at in whole if at >= first]
