@@ -6,6 +6,7 @@ nothing here loads numpy, torch or an engine library before a name that needs it
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,14 @@ _LAZY = {
     "StreamState": ".runtime.state",
     "StreamDiffVSRError": ".errors",
 }
+_NODES = ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS")
 
 
 def __getattr__(name: str) -> object:
+    if name in _NODES:
+        # ComfyUI imports this folder by its path; what is in it has one name all the same.
+        sys.modules.setdefault("streamdiffvsr", sys.modules[__name__])
+        return getattr(import_module("streamdiffvsr.comfyui.nodes"), name)
     if name in _LAZY:
         return getattr(import_module(_LAZY[name], "streamdiffvsr"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""ComfyUI nodes: thin over `runtime`, and importable whatever is installed."""

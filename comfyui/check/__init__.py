@@ -1,0 +1,1 @@
+"""The nodes in a real ComfyUI: `python -m streamdiffvsr.comfyui.check`."""

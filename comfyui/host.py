@@ -1,0 +1,137 @@
+"""What ComfyUI gives its nodes: folders, progress, cancellation, memory.
+
+The only module that knows ComfyUI's names. Each is looked up when it is used, so nothing of ComfyUI
+is needed to import the nodes. It knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+MODELS = "StreamDiffVSR"  # the folder under ComfyUI/models, and its key in extra_model_paths.yaml
+PREVIEW_PIXELS = 512  # the longer side; ComfyUI shows no more by default
+PREVIEW_EVERY_S = 0.1  # faster frames do not all get a picture
+
+
+def model_folders() -> list[Path]:
+    """Where models of this pack may lie: ComfyUI/models/StreamDiffVSR, and what the user added."""
+    paths = import_module("folder_paths")
+    paths.add_model_folder_path(MODELS, str(Path(paths.models_dir) / MODELS))
+    return [Path(folder) for folder in paths.get_folder_paths(MODELS)]
+
+
+def output_folder() -> Path:
+    """ComfyUI's output folder."""
+    return Path(import_module("folder_paths").get_output_directory())
+
+
+def input_folder() -> Path:
+    """ComfyUI's input folder."""
+    return Path(import_module("folder_paths").get_input_directory())
+
+
+def temporary_folder() -> Path:
+    """ComfyUI's folder of files that it removes when it starts, made if it is not there."""
+    folder = Path(import_module("folder_paths").get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def numbered_output(prefix: str, ending: str, size: tuple[int, int] = (0, 0)) -> Path:
+    """A new file in the output folder, named as ComfyUI's own Save nodes name theirs.
+
+    Args:
+        prefix: A name, with subfolders and ComfyUI's %placeholders% if wanted.
+        size: (height, width), for %height% and %width%.
+    """
+    height, width = size
+    folder, name, counter, _, _ = import_module("folder_paths").get_save_image_path(
+        prefix, str(output_folder()), width, height
+    )
+    return Path(folder) / f"{name}_{counter:05}_{ending}"
+
+
+def torch_device() -> Any:
+    """Where ComfyUI itself computes."""
+    return import_module("comfy.model_management").get_torch_device()
+
+
+def image_device() -> Any:
+    """Where ComfyUI wants the images that go from node to node."""
+    return import_module("comfy.model_management").intermediate_device()
+
+
+def make_room(needed: float | None = None) -> None:
+    """Have ComfyUI give memory back: engines are outside its accounting.
+
+    Args:
+        needed: Bytes; None for all that it can give.
+    """
+    memory = import_module("comfy.model_management")
+    memory.free_memory(1e30 if needed is None else needed, memory.get_torch_device())
+    memory.soft_empty_cache()
+
+
+def stop_if_cancelled() -> None:
+    """Raise ComfyUI's own exception if the user has pressed Cancel."""
+    import_module("comfy.model_management").throw_exception_if_processing_interrupted()
+
+
+def video_from_file(path: Path) -> Any:
+    """A VIDEO that is a file."""
+    try:
+        return import_module("comfy_api.latest").InputImpl.VideoFromFile(str(path))
+    except (ImportError, AttributeError):  # before the versioned interface
+        return import_module("comfy_api.input_impl").VideoFromFile(str(path))
+
+
+def frames_of(video: Any) -> Any:
+    """The components of a VIDEO that is frames in memory; None if it is a file."""
+    kind = import_module("comfy_api.input_impl").VideoFromComponents
+    return video.get_components() if isinstance(video, kind) else None
+
+
+def is_whole(video: Any, path: str) -> bool:
+    """Whether a VIDEO is all of its file, and not a part that another node has cut out."""
+    whole = video_from_file(Path(path)).get_duration()
+    return bool(abs(video.get_duration() - whole) < 1e-3)
+
+
+def blocked(message: str) -> Any:
+    """An output that has no value: the nodes that need it are stopped with this message."""
+    return import_module("comfy_execution.graph").ExecutionBlocker(message)
+
+
+class Progress:
+    """The bar of the running node, a line of text on it, and the last frame as its preview.
+
+    Every call is a point at which Cancel is obeyed.
+    """
+
+    def __init__(self, total: int, node: str | None = None) -> None:
+        self._bar = import_module("comfy.utils").ProgressBar(total, node_id=node)
+        self._node, self._shown = node, float("-inf")
+
+    def frames(self, done: int, total: int | None = None, frame: Any = None) -> None:
+        """Say how many are done, of how many, and show the last: (H, W, 3) uint8 RGB."""
+        stop_if_cancelled()
+        self._bar.update_absolute(done, total, None if frame is None else self._preview(frame))
+
+    def say(self, line: str) -> None:
+        """Show a line of text on the node, where this ComfyUI can."""
+        stop_if_cancelled()
+        server: Any = getattr(import_module("server").PromptServer, "instance", None)
+        if self._node is not None and hasattr(server, "send_progress_text"):
+            server.send_progress_text(line, self._node)
+
+    def _preview(self, frame: Any) -> tuple[str, Any, int] | None:
+        now = time.monotonic()
+        if now - self._shown < PREVIEW_EVERY_S:
+            return None
+        self._shown = now
+        step = -(-max(frame.shape[:2]) // PREVIEW_PIXELS)
+        image = import_module("PIL.Image").fromarray(frame[::step, ::step].copy())
+        return "JPEG", image, PREVIEW_PIXELS

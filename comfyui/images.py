@@ -1,0 +1,82 @@
+"""ComfyUI's IMAGE and our frames: (batch, h, w, channels) float [0, 1] and (h, w, 3) uint8 RGB.
+
+What was eight bits wide before it became an IMAGE comes back as the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StreamDiffVSRError
+from . import host
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Frame = npt.NDArray[np.uint8]
+
+SCALE = 4
+GIB = 2**30
+
+
+def size_of(images: Any) -> tuple[int, int]:
+    """(h, w) of a batch.
+
+    Raises:
+        StreamDiffVSRError: It is not an IMAGE, or it has no frame.
+    """
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
+        raise StreamDiffVSRError(
+            f"the images have the shape {shape}",
+            "frames come as (count, height, width, channels), of grey, RGB or RGBA",
+            "connect an IMAGE with at least one frame",
+        )
+    return shape[1], shape[2]
+
+
+def to_frame(image: Any) -> Frame:
+    """One image (h, w, C) -> (h, w, 3) uint8 RGB; alpha is left out, grey is repeated."""
+    rgb = image[..., :3].float().nan_to_num().mul(255).round().clamp(0, 255)
+    if rgb.shape[-1] == 1:
+        rgb = rgb.expand(*rgb.shape[:-1], 3)
+    frame: Frame = rgb.byte().cpu().contiguous().numpy()
+    return frame
+
+
+def new_batch(count: int, size: tuple[int, int]) -> Any:
+    """Memory for the outputs of frames of an LR size, where ComfyUI keeps its images.
+
+    Raises:
+        StreamDiffVSRError: They do not fit.
+    """
+    import torch
+
+    from ..engines.free_memory import free_host_bytes
+
+    shape = (count, SCALE * size[0], SCALE * size[1], 3)
+    device = host.image_device()
+    needed, free = 12 * count * SCALE**2 * size[0] * size[1], free_host_bytes()
+    if device.type == "cpu" and needed > free:
+        raise StreamDiffVSRError(
+            f"{count} output frames of {shape[2]}x{shape[1]} do not fit in memory",
+            f"as an IMAGE they take {needed / GIB:.1f} GiB, and {free / GIB:.1f} are free",
+            "use StreamDiffVSR_UpscaleVideo, which writes to a file, or upscale parts of the video",
+        )
+    return torch.empty(shape, dtype=torch.float32, device=device)
+
+
+def put(batch: Any, index: int, frame: Frame) -> None:
+    """Write a frame into a batch."""
+    import torch
+
+    batch[index] = torch.from_numpy(frame)
+    batch[index] /= 255
+
+
+def from_frame(frame: Frame) -> Any:
+    """(h, w, 3) uint8 RGB -> a batch of one."""
+    import torch
+
+    return torch.from_numpy(frame)[None].to(host.image_device()).float() / 255

@@ -1,0 +1,156 @@
+"""The nodes that choose a model and give its memory back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StreamDiffVSRError
+from . import host, models
+from .inputs import ADVANCED, PIPE, PIPE_TYPE, Input, node
+from .installed import explained, require
+
+if TYPE_CHECKING:
+    from .pipe import Pipe
+
+PRECISIONS = {
+    "auto": None,
+    "float16": "fp16",
+    "bfloat16": "fp16",  # engines have none; as wide, and no worse
+    "float32": "fp32",
+    "float8": "fp8",
+}
+YES_NO = ["true", "false"]
+MODEL_TIP = (
+    "v1: the released weights, fetched from Hugging Face on first use (2.7 GB). tiny: built in, "
+    "small, for a try. Others are folders in ComfyUI/models/StreamDiffVSR."
+)
+DEVICE: Input = (
+    ["cuda", "cpu", "auto"],
+    {"default": "auto", "tooltip": "auto: the GPU, if ComfyUI uses one."},
+)
+DTYPE: Input = (
+    ["float16", "bfloat16", "float32", "auto", "float8"],
+    {
+        "default": "auto",
+        "tooltip": "auto: float16 on a GPU. A CPU always computes in float32. bfloat16 is run as "
+        "float16. float8 is for TensorRT, and recent GPUs.",
+    },
+)
+LOCAL: Input = (
+    YES_NO,
+    {"default": "true", "tooltip": "Look in ComfyUI/models/StreamDiffVSR first."},
+)
+FETCH: Input = (YES_NO, {"default": "true", "tooltip": "Fetch what is not there."})
+BACKEND: Input = (
+    ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"],
+    {"default": "auto", "tooltip": "auto: the fastest that is installed and works."},
+)
+MODEL_PATH: Input = (
+    "STRING",
+    {
+        "default": "",
+        "tooltip": "Instead of model_version: a model folder anywhere, or owner/name of a Hugging "
+        "Face repository.",
+    },
+)
+SIDE = {"default": 0, "min": 0, "max": 7680}
+WIDTH_TIP = "Of the input: makes its engines now. 0: on first use."
+
+
+@node("Load Stream-DiffVSR Model", outputs={"pipe": PIPE_TYPE})
+class Loader:
+    """Choose a model and what runs it. Its engines are made once for each size of frames: on
+    first use, or here if a size is given. That takes from half a minute to several minutes."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI asks again whenever its page is loaded, so new folders are seen."""
+        return {
+            "required": {
+                "model_version": (models.names(), {"default": "v1", "tooltip": MODEL_TIP}),
+                "device": DEVICE,
+                "dtype": DTYPE,
+            },
+            "optional": {
+                "use_local_models": LOCAL,
+                "use_huggingface": FETCH,
+                "backend": BACKEND,
+                "model_path": MODEL_PATH,
+                "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
+                "height": ("INT", {**SIDE, "tooltip": "See width."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        model_version: str,
+        model_path: str | None = "",
+        use_local_models: str = "true",
+        use_huggingface: str = "true",
+    ) -> bool | str:
+        """A model that is gone is told before anything runs, with what to do."""
+        try:
+            _find(model_version, model_path, use_local_models, use_huggingface)
+        except StreamDiffVSRError as error:
+            return str(error)
+        return True
+
+    @explained
+    def run(
+        self,
+        model_version: str,
+        device: str,
+        dtype: str,
+        use_local_models: str = "true",
+        use_huggingface: str = "true",
+        backend: str = "auto",
+        model_path: str = "",
+        width: int = 0,
+        height: int = 0,
+        unique_id: str | None = None,
+    ) -> tuple[Pipe]:
+        require(backend)
+        from ..engines.choice import choose
+        from ..export.hub import resolve_model
+        from .pipe import EngineWish, Pipe
+
+        if device == "auto" and host.torch_device().type == "cpu":
+            device = "cpu"
+        choice = choose(backend, PRECISIONS[dtype] if device != "cpu" else "fp32", device)
+        require(choice.backend)
+        model = _find(model_version, model_path, use_local_models, use_huggingface)
+        progress = host.Progress(1, unique_id)
+        progress.say(f"model {model}; {choice.describe()}")
+        resolve_model(model)  # fetches it
+        pipe = Pipe(model, choice)
+        if width and height:
+            pipe.upscaler(EngineWish((height, width)), unique_id)
+        return (pipe,)
+
+
+@node("Unload Stream-DiffVSR", outputs={"value": "*"}, output_node=True, category=ADVANCED)
+class Unload:
+    """Give back the memory of a model's engines when what is connected to `after` is done. They
+    are loaded again when they are next used."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"pipe": PIPE},
+            "optional": {
+                "after": ("*", {"tooltip": "Anything that must be done first; it is passed on."})
+            },
+        }
+
+    @explained
+    def run(self, pipe: Pipe, after: Any = None) -> tuple[Any]:
+        pipe.unload()
+        host.make_room(0)
+        return (after,)
+
+
+def _find(version: str, path: str | None, local: str, fetch: str) -> str:
+    name = (path or "").strip() or version
+    return models.find(name, local=local == "true", fetch=fetch == "true")

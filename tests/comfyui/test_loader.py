@@ -1,0 +1,123 @@
+"""The loader and the unload node: which models there are, which engines are used, what is told."""
+
+import gc
+import sys
+import weakref
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from streamdiffvsr.comfyui import models
+from streamdiffvsr.comfyui import pipe as pipes
+from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
+from streamdiffvsr.comfyui.pipe import EngineWish, Pipe
+from streamdiffvsr.engines.choice import Choice
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.tests.comfyui.test_upscale import upscale
+
+LOADER = NODES["StreamDiffVSR_Loader"]
+
+
+@pytest.fixture
+def local(comfy):
+    folder = comfy.folder / "models" / "StreamDiffVSR" / "mine"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_local_models_are_offered_beside_the_released_and_the_built_in(comfy, local):
+    assert models.names() == ["v1", "v1-mix-degradation", "tiny", "mine"]
+
+
+def test_a_local_folder_comes_before_what_would_be_fetched(comfy, local):
+    assert models.find("mine") == str(local)
+    assert models.find("v1") == "Jamichsu/Stream-DiffVSR"
+    (local.parent / "v1").mkdir()
+    assert models.find("v1") == str(local.parent / "v1")
+    assert models.find("v1", local=False) == "Jamichsu/Stream-DiffVSR"
+    assert models.find(str(local)) == str(local)
+    assert models.find("someone/something") == "someone/something"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"model_version": "v2"}, "there are v1, v1-mix-degradation, tiny; choose one of them"),
+        ({"model_version": "v1", "use_huggingface": "false"}, "set use_huggingface to true"),
+        ({"model_version": "v1", "model_path": "/no/such/folder"}, "choose one of them"),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_before_anything_runs(comfy, inputs, says):
+    assert says in str(LOADER.VALIDATE_INPUTS(**inputs))
+
+
+def test_a_model_that_is_there_is_valid(comfy, local):
+    assert LOADER.VALIDATE_INPUTS(model_version="tiny", model_path=None) is True
+    assert LOADER.VALIDATE_INPUTS(model_version="mine", use_huggingface="false") is True
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float16", "bfloat16", "float32"])
+def test_on_a_cpu_every_dtype_is_float32(comfy, dtype):
+    (pipe,) = LOADER().run("tiny", "auto", dtype, backend="onnxruntime", unique_id="1")
+    assert (pipe.model, pipe.choice.precision, pipe.choice.device) == ("tiny", "fp32", "cpu")
+    assert comfy.said[0].startswith("model tiny; backend: onnxruntime on the CPU, fp32")
+
+
+def test_a_device_that_is_not_there_is_told_in_the_words_of_the_node(comfy, monkeypatch):
+    monkeypatch.setattr("streamdiffvsr.engines.choice.why_not", lambda name, device: "no driver")
+    with pytest.raises(StreamDiffVSRError, match="set device to auto or cpu"):
+        LOADER().run("tiny", "cuda", "auto")
+
+
+def test_a_backend_that_is_not_installed_is_told_as_comfyuis_python_installs_it(comfy):
+    """Into a clone's folder nothing is installed, so the package has no extras there."""
+    if find_spec("tensorrt") is not None:
+        pytest.skip("it is installed")
+    with pytest.raises(StreamDiffVSRError) as told:
+        LOADER().run("tiny", "cuda", "auto", backend="tensorrt", width=64, height=48)
+    command = f'"{sys.executable}" -m pip install tensorrt cuda-python and restart ComfyUI'
+    assert command in str(told.value)
+
+
+def test_a_size_makes_engines_at_once(comfy, opened):
+    LOADER().run("tiny", "cpu", "auto", backend="onnxruntime", width=64, height=48)
+    assert opened == [(48, 64)]
+
+
+def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch):
+    def build(model, *, progress, size, **options):
+        progress("export decode")
+        progress("compile decode 50%")
+        opened.append(size)
+        return Path("built")
+
+    monkeypatch.setattr(pipes, "find", lambda model, **options: None)
+    monkeypatch.setattr(pipes, "build", build)
+    pipe = Pipe("tiny", Choice("onnxruntime", "fp32", "cpu"))
+    pipe.upscaler(EngineWish((48, 64)), "3")
+    assert comfy.said[:2] == ["export decode", "compile decode 50%"]
+    assert [shown[0] for shown in comfy.shown] == [1, 1]
+    # All that ComfyUI can give for a build, and as much as a run needs for the engines.
+    assert comfy.freed == [1e30, 123]
+
+
+def test_engines_are_kept_for_two_sizes_and_no_more(pipe, opened):
+    for width in (64, 80, 64, 80, 96, 80, 64):
+        pipe.upscaler(EngineWish((48, width)))
+    assert opened == [(48, 64), (48, 80), (48, 96), (48, 64)]
+
+
+def test_unloading_gives_the_engines_back(pipe, comfy, frames):
+    images, state = upscale(pipe, frames[:2])
+    engines = weakref.ref(pipe.upscaler(EngineWish((48, 64))))
+    assert NODES["StreamDiffVSR_Unload"]().run(pipe=pipe, after=images) == (images,)
+    gc.collect()
+    assert engines() is None
+    assert state.stream.has_previous  # and its holder did not keep them
+
+
+def test_a_folder_that_is_no_model_is_one_line(comfy, local):
+    pipe = Pipe(str(local), Choice("onnxruntime", "fp32", "cpu"))
+    with pytest.raises(StreamDiffVSRError, match="mine"):
+        pipe.upscaler(EngineWish((48, 64)))
