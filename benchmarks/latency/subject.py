@@ -156,7 +156,7 @@ class Subject:
         return {
             "frame_ms": quantiles(times.frame),
             "latency_ms": quantiles(times.latency),
-            "fps": round(1e3 * len(times.frame) / sum(times.frame), 3),
+            "fps": round(1e3 * len(times.frame) / sum(times.frame), 6),
             "rounds_p50": [round(p50, 4) for p50 in self.rounds[mode]],
             "samples_ms": [round(ms, 4) for ms in times.frame],
         }
