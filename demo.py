@@ -162,7 +162,7 @@ def _build(clip: Path, *, quiet: bool) -> Path:
 def _upscale(
     clip: Path, output: Path, engines: Path, *, quiet: bool
 ) -> tuple[dict[str, Any], Watched]:
-    from .cli_engines import tell_memory
+    from .cli.engines import tell_memory
     from .runtime.files.progress import progress_bar
     from .runtime.files.upscale import FileOptions, upscale_file
     from .runtime.upscaler import load

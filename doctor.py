@@ -201,7 +201,7 @@ def _live() -> Check:
     if missing := host.missing_live():
         remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
         return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
-    from .runtime.media.encoders import choose as choose_encoder
+    from .runtime.media.live.encoders import choose as choose_encoder
 
     return Check("live", OK, f"cameras and streams; H.264 by {choose_encoder((360, 640)).name}")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cli_options import parse_size
+from ..cli.options import parse_size
 from ..plan import correlation_bytes
 from ..spec import Geometry, GraphSpec, Size, format_size, graph_specs
 from .machine import describe_machine, peak_memory_mb

@@ -104,7 +104,7 @@ class Ran:
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> Any:
     """Run a command line in this process; what libraries write to the terminal is seen too."""
-    from streamdiffvsr.cli import main
+    from streamdiffvsr.cli.app import main
 
     def run(*arguments: object) -> Ran:
         capfd.readouterr()

@@ -19,17 +19,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
 ROOT_MODULES = {
     "__init__",
-    "cli",
-    "cli_bench",
-    "cli_bench_live",
-    "cli_debug",
-    "cli_live",
-    "cli_upscale",
-    "cli_upscale_options",
-    "cli_upscale_work",
-    "cli_live_engines",
-    "cli_engines",
-    "cli_options",
     "console",
     "demo",
     "doctor",
@@ -41,7 +30,6 @@ ROOT_MODULES = {
     "program",
     "schedule",
     "spec",
-    "status_line",
 }
 NOT_PACKAGES = {"tests", "build", "dist"}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..demo import ASSETS, CLIP, TRUTH, TRUTH_FRAME
 from ..runtime.files.comparison import write_png
-from ..runtime.media.colour import FULL, LIMITED, Colour
+from ..runtime.media.frames.colour import FULL, LIMITED, Colour
 from ..spec import SCALE
 from .degrade import CLEAN, degrade
 from .photographs import VALIDATION, load

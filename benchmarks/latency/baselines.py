@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...engines.manifest import Manifest
 from ...errors import StreamDiffVSRError
-from ...runtime.media.resize import Bicubic
+from ...runtime.media.frames.resize import Bicubic
 from ...runtime.noise import frame_noise
 from ...spec import SCALE, padded_size
 from .frames import endless

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...demo import CLIP
-from ...runtime.media.resize import resized
+from ...runtime.media.frames.resize import resized
 from ...runtime.media.source import FileSource
 from ...spec import Size
 

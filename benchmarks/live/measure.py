@@ -20,7 +20,7 @@ from ...runtime.live.frame import Sink
 from ...runtime.live.session import LiveSession
 from ...runtime.live.shelf import Shelf
 from ...runtime.live.source import LiveSource
-from ...runtime.media.address import Address, parse_source
+from ...runtime.media.live.address import Address, parse_source
 from ...runtime.upscaler import load
 from ...spec import Size, format_size
 from ..latency.quantiles import quantiles

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engines.ort import THREADS, usable_cpus
-from ..media import wire
+from ..processes import wire
 from ..upscaler import load
 from .job import FileOptions, Job
 from .part import Part, run_part

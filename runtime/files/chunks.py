@@ -16,8 +16,8 @@ from pathlib import Path
 from ...engines.manifest import read_manifest
 from ...errors import UsageError
 from ..cuts import CutDetector
-from ..media.child import Child
 from ..media.preflight import check_output
+from ..processes.child import Child
 from .job import FileOptions, Job, Progress
 from .journal import Journal
 from .part import Part

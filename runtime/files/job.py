@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ...errors import StreamDiffVSRError
 from ...spec import SCALE, Size, format_size
 from ..frames import Cuts, FrameStream
-from ..media.format_choice import choose_format
-from ..media.formats import ImageFormat, VideoFormat
+from ..media.formats.choice import choose_format
+from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
 from ..media.probe import probe
 from ..media.source import FileSource, SourceFrame

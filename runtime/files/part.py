@@ -16,8 +16,8 @@ from typing import Any
 from ...errors import StreamDiffVSRError
 from ...spec import format_size
 from ..cuts import CutDetector, Thumbnail
-from ..media.formats import ImageFormat
-from ..media.segments import ImageSegmentWriter, SegmentWriter
+from ..media.formats.kinds import ImageFormat
+from ..media.segments.writers import ImageSegmentWriter, SegmentWriter
 from ..media.source import FileSource, SourceFrame
 from ..state import StreamState
 from .deep import DeepImage, deep_frame

@@ -17,9 +17,9 @@ from typing import Any
 
 from ...errors import StreamDiffVSRError
 from ...spec import Size, format_size
-from ..media.joining import Joined, join
+from ..media.joining.join import Joined, join
 from ..media.preflight import check_output
-from ..media.segments import Segment
+from ..media.segments.writers import Segment
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
 from .part import Part, run_part

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ..media.address import Address
-from ..media.child import Child
+from ..media.live.address import Address
 from ..media.redact import redact
-from ..media.shared_frames import SharedFrames
+from ..processes.child import Child
+from ..processes.shared_frames import SharedFrames
 from .frame import Image
 
 _START_S = 30.0  # a process on a busy machine
@@ -57,7 +57,7 @@ class Connection:
         self._opening_since: float | None = None
         self.codec = ""
         self._child = Child(
-            "live_decoding",
+            "runtime.media.live.decoding",
             {
                 "kind": address.kind,
                 "url": address.url,

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ..media import encoders
-from ..media.child import Child
+from ..media.live import encoders
 from ..media.preflight import check_size
-from ..media.wire import pack
+from ..processes.child import Child
+from ..processes.wire import pack
 from .frame import Image
 from .targets import Target
 
@@ -83,7 +83,7 @@ class Outlet:
         name = self._encoder(encoder)
         self._open_s = open_s
         self._child = Child(
-            "live_encoding",
+            "runtime.media.live.encoding",
             {
                 "kind": target.kind,
                 "format": target.format,

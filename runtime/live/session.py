@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ...errors import StreamDiffVSRError
 from ...spec import SCALE, format_size
 from ..cuts import CutDetector
-from ..media.resize import Bicubic
+from ..media.frames.resize import Bicubic
 from .budget import BICUBIC, LatencyBudget
 from .engine import Ladder
 from .frame import Image, LiveFrame, OutputFrame, Sink

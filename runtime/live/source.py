@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import StreamDiffVSRError
-from ..media.address import Address
+from ..media.live.address import Address
 from ..media.redact import redact
 from .connection import Connection, Disconnected, Received
 from .frame import LiveFrame

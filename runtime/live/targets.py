@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError
-from ..media.formats import H264_CONTAINERS as CONTAINERS
+from ..media.formats.kinds import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact
 

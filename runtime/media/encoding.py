@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk
-from . import libav, wire
-from .frame_times import FrameTimes
-from .origin import Origin
-from .output_file import length_left, open_output
-from .rgb import RgbFrame
-from .video_encoding import VideoEncoder
+from ..processes import wire
+from . import libav
+from .frames.rgb import RgbFrame
+from .joining.origin import Origin
+from .joining.output_file import length_left, open_output
+from .segments.frame_times import FrameTimes
+from .segments.video_encoding import VideoEncoder
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from .colour import HLG, PQ, Colour
-from .wire import Header, pack, unpack
+from ..processes.wire import Header, pack, unpack
+from .frames.colour import HLG, PQ, Colour
 
 OtherKind = Literal["audio", "subtitle", "data", "attachment", "video", "cover"]
 

@@ -11,8 +11,8 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
-from . import encoder_sizes
-from .formats import CONTAINERS, is_image_folder
+from .formats import sizes as encoder_sizes
+from .formats.kinds import CONTAINERS, is_image_folder
 
 
 def check_output(

@@ -13,9 +13,9 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
-from .child import DEADLINE_S, Child
+from ..processes.child import DEADLINE_S, Child
+from ..processes.wire import pack
 from .info import VideoInfo
-from .wire import pack
 
 __all__ = ["VideoInfo", "probe", "receive_info", "start_reader"]
 
@@ -55,7 +55,7 @@ def start_reader(
 ) -> Child:
     """A child that describes the file and then, if asked, sends its frames."""
     return Child(
-        "decoding",
+        "runtime.media.reading.decoding",
         {
             "path": str(Path(path).absolute()),
             "shown": str(path),

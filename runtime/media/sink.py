@@ -13,27 +13,27 @@ import secrets
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
-from .child import DEADLINE_S, Child
-from .encoder_arguments import encoder_arguments, memory_bytes
-from .encoder_options import options
-from .encoder_sizes import check_size
-from .formats import H264_CONTAINERS, VideoFormat
+from ..processes.child import DEADLINE_S, Child
+from ..processes.wire import pack
+from .closing import ClosesOrAborts
+from .formats.arguments import encoder_arguments, memory_bytes
+from .formats.kinds import H264_CONTAINERS, VideoFormat
+from .formats.options import options
+from .formats.sizes import check_size
 from .info import VideoInfo
 from .preflight import check_output
 from .probe import probe
-from .wire import pack
 
 _SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
 
 
-class FileSink:
+class FileSink(ClosesOrAborts):
     """A video file that takes frames one by one: H.264, unless told otherwise.
 
     Times are kept exactly where the container can: .mp4 and .mov keep those of frames, and of sound
@@ -200,7 +200,7 @@ class FileSink:
 
     def _start(self, arguments: dict[str, Any], deadline_s: float) -> None:
         self._child = Child(
-            "encoding",
+            "runtime.media.encoding",
             arguments,
             failure=self._failure,
             deadline_s=deadline_s,
@@ -212,20 +212,6 @@ class FileSink:
             self.abort()
             raise
         self.audio_streams = ready["audio_streams"]
-
-    def __enter__(self) -> FileSink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-        elif not self._closed:
-            self.abort()
 
 
 def _h264(path: Path, crf: int, preset: str, failure: str) -> VideoFormat:

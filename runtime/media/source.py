@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
-from .child import DEADLINE_S
+from ..processes.child import DEADLINE_S
 from .probe import receive_info, start_reader
 
 

@@ -22,7 +22,7 @@ from streamdiffvsr.benchmarks.report.conforms import violation
 from streamdiffvsr.benchmarks.report.read import result_schema
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.live.shelf import Shelf
-from streamdiffvsr.runtime.media.address import parse_source
+from streamdiffvsr.runtime.media.live.address import parse_source
 from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder
 from streamdiffvsr.tests.live.streams import at_pace, tcp, transport_stream
 

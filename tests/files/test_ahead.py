@@ -16,8 +16,8 @@ from streamdiffvsr.runtime.files.ahead.disk import check_disk, look_at_disk
 from streamdiffvsr.runtime.files.ahead.look import Look, clock, expected, look, policies
 from streamdiffvsr.runtime.files.inputs import Pair
 from streamdiffvsr.runtime.files.job import FileOptions
-from streamdiffvsr.runtime.media.colour import Colour
-from streamdiffvsr.runtime.media.formats import ImageFormat
+from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
+from streamdiffvsr.runtime.media.frames.colour import Colour
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.media.clips import Clip
 

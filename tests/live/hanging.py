@@ -12,8 +12,8 @@ import threading
 
 import numpy as np
 
-from streamdiffvsr import cli_live
-from streamdiffvsr.cli import main
+from streamdiffvsr.cli import live as cli_live
+from streamdiffvsr.cli.app import main
 from streamdiffvsr.runtime.live import session
 from streamdiffvsr.runtime.live.runner import Limits, Runner
 from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder

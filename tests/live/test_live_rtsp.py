@@ -20,7 +20,7 @@ from streamdiffvsr.runtime.live.session import LiveSession
 from streamdiffvsr.runtime.live.shelf import Shelf
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.source import LiveSource
-from streamdiffvsr.runtime.media.address import parse_source
+from streamdiffvsr.runtime.media.live.address import parse_source
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.stand_ins import KeepingSink, PassThrough, ladder
 

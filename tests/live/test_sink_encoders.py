@@ -7,7 +7,7 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.media import encoders
+from streamdiffvsr.runtime.media.live import encoders
 from streamdiffvsr.tests.live.receivers import children, feed, look, output
 
 SIZE = (180, 320)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.benchmarks.live import clock_code
-from streamdiffvsr.runtime.media.live_gate import Denied, Gate
+from streamdiffvsr.runtime.media.live.gate import Denied, Gate
 from streamdiffvsr.tests.live.streams import playlist, transport_stream
 from streamdiffvsr.tests.live.watching import ended, watch
 

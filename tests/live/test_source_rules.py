@@ -4,8 +4,8 @@ import pytest
 
 from streamdiffvsr.runtime.live.reconnect import REFUSED, Backoff
 from streamdiffvsr.runtime.live.timeline import Timeline
-from streamdiffvsr.runtime.media.pace import Pace
-from streamdiffvsr.runtime.media.quarantine import Quarantine
+from streamdiffvsr.runtime.media.live.pace import Pace
+from streamdiffvsr.runtime.media.live.quarantine import Quarantine
 
 
 def test_waits_double_with_jitter_up_to_the_longest():

@@ -13,7 +13,7 @@ from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.live.frame import LiveFrame
 from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.source import LiveSource
-from streamdiffvsr.runtime.media.address import parse_source
+from streamdiffvsr.runtime.media.live.address import parse_source
 
 PATIENCE_S = 60.0  # of a machine that does other things too
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.format_choice import choose_format
-from streamdiffvsr.runtime.media.joining import join
+from streamdiffvsr.runtime.media.formats.choice import choose_format
+from streamdiffvsr.runtime.media.frames.rgb import RgbFrame
+from streamdiffvsr.runtime.media.joining.join import join
 from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.rgb import RgbFrame
-from streamdiffvsr.runtime.media.segments import SegmentWriter
+from streamdiffvsr.runtime.media.segments.writers import SegmentWriter
 from streamdiffvsr.tests.media.clips import Clip, see
 
 SIZE = (64, 96)

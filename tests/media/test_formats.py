@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.media.format_choice import choose_format
-from streamdiffvsr.runtime.media.formats import ImageFormat, VideoFormat
+from streamdiffvsr.runtime.media.formats.choice import choose_format
+from streamdiffvsr.runtime.media.formats.kinds import ImageFormat, VideoFormat
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.media.clips import Clip
 

@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats import ImageFormat
-from streamdiffvsr.runtime.media.joining import join
+from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
+from streamdiffvsr.runtime.media.joining.join import join
 from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.segments import ImageSegmentWriter
+from streamdiffvsr.runtime.media.segments.writers import ImageSegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, Clip
 from streamdiffvsr.tests.media.copying import names
 

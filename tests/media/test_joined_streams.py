@@ -7,8 +7,8 @@ from itertools import pairwise
 import av
 import pytest
 
-from streamdiffvsr.runtime.media.format_choice import choose_format
-from streamdiffvsr.runtime.media.joining import join
+from streamdiffvsr.runtime.media.formats.choice import choose_format
+from streamdiffvsr.runtime.media.joining.join import join
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.media.clips import Clip, see
 from streamdiffvsr.tests.media.rich import CHAPTERS, FONT, LINES, Rich, held

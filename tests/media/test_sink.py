@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.encoder_options import options
-from streamdiffvsr.runtime.media.formats import VideoFormat
+from streamdiffvsr.runtime.media.formats.kinds import VideoFormat
+from streamdiffvsr.runtime.media.formats.options import options
 from streamdiffvsr.runtime.media.preflight import check_output
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.sink import FileSink

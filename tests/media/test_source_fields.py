@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
-from streamdiffvsr.runtime.media import deinterlacing
-from streamdiffvsr.runtime.media.deinterlacing import Deinterlacer
+from streamdiffvsr.runtime.media.frames import deinterlacing
+from streamdiffvsr.runtime.media.frames.deinterlacing import Deinterlacer
 from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, Clip
 

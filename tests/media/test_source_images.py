@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.image_names import images_in
 from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reading.image_names import images_in
 from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.media.clips import Clip, moving, write_image
 from streamdiffvsr.tests.media.patches import PATCHES, patch_colours

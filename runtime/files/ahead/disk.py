@@ -14,7 +14,7 @@ from typing import Any
 
 from ....errors import StreamDiffVSRError
 from ...footprint import MIB
-from ...media.formats import ImageFormat, VideoFormat
+from ...media.formats.kinds import ImageFormat, VideoFormat
 from ...memory import size as in_words
 from ..journal import folder_of
 

@@ -15,7 +15,7 @@ from ....engines.manifest import Manifest, read_manifest
 from ....errors import StreamDiffVSRError
 from ....plan import Plan
 from ....spec import format_size
-from ...media.formats import ImageFormat, VideoFormat
+from ...media.formats.kinds import ImageFormat, VideoFormat
 from ...memory import LEAST, Preflight, look_ahead
 from ...memory import size as shown
 from ..journal import frames_kept

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ....errors import StreamDiffVSRError, UsageError
 from ....spec import Size, format_size
-from ...media.formats import ImageFormat, VideoFormat
+from ...media.formats.kinds import ImageFormat, VideoFormat
+from ...media.joining.rehearsal import rehearse
 from ...media.preflight import check_output
-from ...media.rehearsal import rehearse
 from ..inputs import Pair
 from ..job import FileOptions, Job
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from ....spec import Size
-from ...media.formats import ImageFormat, VideoFormat
+from ...media.formats.kinds import ImageFormat, VideoFormat
 
 MIB = 2**20
 DECODER = (38 * MIB, 20)  # of H.264 with a few references; bytes a pixel of the input

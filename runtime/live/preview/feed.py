@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import StreamDiffVSRError
-from ...media.child import Child
+from ...processes.child import Child
 from ..frame import Image, OutputFrame
 from .viewers import Audience, Packet, Wanted
 
@@ -154,7 +154,7 @@ class Feed:
         if self._child is None:
             memory = _BASE_MEMORY_BYTES + _MEMORY_FRAMES * image.nbytes
             child = Child(
-                "preview_encoding",
+                "runtime.media.live.preview_encoding",
                 {},
                 failure=_FAILURE,
                 deadline_s=_DEADLINE_S,

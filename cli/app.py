@@ -1,0 +1,94 @@
+"""The command line: engines, upscale, live, bench, doctor, demo.
+
+Options in, a library call or two, a line or a JSON object out. Nothing heavy is imported before a
+command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..console import end, run
+from . import options as opt
+from .bench import bench_app
+from .debug import debug
+from .engines import engines_app
+from .live import live, with_preview_at
+from .upscale import upscale
+
+DEMO_FOLDER = Path("demo-out")
+
+app = typer.Typer(
+    help="4x video super-resolution as the video arrives.",
+    epilog="First steps: streamdiffvsr doctor, then streamdiffvsr demo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+engines_app.command("debug")(debug)
+app.add_typer(engines_app, name="engines")
+app.command()(upscale)
+app.command()(live)
+app.add_typer(bench_app, name="bench")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script: run a command line, return its exit code."""
+    given = with_preview_at(sys.argv[1:] if arguments is None else arguments)
+
+    def action() -> dict[str, Any] | None:
+        command = typer.main.get_command(app)
+        with command.make_context("streamdiffvsr", given or ["--help"]) as context:
+            result: dict[str, Any] | None = command.invoke(context)
+            return result
+
+    code = run(action, as_json="--json" in given)
+    return end(code) if arguments is None else code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"streamdiffvsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def doctor(json: opt.Json = False) -> dict[str, Any]:
+    """Say what this machine has, what can run here, and how to get what is missing."""
+    from ..doctor import examine
+    from ..doctor_report import show
+
+    report = examine()
+    if not json:
+        show(report)
+    return report.to_json()
+
+
+@app.command()
+def demo(out: opt.DemoOut = DEMO_FOLDER, json: opt.Json = False) -> dict[str, Any]:
+    """Upscale the built-in clip with the built-in model, and draw what that gained."""
+    from ..demo import run_demo
+
+    return run_demo(out, quiet=json)

@@ -1,0 +1,210 @@
+"""`streamdiffvsr bench`: how long frames take here, side by side, and where the time goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..console import build_progress
+from ..errors import StreamDiffVSRError, UsageError
+from ..spec import check_size
+from . import options as opt
+from .bench_live import live
+from .engines import build_engines, check_runs_here
+
+if TYPE_CHECKING:
+    from ..benchmarks.latency.run import Settings
+    from ..benchmarks.report.outputs import Outputs
+
+ALL = "all"
+NO_BASELINES = "none"
+
+bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+bench_app.command("live")(live)
+
+EngineSets = Annotated[
+    list[Path] | None,
+    typer.Option("--engines", metavar="DIR", help="Engine sets built before; repeat it."),
+]
+Backends = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Several in turn, such as onnxruntime,torch, or all."),
+]
+Frames = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Of each mode.", show_default="what 15 seconds allow, 20 to 400"
+    ),
+]
+Rounds = Annotated[int, typer.Option(metavar="N", min=1, max=100, help="That they are cut into.")]
+Baselines = Annotated[
+    str, typer.Option(metavar="LIST", help="To compare with: bicubic, reference, or none.")
+]
+Command = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", metavar="CMD", help="Another: any command with {input} and {output}."
+    ),
+]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", metavar="", help="Frame times alone: no start-up, file, or roofline."),
+]
+TraceFile = Annotated[
+    Path | None, typer.Option("--trace", metavar="FILE", help="Write a trace for ui.perfetto.dev.")
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page.")
+]
+ResultFile = Annotated[Path, typer.Argument(help="A result, as --json wrote it.")]
+
+
+@bench_app.callback()
+def bench(
+    context: typer.Context,
+    engines: EngineSets = None,
+    model: opt.Model = None,
+    sizes: opt.Sizes = None,
+    backend: opt.BackendName = "auto",
+    backends: Backends = None,
+    precision: opt.PrecisionName = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    device: opt.Device = "auto",
+    frames: Frames = None,
+    rounds: Rounds = 5,
+    baselines: Baselines = "bicubic",
+    command: Command = None,
+    quick: Quick = False,
+    json_file: opt.JsonFile = None,
+    trace: TraceFile = None,
+    report: ReportFile = None,
+) -> None:
+    """Measure frame times, latency, stages, start-up and memory, and compare what is here."""
+    if context.invoked_subcommand is not None:
+        return
+    from ..benchmarks.report.outputs import Outputs
+
+    outputs = Outputs(json_file, trace, report)
+    settings = _settings(frames, rounds, baselines, command, around=not quick)
+    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
+    if engines and (model is not None or sizes or backends or options != opt.BuildOptions()):
+        raise UsageError(
+            "--engines cannot be mixed with options of a build",
+            "those engines are built already",
+            "leave out --engines, or those options",
+        )
+    if quick and trace is not None:
+        raise UsageError("--quick leaves out what --trace shows", remedy="leave out one of them")
+    quiet = json_file == "-"
+    folders = engines or _build(model, sizes, options, backends, quiet=quiet)
+    _measure(folders, settings, outputs, quiet=quiet)
+
+
+@bench_app.command("compare")
+def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, Any]:
+    """Say what changed from result A to result B, beyond the noise of both."""
+    from ..benchmarks.report.compare import compare as compared
+    from ..benchmarks.report.compare_text import show_comparison
+    from ..benchmarks.report.read import read_result
+
+    found = compared(read_result(a), read_result(b))
+    if not json:
+        show_comparison(found)
+    return found.to_json()
+
+
+def _settings(
+    frames: int | None, rounds: int, baselines: str, command: str | None, *, around: bool
+) -> Settings:
+    from ..benchmarks.latency.command import split_command
+    from ..benchmarks.latency.run import BASELINES, Settings
+
+    if frames is not None and frames < 1:
+        raise UsageError(f"--frames {frames} leaves nothing to time", remedy="use 1 or more")
+    names = [name for name in baselines.split(",") if name and name != NO_BASELINES]
+    for name in names:
+        if name not in BASELINES:
+            raise UsageError(
+                f"unknown baseline {name!r}", remedy=f"use {', '.join(BASELINES)} or {NO_BASELINES}"
+            )
+    return Settings(
+        frames=frames,
+        rounds=rounds if frames is None else min(rounds, frames),
+        baselines=tuple(names),
+        command=() if command is None else tuple(split_command(command)),
+        around=around,
+    )
+
+
+def _build(
+    model: str | None,
+    sizes: Sequence[str] | None,
+    options: opt.BuildOptions,
+    backends: str | None,
+    *,
+    quiet: bool,
+) -> list[Path]:
+    """An engine set for each size and backend; one that is not possible is told and left out."""
+    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    for size in wanted:
+        check_size(size)
+    if backends is None:
+        check_runs_here(options)
+        return [build_engines(model, size, options, None, quiet=quiet) for size in wanted]
+    folders = []
+    for size in wanted:
+        for each in _each_backend(options, backends):
+            try:
+                folders.append(build_engines(model, size, each, None, quiet=quiet))
+            except StreamDiffVSRError as error:
+                typer.echo(f"without {each.backend} on {each.device}: {error}", err=True)
+    if not folders:
+        raise StreamDiffVSRError("nothing can be measured", "no engines could be built")
+    return folders
+
+
+def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptions]:
+    """What works here of those listed, best first."""
+    from dataclasses import replace
+
+    from ..engines.choice import ORDER, why_not
+
+    names = None if listed == ALL else listed.split(",")
+    for name in names or ():
+        if name not in dict(ORDER):
+            raise UsageError(
+                f"unknown backend {name!r}", remedy=f"use all, {', '.join(dict(ORDER))}"
+            )
+    found = []
+    for name, device in ORDER:
+        if (names is None or name in names) and options.device in ("auto", device):
+            why = why_not(name, device)
+            if why:
+                typer.echo(f"without {name} on {device}: {why}", err=True)
+            else:
+                found.append(replace(options, backend=name, device=device))
+    return found
+
+
+def _measure(folders: Sequence[Path], settings: Settings, outputs: Outputs, *, quiet: bool) -> None:
+    from ..benchmarks.latency.run import Benchmark
+
+    with build_progress(enabled=not quiet, passing=("",)) as tell:
+        benchmark = Benchmark(settings, tell)
+        try:
+            benchmark.run(folders)
+        except KeyboardInterrupt:
+            outputs.write(benchmark.result() | {"command": sys.argv[2:]})
+            raise
+        result = benchmark.result() | {"command": sys.argv[2:]}
+    if not result["subjects"]:
+        raise StreamDiffVSRError("nothing was measured", result["stopped"])
+    outputs.write(result)
+    if not result["complete"]:
+        raise StreamDiffVSRError("the benchmark is not complete", result["stopped"])

@@ -1,0 +1,172 @@
+"""`streamdiffvsr engines`: build engine sets, list them, and remove those that nothing can use."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..console import build_progress
+from ..errors import StreamDiffVSRError
+from ..spec import Size, check_size, format_size
+from . import options as opt
+
+if TYPE_CHECKING:
+    from ..engines.cache_listing import CachedSet
+
+MIB = 2**20
+
+engines_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
+
+OlderThan = Annotated[
+    float | None,
+    typer.Option("--older-than", metavar="DAYS", min=0, help="And sets built longer ago."),
+]
+Everything = Annotated[bool, typer.Option("--all", metavar="", help="Every set of the cache.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Only say what would be removed.")
+]
+
+
+@engines_app.callback()
+def engines(
+    context: typer.Context,
+    model: opt.Model = None,
+    sizes: opt.Sizes = None,
+    backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = None,
+    out: opt.EnginesOut = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    device: opt.Device = "auto",
+    revision: opt.Revision = None,
+    compute_capabilities: opt.ComputeCapabilities = None,
+    workspace: opt.Workspace = None,
+    color_match: opt.ColorMatch = "auto",
+    json: opt.Json = False,
+) -> dict[str, Any] | None:
+    """Build engines of a model for an input size: once per machine, a minute or more each."""
+    if context.invoked_subcommand is not None:
+        return None
+    started = time.monotonic()
+    options = opt.BuildOptions(
+        backend,
+        precision,
+        steps,
+        flow_scale,
+        tile,
+        device,
+        revision,
+        compute_capabilities,
+        workspace,
+        color_match,
+    )
+    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    built = []
+    for size in wanted:
+        folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
+        built.append(opt.described(build_engines(model, size, options, folder, quiet=json)))
+        if not json:
+            typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
+            tell_memory(Path(built[-1]["path"]), always=True)
+    return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
+
+
+@engines_app.command("list")
+def list_engines(json: opt.Json = False) -> dict[str, Any]:
+    """List the engine sets in the user's cache."""
+    from ..engines.cache import engines_root
+    from ..engines.cache_listing import list_sets
+
+    sets = list_sets(engines_root())
+    if not json:
+        for entry in sets:
+            what = f"{entry.model or '?'} {entry.size} {entry.precision}".rstrip()
+            where = f"{entry.backend or '?'} on {entry.device or '?'}"
+            told = f"{entry.bytes / MIB:.1f} MiB, {_age(entry.age_days)}"
+            state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}"
+            typer.echo(f"{what}, {where}, {told}, {state}\n  {entry.path}")
+        typer.echo(f"{_total(sets)} in {engines_root()}")
+    return {"root": str(engines_root()), "engines": [entry.to_json() for entry in sets]}
+
+
+@engines_app.command("prune")
+def prune_engines(
+    older_than: OlderThan = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Remove engine sets of the cache that are broken, or of another version of a library."""
+    from ..engines.cache import engines_root
+    from ..engines.cache_listing import prune
+
+    removed = prune(
+        engines_root(), older_than_days=older_than, everything=everything, dry_run=dry_run
+    )
+    if not json:
+        verb = "would remove" if dry_run else "removed"
+        for entry in removed:
+            typer.echo(f"{verb} {entry.path} ({entry.bytes / MIB:.1f} MiB): {entry.stale}")
+        typer.echo(f"{verb} {_total(removed)}")
+    return {
+        "root": str(engines_root()),
+        "dry_run": dry_run,
+        "removed": [entry.to_json() for entry in removed],
+        "bytes": sum(entry.bytes for entry in removed),
+    }
+
+
+def build_engines(
+    model: str | None, size: Size, options: opt.BuildOptions, out: Path | None, *, quiet: bool
+) -> Path:
+    """The folder of an engine set that is built now or was there; progress goes to stderr."""
+    from ..building.builder import build
+
+    model = model or opt.BUILT_IN
+    first: list[str] = []
+    settled = options.settled(first.append)
+    check_size(size)
+    if model == opt.AUTO:
+        from ..export.hub import released_or_built_in
+
+        model = released_or_built_in(lambda line: typer.echo(line, err=True))
+    with build_progress(enabled=not quiet, first=first) as progress:
+        return build(model, size=size, out=out, progress=progress, **settled)
+
+
+def check_runs_here(options: opt.BuildOptions) -> None:
+    """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+    from ..engines.gpu import why_no_gpu
+
+    settled = options.settled()
+    if settled["device"] == "cuda" and (obstacle := why_no_gpu()):
+        raise StreamDiffVSRError(
+            f"engines of {settled['backend']} for a GPU cannot run here",
+            obstacle,
+            "use --backend onnxruntime, or build them for another machine: streamdiffvsr engines",
+        )
+
+
+def tell_memory(engines: Path, *, always: bool = False) -> None:
+    """Say on stderr what a run of an engine set needs: to a person, and where it is much."""
+    from ..runtime.memory import look_ahead
+
+    found = look_ahead(engines)
+    if always or found.tight or sys.stderr.isatty():
+        typer.echo(found.describe(), err=True)
+
+
+def _age(days: float) -> str:
+    hours = days * 24
+    return f"{hours:.0f} hours old" if hours < 48 else f"{days:.0f} days old"
+
+
+def _total(sets: Sequence[CachedSet]) -> str:
+    noun = "engine set" if len(sets) == 1 else "engine sets"
+    return f"{len(sets)} {noun}, {sum(entry.bytes for entry in sets) / MIB:.1f} MiB"

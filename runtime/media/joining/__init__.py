@@ -1,0 +1,1 @@
+"""Segments made one output, with all else that the input holds."""

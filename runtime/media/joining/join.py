@@ -1,0 +1,165 @@
+"""Segments made one output: muxed, never encoded again, with all else that the source holds.
+
+The output appears whole or not at all. A file is made in a child process, under a hidden name in
+the folder of the first segment, which must be on the output's disk. It knows nothing of journals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+
+from ....errors import StreamDiffVSRError
+from ... import disk
+from ...processes.child import Child
+from ...processes.wire import Header, pack
+from ..formats.kinds import ImageFormat, VideoFormat
+from ..info import VideoInfo
+from ..segments.segment import Segment
+from .image_folder import publish_images
+
+Progress = Callable[[int, int], None]
+
+_STEP_S = 600.0  # a file's index, or bringing gigabytes to a slow disk, takes minutes
+_MEMORY_BYTES = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a join has made.
+
+    Attributes:
+        bytes: Of the output.
+        copied: How many streams of each kind were copied: "audio", "subtitle", "data",
+            "attachment", "cover", "chapter".
+        notes: What was left out, and why; a line each.
+    """
+
+    bytes: int
+    copied: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def join(
+    segments: Sequence[tuple[Path, Segment]],
+    output: str | PathLike[str],
+    *,
+    like: VideoInfo,
+    format: VideoFormat | ImageFormat,
+    copy_sound: bool = True,
+    shift: Fraction = Fraction(0),
+    span: tuple[Fraction | None, Fraction | None] = (None, None),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Joined:
+    """Make the output of segments, in order. Those of images are used up by it.
+
+    Args:
+        segments: (the folder that was written into, segment) pairs; at least one.
+        output: A file, or for images a folder.
+        like: The source: what is copied comes from it.
+        format: As the segments were written.
+        copy_sound: Whether sound is copied.
+        shift: Seconds subtracted from every time, of picture and all else.
+        span: (start, end) in seconds of the source: what is kept of sound and all else copied.
+        overwrite: Replace an existing output.
+        progress: Called with (frames done, frames in all); what it raises ends the join.
+
+    Raises:
+        StreamDiffVSRError: The container cannot hold the sound, a segment is missing or damaged,
+            the disk is full, or the output has come into being meanwhile. Segments are kept.
+    """
+    if not segments:
+        raise ValueError("no segment to join")
+    output = Path(output).absolute()
+    if isinstance(format, ImageFormat):
+        count = publish_images(segments, output, overwrite=overwrite)
+        return Joined(bytes=count, notes=_left_out_of_images(like))
+    join_ = _Join(segments, output, like, overwrite)
+    options = {
+        "container": format.container,
+        "tag": format.tag,
+        "copy_sound": copy_sound,
+        "shift": pack(shift),
+        "start": pack(span[0]),
+        "end": pack(span[1]),
+    }
+    return join_.run(options, progress)
+
+
+class _Join:
+    def __init__(
+        self,
+        segments: Sequence[tuple[Path, Segment]],
+        output: Path,
+        like: VideoInfo,
+        overwrite: bool,
+    ) -> None:
+        self._segments, self._output, self._like = segments, output, like
+        self._overwrite = overwrite
+        self._failure = f"could not write {str(output)!r}"
+        # In the folder of what is unfinished: what a crash leaves is cleared away with the rest.
+        self._part = segments[0][0].absolute() / f".joined{output.suffix}"
+
+    def run(self, options: Header, progress: Progress | None) -> Joined:
+        arguments = options | {
+            "part": str(self._part),
+            "suffix": self._output.suffix,
+            "rate": pack(self._like.average_rate),
+            "source": None if self._like.images else str(self._like.path.absolute()),
+        }
+        child = Child(
+            "runtime.media.joining.muxing",
+            arguments,
+            failure=self._failure,
+            memory_bytes=_MEMORY_BYTES,
+        )
+        try:
+            child.send({"kind": "segments"}, self._told())
+            done = self._follow(child, progress)
+            self._publish()
+        except BaseException:
+            child.close()
+            with contextlib.suppress(OSError):
+                self._part.unlink()
+            raise
+        child.close()
+        return Joined(done["bytes"], done["copied"], tuple(done["notes"]))
+
+    def _told(self) -> bytes:
+        return json.dumps(
+            [(str(folder.absolute()), segment.to_json()) for folder, segment in self._segments]
+        ).encode()
+
+    def _follow(self, child: Child, progress: Progress | None) -> Header:
+        total = sum(segment.frames for _, segment in self._segments)
+        while True:
+            told, _ = child.receive(_STEP_S)
+            if told["kind"] == "done":
+                return told
+            if progress and told["kind"] == "beat":
+                progress(told["frames"], total)
+
+    def _publish(self) -> None:
+        if not self._overwrite and self._output.exists():
+            raise StreamDiffVSRError(
+                self._failure, "a file of that name has come into being meanwhile"
+            )
+        try:
+            os.replace(self._part, self._output)
+        except OSError as error:
+            raise StreamDiffVSRError(self._failure, error.strerror or str(error)) from error
+        disk.folder_to_disk(self._output.parent)
+
+
+def _left_out_of_images(like: VideoInfo) -> tuple[str, ...]:
+    kinds = sorted({str(other.kind) for other in like.others if other.kind != "video"})
+    if like.chapters:
+        kinds.append("chapters")
+    return (f"{', '.join(kinds)} left out: images hold none",) if kinds else ()

@@ -1,0 +1,1 @@
+"""Live sources and sinks: addresses, opening, newest frames out, encoded frames away."""

@@ -1,0 +1,234 @@
+"""The moving picture of a file: demux, decode, deinterlace, and give each frame its time.
+
+Runs in the child. Packets that cannot be decoded are counted and stepped over, and the frames the
+decoder still holds at the end come too. It neither converts pixels nor maps HDR to SDR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.frame import PictureType
+
+from ....errors import StreamDiffVSRError
+from .. import libav
+from ..frames.deinterlacing import Deinterlacer
+from ..frames.picture import Picture, describe_picture
+from ..info import VideoInfo
+from ..limits import check_frame_size
+from .seeking import seek_before
+from .streams import codec_name, duration_seconds, has_separate_alpha, other_streams
+
+# libav's own decoders of these leave out the transparency that lies beside the picture.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+class VideoFrames:
+    """The frames of one file, in order of display.
+
+    Args:
+        path: The file.
+        shown: What the user called it.
+        failure: What cannot be done if it cannot be read.
+        begin, deinterlace, fps: As of ``FileSource``.
+        beat: Called after each packet.
+
+    Attributes:
+        damaged: Packets with any sign of damage, since the first picture was given.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shown: Path,
+        failure: str,
+        *,
+        begin: float | None,
+        deinterlace: bool,
+        fps: Fraction | None,
+        beat: Callable[[], None],
+    ) -> None:
+        self._path, self._shown, self._failure, self._beat = path, shown, failure, beat
+        self._begin, self._deinterlace, self._fps = begin, deinterlace, fps
+        self.damaged = self._damaged_before = 0
+        self._sought = False
+        self._last_error = ""
+        self._open()
+        self._decoded: Any = self._decode_all()
+        self._first: Any = None
+
+    def describe(self) -> VideoInfo:
+        """What the container says, and what its first frame shows."""
+        self._first = frame = next(self._decoded, None)
+        if frame is None:
+            raise StreamDiffVSRError(
+                self._failure, f"no frame of it could be decoded{self._last_error}"
+            )
+        stream, container = self._stream, self._container
+        seconds = duration_seconds(container, stream)
+        estimate = round(seconds * stream.average_rate) if seconds and stream.average_rate else None
+        return describe_picture(
+            frame,
+            path=self._shown,
+            codec=codec_name(stream),
+            sample_aspect=Fraction(stream.sample_aspect_ratio or 0) or Fraction(1),
+            alpha=has_separate_alpha(stream),
+            average_rate=Fraction(stream.average_rate) if stream.average_rate else None,
+            time_base=self._time_base,
+            start_time=0 if frame.pts is None else frame.pts,
+            duration_seconds=seconds,
+            frames=stream.frames or estimate,
+            audio_streams=len(container.streams.audio),
+            container=container.format.name,
+            others=other_streams(container, stream),
+            chapters=len(container.chapters()),
+        )
+
+    def pictures(self) -> Iterator[Picture]:
+        """Every frame with its time, or those from ``begin`` on; after :meth:`describe`."""
+        if self._begin is None:
+            yield from self._timed(self._from_first())
+        elif not self._path.is_file():  # a pipe is read once
+            yield from self._from_begin(self._timed(self._from_first()), self._begin)
+        else:
+            pictures = self._from_begin(self._timed(self._after_seek(self._begin)), self._begin)
+            held = next(pictures, None)
+            if self._sought and self._damaged_before:
+                # What is made up for lost pixels depends on the past: only all of it will do.
+                self._reopen()
+                pictures = self._from_begin(self._timed(self._decode_all()), self._begin)
+                held = next(pictures, None)
+            if held:
+                yield held
+            held = None
+            yield from pictures
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def _open(self) -> None:
+        self._container: InputContainer = libav.open_video(self._path, self._failure)
+        self._stream = stream = libav.moving_picture(self._container)
+        if stream.codec_context is None:
+            raise StreamDiffVSRError(
+                self._failure, "its video codec is unknown here, or the file is cut off"
+            )
+        self._time_base: Fraction = stream.time_base
+        rate = self._fps or stream.average_rate or stream.guessed_rate or Fraction(25)
+        self._frame_ticks = 1 / (Fraction(rate) * self._time_base)
+        self._last_ticks: Fraction | None = None
+        self._alpha_decoder = _alpha_decoder(stream)
+        if stream.codec_context.name == "h264":
+            # In threads by slices it leaves lost pixels as they were in a buffer used before.
+            stream.codec_context.thread_count = 1
+        check_frame_size(stream.codec_context.width, stream.codec_context.height, self._failure)
+
+    def _from_first(self) -> Iterator[Any]:
+        """The frame that was described and those behind it; none of them is held here."""
+        first, self._first = self._first, None
+        yield first
+        del first
+        yield from self._decoded
+
+    def _after_seek(self, begin: float) -> Iterator[Any]:
+        """Frames from somewhere before ``begin``: from the start where nothing else is sure."""
+        self._reopen()
+        if seek_before(self._container, self._stream, begin):
+            frames = self._decode_all()
+            first = next(frames, None)
+            if first is not None and self._is_good_start(first, begin):
+                self._sought = True
+                return chain(iter([first]), frames)
+        self._reopen()
+        return self._decode_all()
+
+    def _is_good_start(self, frame: Any, begin: float) -> bool:
+        """Not so where a stream refreshes itself bit by bit, and what it calls a key is none."""
+        whole = frame.pict_type == PictureType.I and frame.pts is not None
+        return whole and self._seconds(frame) <= begin
+
+    def _reopen(self) -> None:
+        self._first = self._decoded = None
+        self._sought, self.damaged = False, 0
+        self._container.close()
+        self._open()
+
+    def _from_begin(self, pictures: Iterator[Picture], begin: float) -> Iterator[Picture]:
+        """Those from the last one at or before that time on."""
+        held: Picture | None = None
+        for picture in pictures:
+            if float(picture.pts * self._time_base) > begin:
+                self._damaged_before, self.damaged = self.damaged, 0  # not of this run
+                if held:
+                    yield held
+                held = None
+                yield picture
+                break
+            held = picture
+        if held:
+            self._damaged_before, self.damaged = self.damaged, 0
+            yield held
+        picture = None  # type: ignore[assignment]  # for the decoder to use again
+        yield from pictures
+
+    def _decode_all(self) -> Iterator[Any]:
+        """Decoded frames; counts in ``damaged`` each packet with any sign of damage."""
+        for packet in libav.packets(self._container, [self._stream]):
+            logged = libav.logged_errors()
+            decoded, whole = self._decode(packet)
+            self.damaged += not whole or libav.logged_errors() > logged
+            self._beat()
+            yield from decoded
+
+    def _decode(self, packet: Any) -> tuple[list[Any], bool]:
+        if packet is None:
+            return [], False
+        try:
+            if self._alpha_decoder:
+                frames = self._alpha_decoder.decode(packet if packet.size else None)
+            else:
+                frames = packet.decode()
+        except Exception as error:  # AttributeError and IndexError come out of libav's depths too
+            self._last_error = f" ({libav.describe(error)})"
+            return [], isinstance(error, EOFError)
+        return frames, not (packet.is_corrupt or any(frame.is_corrupt for frame in frames))
+
+    def _timed(self, frames: Iterator[Any]) -> Iterator[Picture]:
+        deinterlacer = Deinterlacer() if self._deinterlace else None
+        for frame in frames:
+            for done in deinterlacer.frames(frame) if deinterlacer else [frame]:
+                yield Picture(done, self._pts(done), done.duration or None)
+        for done in deinterlacer.rest() if deinterlacer else []:
+            yield Picture(done, self._pts(done), done.duration or None)
+
+    def _pts(self, frame: Any) -> int:
+        """The frame's own time; one nominal frame after the last where it has none."""
+        if frame.pts is not None:
+            own = frame.time_base or self._time_base
+            self._last_ticks = Fraction(frame.pts) * own / self._time_base
+        elif self._last_ticks is None:
+            self._last_ticks = Fraction(0)
+        else:  # kept as a fraction, so that a long run does not drift
+            self._last_ticks += self._frame_ticks
+        return round(self._last_ticks)
+
+    def _seconds(self, frame: Any) -> float:
+        return float(frame.pts * (frame.time_base or self._time_base))
+
+
+def _alpha_decoder(stream: Any) -> Any:
+    """A decoder that sees the transparency beside the picture; None where there is no need."""
+    name = _ALPHA_DECODERS.get(stream.codec_context.name)
+    if name is None or not has_separate_alpha(stream):
+        return None
+    try:
+        return av.CodecContext.create(name, "r")
+    except ValueError:  # this build of libav is without it: the picture is shown as if opaque
+        return None

@@ -1,0 +1,1 @@
+"""Frames written in segments, each whole on the disk or not there at all."""

@@ -1,0 +1,87 @@
+"""The first lines a child runs: claim the pipes, find the package, obey limits, serve.
+
+Started as a script by ``child.py`` with ``python -I``, so neither the working directory nor the
+folder of this file can shadow a module, and the parent's ``__main__`` is never imported again. It
+finds the package by its own path, whatever the folder is called and whether or not it is
+installed. It knows nothing of video: the task does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from importlib import import_module, util
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "streamdiffvsr"
+
+
+def main() -> None:
+    """Serve one task for the parent, then end without the destructors of libav."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    inbox, outbox = _claim_pipes()
+    _load_package()
+    wire = import_module(f"{PACKAGE}.runtime.processes.wire")
+    order, _ = wire.receive(inbox)
+    sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
+    _limit_memory(order["memory_bytes"])
+    try:
+        task = import_module(f"{PACKAGE}.{order['task']}")
+        task.serve(order["arguments"], inbox, outbox)
+    except (EOFError, BrokenPipeError):
+        os._exit(1)  # the parent is gone: nobody is left to tell
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            wire.send(outbox, {"kind": "error", **_told(error, order["failure"])})
+    os._exit(0)
+
+
+def _claim_pipes() -> tuple[FileIO, FileIO]:
+    """stdin and stdout as raw pipes; what a library prints goes to stderr instead."""
+    outbox = FileIO(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return FileIO(0, "rb", closefd=False), outbox
+
+
+def _load_package() -> None:
+    root = Path(__file__).resolve().parents[2]
+    spec = util.spec_from_file_location(
+        PACKAGE, root / "__init__.py", submodule_search_locations=[str(root)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{root} is not the {PACKAGE} package")
+    module = util.module_from_spec(spec)
+    sys.modules[PACKAGE] = module
+    spec.loader.exec_module(module)
+
+
+def _limit_memory(limit: int | None) -> None:
+    """Cap the address space where the platform can, so a bomb ends this process and no other."""
+    if limit is None or sys.platform == "win32":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    with contextlib.suppress(ValueError, OSError):  # macOS has the name but refuses the value
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _told(error: BaseException, failure: str) -> dict[str, Any]:
+    """The error as the parent will raise it: what, why and remedy."""
+    if type(error).__name__ in ("StreamDiffVSRError", "UsageError"):
+        return {key: getattr(error, key) for key in ("what", "why", "remedy")}
+    if isinstance(error, MemoryError):
+        return {"what": failure, "why": "it needs more memory than allowed", "remedy": ""}
+    libav = sys.modules.get(f"{PACKAGE}.runtime.media.libav")
+    why = libav.describe(error) if libav else f"{type(error).__name__}: {error}"
+    return {"what": failure, "why": why, "remedy": ""}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A child: a process that does libav's work, or an engine's, and can always be killed.
+
+libav can block for ever (a pipe nobody writes to, a dead network disk) or crash on a damaged file,
+and nothing inside a process can undo either. So each source, sink and probe talks to a process of
+its own, over its stdin and stdout, and every call has a deadline on the wall clock. This module
+knows processes, pipes and deadlines; it knows nothing of video.
+
+The child ends by itself when this process dies: it reads the end of its stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ...errors import StreamDiffVSRError
+from . import wire
+
+DEADLINE_S = 60.0
+_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+_PIPE_BYTES = 1 << 20  # Linux: fewer wake-ups for a frame of megabytes
+
+
+class Child:
+    """One running task, and the messages to and from it.
+
+    Args:
+        task: The module whose ``serve`` the child runs, such as "runtime.media.reading.decoding".
+        arguments: What ``serve`` gets; anything JSON can carry.
+        failure: What could not be done, should it fail: "could not read 'a.mp4'".
+        deadline_s: The longest one message may take.
+        memory_bytes: Limit of the child's address space, where the platform has one.
+
+    Raises:
+        StreamDiffVSRError: The process cannot be started.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        arguments: Mapping[str, Any],
+        *,
+        failure: str,
+        deadline_s: float = DEADLINE_S,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self._failure = failure
+        self._deadline_s = deadline_s
+        self._closed = False
+        self._sending, self._receiving = threading.Lock(), threading.Lock()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a file never blocks the child
+        try:
+            self._process = _start(self._stderr.fileno())
+        except OSError as error:
+            self._stderr.close()
+            raise StreamDiffVSRError(
+                failure, f"no process could be started with {sys.executable!r} ({error})"
+            ) from error
+        self._watchdog = _Watchdog(self._process)
+        # Dropped without being closed: let the child read its end and clean up after itself.
+        self._dropped = weakref.finalize(self, _let_go, self._process, self._watchdog)
+        self._dropped.atexit = False
+        self.send(
+            {
+                "task": task,
+                "arguments": dict(arguments),
+                "failure": failure,
+                "memory_bytes": memory_bytes,
+                "sys_path": [entry for entry in sys.path if entry],
+            }
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child."""
+        return self._process.pid
+
+    def send(self, header: Mapping[str, Any], payload: wire.Payload = b"") -> None:
+        """Hand one message to the child; returns when the pipe has taken it.
+
+        Raises:
+            StreamDiffVSRError: The child failed, ended, or took longer than the deadline.
+        """
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            with self._sending, self._watchdog.limit(self._deadline_s):
+                wire.send(pipe, header, payload)  # type: ignore[arg-type]  # raw, as bufsize is 0
+        except wire.WireError:
+            raise
+        except (OSError, ValueError):
+            while True:  # it says why before it ends, behind any message that is still unread
+                self.receive()
+
+    def receive(self, deadline_s: float | None = None) -> tuple[wire.Header, memoryview]:
+        """Wait for the next message; its payload is memory of its own.
+
+        Raises:
+            StreamDiffVSRError: The child failed, ended, or took longer than the deadline.
+        """
+        pipe = self._process.stdout
+        assert pipe is not None
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        try:
+            with self._receiving, self._watchdog.limit(limit_s):
+                header, payload = wire.receive(pipe, _new_memory)  # type: ignore[arg-type]
+        except (EOFError, OSError, ValueError) as error:
+            self._explain_end(limit_s, error)
+        if header["kind"] == "error":
+            self.close()
+            raise StreamDiffVSRError(header["what"], header["why"], header["remedy"])
+        return header, payload
+
+    def close(self) -> None:
+        """End the child at once and free its pipes. Safe from any thread, and twice."""
+        self._closed = True
+        self._dropped.detach()
+        self._watchdog.stop()
+        self._process.kill()
+        self._process.wait()
+        # Another thread may be inside a read or a write; the kill has just ended its wait.
+        with self._sending, self._receiving:
+            for pipe in (self._process.stdin, self._process.stdout, self._stderr):
+                assert pipe is not None
+                pipe.close()
+
+    def _explain_end(self, limit_s: float, error: Exception) -> NoReturn:
+        if self._closed:
+            raise StreamDiffVSRError(self._failure, "it was closed") from error
+        overdue = self._watchdog.fired
+        self._process.kill()  # a no-op if it has ended; else its pipes no longer make sense
+        code = self._process.wait()
+        last_words = self._last_words()
+        self.close()
+        if overdue:
+            raise StreamDiffVSRError(
+                self._failure,
+                f"no answer within {limit_s:g} s",
+                "check that the disk, network share or pipe it is on responds",
+            ) from error
+        raise StreamDiffVSRError(
+            self._failure, f"its process ended unexpectedly ({_ending(code)}){last_words}"
+        ) from error
+
+    def _last_words(self) -> str:
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, self._stderr.tell() - 4096))
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return f": {last}" if last else ""
+
+
+class _Watchdog:
+    """Kills a process when a call on its pipes is not done in time, which ends the call."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.fired = False
+        self._process = process
+        self._due: float | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._watch, name="media-watchdog", daemon=True).start()
+
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        self._set(time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self._set(None)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _set(self, due: float | None) -> None:
+        with self._changed:
+            self._due = due
+            if due is not None:  # a wait for an old due time may run out: it looks again then
+                self._changed.notify()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                left = None if self._due is None else self._due - time.monotonic()
+                if left is not None and left <= 0:
+                    self.fired = True
+                    self._process.kill()
+                    return
+                self._changed.wait(left)
+
+
+def _let_go(process: subprocess.Popen[bytes], watchdog: _Watchdog) -> None:
+    watchdog.stop()
+    assert process.stdin is not None
+    process.stdin.close()
+
+
+def _start(stderr: int) -> subprocess.Popen[bytes]:
+    """Start the bootstrap, out of reach of the terminal's Ctrl-C."""
+    away: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        away = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(_BOOTSTRAP)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        bufsize=0,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads reserve address space
+        **away,
+    )
+    if sys.platform == "linux":
+        _widen(process)
+    return process
+
+
+def _widen(process: subprocess.Popen[bytes]) -> None:
+    import fcntl
+
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        try:
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:
+            return  # over the user's quota of pipe memory: only slower
+
+
+def _ending(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _new_memory(count: int) -> memoryview:
+    return np.empty(count, np.uint8).data

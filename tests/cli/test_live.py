@@ -1,0 +1,189 @@
+"""`streamdiffvsr live`: from a source to sinks, its end, and what becomes of bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from streamdiffvsr.cli.live import PREVIEW, with_preview_at
+from streamdiffvsr.cli.live_engines import cheaper_sets, opener
+from streamdiffvsr.cli.options import BuildOptions
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.tests.conftest import Cli
+from streamdiffvsr.tests.live.streams import silent, tcp
+
+SOURCE = "testsrc=64x48@10"
+
+
+def seconds_of(path: Path) -> list[float]:
+    """When each frame of a file is shown."""
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(video=0)]
+
+
+def test_a_source_goes_to_every_sink(cli: Cli, parity_engines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mkv"
+    ran = cli(
+        *("live", SOURCE, "--engines", parity_engines, "--to", out, "--to", "null"),
+        *("--max-seconds", 60, "--max-frames", 8),
+    )
+    assert ran.code == 0, ran.err
+    events = [json.loads(line) for line in ran.out.splitlines()]
+    end = events[-1]
+    assert (end["event"], end["reason"], end["frames"]) == ("end", "frames", 8)
+    assert end["size"] == "64x48" and end["source"]["state"] == "ended"
+    assert [sink["state"] for sink in end["sinks"]] == ["closed", "closed"]
+    times = seconds_of(out)
+    assert 1 <= len(times) <= 8 and times == sorted(set(times))
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (256, 192)
+
+
+def test_engines_of_another_size_leave_bicubic_and_say_so(
+    cli: Cli, parity_engines: Path, tmp_path: Path
+) -> None:
+    ran = cli(
+        *("live", "testsrc=96x64@30", "--engines", parity_engines, "--to", "null"),
+        *("--max-frames", 30, "--json"),
+    )
+    assert ran.code == 0
+    last = json.loads(ran.out.splitlines()[-1])
+    assert last["passed_through"] == 30
+    assert "those of --engines are made for 64x48" in last["note"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to send")
+def test_a_signal_ends_it_in_time_with_whole_files(parity_engines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "streamdiffvsr.cli", "live", SOURCE),
+            *("--engines", str(parity_engines), "--to", str(out), "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    written = 0
+    for line in process.stdout:
+        event = json.loads(line)
+        written = event.get("sinks", [{"written": 0}])[0]["written"]
+        if written >= 3:
+            break
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    rest = process.stdout.read()
+    assert process.wait(30) == 0
+    assert time.monotonic() - started < 8  # five seconds, and the interpreter's own end
+    assert json.loads(rest.splitlines()[-1])["reason"] == "stopped"
+    assert len(seconds_of(out)) >= written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["gopher://host/x"], 2, "gopher"),
+        (["no-such-file.mp4"], 1, "there is no such file"),
+        ([SOURCE, "--to", "out.xyz"], 2, ".xyz"),
+        ([SOURCE, "--to", "no-such-folder/out.mkv"], 1, "no folder"),
+        ([SOURCE, "--option", "nonsense"], 2, "NAME=VALUE"),
+        ([SOURCE, "--option", "no_such_option=1"], 2, "no_such_option"),
+        ([SOURCE, "--preview", "0.0.0.0:0"], 2, "--token"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = cli("live", *arguments, "--max-seconds", 20)
+    assert told in ran.err.splitlines()[-1], ran.err
+    assert len(ran.err.splitlines()) == 1
+    assert ran.code == code
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", ["busy", "no such host", "no token"])
+def test_a_preview_that_cannot_be_is_refused_before_the_source_is_opened(
+    cli: Cli, wrong: str, tmp_path: Path
+) -> None:
+    with tcp(silent) as camera, socket.create_server(("127.0.0.1", 0)) as taken:
+        place = {
+            "busy": f"127.0.0.1:{taken.getsockname()[1]}",
+            "no such host": "no-such-host.invalid:0",
+            "no token": "0.0.0.0:0",
+        }[wrong]
+        ran = cli("live", f"tcp://127.0.0.1:{camera.port}", "--preview", place, "--to", "null")
+        assert "could not open the preview" in ran.error
+        assert ran.code == (2 if wrong == "no token" else 1)
+        assert camera.accepted == 0
+
+
+def test_what_a_build_is_at_is_told_without_its_folders(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at: list[str] = []
+
+    def build(model: str, **options: Any) -> Path:
+        for line in (f"building {tmp_path}", "load weights", "export flow", "compile flow"):
+            options["progress"](line)
+        raise StreamDiffVSRError("it cannot be built", "on purpose")
+
+    monkeypatch.setattr("streamdiffvsr.building.builder.build", build)
+    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
+    with pytest.raises(StreamDiffVSRError, match="on purpose"):
+        opener(None, None, options, 0, None, print)((96, 128), at.append)
+    assert at == ["load weights", "export flow", "compile flow"]
+
+
+def test_flags_show_no_type(cli: Cli) -> None:
+    lines = cli("live", "--help").out.splitlines()
+    flags = [line for line in lines if "--no-reconnect" in line or "--overwrite" in line]
+    assert len(flags) == 2 and not any("bool" in flag.lower() for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("live testsrc --preview", f"live testsrc --preview {PREVIEW}"),
+        ("live --preview testsrc", f"live --preview {PREVIEW} testsrc"),
+        ("live --preview webcam:0", f"live --preview {PREVIEW} webcam:0"),
+        ("live --preview rtsp://h:8554/s", f"live --preview {PREVIEW} rtsp://h:8554/s"),
+        ("live x --preview --json", f"live x --preview {PREVIEW} --json"),
+        ("live x --preview :9000", "live x --preview :9000"),
+        ("live x --preview 0.0.0.0:9000 --json", "live x --preview 0.0.0.0:9000 --json"),
+        ("upscale a b", "upscale a b"),
+    ],
+)
+def test_preview_may_stand_without_a_place(typed: str, meant: str) -> None:
+    assert with_preview_at(typed.split()) == meant.split()
+
+
+def test_the_rungs_are_the_sets_that_were_built_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarser flow and fewer steps, best first, and nothing is built for them."""
+    asked: list[dict[str, object]] = []
+
+    def find(model: str, **options: object) -> Path | None:
+        asked.append(options)
+        return None if options["flow_scale"] == 4 else Path(f"set-{len(asked)}")
+
+    monkeypatch.setattr("streamdiffvsr.building.builder.find", find)
+    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
+    found = cheaper_sets("tiny", (96, 128), options)
+    assert list(found) == ["flow 1/2", "2 steps"]
+    assert [(a["flow_scale"], a["steps"]) for a in asked] == [(2, 4), (4, 4), (None, 2)]
+    assert all(a["size"] == (96, 128) and a["precision"] == "fp32" for a in asked)
