@@ -13,6 +13,7 @@ from streamdiffvsr.engines.layers import Layer
 from streamdiffvsr.spec import TensorSpec
 
 
+@pytest.mark.slow
 def test_every_layer_of_a_healthy_engine_in_half_precision(cli, parity_model):
     arguments = ("engines", "debug", "temporal", "--model", parity_model, "--size", "64x48")
     choice = ("--backend", "onnxruntime", "--device", "cpu", "--precision", "fp16")

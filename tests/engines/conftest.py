@@ -1,0 +1,115 @@
+"""A made-up machine for compiled engines: plans of a few bytes, a GPU if a test wants one.
+
+Where a GPU is needed, ONNX Runtime runs in its place.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import streamdiffvsr
+from streamdiffvsr.building import builder
+from streamdiffvsr.building.order import BuildOrder
+from streamdiffvsr.engines import backends, engine_set, trt_backend
+from streamdiffvsr.engines.gate import check_parity, run_on_host
+from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.engines.ort import OrtEngine
+from streamdiffvsr.engines.trt_library import TrtLibrary
+from streamdiffvsr.graph_set import onnx_file
+from streamdiffvsr.spec import GraphSpec
+from streamdiffvsr.tests.engines.graphs import make_graph_folder
+
+VERSION = "1.7.1.116"
+
+
+class RtxConfig:
+    """What tells TensorRT-RTX from TensorRT."""
+
+    num_compute_capabilities = 0
+
+
+@dataclass
+class Machine:
+    """What the backend finds, and what it was asked to do."""
+
+    gpu: Gpu | None = None
+    version: str = VERSION
+    opened: list[str] = field(default_factory=list)
+    gated: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def graphs(parity_engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded model's graphs, as an export leaves them."""
+    return make_graph_folder(parity_engines, tmp_path_factory.mktemp("graphs") / "parity")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path) -> Machine:
+    """TensorRT-RTX in which a plan is a file of a few bytes, and no export takes place."""
+    it = Machine()
+    capability = type("ComputeCapability", (), {f"SM{c}": c for c in (75, 80, 86, 89, 120)})
+    fake: Any = type("module", (), {"IBuilderConfig": RtxConfig, "ComputeCapability": capability})
+
+    def compile(folder: Path, spec: GraphSpec, *_: object) -> None:
+        for path in folder.glob(f"{onnx_file(spec.name)}*"):
+            path.unlink()
+        (folder / trt_backend.plan_file(spec.name)).write_bytes(f"plan of {spec.name}".encode())
+
+    def open_plan(folder: Path, spec: GraphSpec, device: str) -> OrtEngine:
+        plan = (folder / trt_backend.plan_file(spec.name)).read_bytes()
+        assert plan == f"plan of {spec.name}".encode(), "a plan that nobody built was loaded"
+        it.opened.append(spec.name)
+        return OrtEngine(parity_engines / onnx_file(spec.name), spec)
+
+    def gated(engine: Any, *arguments: Any) -> Any:
+        it.gated.append(engine.describe().name)
+        return check_parity(engine, *arguments)
+
+    def carry_out(order: BuildOrder, progress: Any) -> None:
+        shutil.copytree(graphs, order.stage, dirs_exist_ok=True)
+        keywords = {"package_version": "0", "started": order.started, "progress": progress}
+        engine_set.accept_graphs(order.stage, order.key, order.model_name, **keywords)
+
+    rtx = replace(
+        backends.BACKENDS["tensorrt-rtx"],
+        module="json",  # which is installed everywhere
+        compile=compile,
+        open=open_plan,
+    )
+    monkeypatch.setattr(backends, "run_on_device", run_on_host)
+    ort = replace(
+        backends.BACKENDS["onnxruntime"],
+        open=lambda folder, spec, device: OrtEngine(folder / onnx_file(spec.name), spec),
+        obstacle=lambda key: "" if it.gpu or key.device == "cpu" else "no NVIDIA driver answers",
+    )
+    monkeypatch.setitem(backends.BACKENDS, "onnxruntime", ort)
+    monkeypatch.setitem(backends.BACKENDS, "tensorrt-rtx", rtx)
+    monkeypatch.setattr(
+        trt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)
+    )
+    monkeypatch.setattr(trt_backend, "cuda_gpu", lambda: it.gpu)
+    monkeypatch.setattr(engine_set, "cuda_gpu", lambda: it.gpu)
+    monkeypatch.setattr(engine_set, "check_parity", gated)
+    monkeypatch.setattr(builder, "carry_out_in_child", carry_out)
+    return it
+
+
+@pytest.fixture
+def build(machine: Machine, parity_model: Path, tmp_path: Path) -> Any:
+    """Build the set; returns the folder and the lines that were told."""
+
+    def run(**change: Any) -> tuple[Path, list[str]]:
+        said: list[str] = []
+        options = {"size": (48, 64), "backend": "tensorrt-rtx", "device": "cuda"} | change
+        folder = streamdiffvsr.build(
+            parity_model, out=tmp_path / "set", progress=said.append, **options
+        )
+        return folder, said
+
+    return run
