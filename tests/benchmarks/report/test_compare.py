@@ -13,7 +13,8 @@ import pytest
 from streamdiffvsr.benchmarks.report.compare import FASTER, SLOWER, WITHIN, Comparison, compare
 from streamdiffvsr.benchmarks.report.compare_text import show_comparison
 from streamdiffvsr.benchmarks.report.noise_band import band, of_quantiles
-from streamdiffvsr.tests.benchmarks.report.sample import live_sample, quantiles, sample
+from streamdiffvsr.tests.benchmarks.report.sample import live_sample, sample
+from streamdiffvsr.tests.benchmarks.report.sample_subjects import quantiles
 
 SEEDS = range(100)
 A = sample(1)
