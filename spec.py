@@ -7,6 +7,7 @@ backend.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -162,6 +163,23 @@ def padded_size(size: Size) -> Size:
 def format_size(size: Size) -> str:
     """(h, w) the way a user reads it: WxH."""
     return f"{size[1]}x{size[0]}"
+
+
+def parse_size(text: str, option: str) -> Size:
+    """WxH, as a user writes it, as (h, w).
+
+    Args:
+        option: What was given so, for the error.
+
+    Raises:
+        UsageError: It is not two numbers with an x between.
+    """
+    match = re.fullmatch(r"(-?\d{1,9})[xX](-?\d{1,9})", text.strip())
+    if match is None:
+        raise UsageError(
+            f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
+        )
+    return int(match[2]), int(match[1])
 
 
 def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> dict[str, GraphSpec]:

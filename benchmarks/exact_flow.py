@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ..cli.options import parse_size
 from ..plan import correlation_bytes
-from ..spec import Geometry, GraphSpec, Size, format_size, graph_specs
+from ..spec import Geometry, GraphSpec, Size, format_size, graph_specs, parse_size
 from .machine import describe_machine, peak_memory_mb
 
 MODULE = "streamdiffvsr.benchmarks.exact_flow"

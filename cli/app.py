@@ -89,6 +89,6 @@ def doctor(json: opt.Json = False) -> dict[str, Any]:
 @app.command()
 def demo(out: opt.DemoOut = DEMO_FOLDER, json: opt.Json = False) -> dict[str, Any]:
     """Upscale the built-in clip with the built-in model, and draw what that gained."""
-    from ..demo import run_demo
+    from .demo import run_demo
 
     return run_demo(out, quiet=json)

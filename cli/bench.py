@@ -11,7 +11,7 @@ import typer
 
 from ..console import build_progress
 from ..errors import StreamDiffVSRError, UsageError
-from ..spec import check_size
+from ..spec import check_size, parse_size
 from . import options as opt
 from .bench_live import live
 from .engines import build_engines, check_runs_here
@@ -151,7 +151,7 @@ def _build(
     quiet: bool,
 ) -> list[Path]:
     """An engine set for each size and backend; one that is not possible is told and left out."""
-    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
     for size in wanted:
         check_size(size)
     if backends is None:

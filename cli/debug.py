@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..console import FAILED, build_progress
+from ..spec import parse_size
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def debug(
     request = Request(
         graph=graph,
         model=model or opt.BUILT_IN,
-        size=opt.parse_size(size, "--size"),
+        size=parse_size(size, "--size"),
         tolerance=tolerance,
         **settled,
     )

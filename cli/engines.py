@@ -12,7 +12,7 @@ import typer
 
 from ..console import build_progress
 from ..errors import StreamDiffVSRError
-from ..spec import Size, check_size, format_size
+from ..spec import Size, check_size, format_size, parse_size
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def engines(
         workspace,
         color_match,
     )
-    wanted = dict.fromkeys(opt.parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out

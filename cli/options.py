@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..spec import Size
+from ..spec import Size, parse_size
 
 BUILT_IN, AUTO = "tiny", "auto"
 MAX_SEED = 2**63 - 1
@@ -185,16 +185,6 @@ class BuildOptions:
             "workspace_mib": self.workspace_mib,
             "color_match": self.color_match,
         }
-
-
-def parse_size(text: str, option: str) -> Size:
-    """WxH, as users write it -> (h, w)."""
-    match = re.fullmatch(r"(-?\d{1,9})[xX](-?\d{1,9})", text.strip())
-    if match is None:
-        raise UsageError(
-            f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
-        )
-    return int(match[2]), int(match[1])
 
 
 def parse_capabilities(text: str | None) -> list[int] | None:

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOT_MODULES = {
     "__init__",
     "console",
-    "demo",
+    "demo_clip",
     "doctor",
     "doctor_report",
     "errors",

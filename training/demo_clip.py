@@ -17,7 +17,7 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 from torch import Tensor
 
-from ..demo import ASSETS, CLIP, TRUTH, TRUTH_FRAME
+from ..demo_clip import ASSETS, CLIP, TRUTH, TRUTH_FRAME
 from ..runtime.files.comparison import write_png
 from ..runtime.media.frames.colour import FULL, LIMITED, Colour
 from ..spec import SCALE

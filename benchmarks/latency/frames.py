@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from ...demo import CLIP
+from ...demo_clip import CLIP
 from ...runtime.media.frames.resize import resized
 from ...runtime.media.source import FileSource
 from ...spec import Size

@@ -24,7 +24,7 @@ from typing import Any
 from ...building.builder import build
 from ...building.calibration import fitted, require_quantiser
 from ...building.quantised import GRAPH, calibration_inputs
-from ...demo import CLIP, TRUTH, TRUTH_FRAME
+from ...demo_clip import CLIP, TRUTH, TRUTH_FRAME
 from ...engines.ort import OrtEngine
 from ...errors import StreamDiffVSRError
 from ...export.hub import resolve_model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr import demo
+from streamdiffvsr import demo_clip
 from streamdiffvsr.benchmarks.quality.metrics import psnr
 from streamdiffvsr.runtime.media.source import FileSource
 
@@ -25,7 +25,7 @@ COUNT = 30
 @pytest.fixture(scope="module")
 def clip() -> list[Any]:
     """(64, 112, 3) parts of the demo's frames, from their middle."""
-    with FileSource(demo.CLIP) as source:
+    with FileSource(demo_clip.CLIP) as source:
         return [np.ascontiguousarray(frame.image[12:76, 24:136]) for frame in islice(source, COUNT)]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamdiffvsr import demo
+from streamdiffvsr import demo_clip
+from streamdiffvsr.cli.demo import Watched
 from streamdiffvsr.tests.media.clips import see
 
 pytest.importorskip("PIL", reason="Pillow is of the export extra")
@@ -16,26 +17,26 @@ from streamdiffvsr.runtime.state import StreamState
 
 
 def decoded():
-    return [image.to_ndarray(format="rgb24") for image in see(demo.CLIP).images]
+    return [image.to_ndarray(format="rgb24") for image in see(demo_clip.CLIP).images]
 
 
 def test_the_clip_is_small_and_has_sound():
-    seen = see(demo.CLIP)
+    seen = see(demo_clip.CLIP)
     assert len(seen.images) == 24 and seen.length == pytest.approx(2, abs=0.05)
     assert (seen.images[0].width, seen.images[0].height) == (160, 88)
     assert len(seen.sounds) == 1 and len(seen.sounds[0]) > 80
-    assert sum(path.stat().st_size for path in demo.ASSETS.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in demo_clip.ASSETS.iterdir()) < 1_000_000
 
 
 def test_the_truth_is_that_of_its_frame():
-    truth = comparison.read_picture(demo.TRUTH)
+    truth = comparison.read_picture(demo_clip.TRUTH)
     scores = [comparison.psnr(comparison.bicubic(frame, 4), truth) for frame in decoded()]
-    assert np.argmax(scores) == demo.TRUTH_FRAME
-    assert scores[demo.TRUTH_FRAME] > 26
+    assert np.argmax(scores) == demo_clip.TRUTH_FRAME
+    assert scores[demo_clip.TRUTH_FRAME] > 26
 
 
 def test_the_photograph_is_credited():
-    text = (demo.ASSETS / "README.md").read_text(encoding="utf-8")
+    text = (demo_clip.ASSETS / "README.md").read_text(encoding="utf-8")
     assert "CC0 by the photographer (Rachel\nMichetti)" in text
 
 
@@ -57,7 +58,7 @@ class Doubling:
 
 
 def test_the_watched_frame_is_kept_and_every_frame_goes_through():
-    watched = demo.Watched(Doubling(), 1)
+    watched = Watched(Doubling(), 1)
     frames = (np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30))
     stream = watched.stream(frames, None)
     assert [out[0, 0, 0] for out in stream] == [20, 40, 60]
@@ -83,7 +84,7 @@ def test_without_the_built_in_model_it_says_so(cli, monkeypatch, tmp_path):
 
 
 def test_without_its_clip_it_says_so(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.demo.CLIP", tmp_path / "clip.mp4")
+    monkeypatch.setattr("streamdiffvsr.cli.demo.CLIP", tmp_path / "clip.mp4")
     ran = cli("demo", "--out", tmp_path / "out")
     assert "clip.mp4 is missing from this installation" in ran.error
     assert ran.code == 1 and not (tmp_path / "out").exists()
@@ -102,7 +103,7 @@ def test_the_clip_is_made_again_by_its_script():
     from streamdiffvsr.training.demo_clip import make_frames
 
     hr, lr = make_frames()
-    assert (hr[demo.TRUTH_FRAME] == comparison.read_picture(demo.TRUTH)).mean() > 0.99
+    assert (hr[demo_clip.TRUTH_FRAME] == comparison.read_picture(demo_clip.TRUTH)).mean() > 0.99
     pairs = zip(lr, decoded(), strict=True)
     assert min(comparison.psnr(made, kept) for made, kept in pairs) > 30
 
@@ -113,7 +114,7 @@ def test_the_whole_demo(cli, tmp_path):
     ran = cli("demo", "--out", out)
     assert ran.code == 0, ran.err
     assert f"look at: {out / 'side_by_side.png'}" in ran.out
-    seen, source = see(out / "clip_4x.mp4"), see(demo.CLIP)
+    seen, source = see(out / "clip_4x.mp4"), see(demo_clip.CLIP)
     assert (seen.images[0].width, seen.images[0].height) == (640, 352)
     assert seen.times == source.times and seen.sounds == source.sounds
     assert sorted(path.name for path in out.iterdir()) == [

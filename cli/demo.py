@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .errors import StreamDiffVSRError
+from ..demo_clip import CLIP, TRUTH, TRUTH_FRAME
+from ..errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
-    from .runtime.frames import Cuts, FrameStream, Image
-    from .runtime.state import StreamState
-    from .runtime.upscaler import Upscaler
+    from ..runtime.frames import Cuts, FrameStream, Image
+    from ..runtime.state import StreamState
+    from ..runtime.upscaler import Upscaler
 
-ASSETS = Path(__file__).resolve().parent / "assets" / "demo"
-CLIP, TRUTH = ASSETS / "clip.mp4", ASSETS / "truth.png"
-TRUTH_FRAME = 16  # the frame of the clip that `TRUTH` shows: the recurrence has settled by then
 CROP = (212, 318, 88, 160)  # top, left, height, width in HR pixels: gloss and spoon
 
 
@@ -36,7 +34,7 @@ def run_demo(out: Path, *, quiet: bool = False) -> dict[str, Any]:
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    from .runtime.files import comparison  # first of all: it tells if its library is missing
+    from ..runtime.files import comparison  # first of all: it tells if its library is missing
 
     started = time.monotonic()
     truth = comparison.read_picture(_asset(TRUTH))
@@ -113,8 +111,8 @@ class _WatchedFrames:
 
 def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
     """Draw the sheet; returns the PSNR in dB of each picture."""
-    from .runtime.files.comparison import Box, Panel, bicubic, contact_sheet, psnr, write_png
-    from .spec import SCALE
+    from ..runtime.files.comparison import Box, Panel, bicubic, contact_sheet, psnr, write_png
+    from ..spec import SCALE
 
     assert watched.before is not None and watched.after is not None
     pictures = {"bicubic": bicubic(watched.before, SCALE), "ours": watched.after}
@@ -140,11 +138,11 @@ def _tell(result: dict[str, Any]) -> None:
 
 
 def _build(clip: Path, *, quiet: bool) -> Path:
-    from .building.builder import build
-    from .console import build_progress
-    from .engines.choice import choose
-    from .export.hub import BUILT_IN
-    from .runtime.media.probe import probe
+    from ..building.builder import build
+    from ..console import build_progress
+    from ..engines.choice import choose
+    from ..export.hub import BUILT_IN
+    from ..runtime.media.probe import probe
 
     choice = choose()
     size = probe(clip).size
@@ -162,10 +160,10 @@ def _build(clip: Path, *, quiet: bool) -> Path:
 def _upscale(
     clip: Path, output: Path, engines: Path, *, quiet: bool
 ) -> tuple[dict[str, Any], Watched]:
-    from .cli.engines import tell_memory
-    from .runtime.files.progress import progress_bar
-    from .runtime.files.upscale import FileOptions, upscale_file
-    from .runtime.upscaler import load
+    from ..runtime.files.progress import progress_bar
+    from ..runtime.files.upscale import FileOptions, upscale_file
+    from ..runtime.upscaler import load
+    from .engines import tell_memory
 
     if not quiet:
         tell_memory(engines)
