@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..processes.wire import Header, pack, unpack
 from .frames.colour import HLG, PQ, Colour
+from .frames.mastering import Mastering
 
 OtherKind = Literal["audio", "subtitle", "data", "attachment", "video", "cover"]
 
@@ -57,6 +58,7 @@ class VideoInfo:
         images: It is a folder of images, or one image.
         others: Every stream but the picture, sound included, in the order of the file.
         chapters: How many there are.
+        mastering: What HDR tells of the display it was mastered on; None if it does not.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class VideoInfo:
     images: bool = False
     others: tuple[OtherStream, ...] = ()
     chapters: int = 0
+    mastering: Mastering | None = None
 
     @property
     def has_audio(self) -> bool:
@@ -103,6 +106,7 @@ class VideoInfo:
             fields[name] = pack(fields[name])
         colour = self.colour
         fields["colour"] = [colour.matrix, colour.range, colour.primaries, colour.transfer]
+        fields["mastering"] = self.mastering and [self.mastering.display, self.mastering.light]
         fields["path"] = str(self.path)
         fields["others"] = [[other.kind, other.codec, other.language] for other in self.others]
         return fields
@@ -114,6 +118,9 @@ class VideoInfo:
         for name in ("average_rate", "time_base", "sample_aspect"):
             fields[name] = unpack(fields[name])
         fields["colour"] = Colour(*fields["colour"])
+        if fields["mastering"] is not None:
+            told = (value and tuple(value) for value in fields["mastering"])
+            fields["mastering"] = Mastering(*told)
         fields["path"] = Path(fields["path"])
         fields["others"] = tuple(OtherStream(*other) for other in fields["others"])
         return cls(**fields)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ....errors import StreamDiffVSRError, UsageError
 from ....spec import Size, format_size
+from ...media.formats.hdr import writes_mastering
 from ...media.formats.kinds import ImageFormat, VideoFormat
 from ...media.joining.rehearsal import rehearse
 from ...media.preflight import check_output
@@ -117,6 +118,8 @@ def policies(look: Look) -> Iterator[str]:
             f"HDR ({info.hdr}): its values are upscaled as they are and tagged as they were, "
             "by a model that has learned from SDR"
         )
+    if info.mastering and not (isinstance(form, VideoFormat) and writes_mastering(form.encoder)):
+        yield "HDR mastering metadata left out: only H.265 and AV1 in software are told of it"
     if info.interlaced:
         yield (
             "interlaced: each frame is deinterlaced first (--no-deinterlace leaves it)"

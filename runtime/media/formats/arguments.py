@@ -10,6 +10,7 @@ from fractions import Fraction
 from ...processes.wire import Header, pack
 from ..frames.colour import FULL, LIMITED, RGB, Colour
 from ..info import VideoInfo
+from .hdr import with_mastering
 from .kinds import VideoFormat
 
 _BASE_MEMORY_BYTES = 4 << 30
@@ -30,7 +31,7 @@ def encoder_arguments(
         "colour": [colour.matrix, colour.range, colour.primaries, colour.transfer],
         "encoder": format.encoder,
         "pixel_format": format.pixel_format,
-        "options": format.options,
+        "options": with_mastering(format.encoder, format.options, info.mastering if info else None),
         "deep": format.deep,
         "tag": format.tag,
     }

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ..info import VideoInfo
+from .mastering import mastering_of
 from .pixels import bits_of, colour_of, has_alpha, quarter_turns, upright_size
 
 
@@ -49,6 +50,7 @@ def describe_picture(
         depth=bits_of(frame),
         interlaced=frame.interlaced_frame,
         alpha=alpha or _is_transparent(frame),
+        mastering=mastering_of(frame),
         **told,
     )
 
