@@ -45,26 +45,26 @@ def to_frame(image: Any) -> Frame:
     return frame
 
 
-def new_batch(count: int, size: tuple[int, int]) -> Any:
-    """Memory for the outputs of frames of an LR size, where ComfyUI keeps its images.
-
-    Raises:
-        StreamDiffVSRError: They do not fit.
-    """
-    import torch
-
+def check_room(count: int, size: tuple[int, int]) -> None:
+    """Raise StreamDiffVSRError unless the outputs of that many frames of an LR size fit."""
     from ..engines.free_memory import free_host_bytes
 
-    shape = (count, SCALE * size[0], SCALE * size[1], 3)
-    device = host.image_device()
-    needed, free = 12 * count * SCALE**2 * size[0] * size[1], free_host_bytes()
-    if device.type == "cpu" and needed > free:
+    height, width = SCALE * size[0], SCALE * size[1]
+    needed, free = 12 * count * height * width, free_host_bytes()
+    if host.image_device().type == "cpu" and needed > free:
         raise StreamDiffVSRError(
-            f"{count} output frames of {shape[2]}x{shape[1]} do not fit in memory",
+            f"{count} output frames of {width}x{height} do not fit in memory",
             f"as an IMAGE they take {needed / GIB:.1f} GiB, and {free / GIB:.1f} are free",
             "use StreamDiffVSR_UpscaleVideo, which writes to a file, or upscale parts of the video",
         )
-    return torch.empty(shape, dtype=torch.float32, device=device)
+
+
+def new_batch(count: int, size: tuple[int, int]) -> Any:
+    """Memory for the outputs of frames of an LR size, where ComfyUI keeps its images."""
+    import torch
+
+    shape = (count, SCALE * size[0], SCALE * size[1], 3)
+    return torch.empty(shape, dtype=torch.float32, device=host.image_device())
 
 
 def put(batch: Any, index: int, frame: Frame) -> None:

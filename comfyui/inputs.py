@@ -11,6 +11,17 @@ from typing import Any
 
 Input = tuple[Any, dict[str, Any]]
 
+
+class _Any(str):
+    """A type that links to every other: ComfyUI asks whether two types are unequal."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+ANY_TYPE = _Any("*")
 PIPE_TYPE, STATE_TYPE = "STREAM_DIFFVSR_PIPE", "STREAM_DIFFVSR_STATE"
 CATEGORY, ADVANCED = "StreamDiffVSR", "StreamDiffVSR/Advanced"
 FLOW_SCALES = {"auto": None, "1": 1, "1/2": 2, "1/4": 4}
@@ -61,8 +72,8 @@ COARSE_FLOW: Input = (
     "BOOLEAN",
     {
         "default": False,
-        "tooltip": "Find the optical flow at the input's size: flow_scale 1/4. Faster, and less "
-        "memory; frames of less than 128 pixels a side are too small for it.",
+        "tooltip": "Find the optical flow at the input's size: flow_scale 1/4, if that is auto. "
+        "Faster, and less memory; frames of less than 128 pixels a side are too small for it.",
     },
 )
 FLOW_SCALE: Input = (

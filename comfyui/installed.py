@@ -24,6 +24,9 @@ ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "platformdirs", "ps
 FOR_GRAPHS = ("onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 # What errors call by the command line's names, and nodes by theirs.
 WIDGETS = {
+    "find the flow nearer to full size: 1, or 2 instead of 4": "turn force_flow_on_lq off, or set "
+    "flow_scale to 1/2 or 1",
+    ", or see streamdiffvsr doctor": "",
     "leave out --device": "set device to auto or cpu",
     "--device": "device",
     "--backend": "backend",
@@ -32,6 +35,8 @@ WIDGETS = {
     "--flow-scale 4": "flow_scale 1/4",
     "--flow-scale": "flow_scale",
     "--overwrite": "overwrite",
+    "--start": "start_frame",
+    "--end": "end_frame",
 }
 EXTRA = re.compile(r"pip install 'streamdiffvsr\[([\w-]+)\]'")
 PACKAGES = {  # of the extras that are libraries of engines

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamDiffVSRError
 from . import host, models
-from .inputs import ADVANCED, PIPE, PIPE_TYPE, Input, node
+from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
 from .installed import explained, require
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Loader:
         height: int = 0,
         unique_id: str | None = None,
     ) -> tuple[Pipe]:
+        _check_sides(width, height)
         require(backend)
         from ..engines.choice import choose
         from ..export.hub import resolve_model
@@ -130,7 +131,7 @@ class Loader:
         return (pipe,)
 
 
-@node("Unload Stream-DiffVSR", outputs={"value": "*"}, output_node=True, category=ADVANCED)
+@node("Unload Stream-DiffVSR", outputs={"value": ANY_TYPE}, output_node=True, category=ADVANCED)
 class Unload:
     """Give back the memory of a model's engines when what is connected to `after` is done. They
     are loaded again when they are next used."""
@@ -140,7 +141,7 @@ class Unload:
         return {
             "required": {"pipe": PIPE},
             "optional": {
-                "after": ("*", {"tooltip": "Anything that must be done first; it is passed on."})
+                "after": (ANY_TYPE, {"tooltip": "What must be done first; it is passed on."})
             },
         }
 
@@ -149,6 +150,15 @@ class Unload:
         pipe.unload()
         host.make_room(0)
         return (after,)
+
+
+def _check_sides(width: int, height: int) -> None:
+    if bool(width) != bool(height):
+        raise StreamDiffVSRError(
+            f"no engines can be made for {width}x{height}",
+            f"{'height' if width else 'width'} is 0",
+            "give both sides of the input, or leave both 0",
+        )
 
 
 def _find(version: str, path: str | None, local: str, fetch: str) -> str:

@@ -39,8 +39,9 @@ def find(name: str, *, local: bool = True, fetch: bool = True) -> str:
     if name == BUILT_IN:
         return BUILT_IN
     folders = host.model_folders()
-    here = [folder / name for folder in folders if (folder / name).is_dir()] if local else []
-    if here or Path(name).expanduser().is_dir():
+    named = bool(name.strip(". "))  # else it would be the folder of models itself
+    here = [f / name for f in folders if (f / name).is_dir()] if local and named else []
+    if here or (named and Path(name).expanduser().is_dir()):
         return str(here[0] if here else Path(name).expanduser())
     where = f"put a model folder at {folders[0] / name}" if "/" not in name else "give a folder"
     repository = RELEASED.get(name, name if name.count("/") == 1 else None)

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import StreamDiffVSRError
 from ..runtime.cuts import CutDetector
 from ..runtime.frames import Image
 from ..runtime.state import StreamState
+from ..spec import Size, format_size
 from . import host
-from .images import new_batch, put, size_of, to_frame
+from .images import check_room, new_batch, put, size_of, to_frame
 from .node_state import NodeState
 from .pipe import EngineWish, Pipe
 from .variant import Variant
@@ -51,9 +53,14 @@ def upscale_images(
 
     Returns:
         IMAGE (count, 4h, 4w, 3) and the state after the last frame.
+
+    Raises:
+        StreamDiffVSRError: The state is of frames of another size, or memory does not suffice.
     """
     before = (state or NodeState(StreamState())).seeded(settings.seed)
     size, count = size_of(images), images.shape[0]
+    _check_state(before.stream, size)
+    check_room(count, size)  # now: engines may have to be built first
     upscaler = pipe.upscaler(settings.engines_for(size), node)
     batch, progress = new_batch(count, size), host.Progress(count, node)
     detector = CutDetector()
@@ -80,3 +87,12 @@ def upscale_images(
     finally:
         outputs.close()
     return batch, NodeState(after, detector.memory)
+
+
+def _check_state(state: StreamState, size: Size) -> None:
+    if state.size not in (None, size):
+        raise StreamDiffVSRError(
+            f"the state is of {format_size(state.size)} frames",
+            f"these are {format_size(size)}, so it is not of the frames before them",
+            "connect the state of the same video, or none where a video begins",
+        )

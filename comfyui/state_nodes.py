@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .node_state import NodeState
 
 ENDING = ".safetensors"
+PREFIX = "StreamDiffVSR/state"
 
 
 @node("Create Stream-DiffVSR State", outputs={"state": STATE_TYPE}, category=ADVANCED)
@@ -103,18 +104,23 @@ class SaveState:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        name = {"default": "StreamDiffVSR/state", "tooltip": "Its name gets a number."}
+        name = {"default": PREFIX, "tooltip": "Its name gets a number."}
         return {
             "required": {
                 "state": (STATE_TYPE, {"tooltip": "The state to save."}),
                 "filename_prefix": ("STRING", name),
-            }
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     @explained
-    def run(self, state: NodeState, filename_prefix: str) -> tuple[str]:
-        path = host.numbered_output(filename_prefix, ENDING, state.stream.size or (0, 0))
+    def run(
+        self, state: NodeState, filename_prefix: str, unique_id: str | None = None
+    ) -> tuple[str]:
+        prefix = filename_prefix.strip() or PREFIX
+        path = host.numbered_output(prefix, ENDING, state.stream.size or (0, 0))
         state.stream.save(path)
+        host.Progress(1, unique_id).say(str(path))
         return (str(path),)
 
 

@@ -134,16 +134,13 @@ class UpscaleVideo:
         from .video_run import Span, upscale_images, upscale_video, video_file
 
         wanted = settings(**widgets)
+        span = Span(start_frame, None if end_frame < 0 else end_frame)
         if images is not None:
-            batch, _ = upscale_images(pipe, images, None, wanted, unique_id)
+            _refuse_file(output_path)
+            batch, _ = upscale_images(pipe, span.of(images), None, wanted, unique_id)
             return batch, "", host.blocked(NO_FILE)
-        if video is None and not video_path.strip():
-            raise StreamDiffVSRError(
-                "there is nothing to upscale", "", "connect a video, or write its path"
-            )
-        with video_file(found(video_path) if video is None else video) as source:
+        with video_file(given(video_path) if video is None else video) as source:
             output = destination(output_path, source.stem)
-            span = Span(start_frame, None if end_frame < 0 else end_frame)
             upscale_video(pipe, source, output, wanted, span, overwrite, unique_id)
         result = host.blocked(NO_FRAMES), str(output), host.video_from_file(output)
         return {"ui": shown(output), "result": result}
@@ -156,13 +153,34 @@ def found(path: str) -> Path:
     return inside if path.strip() and inside.is_file() else name
 
 
+def given(path: str) -> Path:
+    """The file at a path that a user wrote.
+
+    Raises:
+        StreamDiffVSRError: There is no path, or it is a folder's.
+    """
+    if not path.strip():
+        raise StreamDiffVSRError(
+            "there is nothing to upscale", "", "connect a video, or write its path"
+        )
+    if found(path).is_dir():
+        raise StreamDiffVSRError(
+            f"could not read {path.strip()!r:.200}",
+            "it is a folder",
+            "give one video; the frames of a folder are taken as images, by a node that loads them",
+        )
+    return found(path)
+
+
 def destination(path: str, stem: str) -> Path:
     """Where the output goes; its folder is made.
 
     Raises:
         StreamDiffVSRError: It is outside ComfyUI's output folder: who may queue a prompt, perhaps
-            over a network, may not write wherever this process can.
+            over a network, may not write wherever this process can. Or it is no video's name.
     """
+    from ..runtime.media.formats.kinds import CONTAINERS
+
     if not path.strip():
         return host.numbered_output(f"{stem}_4x", ".mp4")
     folder = host.output_folder().resolve()
@@ -173,8 +191,23 @@ def destination(path: str, stem: str) -> Path:
             "it is outside ComfyUI's output folder",
             "give a name in it, or start ComfyUI with another --output-directory",
         )
+    if output.suffix.lower() not in CONTAINERS:
+        raise StreamDiffVSRError(
+            f"could not write {path.strip()!r:.200}",
+            "its ending is not a video's",
+            f"use one of {', '.join(CONTAINERS)}",
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     return output
+
+
+def _refuse_file(output_path: str) -> None:
+    if output_path.strip():
+        raise StreamDiffVSRError(
+            "frames from `images` are not written to a file",
+            f"output_path is {output_path.strip()!r:.200}",
+            "leave it empty, and connect the output `images` to Create Video and Save Video",
+        )
 
 
 def shown(output: Path) -> dict[str, Any]:

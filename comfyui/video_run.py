@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..errors import StreamDiffVSRError
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
 from ..runtime.frames import Image
 from ..runtime.media.probe import probe
@@ -31,7 +32,7 @@ class Span:
     """Frames `first` to `last`, included; None: to the end.
 
     Raises:
-        ValueError: There is none between them.
+        StreamDiffVSRError: There is none between them.
     """
 
     first: int = 0
@@ -39,7 +40,24 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.last is not None and self.last < self.first:
-            raise ValueError(f"end_frame {self.last} is before start_frame {self.first}")
+            raise StreamDiffVSRError(
+                f"there is no frame from {self.first} to {self.last}",
+                "end_frame is before start_frame",
+                "set end_frame to -1 for all, or behind start_frame",
+            )
+
+    def of(self, images: Any) -> Any:
+        """Those frames of an IMAGE.
+
+        Raises:
+            StreamDiffVSRError: It has none of them.
+        """
+        count = len(images)
+        if self.first >= count:
+            raise StreamDiffVSRError(
+                f"there is no frame {self.first}", f"images has {count}", "lower start_frame"
+            )
+        return images[self.first : None if self.last is None else self.last + 1]
 
     def options(self, rate: Fraction | None) -> dict[str, Any]:
         """As options of a job: half a frame early, so that rounded times do not lose one."""

@@ -80,9 +80,10 @@ def choose(backend: str = "auto", precision: str | None = None, device: str = "a
             chosen = precision or default_precision(where)
             return Choice(name, chosen, where, tuple(passed_over))
         passed_over.append((name, where, why))
+    whys = {why for _, _, why in passed_over}
     raise StreamDiffVSRError(
         "no backend works here" if device == "auto" else f"no backend works on {ON[device]} here",
-        "; ".join(_grouped(passed_over)),
+        next(iter(whys)) if len(whys) == 1 else "; ".join(_grouped(passed_over)),
         _remedy(device, precision),
     )
 

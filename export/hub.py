@@ -64,7 +64,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
     if os.path.isdir(path):  # os.path, which takes any string: pathlib raises on some
         if revision is not None:
             raise UsageError(f"{name} is a folder", "only a repository has revisions")
-        return Path(path)
+        return _checked(Path(path))
     if os.path.exists(path):
         raise UsageError(f"{name} is a file", "a model is a folder", "give the folder it is in")
     repository, _, pinned = name.partition("@")
@@ -72,6 +72,17 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
         why = "it is no folder here, and no repository has such a name"
         raise UsageError(f"no model {name!r:.90}", why, f"give {BUILT_IN}, a folder, or owner/name")
     return _fetch(repository, revision or pinned or None)
+
+
+def _checked(folder: Path) -> Path:
+    """The folder, unless it holds nothing of a model: what is missing in one, its readers say."""
+    if not any((folder / part).is_dir() for part in ("unet", "controlnet", "vae", "flow")):
+        raise UsageError(
+            f"{folder} is no model folder",
+            "it has none of unet/, controlnet/, vae/ and flow/",
+            "see docs/models.md, which says what is in one",
+        )
+    return folder
 
 
 def released_or_built_in(tell: Callable[[str], None]) -> str:
@@ -135,7 +146,8 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
         return Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns]))
     except Exception as error:  # the library's, the network's and the proxy's share no base
         at = f"{repository}@{revision}" if revision else repository
-        why = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        first = re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0]  # the rest is advice
+        why = first[:200].rstrip(".") or type(error).__name__
         raise StreamDiffVSRError(
             f"no folder {repository} here, and cannot fetch {at} from Hugging Face", why, BY_HAND
         ) from None

@@ -126,7 +126,9 @@ class StreamState:
             )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise StreamDiffVSRError(
-                f"{path} is not a readable state", str(error), "start from a fresh state"
+                f"could not read the state {path}",
+                f"it is damaged, or is no state ({error})",
+                "start from a fresh state",
             ) from error
 
 

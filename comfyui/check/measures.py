@@ -146,13 +146,18 @@ async def handed_back(server: ComfyServer) -> Told:
     prompt = prompts.batch(seed=5)
     await server.run(prompt)
     loaded = _resident(server)
-    await server.run({**prompt, "9": node("StreamDiffVSR_Unload", pipe=["1", 0], after=["6", 2])})
+    unload = {
+        "8": node("StreamDiffVSR_Unload", pipe=["1", 0], after=["5", 0]),
+        "9": node("PreviewImage", images=["8", 0]),  # any type is passed on as it came
+    }
+    passed_on = (await server.run({**prompt, **unload})).ending
     unloaded = _resident(server)
     await server.post("/free", {"unload_models": True, "free_memory": True})
     await asyncio.sleep(2)  # the server frees when its queue next wakes
     numbers = {"loaded": loaded, "unloaded": unloaded, "freed": _resident(server)}
     told = {f"mib_{name}": count // MIB for name, count in numbers.items()}
-    return {"ok": numbers["freed"] < 0.95 * loaded, **told}
+    ok = passed_on == "execution_success" and numbers["freed"] < 0.95 * loaded
+    return {"ok": ok, "passed_on": passed_on, **told}
 
 
 def _cpu_seconds(process: psutil.Process) -> float:

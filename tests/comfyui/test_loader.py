@@ -1,6 +1,7 @@
 """The loader and the unload node: which models there are, which engines are used, what is told."""
 
 import gc
+import json
 import sys
 import weakref
 from importlib.util import find_spec
@@ -100,6 +101,26 @@ def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch):
     assert [shown[0] for shown in comfy.shown] == [1, 1]
     # All that ComfyUI can give for a build, and as much as a run needs for the engines.
     assert comfy.freed == [1e30, 123]
+
+
+@pytest.mark.parametrize("sides", [{"width": 64}, {"height": 48}])
+def test_one_side_alone_is_told(comfy, opened, sides):
+    with pytest.raises(StreamDiffVSRError, match="give both sides of the input, or leave both 0"):
+        LOADER().run("tiny", "cpu", "auto", backend="onnxruntime", **sides)
+    assert opened == []
+
+
+def test_no_name_is_no_model(comfy, local):
+    assert "no model ''" in str(LOADER.VALIDATE_INPUTS(model_version=""))
+
+
+def test_what_is_unloaded_behind_is_of_any_type():
+    kind = NODES["StreamDiffVSR_Unload"].INPUT_TYPES()["optional"]["after"][0]
+    (passed_on,) = NODES["StreamDiffVSR_Unload"].RETURN_TYPES
+    for other in ("IMAGE", "STREAM_DIFFVSR_STATE", "VIDEO"):
+        assert (other != kind) is False  # as ComfyUI asks, of what comes in
+        assert (passed_on != other) is False  # and of what goes out
+    assert json.dumps(kind) == '"*"'
 
 
 def test_engines_are_kept_for_two_sizes_and_no_more(pipe, opened):

@@ -73,6 +73,23 @@ def test_a_saved_state_goes_on_as_the_one_in_memory(pipe, comfy, frames):
     assert torch.equal(saved, kept)
 
 
+def test_where_a_state_is_saved_is_shown(pipe, comfy, frames):
+    _, state = upscale(pipe, frames[:1])
+    (path,) = run("SaveState", state=state, filename_prefix=" ", unique_id="4")
+    assert path.endswith("state_00001_.safetensors")  # never a hidden file
+    assert comfy.said[-1] == path
+
+
+def test_a_state_of_other_frames_is_refused_with_scene_cuts_too(pipe, comfy, frames):
+    _, state = upscale(pipe, frames[:1])
+    wider = torch.zeros(1, 48, 80, 3)
+    for cuts in (True, False):
+        with pytest.raises(StreamDiffVSRError, match=r"of 64x48 frames: these are 80x48.*none"):
+            NODES["StreamDiffVSR_Upscale"]().run(
+                pipe=pipe, images=wider, state=state, scene_cuts=cuts
+            )
+
+
 def test_a_state_file_that_is_not_there_is_told_before_anything_runs(comfy):
     node = NODES["StreamDiffVSR_LoadState"]
     assert node.VALIDATE_INPUTS(path=None) is True  # it comes from another node

@@ -175,3 +175,4 @@ def test_outputs_that_do_not_fit_in_memory_are_refused_before_any_work(pipe, com
     with pytest.raises(StreamDiffVSRError, match="UpscaleVideo"):
         NODES["StreamDiffVSR_Upscale"]().run(pipe=pipe, images=many)
     assert comfy.shown == []
+    assert "nothing loaded" in repr(pipe)  # a build would take minutes

@@ -56,8 +56,10 @@ def test_a_part_of_a_file_by_its_name_in_the_input_folder(pipe, clip, comfy):
         third = [frame.image for frame in source][2]
     small = frames_of(path)[0].reshape(48, 4, 64, 4, 3).mean((1, 3))
     assert np.abs(small - third).mean() < 12  # this frame, noise in its corner
-    with pytest.raises(ValueError, match="end_frame 1 is before start_frame 2"):
+    with pytest.raises(StreamDiffVSRError, match="end_frame is before start_frame"):
         NODE().run(pipe=pipe, video_path="clip.mp4", start_frame=2, end_frame=1)
+    with pytest.raises(StreamDiffVSRError, match="change start_frame or end_frame"):
+        NODE().run(pipe=pipe, video_path="clip.mp4", start_frame=60)
 
 
 def test_cancel_leaves_nothing(pipe, clip, comfy, monkeypatch):
@@ -86,6 +88,28 @@ def test_frames_go_before_files_and_stay_frames(pipe, frames):
     )
     assert images.shape == (2, 192, 256, 3)
     assert path == "" and "use the output `images`" in video.message
+
+
+def test_a_part_of_the_frames_is_taken_and_none_is_written(pipe, frames):
+    batch = images_of(frames[:3])
+    whole, _, _ = NODE().run(pipe=pipe, images=batch[1:], scene_cuts=False)
+    part, _, _ = NODE().run(pipe=pipe, images=batch, start_frame=1, end_frame=2, scene_cuts=False)
+    assert torch.equal(part, whole)
+    with pytest.raises(StreamDiffVSRError, match="there is no frame 3: images has 3"):
+        NODE().run(pipe=pipe, images=batch, start_frame=3)
+    with pytest.raises(StreamDiffVSRError, match="are not written to a file"):
+        NODE().run(pipe=pipe, images=batch, output_path="out.mp4")
+
+
+@pytest.mark.parametrize("path", ["out", "sub/", "out.gif"])
+def test_an_output_is_named_like_a_video(pipe, clip, comfy, path):
+    with pytest.raises(StreamDiffVSRError, match=r"its ending is not a video's; use one of \.mp4"):
+        NODE().run(pipe=pipe, video_path=str(clip), output_path=path)
+
+
+def test_a_folder_is_no_video(pipe, comfy):
+    with pytest.raises(StreamDiffVSRError, match="it is a folder"):
+        NODE().run(pipe=pipe, video_path=str(comfy.folder / "input"))
 
 
 def test_nothing_connected_is_told(pipe):

@@ -89,7 +89,7 @@ def test_a_device_that_is_asked_for(machine: Machine) -> None:
     assert choose("tensorrt-rtx").device == "cuda"
     with pytest.raises(
         StreamDiffVSRError,
-        match=r"on the GPU here: not the GPU: .*too old for CUDA 13.0; leave out --device",
+        match=r"on the GPU here: the driver is .*too old for CUDA 13.0; leave out --device",
     ):
         choose(device="cuda")
 

@@ -68,8 +68,11 @@ def refusal(call: Callable[..., Any], *args: Any) -> str:
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="is no model folder: it has none of unet/"):
+        resolve_model(str(tmp_path))
+    for folder in (tmp_path, tmp_path / "owner", tmp_path / "owner" / "model"):
+        (folder / "unet").mkdir(parents=True)
     assert resolve_model(str(tmp_path)) == tmp_path
-    (tmp_path / "owner" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert resolve_model(REPOSITORY) == Path(REPOSITORY)  # before a repository of that name
     monkeypatch.setenv("HOME", str(tmp_path))
