@@ -6,11 +6,13 @@ is needed to import the nodes. It knows nothing of engines.
 
 from __future__ import annotations
 
+import logging
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+LOG = logging.getLogger("streamdiffvsr")
 MODELS = "StreamDiffVSR"  # the folder under ComfyUI/models, and its key in extra_model_paths.yaml
 PREVIEW_PIXELS = 512  # the longer side; ComfyUI shows no more by default
 PREVIEW_EVERY_S = 0.1  # faster frames do not all get a picture
@@ -121,8 +123,10 @@ class Progress:
         self._bar.update_absolute(done, total, None if frame is None else self._preview(frame))
 
     def say(self, line: str) -> None:
-        """Show a line of text on the node, where this ComfyUI can."""
+        """Show a line of text on the node, where this ComfyUI can, and in its log."""
         stop_if_cancelled()
+        if not line.endswith("%"):  # those only move
+            LOG.info(line)
         server: Any = getattr(import_module("server").PromptServer, "instance", None)
         if self._node is not None and hasattr(server, "send_progress_text"):
             server.send_progress_text(line, self._node)

@@ -86,7 +86,9 @@ def test_a_size_makes_engines_at_once(comfy, opened):
     assert opened == [(48, 64)]
 
 
-def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch):
+def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="streamdiffvsr")
+
     def build(model, *, progress, size, **options):
         progress("export decode")
         progress("compile decode 50%")
@@ -99,6 +101,7 @@ def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch):
     pipe.upscaler(EngineWish((48, 64)), "3")
     assert comfy.said[:2] == ["export decode", "compile decode 50%"]
     assert [shown[0] for shown in comfy.shown] == [1, 1]
+    assert "export decode" in caplog.messages and "compile decode 50%" not in caplog.messages
     # All that ComfyUI can give for a build, and as much as a run needs for the engines.
     assert comfy.freed == [1e30, 123]
 
