@@ -200,7 +200,7 @@ class FileSink(ClosesOrAborts):
 
     def _start(self, arguments: dict[str, Any], deadline_s: float) -> None:
         self._child = Child(
-            "runtime.media.encoding",
+            "runtime.media.sink_encoding",
             arguments,
             failure=self._failure,
             deadline_s=deadline_s,

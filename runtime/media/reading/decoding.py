@@ -20,10 +20,10 @@ from ....errors import StreamDiffVSRError
 from ...processes import wire
 from .. import libav
 from ..frames.colour import UNCONVERTED, Colour
-from ..frames.picture import Picture
 from ..frames.pixels import is_plain, upright_rgb, upright_size
 from ..limits import check_frame_size
 from .image_frames import ImageFrames, is_images
+from .picture import Picture
 from .video_frames import VideoFrames
 
 _BEAT_S = 1.0

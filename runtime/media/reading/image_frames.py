@@ -17,11 +17,11 @@ import av
 
 from ....errors import StreamDiffVSRError
 from .. import libav
-from ..frames.picture import Picture, describe_picture
 from ..info import VideoInfo
 from ..limits import MAX_PIXELS
 from .exif import is_mirrored
 from .image_names import DEFAULT_FPS, SUFFIXES, images_in
+from .picture import Picture, describe_picture
 
 _MAX_BYTES = 1 << 30
 _START_BYTES = 4096

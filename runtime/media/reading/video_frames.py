@@ -19,9 +19,9 @@ from av.video.frame import PictureType
 from ....errors import StreamDiffVSRError
 from .. import libav
 from ..frames.deinterlacing import Deinterlacer
-from ..frames.picture import Picture, describe_picture
 from ..info import VideoInfo
 from ..limits import check_frame_size
+from .picture import Picture, describe_picture
 from .seeking import seek_before
 from .streams import codec_name, duration_seconds, has_separate_alpha, other_streams
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from ..frames.mastering import mastering_of
+from ..frames.pixels import bits_of, colour_of, has_alpha, quarter_turns, upright_size
 from ..info import VideoInfo
-from .mastering import mastering_of
-from .pixels import bits_of, colour_of, has_alpha, quarter_turns, upright_size
 
 
 class Picture(NamedTuple):
@@ -61,6 +61,8 @@ def _is_transparent(frame: Any) -> bool:
         return False
     if not (frame.format.is_rgb or frame.format.has_palette):
         return True
-    from .file_pixels import FilePixels  # needs numpy, which a probe of most files does without
+    from ..frames.file_pixels import (
+        FilePixels,  # needs numpy, which a probe of most files does without
+    )
 
     return not FilePixels().opaque(frame)
