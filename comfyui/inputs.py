@@ -99,6 +99,17 @@ BEFORE: Input = (
     STATE_TYPE,
     {"tooltip": "What the frames before these have left; nothing at the start of a video."},
 )
+# How frames are upscaled, wherever more than one is.
+SETTINGS: dict[str, Input] = {
+    "num_inference_steps": STEPS,
+    "seed": SEED,
+    "guidance_scale": GUIDANCE,
+    "controlnet_scale": CONTROLNET,
+    "force_flow_on_lq": COARSE_FLOW,
+    "disable_tpm": NO_TEMPORAL,
+    "flow_scale": FLOW_SCALE,
+    "scene_cuts": SCENE_CUTS,
+}
 
 
 def flow_scale(name: str, coarse: bool) -> int | None:

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .inputs import (
-    ADVANCED,
-    BEFORE,
-    COARSE_FLOW,
-    CONTROLNET,
-    FLOW_SCALE,
-    GUIDANCE,
-    NO_TEMPORAL,
-    PIPE,
-    SCENE_CUTS,
-    SEED,
-    SEEDS,
-    STATE_TYPE,
-    STEPS,
-    flow_scale,
-    node,
-)
+from .inputs import ADVANCED, BEFORE, PIPE, SEEDS, SETTINGS, STATE_TYPE, flow_scale, node
 from .installed import explained
 
 if TYPE_CHECKING:
     from .node_state import NodeState
     from .pipe import Pipe
     from .run import Settings
+
+OF_ONE_FRAME = (
+    "num_inference_steps",
+    "seed",
+    "controlnet_scale",
+    "disable_tpm",
+    "flow_scale",
+    "scene_cuts",
+)
 
 
 @node("Stream-DiffVSR Upscale (Batch)", outputs={"images": "IMAGE", "state": STATE_TYPE})
@@ -43,14 +36,7 @@ class Upscale:
             },
             "optional": {
                 "state": BEFORE,
-                "num_inference_steps": STEPS,
-                "seed": SEED,
-                "guidance_scale": GUIDANCE,
-                "controlnet_scale": CONTROLNET,
-                "force_flow_on_lq": COARSE_FLOW,
-                "disable_tpm": NO_TEMPORAL,
-                "flow_scale": FLOW_SCALE,
-                "scene_cuts": SCENE_CUTS,
+                **SETTINGS,
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -86,12 +72,7 @@ class ProcessFrame:
                 "state": BEFORE,
             },
             "optional": {
-                "num_inference_steps": STEPS,
-                "seed": SEED,
-                "controlnet_scale": CONTROLNET,
-                "disable_tpm": NO_TEMPORAL,
-                "flow_scale": FLOW_SCALE,
-                "scene_cuts": SCENE_CUTS,
+                **{name: SETTINGS[name] for name in OF_ONE_FRAME},
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }

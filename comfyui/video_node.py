@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamDiffVSRError
 from . import host
-from .inputs import (
-    COARSE_FLOW,
-    CONTROLNET,
-    FLOW_SCALE,
-    GUIDANCE,
-    NO_TEMPORAL,
-    PIPE,
-    SCENE_CUTS,
-    SEED,
-    STEPS,
-    Input,
-    node,
-)
+from .inputs import PIPE, SETTINGS, Input, node
 from .installed import explained
 from .upscale_nodes import settings
 
@@ -97,14 +85,7 @@ class UpscaleVideo:
                 "frames_per_batch": FRAMES_PER_BATCH,
                 "start_frame": START_FRAME,
                 "end_frame": END_FRAME,
-                "num_inference_steps": STEPS,
-                "seed": SEED,
-                "guidance_scale": GUIDANCE,
-                "controlnet_scale": CONTROLNET,
-                "force_flow_on_lq": COARSE_FLOW,
-                "disable_tpm": NO_TEMPORAL,
-                "flow_scale": FLOW_SCALE,
-                "scene_cuts": SCENE_CUTS,
+                **SETTINGS,
                 "overwrite": OVERWRITE,
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
