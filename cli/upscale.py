@@ -119,6 +119,12 @@ def _refuse_contradictions(asked: Asked, inputs: Sequence[str] | None, output: s
             "chunks begin at scene cuts",
             "leave out one of them",
         )
+    if asked.compare is None and asked.compare_mode != "side":
+        raise UsageError(
+            f"--compare-mode {asked.compare_mode} has nothing to divide",
+            "there is no --compare",
+            "give --compare FILE, or leave it out",
+        )
     refuse_build_options(asked)
 
 

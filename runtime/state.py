@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import StreamDiffVSRError
-from .disk import to_disk
+from .disk import CAUSES, to_disk, why
 
 Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"
@@ -158,5 +159,13 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
 
 def _cannot_write(path: Path, error: Exception) -> StreamDiffVSRError:
     return StreamDiffVSRError(
-        f"cannot write the state to {path}", str(error), "choose a writable folder with free space"
+        f"cannot write the state to {path}", _why(error), "choose a writable folder with free space"
     )
+
+
+def _why(error: Exception) -> str:
+    """In words: safetensors tells the system's number in its text."""
+    told = re.search(r"os error (\d+)", str(error))
+    if isinstance(error, OSError):
+        return why(error)
+    return CAUSES.get(int(told[1])) or str(error) if told else str(error)

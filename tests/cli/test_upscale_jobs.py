@@ -77,6 +77,7 @@ def test_the_help_is_in_groups(cli):
         (["--images", "bmp"], "'bmp' is no kind of image"),
         (["--chunks", "0"], "'--chunks'"),
         (["--compare-mode", "up"], "'--compare-mode'"),
+        (["--compare-mode", "split"], "there is no --compare"),
     ],
 )
 def test_options_that_mean_nothing(cli, clip, tmp_path, arguments, told):

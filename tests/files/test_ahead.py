@@ -120,6 +120,11 @@ def test_policies_are_told(looked, fields, options, told):
         assert part in note
 
 
+def test_images_of_hdr_lose_its_tags_and_that_is_told(looked):
+    notes = list(policies(with_info(looked("frames"), colour=Colour(transfer=16))))
+    assert any("upscaled as they are but images do not say so" in note for note in notes)
+
+
 def test_images_have_no_sound_and_that_is_told(looked):
     assert list(policies(looked("frames"))) == ["audio left out: images hold none"]
 
@@ -185,7 +190,7 @@ def test_a_plan_tells_all_that_matters(looked, parity_engines):
         "whole frame",
         "MiB of ",
         "to decode and encode",
-        "disk: less than 1 MiB of ",
+        " KiB of ",  # of the disk, for so small a clip
         "time: about 0:00:30 (2 frames a second)",
     ):
         assert part in lines

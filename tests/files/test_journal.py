@@ -113,6 +113,8 @@ def test_another_job_is_told_by_what_differs(tmp_path: Path) -> None:
     assert differing(tmp_path, {"input": ["a", 1], "engines": "e", "options": {"seed": 0}}) == []
     other = {"input": ["a", 2], "engines": "e", "options": {"seed": 1}}
     assert differing(tmp_path, other) == ["other input", "seed was 0, is 1"]
+    other["format"] = {"crf": 20}  # follows from the options
+    assert differing(tmp_path, other) == ["other input", "seed was 0, is 1"]
     (tmp_path / "job.json").write_text("{")
     assert differing(tmp_path, other) == ["its description is damaged"]
 

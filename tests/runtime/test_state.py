@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from streamdiffvsr import StreamState
@@ -47,10 +48,20 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("streamdiffvsr.runtime.state.save_file", full)
-    with pytest.raises(StreamDiffVSRError, match="No space left"):
+    with pytest.raises(StreamDiffVSRError, match=r": the disk is full; choose a writable folder"):
         StreamState(seed=2).save(path)
     assert StreamState.load(path).seed == 1
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_what_safetensors_tells_of_the_system_is_in_words(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+
+    monkeypatch.setattr("streamdiffvsr.runtime.state.save_file", refuse)
+    with pytest.raises(StreamDiffVSRError, match=r": the file has grown to the largest size"):
+        StreamState().save(tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:

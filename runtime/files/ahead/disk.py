@@ -141,7 +141,7 @@ def _about(count: int) -> str:
 
 def shown(count: int) -> str:
     """Bytes as a user reads them."""
-    return in_words(count) if count >= MIB else "less than 1 MiB"
+    return in_words(count) if count >= MIB else f"{-(-count // 1024)} KiB"
 
 
 def _free(output: Path) -> int | None:

@@ -59,7 +59,9 @@ def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look
     job = Job.of(pair.input, pair.output, options)
     if options.fps is not None and not job.info.images:
         raise UsageError(
-            f"--fps does not fit {str(pair.input)!r}", "it is a video, whose own times are kept"
+            f"--fps does not fit {str(pair.input)!r}",
+            "it is a video, whose own times are kept",
+            "leave it out",
         )
     return Look(job, *expected(job), left_out(job))
 
@@ -114,8 +116,13 @@ def policies(look: Look) -> Iterator[str]:
     if info.depth > 8 and not form.deep:
         yield f"the output has 8 bits of the input's {info.depth}"
     if info.hdr:
+        tagged = (
+            "and tagged as they were"
+            if isinstance(form, VideoFormat)
+            else "but images do not say so"
+        )
         yield (
-            f"HDR ({info.hdr}): its values are upscaled as they are and tagged as they were, "
+            f"HDR ({info.hdr}): its values are upscaled as they are {tagged}, "
             "by a model that has learned from SDR"
         )
     if info.mastering and not (isinstance(form, VideoFormat) and writes_mastering(form.encoder)):
