@@ -15,6 +15,7 @@ from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.comfyui.contract import Interrupted, VideoFromFile, components
 from streamdiffvsr.tests.comfyui.doubles import Remembering
 from streamdiffvsr.tests.comfyui.test_upscale import images_of
+from streamdiffvsr.tests.media.clips import write_image
 
 NODE = NODES["StreamDiffVSR_UpscaleVideo"]
 
@@ -107,8 +108,9 @@ def test_an_output_is_named_like_a_video(pipe, clip, comfy, path):
         NODE().run(pipe=pipe, video_path=str(clip), output_path=path)
 
 
-def test_a_folder_is_no_video(pipe, comfy):
-    with pytest.raises(StreamDiffVSRError, match="it is a folder"):
+def test_a_folder_is_no_video(pipe, comfy, frames):
+    write_image(comfy.folder / "input" / "0.png", frames[0])  # which a job could upscale
+    with pytest.raises(StreamDiffVSRError, match="it is a folder; give one video"):
         NODE().run(pipe=pipe, video_path=str(comfy.folder / "input"))
 
 
