@@ -21,6 +21,8 @@ MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an
 TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
 FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
+# Each lane is a stream: its graphs run one after another, those of two lanes beside each other.
+LANES = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))
 TILED = ("temporal", "denoise", "decode")  # these may run on tiles; the others see the full frame
 
 Precision = Literal["fp32", "fp16"]

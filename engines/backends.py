@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,25 +14,32 @@ from ..graph_set import onnx_file
 from ..program import program_file
 from ..spec import GraphSpec
 from . import trt_backend
-from .cuda_memory import run_on_device
+from .cuda_device import CudaDevice
+from .device import kind_of, ordinal_of
 from .gate import Run, run_on_host
 from .gpu import why_no_gpu
 from .manifest import EngineKey, Target
 from .precision import FLOATS, FP8
-from .protocol import Engine
+from .protocol import Engine, HostArray
+from .staged import StagedEngine
 from .torch_engine import TorchEngine, torch_obstacle, torch_version
+from .trt_engine import Scratch
 
 Fraction = Callable[[float], None]
 
 
-def _open_ort(folder: Path, spec: GraphSpec, device: str) -> Engine:
+def _open_ort(folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None) -> Engine:
     from .ort import OrtEngine
 
     return OrtEngine(folder / onnx_file(spec.name), spec, device)
 
 
-def _ort_obstacle(key: EngineKey) -> str:
-    return why_no_gpu() if key.device == "cuda" else ""
+def _open_torch(folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None) -> Engine:
+    return TorchEngine(folder, spec, device)
+
+
+def _ort_obstacle(key: EngineKey, device: str) -> str:
+    return why_no_gpu(ordinal_of(device)) if key.device == "cuda" else ""
 
 
 def _no_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
@@ -57,12 +64,13 @@ class Backend:
         packages: Distributions that provide it, any one of which may be installed.
         extra: The extra of this package that installs it.
         devices: Where it runs.
-        open: (engine folder, graph, device) -> engine.
+        open: (engine folder, graph, device, scratch memory to share or None) -> engine.
         compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
             bytes or None, progress as a fraction); None where what was exported is run.
         target: (compute capabilities or None for the usual, precision) -> what its engines depend
             on here.
-        obstacle: Why engines of a key cannot run on this machine, or an empty string.
+        obstacle: (key, device) -> why such engines cannot run there, or an empty string.
+        scratch: device -> memory that the engines of one lane share; None where each has its own.
         file: The file that a set has for a graph of this name.
         precisions: What its engines can compute in.
     """
@@ -72,17 +80,25 @@ class Backend:
     packages: tuple[str, ...]
     extra: str
     devices: tuple[str, ...]
-    open: Callable[[Path, GraphSpec, str], Engine]
+    open: Callable[[Path, GraphSpec, str, Scratch | None], Engine]
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
     target: Callable[[tuple[int, ...] | None, str], Target] = _no_target
-    obstacle: Callable[[EngineKey], str] = lambda key: ""
+    obstacle: Callable[[EngineKey, str], str] = lambda key, device: ""
+    scratch: Callable[[str], Scratch] | None = None
     file: Callable[[str], str] = onnx_file
     precisions: tuple[str, ...] = FLOATS
 
     @staticmethod
     def run(device: str) -> Run:
         """How an engine on a device is run once on host arrays, for the parity gate."""
-        return run_on_device if device == "cuda" else run_on_host
+        return run_on_host if kind_of(device) == "cpu" else partial(_run_on_gpu, device)
+
+
+def _run_on_gpu(
+    device: str, engine: Engine, inputs: Mapping[str, HostArray], outputs: Mapping[str, HostArray]
+) -> None:
+    """Run an engine of a GPU once, from host arrays to host arrays."""
+    run_on_host(StagedEngine(CudaDevice(ordinal_of(device)), engine), inputs, outputs)
 
 
 def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
@@ -92,10 +108,11 @@ def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
         packages=packages,
         extra=name,
         devices=("cuda",),
-        open=lambda folder, spec, device: trt_backend.open_plan(name, folder, spec),
+        open=partial(trt_backend.open_plan, name),
         compile=trt_backend.compile_graph,
         target=partial(trt_backend.target, name),
         obstacle=trt_backend.obstacle,
+        scratch=trt_backend.make_scratch,
         file=trt_backend.plan_file,
         precisions=(*FLOATS, FP8),
     )
@@ -121,7 +138,7 @@ BACKENDS = {
             ("torch",),
             "export",
             ("cpu", "cuda"),
-            TorchEngine,
+            _open_torch,
             target=_torch_target,
             obstacle=torch_obstacle,
             file=program_file,

@@ -115,7 +115,7 @@ class CpuDevice:
 
     name = "cpu"
 
-    def stream(self, name: str) -> CpuStream:
+    def stream(self, name: str, *, urgent: bool = False) -> CpuStream:
         return CpuStream(name)
 
     def event(self) -> CpuEvent:

@@ -1,13 +1,15 @@
-"""CUDA's device 0 behind `device.Device`: streams and events of cuda.core, memory by address.
+"""A GPU behind `device.Device`: streams, events, graphs and memory of CUDA's driver.
 
-The host waits in `CudaEvent.synchronize` alone, and nothing is allocated after the buffers are.
+The host waits in `CudaEvent.synchronize`, and in copies that are given no stream. Nothing is
+allocated after the buffers are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -15,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StreamDiffVSRError
-from .cuda_memory import CudaMemory, cuda_call
+from .cuda_driver import (
+    BLOCKING_SYNC,
+    DISABLE_TIMING,
+    NON_BLOCKING,
+    Context,
+    Handle,
+    capture_lock,
+    driver_call,
+    primary_context,
+)
 from .device import Event, Stream, Work
 from .protocol import Buffer, DeviceArray
 
@@ -24,132 +35,140 @@ try:
 except ImportError:  # profilers then show kernels without the names of their stages
     nvtx = None
 
+THREAD_LOCAL = "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL"
+
 
 class CudaEvent:
-    """A `cuda.core.Event` without timing."""
+    """A CUDA event without timing. The host sleeps while it waits: encoders want the core."""
 
-    def __init__(self, event: Any) -> None:
-        self.event = event
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        flags = BLOCKING_SYNC | DISABLE_TIMING
+        self._handle = Handle(context, "cuEventCreate", flags, freed_by="cuEventDestroy")
+        self.handle = self._handle.value
 
     def synchronize(self) -> None:
-        self.event.sync()
+        self._context.call("cuEventSynchronize", self.handle)
 
 
 class CudaMark:
     """A CUDA event with timing, which resolves half a microsecond."""
 
-    def __init__(self) -> None:
-        self.event = cuda_call("cudaEventCreate")
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._handle = Handle(context, "cuEventCreate", 0, freed_by="cuEventDestroy")
+        self.handle = self._handle.value
 
     def ms_after(self, earlier: CudaMark) -> float:
-        return float(cuda_call("cudaEventElapsedTime", earlier.event, self.event))
-
-    def __del__(self) -> None:
-        event, self.event = getattr(self, "event", None), None
-        if event is not None:
-            cuda_call("cudaEventDestroy", event)
+        return float(self._context.call("cuEventElapsedTime", earlier.handle, self.handle))
 
 
 class CudaStream:
-    """A `cuda.core.Stream` that does not wait for the default stream."""
+    """A CUDA stream that does not wait for the default stream."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.handle = int(stream.handle)
-        self._closed = False
+    def __init__(self, context: Context, priority: int = 0) -> None:
+        self._context = context
+        self._handle = Handle(
+            context,
+            "cuStreamCreateWithPriority",
+            NON_BLOCKING,
+            priority,
+            freed_by="cuStreamDestroy",
+        )
+        self.handle = self._handle.value
 
     def call(self, work: Work) -> None:
         """Right but slow: the host waits for the stream, then works."""
-        self.stream.sync()
+        self.synchronize()
         work()
 
     def record(self, event: Event) -> None:
         assert isinstance(event, CudaEvent)
-        self.stream.record(event.event)
+        self._context.call("cuEventRecord", event.handle, self.handle)
 
     def wait(self, event: Event) -> None:
         assert isinstance(event, CudaEvent)
-        self.stream.wait(event.event)
+        self._context.call("cuStreamWaitEvent", self.handle, event.handle, 0)
+
+    def synchronize(self) -> None:
+        """Wait for all that was put here."""
+        self._context.call("cuStreamSynchronize", self.handle)
 
     def check(self) -> None:
         """CUDA reports a failed work at the next call; nothing is kept here."""
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self.stream.sync()
-            self.stream.close()
+        try:
+            self.synchronize()
+        finally:
+            self._handle.free()
 
 
 class CudaLaunch:
     """A CUDA graph, ready to be launched."""
 
-    def __init__(self, graph: Any) -> None:
-        self._executable = 0
+    def __init__(self, context: Context, graph: Any, stream: Stream) -> None:
+        """Make it launchable, and let a stream take what it needs to the device ahead."""
+        self._context = context
         try:
-            self._executable = int(cuda_call("cudaGraphInstantiate", graph, 0))
+            self._handle = Handle(
+                context, "cuGraphInstantiate", graph, 0, freed_by="cuGraphExecDestroy"
+            )
         finally:
-            cuda_call("cudaGraphDestroy", graph)
+            context.call("cuGraphDestroy", graph)
+        context.call("cuGraphUpload", self._handle.value, stream.handle)
 
     def launch(self, stream: Stream) -> None:
-        cuda_call("cudaGraphLaunch", self._executable, stream.handle)
-
-    def __del__(self) -> None:
-        executable, self._executable = getattr(self, "_executable", 0), 0
-        if executable:
-            cuda_call("cudaGraphExecDestroy", executable)
+        self._context.call("cuGraphLaunch", self._handle.value, stream.handle)
 
 
 class CudaDevice:
-    """Buffers are `DeviceArray`s; host memory is page-locked, so that copies run beside work."""
+    """Buffers are `DeviceArray`s; host memory is page-locked, so that copies run beside work.
+
+    Attributes:
+        context: Of the GPU; current in whatever thread calls, while it calls.
+    """
 
     name = "cuda"
 
-    def __init__(self) -> None:
-        """Take device 0, which CUDA_VISIBLE_DEVICES chooses.
+    def __init__(self, ordinal: int = 0) -> None:
+        """Take a GPU by its number among those that CUDA_VISIBLE_DEVICES leaves.
 
         Raises:
-            StreamDiffVSRError: cuda.core is not installed, or finds no GPU or driver.
+            StreamDiffVSRError: There is no such GPU, no driver, or cuda-python is not installed.
         """
-        try:
-            from cuda.core import Device
+        self.context = primary_context(ordinal)
+        # For what the host waits for; not the default stream, which others' streams wait for.
+        self._waited = CudaStream(self.context)
+        self._priorities = self.context.call("cuCtxGetStreamPriorityRange")
 
-            self._device = Device(0)
-            self._device.set_current()
-        except Exception as error:  # no package, no driver library, no GPU: kinds of their own
-            raise StreamDiffVSRError(
-                "no GPU can be used",
-                f"{type(error).__name__}: {error}",
-                "run streamdiffvsr doctor, or use --device cpu",
-            ) from error
-
-    def stream(self, name: str) -> CudaStream:
-        return CudaStream(self._device.create_stream())
+    def stream(self, name: str, *, urgent: bool = False) -> CudaStream:
+        least, greatest = self._priorities
+        return CudaStream(self.context, greatest if urgent else least)
 
     def event(self) -> CudaEvent:
-        return CudaEvent(self._device.create_event())
+        return CudaEvent(self.context)
 
     def capture(self, streams: Sequence[Stream], work: Work) -> CudaLaunch:
-        from cuda.bindings import runtime as cudart
-
         first, *others = streams
-        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        cuda_call("cudaStreamBeginCapture", first.handle, mode)
-        try:
-            for other in others:
-                _hand_over(first, other, self.event())
-            work()
-            for other in others:
-                _hand_over(other, first, self.event())
-        except BaseException:
-            with contextlib.suppress(StreamDiffVSRError):  # it tells of the failure once more
-                cuda_call("cudaStreamEndCapture", first.handle)
-            raise
-        return CudaLaunch(cuda_call("cudaStreamEndCapture", first.handle))
+        with capture_lock, _no_collection(), self.context.current():
+            # Other threads may allocate while this one captures.
+            driver_call("cuStreamBeginCapture", first.handle, _capture_mode())
+            try:
+                for other in others:
+                    _hand_over(first, other, self.event())
+                work()
+                for other in others:
+                    _hand_over(other, first, self.event())
+                graph = driver_call("cuStreamEndCapture", first.handle)
+            except BaseException:
+                _end_failed_capture(first)
+                raise
+            return CudaLaunch(self.context, graph, first)
 
     def mark(self, stream: Stream) -> CudaMark:
-        mark = CudaMark()
-        cuda_call("cudaEventRecord", mark.event, stream.handle)
+        mark = CudaMark(self.context)
+        self.context.call("cuEventRecord", mark.handle, stream.handle)
         return mark
 
     def range(
@@ -160,49 +179,60 @@ class CudaDevice:
     def empty(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         kind = np.dtype(dtype)
         nbytes = prod(shape) * kind.itemsize
-        memory = CudaMemory(nbytes)
-        cuda_call("cudaMemset", memory.address, 0, nbytes)
-        return DeviceArray(memory.address, shape, kind, memory)
+        memory = Handle(self.context, "cuMemAlloc", max(1, nbytes), freed_by="cuMemFree")
+        buffer = DeviceArray(memory.value, shape, kind, memory)
+        self.zero(buffer, self._waited)
+        self._waited.synchronize()  # streams of frames wait for no other: it must have landed
+        return buffer
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
         kind = np.dtype(dtype)
-        locked = _LockedMemory(prod(shape) * kind.itemsize)
-        return np.frombuffer(locked.view(), kind, prod(shape)).reshape(shape)
+        nbytes = max(1, prod(shape) * kind.itemsize)
+        memory = Handle(self.context, "cuMemAllocHost", nbytes, freed_by="cuMemFreeHost")
+        block: Any = (ctypes.c_ubyte * nbytes).from_address(memory.value)
+        block.owner = memory  # freed with the last array on it
+        ctypes.memset(memory.value, 0, nbytes)
+        return np.frombuffer(block, kind, prod(shape)).reshape(shape)
 
     def copy(self, target: Buffer, source: Buffer, stream: Stream | None = None) -> None:
-        from cuda.bindings import runtime as cudart
-
         if target.shape != source.shape or target.dtype != source.dtype:
             raise ValueError(f"{source.dtype} {source.shape} to {target.dtype} {target.shape}")
-        arguments = (_address(target), _address(source), _nbytes(target))
-        kind = cudart.cudaMemcpyKind.cudaMemcpyDefault
+        on = self._waited if stream is None else stream
+        addresses = (_address(target), _address(source))
+        self.context.call("cuMemcpyAsync", *addresses, _nbytes(target), on.handle)
         if stream is None:
-            cuda_call("cudaMemcpy", *arguments, kind)
-        else:
-            cuda_call("cudaMemcpyAsync", *arguments, kind, stream.handle)
+            self._waited.synchronize()
 
     def zero(self, target: Buffer, stream: Stream) -> None:
-        cuda_call("cudaMemsetAsync", _address(target), 0, _nbytes(target), stream.handle)
+        arguments = (_address(target), 0, _nbytes(target), stream.handle)
+        self.context.call("cuMemsetD8Async", *arguments)
 
 
-class _LockedMemory:
-    """A block of page-locked host memory, freed with the last array on it."""
+def _capture_mode() -> Any:
+    from cuda.bindings import driver
 
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = max(1, nbytes)
-        self.address = int(cuda_call("cudaMallocHost", self.nbytes))
+    return getattr(driver.CUstreamCaptureMode, THREAD_LOCAL)
 
-    def view(self) -> Any:
-        """A ctypes array over the block that keeps it alive."""
-        block: Any = (ctypes.c_ubyte * self.nbytes).from_address(self.address)
-        block.owner = self
-        ctypes.memset(self.address, 0, self.nbytes)
-        return block
 
-    def __del__(self) -> None:
-        address, self.address = getattr(self, "address", 0), 0
-        if address:
-            cuda_call("cudaFreeHost", address)
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection inside: what it frees of the GPU's memory would break a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _end_failed_capture(first: Stream) -> None:
+    """Leave the streams of a capture as they were before it, whatever happened in it."""
+    for _ in range(2):  # ending it may fail as well
+        with contextlib.suppress(StreamDiffVSRError):
+            if int(driver_call("cuStreamIsCapturing", first.handle)):
+                graph = driver_call("cuStreamEndCapture", first.handle)
+                driver_call("cuGraphDestroy", graph)
 
 
 def _hand_over(giver: Stream, taker: Stream, event: Event) -> None:

@@ -13,7 +13,33 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from ..errors import UsageError
+
 Work = Callable[[], None]
+
+
+def ordinal_of(device: str) -> int:
+    """Which GPU a device's name means: 0 for "cuda", 1 for "cuda:1".
+
+    Raises:
+        UsageError: It is no name of a GPU.
+    """
+    kind, colon, number = device.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise UsageError(f"unknown device {device!r:.40}", remedy="use cpu, cuda, or cuda:1")
+    return int(number or 0)
+
+
+def kind_of(device: str) -> str:
+    """ "cpu" or "cuda", of a device's name.
+
+    Raises:
+        UsageError: It is no name of a device.
+    """
+    if device == "cpu":
+        return device
+    ordinal_of(device)
+    return "cuda"
 
 
 class Event(Protocol):
@@ -77,8 +103,12 @@ class Device(Protocol):
         """`cpu`, or `cuda`."""
         ...
 
-    def stream(self, name: str) -> Stream:
-        """A new stream; the name is what profilers show."""
+    def stream(self, name: str, *, urgent: bool = False) -> Stream:
+        """A new stream; the name is what profilers show.
+
+        Args:
+            urgent: Its work goes before that of streams that are not, where both are ready.
+        """
         ...
 
     def event(self) -> Event:
@@ -112,7 +142,7 @@ class Device(Protocol):
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """A new buffer in the device's memory, zeroed."""
+        """A new buffer in the device's memory, zeroed for whatever stream comes to it."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:

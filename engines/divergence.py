@@ -91,7 +91,7 @@ class Probe:
     def _run(self, folder: Path, spec: GraphSpec) -> dict[str, Array]:
         if self.backend.compile is not None:
             self.backend.compile(folder, spec, self.key, None, lambda fraction: None)
-        engine = self.backend.open(folder, spec, self.device)
+        engine = self.backend.open(folder, spec, self.device, None)
         inputs = {t.name: self.inputs[t.name].astype(t.dtype) for t in spec.inputs}
         outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
         self.backend.run(self.device)(engine, inputs, outputs)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import GRAPHS_JSON, GraphSet, golden_file
-from ..spec import GRAPHS, GraphSpec
+from ..spec import GRAPHS, LANES, GraphSpec
 from .acceptance import is_accepted, record_acceptance
 from .backends import Backend, Fraction, installed_version, require_backend
+from .device import kind_of, ordinal_of
 from .gate import check_parity
 from .gpu import cuda_gpu
 from .manifest import (
@@ -39,6 +40,7 @@ def accept_graphs(
     started: float,
     progress: Progress,
     workspace_bytes: int | None = None,
+    device: str | None = None,
 ) -> Manifest:
     """Turn the graph folder of an export into an engine set, in place.
 
@@ -48,10 +50,12 @@ def accept_graphs(
     Args:
         started: `time.monotonic()` when the build began.
         workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
+        device: The GPU that builds and checks them, "cuda:1"; None is the first.
     """
     backend = require_backend(key.backend)
+    device = device or key.device
     graphs = GraphSet.read(folder)
-    obstacle = backend.obstacle(key)
+    obstacle = backend.obstacle(key, device)
     parity: dict[str, ParityEntry] = {}
     for name, spec in graphs.specs().items():
         if backend.compile is not None:
@@ -59,7 +63,7 @@ def accept_graphs(
             backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
         if not obstacle:
             progress(f"check {name}")
-            parity |= _gate(backend, folder, {name: spec}, key, graphs)
+            parity |= _gate(backend, folder, {name: spec}, device, graphs)
     if obstacle:
         progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
     _remove_the_exports_files(folder, key)
@@ -77,7 +81,7 @@ def accept_graphs(
         parity=parity,
     )
     manifest.write(folder)
-    gpu = cuda_gpu() if key.device == "cuda" else None
+    gpu = cuda_gpu(ordinal_of(device)) if key.device == "cuda" else None
     if gpu is not None and gate == "passed":
         record_acceptance(folder, gpu, manifest.backend_version, parity)
     return manifest
@@ -91,32 +95,51 @@ def _remove_the_exports_files(folder: Path, key: EngineKey) -> None:
     (folder / GRAPHS_JSON).unlink()
 
 
-def open_engines(folder: Path) -> tuple[Manifest, dict[str, Engine]]:
+def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dict[str, Engine]]:
     """Every engine of a set, after its files were checked against their digests.
 
     Those of a GPU pass the parity gate once on each kind of GPU, driver and library.
 
+    Args:
+        device: Which GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
+
     Raises:
+        UsageError: The set is for another kind of device.
         StreamDiffVSRError: The set is missing, damaged, cannot run here, or is not accepted.
     """
     manifest = read_manifest(folder)
     backend = require_backend(manifest.key.backend)
-    _check_runs_here(folder, manifest, backend)
+    device = _device_of(folder, manifest, device)
+    _check_runs_here(folder, manifest, backend, device)
     verify_files(folder, manifest)
     specs = manifest.graphs.specs()
     if manifest.key.device == "cuda":
-        _accept_here(folder, manifest, backend)
-    return manifest, {
-        name: backend.open(folder, specs[name], manifest.key.device) for name in GRAPHS
-    }
+        _accept_here(folder, manifest, backend, device)
+    engines: dict[str, Engine] = {}
+    for lane in LANES:
+        scratch = None if backend.scratch is None else backend.scratch(device)
+        engines |= {name: backend.open(folder, specs[name], device, scratch) for name in lane}
+    return manifest, {name: engines[name] for name in GRAPHS}
 
 
-def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
+def _device_of(folder: Path, manifest: Manifest, device: str | None) -> str:
+    """Where the engines of a set are to run."""
+    if device is None or device == manifest.key.device:
+        return manifest.key.device
+    if kind_of(device) != manifest.key.device:
+        raise UsageError(
+            f"the engines of {folder} are for {manifest.key.device}, not {device}",
+            remedy=f"leave the device out, or build engines with --device {kind_of(device)}",
+        )
+    return device
+
+
+def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend, device: str) -> None:
     if missing := [name for name in GRAPHS if backend.file(name) not in manifest.files]:
         raise StreamDiffVSRError(
             f"{folder} is incomplete", f"no {', '.join(missing)}", "rebuild the engines"
         )
-    if obstacle := backend.obstacle(manifest.key):
+    if obstacle := backend.obstacle(manifest.key, device):
         raise StreamDiffVSRError(
             f"the engines of {folder} cannot run here",
             obstacle,
@@ -124,15 +147,15 @@ def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend) -> None
         )
 
 
-def _accept_here(folder: Path, manifest: Manifest, backend: Backend) -> None:
+def _accept_here(folder: Path, manifest: Manifest, backend: Backend, device: str) -> None:
     """Gate the set unless it has passed on this kind of GPU before."""
-    gpu = cuda_gpu()
+    gpu = cuda_gpu(ordinal_of(device))
     assert gpu is not None  # else there was an obstacle
     library = installed_version(backend) or "unknown"
     if is_accepted(folder, gpu, library):
         return
     graphs = manifest.graphs
-    parity = _gate(backend, folder, graphs.specs(), manifest.key, graphs)
+    parity = _gate(backend, folder, graphs.specs(), device, graphs)
     record_acceptance(folder, gpu, library, parity)
 
 
@@ -140,14 +163,14 @@ def _gate(
     backend: Backend,
     folder: Path,
     specs: Mapping[str, GraphSpec],
-    key: EngineKey,
+    device: str,
     graphs: GraphSet,
 ) -> dict[str, ParityEntry]:
     """Open each engine and check it, one at a time: the largest is gigabytes."""
     parity = {}
     for name, spec in specs.items():
-        engine = backend.open(folder, spec, key.device)
-        parity[name] = check_parity(engine, folder, graphs.precision, backend.run(key.device))
+        engine = backend.open(folder, spec, device, None)
+        parity[name] = check_parity(engine, folder, graphs.precision, backend.run(device))
         del engine
     return parity
 

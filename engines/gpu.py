@@ -10,8 +10,14 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+from ..errors import StreamDiffVSRError
+from .cuda_driver import NO_DEVICE, CudaError, driver_call
 
 NVIDIA_SMI_S = 10.0
+NAME_BYTES = 128
+PARTS = ("MAJOR", "MINOR")
 GPU_FIELDS = "name,driver_version,memory.total,compute_cap"
 
 
@@ -61,57 +67,75 @@ def ask_driver(fields: str) -> list[list[str]]:
     return [[field.strip() for field in line.split(",")] for line in listed.splitlines()]
 
 
-def cuda_gpu() -> Gpu | None:
-    """The GPU that CUDA calls device 0, which CUDA_VISIBLE_DEVICES chooses; None without one."""
-    found = _cuda_device()
+def cuda_gpu(ordinal: int = 0) -> Gpu | None:
+    """A GPU by its number among those that CUDA shows; None without one.
+
+    CUDA_VISIBLE_DEVICES chooses which those are, and in what order.
+    """
+    found = _cuda_device(ordinal)
     return found if isinstance(found, Gpu) else None
 
 
-def why_no_gpu() -> str:
-    """What stands against using a GPU here, or nothing where CUDA finds one."""
-    found = _cuda_device()
+def why_no_gpu(ordinal: int = 0) -> str:
+    """What stands against using a GPU here, or nothing where CUDA finds it."""
+    found = _cuda_device(ordinal)
     return found if isinstance(found, str) else ""
 
 
 @cache
-def _cuda_device() -> Gpu | str:
-    """CUDA's device 0, or why there is none.
+def _cuda_device(ordinal: int) -> Gpu | str:
+    """CUDA's device of a number, or why there is none.
 
-    Its driver is told by nvidia-smi, or where that is missing (a container) as CUDA's version.
+    Asks what `CudaDevice` will use, and makes no context. The driver is told by nvidia-smi, or
+    where that is missing (a container) as CUDA's version.
     """
     listed = nvidia_gpus()
     try:
-        from cuda.bindings import runtime as cudart
-
-        failed, properties = cudart.cudaGetDeviceProperties(0)
-        _, version = cudart.cudaDriverGetVersion()
-        _, needed = cudart.cudaRuntimeGetVersion()
-    except Exception as error:  # not installed, or no driver library: kinds of the binding's own
+        driver_call("cuInit", 0)
+        count = driver_call("cuDeviceGetCount")
+        if ordinal >= count:
+            return _why_too_few(ordinal, count)
+        return _described(driver_call("cuDeviceGet", ordinal), listed)
+    except CudaError as error:
+        return _why_failed(error)
+    except StreamDiffVSRError as error:  # not installed, or no driver library
         if not listed:
             return "no NVIDIA driver answers"
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        told = (error.why or error.what).splitlines()[0]
         return f"cuda-python does not load beside the {listed[0].name} ({told})"
-    if int(failed):
-        return _why_failed(failed.name, version, needed)
+
+
+def _described(device: Any, listed: list[Gpu]) -> Gpu:
+    name = driver_call("cuDeviceGetName", NAME_BYTES, device)
+    major, minor = (driver_call("cuDeviceGetAttribute", _attribute(p), device) for p in PARTS)
+    version = driver_call("cuDriverGetVersion")
     return Gpu(
-        name=properties.name.split(b"\0")[0].decode(errors="replace"),
+        name=bytes(name).split(b"\0")[0].decode(errors="replace"),
         driver=listed[0].driver if listed else f"CUDA {_dotted(version)}",
-        memory=f"{properties.totalGlobalMem // 2**20} MiB",
-        compute_capability=f"{properties.major}.{properties.minor}",
+        memory=f"{driver_call('cuDeviceTotalMem', device) // 2**20} MiB",
+        compute_capability=f"{major}.{minor}",
     )
 
 
-def _why_failed(error: str, version: int, needed: int) -> str:
-    """CUDA's refusal in words; it gives the same code for no driver and for one that is old."""
-    if version == 0:
-        return "no NVIDIA driver answers"
-    if error == "cudaErrorInsufficientDriver":
-        return f"the driver is for CUDA {_dotted(version)}, too old for CUDA {_dotted(needed)}"
-    if error == "cudaErrorNoDevice":
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        chosen = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+def _attribute(part: str) -> Any:
+    from cuda.bindings import driver
+
+    return getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}")
+
+
+def _why_failed(error: CudaError) -> str:
+    """CUDA's refusal in words."""
+    if error.code != NO_DEVICE:
+        return f"CUDA refuses to start: {error.why}"
+    return _why_too_few(0, 0)
+
+
+def _why_too_few(ordinal: int, count: int) -> str:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+    if count == 0:
         return f"the driver shows CUDA no GPU{chosen}"
-    return f"CUDA refuses device 0: {error}"
+    return f"there is no cuda:{ordinal}, CUDA shows {count}{chosen}"
 
 
 def _dotted(version: int) -> str:

@@ -18,7 +18,9 @@ import numpy as np
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
-from .ort_cuda import SessionStream, bind_on_device
+from .cuda_driver import capture_lock, primary_context
+from .device import kind_of, ordinal_of
+from .ort_cuda import SessionStream, bind_on_device, find_cuda_libraries
 from .protocol import Bound, Buffer, HostBound, check_buffers
 
 THREADS = "STREAMDIFFVSR_THREADS"
@@ -62,12 +64,12 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _options(device: str) -> Any:
+def _options(kind: str) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors arrive as exceptions
-    if device == "cuda":
+    if kind == "cuda":
         return options
     options.intra_op_num_threads = usable_cpus()
     # A planned block per session, each a little larger than the last, would never share the arena:
@@ -89,32 +91,35 @@ class OrtEngine:
     """One graph in an ONNX Runtime session."""
 
     def __init__(self, path: Path, spec: GraphSpec, device: str = "cpu") -> None:
-        """Load `path` for `device` ("cpu" or "cuda").
+        """Load `path` for `device`: "cpu", "cuda", "cuda:1".
 
         Raises:
             StreamDiffVSRError: The provider is not there, or the graph is not the spec's.
         """
         import onnxruntime as ort
 
-        provider = PROVIDERS[device]
+        kind = kind_of(device)
+        provider = PROVIDERS[kind]
         if provider not in ort.get_available_providers():
             raise StreamDiffVSRError(
                 f"ONNX Runtime has no {provider}",
                 f"it offers {', '.join(ort.get_available_providers())}",
                 "pip uninstall onnxruntime onnxruntime-gpu, then install streamdiffvsr[cuda]",
             )
-        options = dict(PROVIDER_OPTIONS[device])
-        self._own: SessionStream | None = None
-        if device == "cuda":
-            ort.preload_dlls()  # finds the CUDA libraries that pip or torch installed
-            self._own = SessionStream()
-            options["user_compute_stream"] = str(self._own.handle)
+        options = dict(PROVIDER_OPTIONS[kind])
+        own: SessionStream | None = None
+        if kind == "cuda":
+            find_cuda_libraries()
+            own = SessionStream(primary_context(ordinal_of(device)))
+            options["device_id"] = str(own.context.ordinal)
+            options["user_compute_stream"] = str(own.stream.handle)
         else:
             _share_one_arena()
         try:
-            session = ort.InferenceSession(
-                str(path), _options(device), providers=[(provider, options)]
-            )
+            with capture_lock:
+                session = ort.InferenceSession(
+                    str(path), _options(kind), providers=[(provider, options)]
+                )
         except Exception as error:  # the binding raises its own untyped kinds
             raise StreamDiffVSRError(
                 f"ONNX Runtime cannot load {path.name}", str(error), "rebuild the engines"
@@ -125,7 +130,8 @@ class OrtEngine:
                 "the provider's libraries did not load",
                 "check the CUDA and cuDNN versions with streamdiffvsr doctor",
             )
-        self._spec, self._session = spec, session
+        # In this order: a session that goes away may still ask for its stream.
+        self._spec, self._session, self._own = spec, session, own
         self._check_names()
 
     def _check_names(self) -> None:

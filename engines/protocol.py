@@ -43,6 +43,10 @@ class Bound(Protocol):
     The buffers stay the caller's: what they hold when the stream gets there is what is read.
     """
 
+    def why_not_captured(self, stream: Stream) -> str:
+        """Why a run on `stream` cannot be made part of a launch, or an empty string."""
+        ...
+
     def enqueue(self, stream: Stream | None = None) -> None:
         """Run once, in order on `stream`, without waiting for it; None runs and waits.
 
@@ -61,6 +65,10 @@ class HostBound:
     """
 
     run: Callable[[], None]
+
+    def why_not_captured(self, stream: Stream) -> str:
+        """See `Bound`."""
+        return ""
 
     def enqueue(self, stream: Stream | None = None) -> None:
         """See `Bound`."""

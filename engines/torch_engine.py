@@ -19,6 +19,8 @@ import numpy as np
 from ..errors import StreamDiffVSRError
 from ..program import program_file
 from ..spec import GraphSpec
+from .cuda_driver import capture_lock
+from .device import ordinal_of
 from .manifest import EngineKey
 from .protocol import Bound, Buffer, HostBound, check_buffers
 from .torch_cuda import BoundOnDevice, Launches
@@ -30,8 +32,8 @@ def torch_version() -> str:
     return version("torch").partition("+")[0]
 
 
-def torch_obstacle(key: EngineKey) -> str:
-    """Why programs of this key cannot run on this machine, or nothing."""
+def torch_obstacle(key: EngineKey, device: str) -> str:
+    """Why programs of this key cannot run on a device of this machine, or nothing."""
     if key.library != torch_version():
         return f"its programs are of torch {key.library}, here is {torch_version()}"
     if key.device == "cuda":
@@ -49,15 +51,17 @@ class TorchEngine:
     """
 
     def __init__(self, folder: Path, spec: GraphSpec, device: str = "cpu") -> None:
-        """Load the graph's program for `device` ("cpu" or "cuda").
+        """Load the graph's program for `device`: "cpu", "cuda", "cuda:1".
 
         Raises:
             StreamDiffVSRError: It cannot be loaded, does not fit in memory, or is not the spec's.
         """
-        self._spec, self._device = spec, device
-        with refusals(spec.name):
-            self._module = read_module(folder / program_file(spec.name), spec, device)
-            self._launches = Launches(self._module) if device == "cuda" else None
+        self._spec = spec
+        # By its number: torch's own "cuda" is whichever is current in a thread.
+        place = device if device == "cpu" else f"cuda:{ordinal_of(device)}"
+        with refusals(spec.name), capture_lock:
+            self._module = read_module(folder / program_file(spec.name), spec, place)
+            self._launches = None if device == "cpu" else Launches(self._module, place)
 
     def describe(self) -> GraphSpec:
         """Names, shapes and dtypes of the inputs and outputs."""

@@ -22,7 +22,7 @@ NAMES = ("dtype", "layout", "memory_format")  # words for torch's own values
 
 
 def read_module(path: Path, spec: GraphSpec, device: str) -> Module:
-    """The program of a graph, its constants on a device ("cpu" or "cuda").
+    """The program of a graph, its constants on a device as torch names it: "cpu", "cuda:0".
 
     Raises:
         StreamDiffVSRError: The file is no program, or not the spec's.

@@ -12,11 +12,13 @@ from ..errors import StreamDiffVSRError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .cache import cache_root, plain_name
+from .cuda_driver import primary_context
+from .device import ordinal_of
 from .gpu import cuda_gpu
 from .manifest import EngineKey, Target
 from .precision import FP8, FP8_CAPABILITY, check_capability
 from .trt_build import RTX_CAPABILITIES, BuildSettings, build_plan, capability_name
-from .trt_engine import TrtEngine
+from .trt_engine import Scratch, TrtEngine
 from .trt_library import load_library
 from .trt_progress import Fraction
 
@@ -82,17 +84,24 @@ def compile_graph(
     onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)
 
 
-def open_plan(backend: str, folder: Path, spec: GraphSpec) -> TrtEngine:
+def open_plan(
+    backend: str, folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None = None
+) -> TrtEngine:
     """The engine of a graph; the caller has asked `obstacle` and checked the file's digest."""
-    return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec)
+    return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec, device, scratch)
 
 
-def obstacle(key: EngineKey) -> str:
-    """Why engines of this key cannot run on this machine, or nothing."""
+def make_scratch(device: str) -> Scratch:
+    """Memory for the plans of one lane."""
+    return Scratch(primary_context(ordinal_of(device)))
+
+
+def obstacle(key: EngineKey, device: str) -> str:
+    """Why engines of this key cannot run on a GPU of this machine, or nothing."""
     library = load_library(key.backend)
     if key.library != library.version:
         return f"its plans are of {library.title} {key.library}, here is {library.version}"
-    gpu = cuda_gpu()
+    gpu = cuda_gpu(ordinal_of(device))
     if gpu is None:
         return "CUDA finds no NVIDIA GPU here"
     if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):

@@ -16,13 +16,44 @@ from typing import Any
 
 from ..errors import StreamDiffVSRError
 from ..spec import GraphSpec, TensorSpec
-from .cuda_memory import cuda_call
-from .device import Stream
+from .cuda_device import CudaStream
+from .cuda_driver import Context, Handle, capture_lock, driver_call, primary_context
+from .device import Stream, ordinal_of
 from .protocol import Bound, Buffer, DeviceArray, check_buffers
 from .trt_build import DTYPES
 from .trt_library import TrtLibrary, TrtLog
 
 DIGEST_BYTES = 32
+# Plain runs after which new kernels are kept: TensorRT-RTX compiles as it first meets a run.
+COMPILING_RUNS = 2
+
+
+class Scratch:
+    """One block of device memory for engines that never run at the same time.
+
+    The block grows as engines join, before any of them is captured.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._memory: Handle | None = None
+        self._nbytes = 0
+        self._users: list[Any] = []
+
+    def join(self, execution: Any, nbytes: int) -> None:
+        """Give an execution context its scratch memory.
+
+        Raises:
+            CudaError: It does not fit on the device.
+        """
+        self._users.append(execution)
+        if nbytes <= self._nbytes and self._memory is not None:
+            execution.set_device_memory(self._memory.value, self._nbytes)
+            return
+        larger = Handle(self._context, "cuMemAlloc", max(1, nbytes), freed_by="cuMemFree")
+        for user in self._users:
+            user.set_device_memory(larger.value, nbytes)
+        self._memory, self._nbytes = larger, nbytes
 
 
 class TrtEngine:
@@ -31,27 +62,45 @@ class TrtEngine:
     The bounds of one engine share its scratch memory: enqueue them on one stream.
     """
 
-    def __init__(self, library: TrtLibrary, plan: Path, spec: GraphSpec) -> None:
-        """Load a plan.
+    def __init__(
+        self,
+        library: TrtLibrary,
+        plan: Path,
+        spec: GraphSpec,
+        device: str = "cuda",
+        scratch: Scratch | None = None,
+    ) -> None:
+        """Load a plan on a GPU: "cuda", "cuda:1".
+
+        Args:
+            scratch: Shared with engines that never run at the same time; None takes its own.
 
         Raises:
             StreamDiffVSRError: It cannot be loaded here, or is not the spec's.
         """
+        # In this order they go away: the context first, the runtime after its engine.
+        self._context: Any = None
+        self._kernels: _KernelCache | None = None
+        self._engine: Any = None
+        self._runtime: Any = None
         self._library, self._spec, self._log = library, spec, TrtLog(library)
+        self._cuda, self._scratch = primary_context(ordinal_of(device)), scratch
         try:
             data = plan.read_bytes()
         except OSError as error:
             raise StreamDiffVSRError(f"cannot read {plan}", error.strerror or str(error)) from None
-        self._runtime = library.module.Runtime(self._log.handle)  # outlives its engines
-        self._engine = self._runtime.deserialize_cuda_engine(data)
-        if self._engine is None:
-            raise StreamDiffVSRError(
-                f"{library.title} cannot load {plan.name}",
-                self._log.told(),
-                "see streamdiffvsr doctor for the GPU and its driver, or rebuild the engines",
-            )
-        self._check_tensors(plan)
-        self._context = self._make_context(plan.with_suffix(".kernels"))
+        with capture_lock, self._cuda.current():
+            self._runtime = library.module.Runtime(self._log.handle)
+            self._engine = self._runtime.deserialize_cuda_engine(data)
+            if self._engine is None:
+                raise StreamDiffVSRError(
+                    f"{library.title} cannot load {plan.name}",
+                    self._log.told(),
+                    "see streamdiffvsr doctor for the GPU and its driver, or rebuild the engines",
+                )
+            self._check_tensors(plan)
+            self._kernels = _KernelCache(self._engine, plan.with_suffix(".kernels"))
+            self._context = self._make_context(self._kernels.config, scratch)
 
     def describe(self) -> GraphSpec:
         """Names, shapes and dtypes of the inputs and outputs."""
@@ -73,11 +122,38 @@ class TrtEngine:
         Raises:
             StreamDiffVSRError: The library refused a buffer or the launch.
         """
+        with self._cuda.current():
+            self._set(addresses)
+            if not self._context.execute_async_v3(stream):
+                self._refused("does not run")
+            # Only what is not captured compiles.
+            if (
+                self._kernels
+                and self._kernels.wanted
+                and not int(driver_call("cuStreamIsCapturing", stream))
+            ):
+                self._kernels.keep()
+
+    def why_not_captured(self, addresses: Mapping[str, int], stream: int) -> str:
+        """Why the library does not let a run on a stream be captured, or nothing."""
+        asked = getattr(self._context, "is_stream_capturable", None)
+        if asked is None:
+            return ""  # TensorRT, whose plans can be
+        with self._cuda.current():
+            self._set(addresses)
+            capturable = asked(stream)
+        return "" if capturable else f"{self._library.title} says {self._spec.name} cannot be"
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run once on a stream of its own, to the end."""
+        stream = CudaStream(self._cuda)
+        self.launch(addresses, stream.handle)
+        stream.synchronize()
+
+    def _set(self, addresses: Mapping[str, int]) -> None:
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
                 self._refused(f"takes no buffer for {name}")
-        if not self._context.execute_async_v3(stream):
-            self._refused("does not run")
 
     def _refused(self, what: str) -> None:
         raise StreamDiffVSRError(f"the {self._spec.name} engine {what}", self._log.told())
@@ -100,17 +176,10 @@ class TrtEngine:
                 "rebuild the engines",
             )
 
-    def _make_context(self, kernels: Path) -> Any:
-        """The execution context; kernels that TensorRT-RTX compiles for this GPU are kept."""
-        config = self._engine.create_runtime_config()
-        cache = None
-        if config is not None and hasattr(config, "create_runtime_cache"):
-            cache = config.create_runtime_cache()
-        known = _read_checked(kernels) if cache is not None else b""
-        if cache is not None:
-            if known and not cache.deserialize(known):
-                known = b""  # of another GPU, driver or version: compiled again
-            config.set_runtime_cache(cache)
+    def _make_context(self, config: Any, scratch: Scratch | None) -> Any:
+        if scratch is not None:
+            strategies = self._library.module.ExecutionContextAllocationStrategy
+            config.set_execution_context_allocation_strategy(strategies.USER_MANAGED)
         context = self._engine.create_execution_context(config)
         if context is None:
             raise StreamDiffVSRError(
@@ -118,9 +187,40 @@ class TrtEngine:
                 self._log.told(),
                 "free GPU memory, or use --tile or a smaller input",
             )
-        if cache is not None and not known:
-            _write_checked(kernels, cache.serialize())
+        if scratch is not None:
+            scratch.join(context, int(self._engine.device_memory_size_v2))
         return context
+
+
+class _KernelCache:
+    """Kernels that TensorRT-RTX compiles for this very GPU, kept in a file beside the plan.
+
+    Attributes:
+        config: Of the execution context; it and the cache live as long as the engine.
+        wanted: Whether more may have been compiled since they were kept.
+    """
+
+    def __init__(self, engine: Any, path: Path) -> None:
+        self.config = engine.create_runtime_config()
+        self._path, self._runs = path, 0
+        self._cache = None
+        if hasattr(self.config, "create_runtime_cache"):
+            self._cache = self.config.create_runtime_cache()
+            known = _read_checked(path)
+            if known and not self._cache.deserialize(known):
+                known = b""  # of another GPU, driver or version: compiled again
+            self._digest = hashlib.sha256(known).digest()
+            self.config.set_runtime_cache(self._cache)
+        self.wanted = self._cache is not None
+
+    def keep(self) -> None:
+        """Write what was compiled since, after each of the first runs."""
+        self._runs += 1
+        self.wanted = self._runs < COMPILING_RUNS
+        content = None if self._cache is None else self._cache.serialize()
+        if content is not None and hashlib.sha256(content).digest() != self._digest:
+            self._digest = hashlib.sha256(content).digest()
+            _write_checked(self._path, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +231,14 @@ class _BoundPlan:
     addresses: Mapping[str, int]
     buffers: tuple[Buffer, ...]  # kept alive: the context holds addresses alone
 
+    def why_not_captured(self, stream: Stream) -> str:
+        return self.engine.why_not_captured(self.addresses, stream.handle)
+
     def enqueue(self, stream: Stream | None = None) -> None:
-        if stream is not None:
+        if stream is None:
+            self.engine.run(self.addresses)
+        else:
             self.engine.launch(self.addresses, stream.handle)
-            return
-        own = cuda_call("cudaStreamCreate")
-        try:
-            self.engine.launch(self.addresses, int(own))
-            cuda_call("cudaStreamSynchronize", own)
-        finally:
-            cuda_call("cudaStreamDestroy", own)
 
 
 def _read_checked(path: Path) -> bytes:
@@ -155,8 +253,6 @@ def _read_checked(path: Path) -> bytes:
 
 def _write_checked(path: Path, content: Any) -> None:
     """Keep kernels beside their plan; where that cannot be written they are compiled each time."""
-    if content is None:
-        return
     part = path.with_suffix(f".{os.getpid()}.part")
     with contextlib.suppress(OSError):
         part.write_bytes(hashlib.sha256(content).digest() + bytes(content))

@@ -13,17 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.cpu_device import CpuDevice
-from ..engines.device import Device
+from ..engines.cuda_device import CudaDevice
+from ..engines.device import Device, ordinal_of
 from ..engines.engine_set import open_engines
 from ..engines.manifest import Manifest, read_manifest
 from ..engines.protocol import Engine
+from ..engines.staged import StagedEngine
 from ..errors import StreamDiffVSRError
 from ..spec import Size, format_size
 from .frames import Cuts, FrameStream, OverlappedFrames, SteppedFrames
 from .memory import check_memory
 from .noise import frame_noise
 from .ring import Ring
-from .staged import StagedEngine
 from .stages import Stages
 from .state import PreviousFeatures, StreamState
 from .tiles import TileGrid
@@ -202,17 +203,19 @@ def _wxh(frame: Image) -> str:
     return format_size((frame.shape[0], frame.shape[1])) if frame.ndim == 3 else "WxH"
 
 
-def load(engine_dir: str | Path) -> Upscaler:
+def load(engine_dir: str | Path, device: str | None = None) -> Upscaler:
     """Open an engine set that `streamdiffvsr.build` made.
 
+    Args:
+        device: Which GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
+
     Raises:
+        UsageError: The set is for another kind of device.
         StreamDiffVSRError: It is missing or damaged, its backend is not installed, or a run of it
             does not fit in memory.
     """
     check_memory(read_manifest(Path(engine_dir)))
-    manifest, engines = open_engines(Path(engine_dir))
+    manifest, engines = open_engines(Path(engine_dir), device)
     if manifest.key.device != "cuda":
         return Upscaler(manifest, engines)
-    from ..engines.cuda_device import CudaDevice
-
-    return Upscaler(manifest, engines, CudaDevice())
+    return Upscaler(manifest, engines, CudaDevice(ordinal_of(device or "cuda")))

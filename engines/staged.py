@@ -1,6 +1,7 @@
 """Engines of a GPU on host arrays: every run copies its inputs there and its outputs back.
 
-For what mixes on the host, which tiles do; whole frames stay on the GPU (`slot`).
+For what the host has a part in: the mixing of tiles, and the parity gate. Whole frames stay on the
+GPU.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from functools import partial
 
 import numpy as np
 
-from ..engines.device import Device
-from ..engines.protocol import Bound, Buffer, Engine, HostArray, HostBound, check_buffers
 from ..spec import GraphSpec
+from .device import Device
+from .protocol import Bound, Buffer, Engine, HostArray, HostBound, check_buffers
 
 
 class StagedEngine:

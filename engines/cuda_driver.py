@@ -1,0 +1,189 @@
+"""NVIDIA's driver API: calls with their errors, the contexts they run in, handles given back.
+
+`cuda.bindings.driver` of 12.8 through 13 is all that is imported of CUDA. Every call returns its
+error beside its result; here it becomes an exception.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from ..errors import StreamDiffVSRError
+
+LESS_MEMORY = "close what else uses it, or build with --tile, --flow-scale 2 or a smaller size"
+MIB = 2**20
+# Of flags in the driver's header: CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC and
+# CU_EVENT_DISABLE_TIMING. As numbers they need no import, and are the same in every version.
+NON_BLOCKING, BLOCKING_SYNC, DISABLE_TIMING = 1, 1, 2
+OUT_OF_MEMORY, INVALID_DEVICE, NO_DEVICE = 2, 101, 100
+
+
+class CudaError(StreamDiffVSRError):
+    """A call of the driver that failed.
+
+    Attributes:
+        code: The driver's number of the error (CUresult).
+    """
+
+    def __init__(self, code: int, what: str, why: str, remedy: str = "") -> None:
+        super().__init__(what, why, remedy)
+        self.code = code
+
+
+@cache
+def _driver() -> Any:
+    from cuda.bindings import driver
+
+    return driver
+
+
+def driver_call(name: str, *arguments: Any) -> Any:
+    """The result of a function of the driver; a tuple where it has several.
+
+    Raises:
+        CudaError: The function failed, in CUDA's words.
+        StreamDiffVSRError: The package or the driver library is not there.
+    """
+    try:
+        code, *results = getattr(_driver(), name)(*arguments)
+    except Exception as error:  # no package, no driver library, or one without this function
+        raise StreamDiffVSRError(
+            "CUDA cannot be used", f"{type(error).__name__}: {error}", "run streamdiffvsr doctor"
+        ) from error
+    if int(code):
+        raise _failure(name, arguments, code)
+    return tuple(results) if len(results) > 1 else results[0] if results else None
+
+
+def _failure(name: str, arguments: tuple[Any, ...], code: Any) -> CudaError:
+    number = int(code)
+    if number == OUT_OF_MEMORY:
+        asked = f"{arguments[0] / MIB:.0f} MiB were needed" if "MemAlloc" in name else name
+        full = "the host's page-locked" if "Host" in name else "the GPU's"
+        why = f"{asked}, {_free_memory()}"
+        return CudaError(number, f"{full} memory is full", why, LESS_MEMORY)
+    failed, told = _driver().cuGetErrorString(code)
+    word = getattr(code, "name", str(number))
+    why = word if int(failed) or not told else f"{told.decode(errors='replace')} ({word})"
+    return CudaError(number, f"CUDA failed in {name}", why)
+
+
+def _free_memory() -> str:
+    """What is free, for an error: asking may fail as well."""
+    failed, free, total = _driver().cuMemGetInfo()
+    if int(failed):
+        return "and how much is free cannot be asked"
+    return f"{free / MIB:.0f} of {total / MIB:.0f} MiB are free"
+
+
+class Context:
+    """The primary context of a GPU, which every library of this process shares.
+
+    Attributes:
+        ordinal: Of the GPU among those that CUDA shows.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        """Retain it for as long as the process lives.
+
+        Raises:
+            StreamDiffVSRError: There is no such GPU, or no driver.
+        """
+        self.ordinal = ordinal
+        driver_call("cuInit", 0)
+        try:
+            device = driver_call("cuDeviceGet", ordinal)
+        except CudaError as error:
+            if error.code != INVALID_DEVICE:
+                raise
+            count = driver_call("cuDeviceGetCount")
+            raise CudaError(
+                error.code,
+                f"there is no GPU cuda:{ordinal}",
+                f"CUDA shows {count}, the first of which is cuda:0",
+                "see streamdiffvsr doctor, or set CUDA_VISIBLE_DEVICES",
+            ) from error
+        self._handle = driver_call("cuDevicePrimaryCtxRetain", device)
+        self._address = int(self._handle)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make it this thread's current context inside; another library's is put back after."""
+        before = int(driver_call("cuCtxGetCurrent"))
+        if before == self._address:
+            yield
+            return
+        driver_call("cuCtxPushCurrent", self._handle)
+        try:
+            yield
+        finally:
+            driver_call("cuCtxPopCurrent")
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """The result of a function of the driver, called in this context; see `driver_call`."""
+        with self.current():
+            return driver_call(name, *arguments)
+
+
+_contexts: dict[int, Context] = {}
+_contexts_lock = threading.Lock()
+
+
+def primary_context(ordinal: int) -> Context:
+    """The one context of a GPU in this process.
+
+    Raises:
+        StreamDiffVSRError: There is no such GPU, or no driver.
+    """
+    with _contexts_lock:
+        if ordinal not in _contexts:
+            _contexts[ordinal] = Context(ordinal)
+        return _contexts[ordinal]
+
+
+class Handle:
+    """What the driver has made in a context: memory, a stream, an event, a graph.
+
+    It is given back with the last reference or by `free`, and not at the interpreter's end: the
+    driver takes everything back itself then, and nothing must wait for a GPU that hangs.
+
+    Attributes:
+        value: The driver's handle or address as an integer.
+    """
+
+    def __init__(self, context: Context, made_by: str, *arguments: Any, freed_by: str) -> None:
+        """Make it.
+
+        Args:
+            made_by: The function of the driver whose result it is.
+            freed_by: The function that takes it back.
+
+        Raises:
+            CudaError: It could not be made; nothing is left behind.
+        """
+        with context.current():
+            made = driver_call(made_by, *arguments)
+            self.value = int(made)
+            # Before the context is left, which may fail too.
+            self._free = weakref.finalize(self, _give_back, context, freed_by, made)
+            self._free.atexit = False
+
+    def free(self) -> None:
+        """Give it back now; a second time does nothing."""
+        self._free()
+
+
+def _give_back(context: Context, freed_by: str, made: Any) -> None:
+    """Free what the driver made. Runs in a finalizer, which has nobody to tell of a failure."""
+    with contextlib.suppress(StreamDiffVSRError):
+        context.call(freed_by, made)
+
+
+# Held while work is captured, and while engines are opened and bound: libraries synchronise the
+# whole device as they do so, which breaks a capture of another thread (NVIDIA/TensorRT issue 2888).
+capture_lock = threading.RLock()
