@@ -66,6 +66,10 @@ class _TimedBound:
     name: str
     times: Listener
 
+    def why_not_captured(self, stream: Stream) -> str:
+        """See `Bound`."""
+        return self.bound.why_not_captured(stream)
+
     def enqueue(self, stream: Stream | None = None) -> None:
         """See `Bound`."""
         started = time.perf_counter()

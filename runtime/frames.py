@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from .ring import Ring
+from ..errors import StreamDiffVSRError
+from .ring import Run
 from .state import StreamState
 
 Image = npt.NDArray[np.uint8]
@@ -59,46 +60,48 @@ class SteppedFrames:
 
 
 class OverlappedFrames:
-    """Frames through a ring of its own: as many are begun early as the ring runs ahead.
+    """Frames through the slots of an Upscaler: as many are begun early as the run is ahead.
 
     What the source raises is raised in its turn, after the frames that came before it.
     """
 
     def __init__(
         self,
-        ring: Ring,
+        run: Run,
         check: Check,
         frames: Iterable[Image],
-        state: StreamState,
         cuts: Cuts | None = None,
     ) -> None:
-        self._ring, self._check, self._frames, self._start = ring, check, iter(frames), state
+        self._run, self._check, self._frames, self._start = run, check, iter(frames), run.state
         self._cuts = cuts
         self._end: Exception | None = None
-        # An iterator that is dropped halfway must not leave its streams behind.
-        self._close = weakref.finalize(self, ring.schedule.close)
-        ring.start(state)
+        self._closed = False
 
     def __iter__(self) -> OverlappedFrames:
         return self
 
     def __next__(self) -> Image:
-        while self._end is None and self._ring.in_flight <= self._ring.ahead:
+        while self._end is None and self._run.in_flight <= self._run.ahead:
             self._take()
-        if self._end is not None and (not self._ring.in_flight or not self._close.alive):
-            self.close()
+        if self._end is not None and (not self._run.in_flight or self._closed):
             raise self._end
-        return self._ring.finish()
+        return self._run.finish()
 
     @property
     def state(self) -> StreamState:
         """After the last frame that was given."""
-        return self._ring.state
+        return self._run.state
+
+    def pause(self) -> None:
+        """Let what was begun be made: nothing of it is on the device until the next frame."""
+        self._run.give_way()
 
     def close(self) -> None:
-        """Let what was begun end, and give the streams back; the state stays readable."""
+        """Let what was begun end, and give no more; the state stays readable."""
         self._end = self._end or StopIteration()
-        self._close()
+        self._closed = True
+        with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
+            self._run.give_way()
 
     def _take(self) -> None:
         """Begin the source's next frame, or note how the source ended."""
@@ -109,4 +112,4 @@ class OverlappedFrames:
         except Exception as end:
             self._end = end
         else:
-            self._ring.begin(frame, cut=cut)
+            self._run.begin(frame, cut=cut)

@@ -8,18 +8,22 @@ What cannot overlap is guide(n+1) with decode(n): it needs the frame that decode
 taken again when the host has seen the frame that used it, and the one that used it as its previous
 frame, to the end.
 
-What runs between two hand-overs is captured as one launch. Where each frame is finished before the
-next begins (`ahead` 0), nothing is handed over between frames and a whole frame is one launch.
+What runs between two hand-overs is captured as one launch. A frame that is alone, begun when the
+one before it has been finished, needs no hand-over: the whole of it is one launch.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from ..engines.device import Device, Event
+from ..errors import StreamDiffVSRError
+from ..spec import GRAPHS, LANES
 from .part import Part
 from .slot import Array, Slot
 
@@ -37,7 +41,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """A slot, how far its frame is, and its guided frame in parts: overlapped, and as a whole."""
+    """A slot, how far its frame is, and its guided frame in parts: overlapped, and alone."""
 
     slot: Slot
     at: _Progress
@@ -52,31 +56,34 @@ class Schedule:
 
     Args:
         slots: A ring, each linked to the one before it.
-        ahead: Frames that are begun before an earlier one is finished.
     """
 
-    def __init__(self, device: Device, slots: list[Slot], ahead: int) -> None:
-        self._ahead = ahead
-        self._input, self._denoise, self._output = (
-            device.stream(name) for name in ("input", "denoise", "output")
-        )
+    def __init__(self, device: Device, slots: Sequence[Slot]) -> None:
+        self._input = device.stream("input")
+        # What the frame that is nearer its end needs goes before what comes after it.
+        self._denoise = device.stream("denoise", urgent=True)
+        self._output = device.stream("output", urgent=True)
         self._lanes = [self._make_lane(device, slot) for slot in slots]
 
-    @property
-    def plain(self) -> dict[str, str]:
-        """The parts of a frame that are not captured, and why; empty where all of them are."""
-        names = ("whole",) if self._ahead == 0 else ("enter", "refine", "decode")
+    def plain(self, *, alone: bool) -> dict[str, str]:
+        """The parts of a frame that are not captured, and why; empty where all of them are.
+
+        Args:
+            alone: Of frames that are alone, or of overlapped ones.
+        """
+        names = ("whole",) if alone else ("enter", "refine", "decode")
         found = ((name, getattr(lane, name)) for lane in self._lanes for name in names)
         return {name: part.obstacle for name, part in found if part.obstacle}
 
-    def restore(self, hr: Array, lr: Array) -> None:
-        """Make the slot before the first frame's as if it had made a frame of earlier.
+    def restore(self, index: int, hr: Array, lr: Array) -> None:
+        """Make a slot as if it had made a frame of earlier; nothing is on the streams.
 
         Args:
+            index: Of the frame.
             hr: Its raw output (1, 3, 4h, 4w).
             lr: Its input (h, w, 3) uint8 RGB.
         """
-        slot, at = self._lanes[-1].slot, self._lanes[-1].at
+        slot, at = self._lane(index).slot, self._lane(index).at
         slot.write_hr(hr)
         np.copyto(slot.frame, lr)
         slot.upload(self._input)
@@ -85,16 +92,19 @@ class Schedule:
         at.flowed.synchronize()
         self._input.check()
 
-    def begin(self, index: int, *, guided: bool) -> None:
+    def begin(self, index: int, *, guided: bool, alone: bool) -> None:
         """Put every stage of a frame on the streams; its slot's host memory is filled.
 
         Args:
             index: Of the frame; its slot is `index` modulo their number.
             guided: Whether the slot before holds its previous frame.
+            alone: Whether the frame before it has been finished.
         """
         lane = self._lane(index)
-        if guided and self._ahead == 0:
+        if guided and alone:
             lane.whole.run()
+            # Outside of what is captured, for the host and for a frame that is not alone.
+            self._input.record(lane.at.decoded)
             self._input.record(lane.at.downloaded)
             return
         if guided:
@@ -128,9 +138,11 @@ class Schedule:
         return lane.slot
 
     def close(self) -> None:
-        """Let all that was begun end, and give the streams back."""
+        """Let all that was begun end, and give the streams and the slots back."""
         for stream in (self._input, self._denoise, self._output):
-            stream.close()
+            with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
+                stream.close()
+        self._lanes.clear()  # its parts point here: their memory would wait for a collection
 
     def _lane(self, index: int) -> _Lane:
         return self._lanes[index % len(self._lanes)]
@@ -171,8 +183,43 @@ class Schedule:
         return _Lane(
             slot,
             at,
-            Part(device, "enter", [into], partial(self._enter, slot, guided=True)),
-            Part(device, "refine", [denoise, output], partial(self._refine, slot, at)),
-            Part(device, "decode", [output], partial(slot.decode, output)),
-            Part(device, "whole", [into, denoise, output], partial(self._whole, slot, at)),
+            Part(
+                device,
+                "enter",
+                [into],
+                partial(self._enter, slot, guided=True),
+                partial(self._why_not, slot, "prepare", "features", "flow"),
+            ),
+            Part(
+                device,
+                "refine",
+                [denoise, output],
+                partial(self._refine, slot, at),
+                partial(self._why_not, slot, "guide", "temporal", "denoise"),
+            ),
+            Part(
+                device,
+                "decode",
+                [output],
+                partial(slot.decode, output),
+                partial(self._why_not, slot, "decode"),
+            ),
+            Part(
+                device,
+                "whole",
+                [into, denoise, output],
+                partial(self._whole, slot, at),
+                partial(self._why_not, slot, *GRAPHS),
+            ),
         )
+
+    def _why_not(self, slot: Slot, *graphs: str) -> str:
+        """Why an engine of a part must not be captured on its stream, or an empty string."""
+        streams = zip(LANES, (self._input, self._denoise, self._output), strict=True)
+        found = (
+            slot.why_not_captured(graph, stream)
+            for lane, stream in streams
+            for graph in lane
+            if graph in graphs
+        )
+        return next((why for why in found if why), "")

@@ -1,7 +1,15 @@
-"""Frames in flight from a state on: begun in order, finished in order, a state after each."""
+"""The buffers of an Upscaler's frames, and runs: frames from a state on, a state after each.
+
+Every stream, step and live source of an Upscaler uses the one ring, since the engines have one
+scratch memory and captures are dear. Runs take turns: who begins a frame while another run has some
+on the device lets those be finished first.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -10,53 +18,195 @@ import numpy.typing as npt
 
 from ..engines.device import Device
 from ..engines.protocol import Engine
+from ..errors import StreamDiffVSRError
 from .overlap import Schedule
 from .slot import Array, Slot
-from .state import StreamState
+from .state import HeldOutput, HeldState, StreamState
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 # The noise of the frame after a state, or the given one, as the engines take it.
 InitialLatent = Callable[[StreamState, Array | None], Array]
+HeldBySlot = list["weakref.ref[HeldOutput] | None"]
+# Two frames in flight, and the previous one of the earlier.
+SLOTS = 3
 
 
 class Ring:
-    """Slots of one set of engines, and their schedule.
+    """Slots of one set of engines, and their schedule."""
+
+    def __init__(
+        self, device: Device, engines: Mapping[str, Engine], steps: int, latent: InitialLatent
+    ) -> None:
+        self._latent = latent
+        self._slots = _linked_slots(device, engines, steps)
+        self.schedule = Schedule(device, self._slots)
+        self._failure: BaseException | None = None
+        self._begun = self._finished = 0  # of all runs: a frame's slot is its number modulo SLOTS
+        self._user: weakref.ref[Run] | None = None
+        self._held: HeldBySlot = [None] * SLOTS
+        self._drawn: tuple[tuple[int, int], Array] | None = None  # by seed and frame
+        # A ring that is dropped halfway must not leave its streams behind.
+        self.close = weakref.finalize(self, _close, self.schedule, self._held)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be begun; a new ring may work where this one has failed."""
+        return self.close.alive
+
+    def enter(self, run: Run, tip: StreamState) -> None:
+        """Let a run put its next frame on the slots.
+
+        Args:
+            tip: After the last frame that the device has made of it.
+
+        Raises:
+            StreamDiffVSRError: The ring was closed, or has failed.
+        """
+        self._check_open()
+        user = self._user() if self._user is not None else None
+        if user is not run:
+            if user is not None:
+                user.give_way()
+            while self._finished < self._begun:  # of a run that was dropped
+                self._wait()
+            self._user = weakref.ref(run)
+            self._restore(tip)
+
+    def begin(
+        self,
+        frame: Image,
+        before: StreamState,
+        noise: Array | None,
+        strength: float,
+        *,
+        alone: bool,
+    ) -> None:
+        """Put a frame of the engines' size on the streams.
+
+        Args:
+            before: Seed and number of the frame; its output is not looked at.
+            strength: Of the guidance by the frame before it; 0 for none.
+        """
+        latent = self._initial_latent(before, noise)
+        slot = self._slot(self._begun)
+        self._let_go(self._begun)
+        try:
+            np.copyto(slot.frame, frame)
+            slot.guided_by(strength)
+            slot.noise[:] = latent
+            self.schedule.begin(self._begun, guided=strength > 0, alone=alone)
+        except BaseException as error:  # half of a frame is on the streams
+            self._fail(error)
+            raise
+        self._begun += 1
+
+    def finish(self, following: StreamState) -> tuple[Image, HeldOutput, Array]:
+        """Wait for the earliest frame in flight.
+
+        Args:
+            following: Of the next frame to be begun: its noise is drawn while the device works.
+
+        Returns:
+            The frame (4h, 4w, 3) uint8 RGB, its raw output, and its input.
+        """
+        self._check_open()
+        self._draw(following)  # milliseconds of the host's
+        index = self._finished
+        slot = self._wait()
+        held = HeldOutput(slot.read_hr)
+        self._held[index % SLOTS] = weakref.ref(held)
+        return slot.out.copy(), held, slot.frame.copy()
+
+    def _wait(self) -> Slot:
+        try:
+            slot = self.schedule.finish(self._finished)
+        except Exception as error:
+            self._fail(error)
+            raise
+        self._finished += 1
+        return slot
+
+    def _restore(self, tip: StreamState) -> None:
+        """Have the frame before the next in its slot, if it is not there already."""
+        if not tip.has_previous:
+            return
+        last = self._held[(self._begun - 1) % SLOTS]
+        if isinstance(tip, HeldState) and last is not None and last() is tip.held:
+            return
+        assert tip.previous_hr is not None and tip.previous_lr is not None
+        self._let_go(self._begun - 1)
+        try:
+            self.schedule.restore(self._begun - 1, tip.previous_hr, tip.previous_lr)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _let_go(self, index: int) -> None:
+        """Copy a slot's output to the host for whoever still has it; the slot is taken again."""
+        held = self._held[index % SLOTS]
+        if held is not None and (output := held()) is not None:
+            output.read()
+        self._held[index % SLOTS] = None
+
+    def _slot(self, index: int) -> Slot:
+        return self._slots[index % SLOTS]
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self.close()
+
+    def _check_open(self) -> None:
+        if self.is_open:
+            return
+        if self._failure is None:
+            raise StreamDiffVSRError(
+                "the stream is closed", "its Upscaler was closed", "make a new stream"
+            )
+        raise StreamDiffVSRError(
+            "the device failed in an earlier frame",
+            " ".join(str(self._failure).split()),
+            "go on from the last state with a new stream",
+        ) from self._failure
+
+    def _initial_latent(self, before: StreamState, noise: Array | None) -> Array:
+        if noise is not None:
+            return self._latent(before, noise)
+        self._draw(before)
+        assert self._drawn is not None
+        return self._drawn[1]
+
+    def _draw(self, before: StreamState) -> None:
+        """Have the noise of a frame; a run that goes on from its own state has it already."""
+        key = before.seed, before.frame_index
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = key, self._latent(before, None)
+
+
+class Run:
+    """Frames from a state on: begun in order, finished in order.
 
     Args:
         ahead: Frames that are begun before an earlier one is finished.
 
     Attributes:
-        schedule: To be closed when the ring is no longer used.
+        state: After the last frame that was given.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        engines: Mapping[str, Engine],
-        steps: int,
-        latent: InitialLatent,
-        *,
-        ahead: int,
-    ) -> None:
-        self._latent, self.ahead = latent, ahead
-        # Those in flight, and the previous frame of the earliest.
-        self._slots = _linked_slots(device, engines, steps, count=ahead + 2)
-        self.schedule = Schedule(device, self._slots, ahead)
-        self._start = StreamState()
-        self._drawn: tuple[tuple[int, int], Array] | None = None  # by seed and frame
-        self._begun = self._finished = 0
+    def __init__(self, ring: Ring, state: StreamState, *, ahead: int) -> None:
+        self._ring, self.state, self.ahead = ring, state, ahead
+        self._tip = state  # after the last frame that the device has made
+        self._on_device = 0
+        self._made: deque[tuple[Image, StreamState]] = deque()  # before they were asked for
 
     @property
     def in_flight(self) -> int:
-        """Frames that were begun and not finished."""
-        return self._begun - self._finished
+        """Frames that were begun and not given."""
+        return self._on_device + len(self._made)
 
-    def start(self, state: StreamState) -> None:
-        """Go on from a state; nothing is in flight."""
-        assert not self.in_flight
-        self._start, self._begun, self._finished = state, 0, 0
-        if state.previous_hr is not None and state.previous_lr is not None:
-            self.schedule.restore(state.previous_hr, state.previous_lr)
+    @property
+    def plain(self) -> dict[str, str]:
+        """The parts of a frame that are not captured, and why; empty where all of them are."""
+        return self._ring.schedule.plain(alone=self.ahead == 0)
 
     def begin(
         self,
@@ -71,60 +221,49 @@ class Ring:
         Args:
             cut: Begin a new epoch: the frame before leaves it nothing.
         """
-        index, start = self._begun, self._start
-        slot = self._slots[index % len(self._slots)]
-        guided = (index > 0 or start.has_previous) and guidance_scale > 0 and not cut
-        np.copyto(slot.frame, frame)
-        slot.guided_by(guidance_scale if guided else 0)
-        slot.noise[:] = self._initial_latent(index, noise)
-        self.schedule.begin(index, guided=guided)
-        self._begun += 1
+        self._ring.enter(self, self._tip)
+        has_previous = self._on_device > 0 or self._tip.has_previous
+        strength = guidance_scale if has_previous and not cut else 0.0
+        self._ring.begin(frame, self._next(), noise, strength, alone=self.ahead == 0)
+        self._on_device += 1
 
     def finish(self) -> Image:
         """Wait for the earliest frame in flight: (4h, 4w, 3) uint8 RGB."""
-        self._draw(self._begun)  # milliseconds of the host's, while the device works
-        slot = self.schedule.finish(self._finished)
-        self._finished += 1
-        return slot.out.copy()
+        if not self._made:
+            self._finish_one()
+        image, self.state = self._made.popleft()
+        return image
 
-    def _initial_latent(self, index: int, noise: Array | None) -> Array:
-        if noise is not None:
-            return self._latent(self._before(index), noise)
-        self._draw(index)
-        assert self._drawn is not None
-        return self._drawn[1]
+    def give_way(self) -> None:
+        """Let what was begun be made, and keep it; another run takes the slots."""
+        while self._on_device:
+            self._finish_one()
 
-    def _draw(self, index: int) -> None:
-        """Have the noise of a frame; a step that goes on from its own state has it already."""
-        state = self._before(index)
-        key = state.seed, state.frame_index
-        if self._drawn is None or self._drawn[0] != key:
-            self._drawn = key, self._latent(state, None)
+    def _finish_one(self) -> None:
+        image, held, lr = self._ring.finish(self._next())
+        self._on_device -= 1
+        self._tip = HeldState(self._tip.seed, self._tip.frame_index + 1, held, lr)
+        self._made.append((image, self._tip))
 
-    def _before(self, index: int) -> StreamState:
-        return StreamState(self._start.seed, self._start.frame_index + index)
-
-    @property
-    def state(self) -> StreamState:
-        """After the last frame that was finished, copied from the device now."""
-        if self._finished == 0:
-            return self._start
-        slot = self._slots[(self._finished - 1) % len(self._slots)]
-        return StreamState(
-            seed=self._start.seed,
-            frame_index=self._start.frame_index + self._finished,
-            previous_hr=slot.read_hr(),
-            previous_lr=slot.frame.copy(),
-        )
+    def _next(self) -> StreamState:
+        return StreamState(self._tip.seed, self._tip.frame_index + self._on_device)
 
 
-def _linked_slots(
-    device: Device, engines: Mapping[str, Engine], steps: int, count: int
-) -> list[Slot]:
+def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> list[Slot]:
     numbers = [device.empty((1,), "int32") for _ in range(steps)]
     for number, buffer in enumerate(numbers):
         device.copy(buffer, np.array([number], np.int32))
-    slots = [Slot(device, engines) for _ in range(count)]
+    first = Slot(device, engines)
+    slots = [first, *(Slot(device, engines, first.transfer) for _ in range(SLOTS - 1))]
     for index, slot in enumerate(slots):
         slot.link(slots[index - 1], numbers)
     return slots
+
+
+def _close(schedule: Schedule, held: HeldBySlot) -> None:
+    """Let all that was begun end; outputs that somebody has stay readable."""
+    for output in held:
+        with contextlib.suppress(StreamDiffVSRError):
+            if output is not None and (kept := output()) is not None:
+                kept.read()
+    schedule.close()

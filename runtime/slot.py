@@ -28,7 +28,14 @@ class Slot:
         out: Host memory (4h, 4w, 3) uint8 RGB, filled by `download`.
     """
 
-    def __init__(self, device: Device, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self, device: Device, engines: Mapping[str, Engine], transfer: Array | None = None
+    ) -> None:
+        """Allocate the buffers.
+
+        Args:
+            transfer: Host memory of the device for a raw output on its way; None makes some.
+        """
         self._device, self._engines = device, engines
         self._specs = {name: engine.describe() for name, engine in engines.items()}
         self._buffers: dict[str, Buffer] = {}
@@ -45,6 +52,7 @@ class Slot:
         self.out: npt.NDArray[np.uint8] = self._out[0]
         self.noise = self._pinned("latent")
         self._strength, self._on = self._pinned("gate"), self._pinned("switch")
+        self.transfer = self._pinned("hr") if transfer is None else transfer
 
     def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
         """Bind the engines: to the slot of the frame before, and to the numbers of the steps."""
@@ -134,15 +142,28 @@ class Slot:
 
     def read_hr(self) -> Array:
         """A copy of the raw output, (1, 3, 4h, 4w)."""
-        host = self._pinned("hr")
-        self._device.copy(host, self._buffers["hr"])
-        return host
+        self._device.copy(self.transfer, self._buffers["hr"])
+        return self.transfer.copy()  # page-locked memory is not for those who keep it
 
     def write_hr(self, hr: Array) -> None:
         """Put a raw output here, as if the slot had made it."""
-        host = self._pinned("hr")
-        np.copyto(host, hr)
-        self._device.copy(self._buffers["hr"], host)
+        np.copyto(self.transfer, hr)
+        self._device.copy(self._buffers["hr"], self.transfer)
+
+    def why_not_captured(self, graph: str, stream: Stream) -> str:
+        """Why an engine must not be made part of a launch, or an empty string."""
+        return next((why for b in self._bound(graph) if (why := b.why_not_captured(stream))), "")
+
+    def _bound(self, graph: str) -> list[Bound]:
+        return {
+            "prepare": [self._prepare],
+            "features": [self._features],
+            "flow": [self._flow],
+            "guide": [self._guide],
+            "temporal": [self._temporal],
+            "denoise": self._denoise,
+            "decode": [self._decode],
+        }[graph]
 
     def _enqueue(self, stage: str, bound: Bound, stream: Stream) -> None:
         with self._device.range(stage, stream):

@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class StreamState:
     @property
     def has_previous(self) -> bool:
         """Whether the next frame will be guided by a previous one."""
-        return self.previous_hr is not None
+        return self.previous_lr is not None
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -83,6 +84,10 @@ class StreamState:
     def reset(self) -> StreamState:
         """Begin a new epoch: forget the previous frame, keep the seed and the count."""
         return replace(self, previous_hr=None, previous_lr=None, features=None)
+
+    def on_host(self) -> StreamState:
+        """The same state, and nothing of the Upscaler that made it: for those who keep it long."""
+        return replace(self, features=None)
 
     def save(self, path: str | Path) -> None:
         """Write the state as safetensors, whole or not at all.
@@ -131,6 +136,63 @@ class StreamState:
                 f"it is damaged, or is no state ({error})",
                 "start from a fresh state",
             ) from error
+
+
+class HeldOutput:
+    """A raw output that stays in a device's memory until someone asks for it.
+
+    Args:
+        copy: Gives it as an array of the host's, (1, 3, 4h, 4w); called once.
+    """
+
+    def __init__(self, copy: Callable[[], Array]) -> None:
+        self._copy: Callable[[], Array] | None = copy
+        self._array: Array | None = None
+
+    def read(self) -> Array:
+        """The output in the host's memory, from now on without the device."""
+        if self._copy is not None:
+            self._array, self._copy = self._copy(), None
+        assert self._array is not None
+        return self._array
+
+
+class HeldState(StreamState):
+    """A state whose raw output is on a device, where its Upscaler goes on from it."""
+
+    __slots__ = ("held",)
+    held: HeldOutput | None
+
+    def __init__(
+        self,
+        seed: int,
+        frame_index: int,
+        previous_hr: HeldOutput | Array | None,
+        previous_lr: Array | None,
+        features: PreviousFeatures | None = None,
+    ) -> None:
+        """As a `StreamState`; `replace` gives the array that it has read."""
+        # Not the base's own: it would fill the field that is a property here.
+        held = previous_hr if isinstance(previous_hr, HeldOutput) else None
+        put = partial(object.__setattr__, self)
+        put("seed", seed)
+        put("frame_index", frame_index)
+        put("previous_lr", previous_lr)
+        put("features", features)
+        put("held", held if previous_hr is None or held else HeldOutput(lambda: previous_hr))
+
+    @property
+    def previous_hr(self) -> Array | None:  # type: ignore[override]  # read-only there as well
+        """See `StreamState`; read from the device when it is first asked for."""
+        return None if self.held is None else self.held.read()
+
+    def reset(self) -> StreamState:
+        """See `StreamState`; nothing is read."""
+        return StreamState(self.seed, self.frame_index)
+
+    def on_host(self) -> StreamState:
+        """See `StreamState`."""
+        return StreamState(self.seed, self.frame_index, self.previous_hr, self.previous_lr)
 
 
 def _check_frames(hr: Array, lr: Array) -> None:

@@ -6,6 +6,7 @@ Stages run one after another on one engine each. Knows no libav, no files of vid
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,12 @@ from ..engines.manifest import Manifest, read_manifest
 from ..engines.protocol import Engine
 from ..engines.staged import StagedEngine
 from ..errors import StreamDiffVSRError
+from ..graph_set import GraphSet
 from ..spec import Size, format_size
 from .frames import Cuts, FrameStream, OverlappedFrames, SteppedFrames
 from .memory import check_memory
 from .noise import frame_noise
-from .ring import Ring
+from .ring import Ring, Run
 from .stages import Stages
 from .state import PreviousFeatures, StreamState
 from .tiles import TileGrid
@@ -59,6 +61,8 @@ class Upscaler:
         if on_gpu and self._grid is not None:  # the host mixes tiles
             engines = {n: StagedEngine(self.device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
+        # Not a method: the ring that has it must not keep this Upscaler.
+        self._latent = partial(_initial_latent, manifest.graphs, self._stages.dtype)
         self._ring: Ring | None = None
 
     @property
@@ -106,7 +110,7 @@ class Upscaler:
         if state.previous_hr is not None and guidance_scale > 0:
             before = self._previous_fmap(state)
             guidance = stages.guide(fmap, before, context, state.previous_hr, guidance_scale)
-        latent = self._initial_latent(state, noise)
+        latent = self._latent(state, noise)
         if self._grid is None:
             hr, out = stages.whole_frame(latent, lr, guidance)
         else:
@@ -147,21 +151,31 @@ class Upscaler:
             overlap = self.in_slots
         if not overlap or self._grid is not None:
             return SteppedFrames(self.step, frames, state, cuts)
-        return OverlappedFrames(self.ring(AHEAD[mode]), self._check, frames, state, cuts)
+        return OverlappedFrames(self.run(state, mode), self._check, frames, cuts)
 
-    def ring(self, ahead: int) -> Ring:
-        """New buffers of frames in flight, `ahead` of them begun before an earlier one ends."""
-        steps = self.manifest.graphs.steps
-        return Ring(self.device, self.engines, steps, self._initial_latent, ahead=ahead)
+    def run(self, state: StreamState, mode: Mode = "latency") -> Run:
+        """Frames from a state on through the device's buffers, for who begins and ends each.
+
+        Several may be open, and take turns: the buffers and what is captured are one.
+        """
+        if self._ring is None or not self._ring.is_open:
+            steps = self.manifest.graphs.steps
+            self._ring = Ring(self.device, self.engines, steps, self._latent)
+        return Run(self._ring, state, ahead=AHEAD[mode])
+
+    def close(self) -> None:
+        """Give back the buffers and streams of its frames; the next frame makes new ones."""
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = None
 
     def _step_on_device(
         self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float
     ) -> tuple[Image, StreamState]:
-        """The same through the device's buffers; `stream` spares the state its way to and fro."""
-        self._ring = self._ring or self.ring(AHEAD["latency"])
-        self._ring.start(state)
-        self._ring.begin(frame, noise, guidance_scale)
-        return self._ring.finish(), self._ring.state
+        """The same through the device's buffers, where a state of the step before still lies."""
+        run = self.run(state)
+        run.begin(frame, noise, guidance_scale)
+        return run.finish(), run.state
 
     def _previous_fmap(self, state: StreamState) -> Array:
         """RAFT's features of the previous frame: kept, or found again from its LR."""
@@ -170,18 +184,6 @@ class Upscaler:
             return kept.fmap
         assert state.previous_lr is not None
         return self._stages.look(state.previous_lr)[1]
-
-    def _initial_latent(self, state: StreamState, noise: Array | None = None) -> Array:
-        """(1, 4, h', w') at the padded size; given noise covers the part that is shown."""
-        channels = self.manifest.graphs.dims.latent
-        shape = (channels, *self._geometry.padded)
-        latent = frame_noise(state.seed, state.frame_index, shape)
-        if noise is not None:
-            height, width = self.size
-            if noise.shape != (channels, height, width):
-                raise ValueError(f"noise must be {(channels, height, width)}, got {noise.shape}")
-            latent[:, :height, :width] = noise
-        return latent[None].astype(self._stages.dtype)
 
     def _check(self, frame: Image, state: StreamState) -> None:
         """Raise StreamDiffVSRError unless frame and state are of these engines' size."""
@@ -197,6 +199,20 @@ class Upscaler:
                 f"these engines take {format_size(self.size)}",
                 "start a new epoch with state.reset()",
             )
+
+
+def _initial_latent(
+    graphs: GraphSet, dtype: np.dtype[Any], state: StreamState, noise: Array | None
+) -> Array:
+    """(1, 4, h', w') at the padded size; given noise covers the part that is shown."""
+    shape = (graphs.dims.latent, *graphs.geometry.padded)
+    latent = frame_noise(state.seed, state.frame_index, shape)
+    if noise is not None:
+        shown = (graphs.dims.latent, *graphs.geometry.size)
+        if noise.shape != shown:
+            raise ValueError(f"noise must be {shown}, got {noise.shape}")
+        latent[:, : shown[1], : shown[2]] = noise
+    return latent[None].astype(dtype)
 
 
 def _wxh(frame: Image) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...engines.timed import timed
+from ...runtime.frames import OverlappedFrames
 from ...runtime.upscaler import AHEAD, Image, Mode, Upscaler
 from .frames import endless
 from .observed import ObservedDevice, Recorder
@@ -64,12 +65,18 @@ class Lane:
         times.latency.append(1e3 * (ended - self._handed.popleft()))
 
     def frames(self, count: int) -> Times:
-        """Run some in a loop; those that waited since an earlier call are not counted."""
+        """Run some in a loop, and leave nothing on the device.
+
+        Not counted are frames that waited since an earlier call, and the one that takes the device
+        back from another lane.
+        """
         times, uncounted = Times(), Times()
-        for _ in range(self._ahead):
+        for _ in range(self._ahead + 1):
             self.frame(uncounted)
         for _ in range(count):
             self.frame(times)
+        if isinstance(self._stream, OverlappedFrames):
+            self._stream.pause()
         return times
 
     def close(self) -> None:

@@ -109,10 +109,10 @@ class ObservedDevice:
     def name(self) -> str:
         return self._inner.name
 
-    def stream(self, name: str) -> Stream:
+    def stream(self, name: str, *, urgent: bool = False) -> Stream:
         if self._one_stream and self._streams:
             return self._streams[0]
-        stream = self._inner.stream(name)
+        stream = self._inner.stream(name, urgent=urgent)
         if self._recorder is not None:
             self._recorder.align(self._inner, stream)
         self._streams.append(stream)

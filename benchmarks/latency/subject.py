@@ -130,20 +130,21 @@ class Subject:
         if not self.upscaler.in_slots:
             return {"host_ms": None, "launches": None, "not_captured": None}
         device = ObservedDevice(self.upscaler.device, captures=True)
-        ring = Upscaler(self.manifest, self.upscaler.engines, device).ring(AHEAD[mode])
-        ring.start(StreamState())
+        upscaler = Upscaler(self.manifest, self.upscaler.engines, device)
+        run = upscaler.run(StreamState(), mode)
         times = []
         for frame in islice(endless(self.upscaler.size), self.warm_up + HOST_FRAMES):
             before, started = device.launches, time.perf_counter()
-            ring.begin(frame)
+            run.begin(frame)
             times.append(1e3 * (time.perf_counter() - started))
             launches = device.launches - before
-            ring.finish()
-        ring.schedule.close()
+            run.finish()
+        plain = run.plain
+        upscaler.close()
         return {
             "host_ms": quantiles(times[self.warm_up :]),
             "launches": launches,
-            "not_captured": ring.schedule.plain,
+            "not_captured": plain,
         }
 
     def _keep(self, mode: str, times: Times) -> None:

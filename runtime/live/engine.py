@@ -13,51 +13,36 @@ import numpy.typing as npt
 
 from ...engines.timed import StageTimes, timed
 from ...spec import Size
-from ..ring import Ring
 from ..state import StreamState
-from ..upscaler import AHEAD, Upscaler
+from ..upscaler import Upscaler
 from .budget import BICUBIC
 
 Image = npt.NDArray[np.uint8]
 
 
 class LiveEngine:
-    """One Upscaler run frame by frame; on a GPU through a ring, so the state stays there."""
+    """One Upscaler run frame by frame.
+
+    Attributes:
+        state: After the last frame; on a GPU its output stays there.
+    """
 
     def __init__(self, upscaler: Upscaler) -> None:
         self._times = StageTimes()
-        self._ring: Ring | None = None
-        if upscaler.in_slots:
-            self._ring = upscaler.ring(AHEAD["latency"])
-        else:
+        if not upscaler.in_slots:
             upscaler = Upscaler(upscaler.manifest, timed(upscaler.engines, self._times))
         self._upscaler = upscaler
-        self._state = upscaler.initial_state()
+        self.state = upscaler.initial_state()
 
     @property
     def size(self) -> Size:
         """LR size (h, w) of its frames."""
         return self._upscaler.size
 
-    @property
-    def state(self) -> StreamState:
-        """After the last frame."""
-        return self._state if self._ring is None else self._ring.state
-
-    def start(self, state: StreamState) -> None:
-        """Go on from a state."""
-        if self._ring is None:
-            self._state = state
-        else:
-            self._ring.start(state)
-
     def step(self, image: Image) -> Image:
         """(h, w, 3) uint8 RGB -> (4h, 4w, 3) uint8 RGB."""
-        if self._ring is None:
-            out, self._state = self._upscaler.step(image, self._state)
-            return out
-        self._ring.begin(image)
-        return self._ring.finish()
+        out, self.state = self._upscaler.step(image, self.state)
+        return out
 
     def stage_ms(self) -> dict[str, float]:
         """What each graph took in the last frame; empty where they run on a GPU's own time."""
@@ -65,8 +50,7 @@ class LiveEngine:
 
     def close(self) -> None:
         """Give its streams back."""
-        if self._ring is not None:
-            self._ring.schedule.close()
+        self._upscaler.close()
 
 
 class Ladder:
@@ -92,7 +76,7 @@ class Ladder:
         self.engines, self.described, self.device = dict(engines), described, device
         self.rungs = (*engines, BICUBIC)
         self._active = next(iter(self.engines.values()))
-        self._active.start(StreamState(seed=seed))
+        self._active.state = StreamState(seed=seed)
 
     @property
     def size(self) -> Size:
@@ -101,13 +85,13 @@ class Ladder:
 
     def forget(self) -> None:
         """Begin a new epoch: the next frame is made without a previous one."""
-        self._active.start(self._active.state.reset())
+        self._active.state = self._active.state.reset()
 
     def step(self, rung: str, image: Image) -> tuple[Image, dict[str, float]]:
         """The frame by that rung, and the milliseconds of its stages."""
         engine = self.engines[rung]
         if engine is not self._active:
-            engine.start(self._active.state)
+            engine.state = self._active.state
             self._active = engine
         return engine.step(image), engine.stage_ms()
 

@@ -24,6 +24,9 @@ class Busy:
     def bind(self, buffers: Any) -> Any:
         return self
 
+    def why_not_captured(self, stream: Any) -> str:
+        return ""
+
     def enqueue(self, stream: Any = None) -> None:
         self.calls += 1
         until = time.perf_counter() + self.seconds

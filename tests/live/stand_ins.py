@@ -110,9 +110,6 @@ class PassThrough:
     breaks: bool = False
     closed: bool = False
 
-    def start(self, state: StreamState) -> None:
-        self.state = state
-
     def step(self, image: np.ndarray) -> np.ndarray:
         if self.breaks:
             raise StreamDiffVSRError("the engine failed", "on purpose")

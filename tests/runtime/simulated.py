@@ -50,7 +50,7 @@ class SimulatedDevice(CpuDevice):
         self.events = 0
         self.calls: list[str] = []  # of `empty`, `pinned`, host waits and launches, in order
 
-    def stream(self, name: str) -> Any:
+    def stream(self, name: str, *, urgent: bool = False) -> Any:
         self.streams.append(SimulatedStream(self, name))
         self.eagerness = self.rng.dirichlet(np.full(len(self.streams), 0.3))  # some are slow
         return self.streams[-1]
@@ -180,6 +180,9 @@ class MixingEngine:
 class BoundMixing:
     spec: GraphSpec
     buffers: Mapping[str, np.ndarray[Any, Any]]
+
+    def why_not_captured(self, stream: Any) -> str:
+        return ""
 
     def enqueue(self, stream: Any = None) -> None:
         if stream is None:

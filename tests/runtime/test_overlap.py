@@ -236,7 +236,7 @@ class DelayedDevice(CpuDevice):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def stream(self, name: str) -> CpuStream:
+    def stream(self, name: str, *, urgent: bool = False) -> CpuStream:
         return DelayedStream(name, self.seed)
 
 

@@ -31,34 +31,32 @@ def test_a_frame_is_one_launch_and_of_overlapped_frames_three() -> None:
 def test_what_cannot_be_captured_runs_plainly_and_is_told() -> None:
     for captures, plain_parts in ((True, {}), (False, {"enter", "refine", "decode"})):
         device = SimulatedDevice(0, captures=captures)
-        ring = mixing_upscaler(device).ring(ahead=1)
-        ring.start(StreamState())
+        run = mixing_upscaler(device).run(StreamState(), "throughput")
         for frame in some_frames(10):
-            ring.begin(frame)
-            ring.finish()
-        assert set(ring.schedule.plain) == set(plain_parts)
-        assert all("captures nothing" in why for why in ring.schedule.plain.values())
+            run.begin(frame)
+            run.finish()
+        assert set(run.plain) == set(plain_parts)
+        assert all("captures nothing" in why for why in run.plain.values())
 
 
 def test_noise_is_drawn_while_the_device_works_and_never_twice() -> None:
     """A step waits for nothing of the host's that could have been done before."""
     device = SimulatedDevice(0)
     up = mixing_upscaler(device)
-    ring = up.ring(0)
     drawn: list[int] = []
-    inner = ring._latent
+    inner = up._latent
 
     def latent(state: StreamState, noise: Any) -> Any:
         drawn.append(state.frame_index)
         device.calls.append("drawn")
         return inner(state, noise)
 
-    ring._latent = latent
-    ring.start(StreamState())
+    up._latent = latent
+    run = up.run(StreamState())
     for frame in some_frames(3):
-        ring.begin(frame)
+        run.begin(frame)
         device.calls.append("begun")
-        ring.finish()
+        run.finish()
     assert drawn == [0, 1, 2, 3]
     calls = [call for call in device.calls if call in ("drawn", "begun", "wait")]
     # Of the second frame and the third: begun at once, drawn for the next, then waited for.

@@ -10,7 +10,7 @@ from streamdiffvsr.benchmarks.latency.lanes import Times, plain_lane, watched
 from streamdiffvsr.benchmarks.latency.observed import ObservedDevice, Recorder, Span
 from streamdiffvsr.benchmarks.latency.stages import numbered, stage_table
 from streamdiffvsr.engines.cpu_device import CpuDevice
-from streamdiffvsr.runtime.upscaler import Upscaler
+from streamdiffvsr.runtime.upscaler import Mode, Upscaler
 from streamdiffvsr.tests.benchmarks.latency.taking import MS, TwinOfAGpu, taking_upscaler
 
 FRAMES = 6
@@ -80,23 +80,21 @@ def test_the_steps_of_a_frame_in_tiles_are_told_apart() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("ahead", "launches"), [(0, 1), (1, 4)])
-def test_what_the_host_puts_on_streams_is_counted(ahead: int, launches: int) -> None:
+@pytest.mark.parametrize(("mode", "launches"), [("latency", 1), ("throughput", 4)])
+def test_what_the_host_puts_on_streams_is_counted(mode: Mode, launches: int) -> None:
     """Captured: the whole frame at once, or three parts and the way back."""
     stand_in = taking_upscaler(TwinOfAGpu())
     device = ObservedDevice(stand_in.device, captures=True)
     upscaler = Upscaler(stand_in.manifest, stand_in.engines, device)
-    ring = upscaler.ring(ahead)
-    ring.start(upscaler.initial_state())
+    run = upscaler.run(upscaler.initial_state(), mode)
     frames = _counted(Recorder(), upscaler)
     for _ in range(8):
-        ring.begin(next(frames))
-        ring.finish()
+        run.begin(next(frames))
+        run.finish()
     before = device.launches
-    ring.begin(next(frames))
-    ring.finish()
-    ring.schedule.close()
-    assert device.launches - before == launches and ring.schedule.plain == {}
+    run.begin(next(frames))
+    run.finish()
+    assert device.launches - before == launches and run.plain == {}
 
 
 def _beside(one: Span, *others: Span) -> bool:
