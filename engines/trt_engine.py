@@ -142,7 +142,9 @@ class TrtEngine:
         with self._cuda.current():
             self._set(addresses)
             capturable = asked(stream)
-        return "" if capturable else f"{self._library.title} says {self._spec.name} cannot be"
+        return (
+            "" if capturable else f"{self._library.title} says {self._spec.name} cannot be captured"
+        )
 
     def run(self, addresses: Mapping[str, int]) -> None:
         """Run once on a stream of its own, to the end."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from ..engines.manifest import Manifest
 from ..graph_set import GraphSet
 from ..plan import correlation_bytes
-from ..spec import SCALE, Geometry
+from ..spec import LANES, SCALE, Geometry
+from .ring import SLOTS
 
 MIB = 2**20
-SLOTS = 3  # of a ring whose next frame is begun before the last is finished
 PROGRAM_BYTES = {"cpu": 75 * MIB, "cuda": 600 * MIB}  # Python and libraries; CUDA's context
 TORCH_BYTES = 300 * MIB  # beyond that, where it is what runs the graphs on a CPU
 # Of the files: an engine keeps its weights, laid out anew for its kernels, and its operators.
@@ -28,8 +28,9 @@ VOLUMES = 2  # at once: the pyramid's levels are found one by one, then stored s
 # On a CPU half precision is computed in float32, beside the halves; RAFT's large tensors are that
 # already.
 HALF_ON_CPU = {"engines": 3.0, "scratch": 2.0, "flow": 1.0}
-# On a CPU one arena serves all graphs of a stream, on a GPU each engine has its own.
-STREAMS = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))
+# On a CPU one arena serves all graphs of a lane. On a GPU TensorRT's engines of a lane share a block,
+# and those of other backends each have their own.
+SHARED_BY_LANE = ("tensorrt", "tensorrt-rtx")
 MEETING = 0.75  # of what streams need at worst, as their worst moments seldom meet
 PER_FRAME = ("prepare", "guide")  # their work grows with the frame; of others with tile or flow
 
@@ -69,7 +70,7 @@ def footprint(manifest: Manifest, *, overlapped: bool | None = None) -> Footprin
     on_gpu = device == "cuda"
     many = (on_gpu if overlapped is None else overlapped) and graphs.geometry.tile is None
     files = sum(e.bytes for name, e in manifest.files.items() if ".golden." not in name)
-    scratch, worst = _scratch(graphs, device, many=many)
+    scratch, worst = _scratch(manifest, many=many)
     volume = min(scratch, _volume_bytes(graphs)) if worst == "flow" else 0
     torch = TORCH_BYTES if manifest.key.backend == "torch" and not on_gpu else 0
     return Footprint(
@@ -79,22 +80,24 @@ def footprint(manifest: Manifest, *, overlapped: bool | None = None) -> Footprin
         correlation=volume,
         buffers=_buffer_bytes(graphs) * (SLOTS if many else 1) + _state_bytes(graphs),
         scratch=scratch - volume,
-        pinned=_pinned_bytes(graphs) * SLOTS if on_gpu else 0,
+        pinned=_pinned_bytes(graphs) if on_gpu else 0,
     )
 
 
-def _scratch(graphs: GraphSet, device: str, *, many: bool) -> tuple[int, str]:
+def _scratch(manifest: Manifest, *, many: bool) -> tuple[int, str]:
     """What graphs have alive while they run, and the graph that has most."""
+    graphs, device = manifest.graphs, manifest.key.device
     alive: dict[str, int] = {}
     for name, count in graphs.activation_bytes.items():
         volumes = min(count, VOLUMES * _volume_bytes(graphs)) if name == "flow" else 0
         fragmented = SCRATCH_FACTOR[device] * (count - volumes) + VOLUME_FACTOR[device] * volumes
         alive[name] = int(fragmented * _widening(graphs, device, name))
     worst = max(alive, key=lambda name: alive[name], default="")
+    lanes = [max(alive.get(name, 0) for name in lane) for lane in LANES]
     if device == "cuda":
-        return sum(alive.values()), worst
-    streams = [max(alive.get(name, 0) for name in stream) for stream in STREAMS]
-    return int(MEETING * sum(streams)) if many else max(streams), worst
+        shared = manifest.key.backend in SHARED_BY_LANE
+        return sum(lanes if shared else alive.values()), worst
+    return int(MEETING * sum(lanes)) if many else max(lanes), worst
 
 
 def _widening(graphs: GraphSet, device: str, what: str) -> float:
@@ -147,10 +150,11 @@ def _state_bytes(graphs: GraphSet) -> int:
 
 
 def _pinned_bytes(graphs: GraphSet) -> int:
-    """Frames on their way to the device and back, noise, and the state's copy."""
+    """Frames on their way to the device and back, and noise, of each slot; one state's copy."""
     specs = graphs.specs()
-    latent, hr = specs["denoise"].inputs[0], specs["decode"].outputs
-    return sum(t.nbytes for t in (specs["prepare"].inputs[0], latent, *hr))
+    hr, out = specs["decode"].outputs
+    of_slot = (specs["prepare"].inputs[0], specs["denoise"].inputs[0], out)
+    return SLOTS * sum(t.nbytes for t in of_slot) + hr.nbytes
 
 
 def _area(size: tuple[int, int]) -> int:

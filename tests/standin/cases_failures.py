@@ -1,0 +1,116 @@
+"""Every call of the driver fails in turn: one clear error or right frames, no leak, no hang."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamdiffvsr import StreamState
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.upscaler import Image
+from streamdiffvsr.tests.standin.engines import expected_frames, make_upscaler, some_frames
+from streamdiffvsr.tests.standin.library import Standin
+
+FRAMES = some_frames(6)
+START = StreamState(seed=3)
+Scenario = Callable[[], list[Image]]
+
+
+@pytest.fixture(scope="module")
+def expected(loaded: Standin) -> list[Image]:
+    return expected_frames(loaded, FRAMES, START)[0]
+
+
+@pytest.fixture(params=["plans", "sessions", "graphs"])
+def scenario(request: pytest.FixtureRequest, standin: Standin, tmp_path: Path) -> Scenario:
+    """From opening engines to closing: a stream of each mode, steps, and a state that is read."""
+
+    def run() -> list[Image]:
+        up = make_upscaler(standin, request.param, tmp_path)
+        got = [*up.stream(FRAMES, START)][:2] + [*up.stream(FRAMES[:4], START, mode="latency")][2:]
+        state = START
+        for frame in FRAMES:
+            out, state = up.step(frame, state)
+        assert state.previous_hr is not None and np.isfinite(state.previous_hr).all()
+        up.close()
+        return [*got, out]
+
+    return run
+
+
+def outcome(scenario: Scenario) -> list[Image] | str:
+    """The frames, or the error in one line."""
+    try:
+        return scenario()
+    except StreamDiffVSRError as error:
+        told = str(error)
+        assert told and len(told.splitlines()) == 1, told
+        return told
+
+
+def test_every_call_fails_in_turn(standin: Standin, scenario: Scenario, expected: Any) -> None:
+    wanted = [*expected[:4], expected[5]]
+    assert same(outcome(scenario), wanted)  # what is made once in a process is made now
+    gc.collect()
+    before, calls = standin.live(), standin.calls()
+    assert same(outcome(scenario), wanted)
+    gc.collect()
+    total = standin.calls() - calls
+    assert standin.live() == before and total > 300
+    errors = 0
+    for n in range(1, total + 1):
+        standin.reset()
+        standin.fail(n)
+        got = outcome(scenario)
+        standin.fail(0)
+        assert isinstance(got, str) or same(got, wanted), f"call {n} of {total}: wrong frames"
+        errors += isinstance(got, str)
+        gc.collect()
+        standin.finish()
+        left = standin.live()
+        if standin.injected_releases() == 0:
+            assert left == before, f"call {n} of {total} leaves something ({got})"
+        before = left
+    assert errors > total / 2
+    assert same(outcome(scenario), wanted)
+
+
+def test_a_device_that_fails_for_good_is_one_error_and_no_hang(
+    standin: Standin, scenario: Scenario, expected: Any
+) -> None:
+    calls = standin.calls()
+    outcome(scenario)
+    total = standin.calls() - calls
+    for n in range(1, total, 97):
+        standin.reset()
+        standin.fail(n, code=719, sticky=True)
+        assert isinstance(outcome(scenario), str), n
+        gc.collect()
+
+
+def test_frames_go_on_after_a_failure(standin: Standin, tmp_path: Path, expected: Any) -> None:
+    """From the last state, on the same Upscaler, whichever call of a frame has failed."""
+    for n in range(1, 12):
+        up, state, got = make_upscaler(standin, "plans", tmp_path), START, []
+        for index, frame in enumerate(FRAMES):
+            if index == 4:
+                standin.fail(n)
+                try:
+                    up.step(frame, state)
+                except StreamDiffVSRError:
+                    pass
+                standin.fail(0)
+            out, state = up.step(frame, state)
+            got.append(out)
+        assert same(got, expected), n
+
+
+def same(got: list[Image] | str, wanted: list[Image]) -> bool:
+    return not isinstance(got, str) and all(
+        np.array_equal(a, b) for a, b in zip(got, wanted, strict=True)
+    )

@@ -1,0 +1,319 @@
+"""Frames on a GPU equal the plain loop's, by every kind of engine, whatever the GPU does first."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamdiffvsr import StreamState
+from streamdiffvsr.engines.cuda_device import CudaDevice
+from streamdiffvsr.engines.cuda_driver import primary_context
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.upscaler import AHEAD, Image, Upscaler
+from streamdiffvsr.spec import Geometry
+from streamdiffvsr.tests.standin.engines import (
+    SIZE,
+    Library,
+    SessionEngine,
+    expected_frames,
+    kernels_of,
+    make_upscaler,
+    plan_engines,
+    some_frames,
+)
+from streamdiffvsr.tests.standin.library import Standin
+
+KINDS = ("plans", "sessions", "graphs")
+FRAMES = some_frames(10)
+START = StreamState(seed=3)
+
+
+def different(got: list[Image], expected: list[Image]) -> list[int]:
+    """The numbers of the frames that differ."""
+    pairs = zip(got, expected, strict=True)
+    return [index for index, (a, b) in enumerate(pairs) if not np.array_equal(a, b)]
+
+
+@pytest.fixture(scope="module")
+def expected(loaded: Standin) -> tuple[list[Image], StreamState]:
+    return expected_frames(loaded, FRAMES, START)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def up(standin: Standin, kind: str, tmp_path: Path) -> Upscaler:
+    return make_upscaler(standin, kind, tmp_path)
+
+
+def steps(up: Upscaler, frames: list[Image], state: StreamState) -> tuple[list[Image], StreamState]:
+    outputs = []
+    for frame in frames:
+        out, state = up.step(frame, state)
+        outputs.append(out)
+    return outputs, state
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streams_and_steps_give_the_frames_of_the_plain_loop(
+    standin: Standin, kind: str, tmp_path: Path, seed: int, expected: Any
+) -> None:
+    frames, last = expected
+    standin.seed(seed)
+    standin.progress(20 * seed)
+    up = make_upscaler(standin, kind, tmp_path)
+    for mode in AHEAD:
+        stream = up.stream(FRAMES, START, mode=mode)
+        assert different(list(stream), frames) == [], mode
+        assert np.array_equal(stream.state.previous_hr, last.previous_hr)
+    got, state = steps(up, FRAMES, START)
+    assert different(got, frames) == []
+    assert np.array_equal(state.previous_hr, last.previous_hr)
+    assert np.array_equal(state.previous_lr, FRAMES[-1])
+    assert standin.illegal() == 0, standin.last_illegal()
+
+
+def test_frames_behind_a_cut_are_those_of_a_new_epoch(up: Upscaler, standin: Standin) -> None:
+    beginnings = (0, 3, 4, 8)
+    expected, _ = expected_frames(standin, FRAMES, START, beginnings=beginnings)
+    for mode in AHEAD:
+        flags = iter([index in beginnings for index in range(len(FRAMES))])
+        stream = up.stream(FRAMES, START, mode=mode, cuts=lambda _: next(flags))  # noqa: B023
+        assert different(list(stream), expected) == [], mode
+
+
+def test_tiles_are_those_of_the_plain_loop(standin: Standin, kind: str, tmp_path: Path) -> None:
+    frames = some_frames(3, (32, 56))
+    shape: dict[str, Any] = {"size": (32, 56), "tile": (32, 40)}
+    expected, last = expected_frames(standin, frames, START, **shape)
+    for seed in range(4):
+        standin.seed(seed)
+        got, state = steps(make_upscaler(standin, kind, tmp_path, **shape), frames, START)
+        assert different(got, expected) == [], seed
+        assert np.array_equal(state.previous_hr, last.previous_hr)
+
+
+def test_two_streams_of_one_upscaler_take_turns(up: Upscaler, expected: Any) -> None:
+    frames, last = expected
+    for one, other in itertools.product(AHEAD, repeat=2):
+        a, b = (up.stream(FRAMES, START, mode=mode) for mode in (one, other))
+        got = [(next(a), next(b)) for _ in FRAMES]
+        assert different([out for out, _ in got], frames) == []
+        assert different([out for _, out in got], frames) == []
+        assert np.array_equal(a.state.previous_hr, last.previous_hr)
+
+
+def test_a_stream_and_steps_take_turns(up: Upscaler, expected: Any) -> None:
+    frames, last = expected
+    stream, state = up.stream(FRAMES, START), START
+    streamed, stepped, middle = [], [], None
+    for index, frame in enumerate(FRAMES):
+        streamed.append(next(stream))
+        middle = stream.state if index == 4 else middle
+        out, state = up.step(frame, state)
+        stepped.append(out)
+    assert different(streamed, frames) == different(stepped, frames) == []
+    assert np.array_equal(state.previous_hr, last.previous_hr)
+    again, _ = steps(up, FRAMES[5:], middle)  # of a frame whose slot has long been taken again
+    assert different(again, frames[5:]) == []
+
+
+def test_a_dropped_stream_leaves_the_next_one_right(up: Upscaler, expected: Any) -> None:
+    frames, _ = expected
+    for _ in range(3):
+        next(up.stream(FRAMES, START))  # a frame more is on the device
+        assert different(list(up.stream(FRAMES, START)), frames) == []
+
+
+def test_a_stream_goes_on_in_another_thread(up: Upscaler, expected: Any) -> None:
+    frames, _ = expected
+    stream = up.stream(FRAMES, START)
+    got = [next(stream) for _ in range(4)]
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: got.extend([next(stream), next(stream)]))
+        thread.start()
+        thread.join()
+    assert different(got, frames) == []
+
+
+def test_the_second_gpu(standin: Standin, kind: str, tmp_path: Path, expected: Any) -> None:
+    """What belongs to the first is refused there, so one call with the wrong one fails."""
+    frames, last = expected
+    before = standin.used(0)
+    with primary_context(0).current():  # as another library leaves it
+        up = make_upscaler(standin, kind, tmp_path, device=1)
+        stream = up.stream(FRAMES, START)
+        assert different(list(stream), frames) == []
+        assert np.array_equal(stream.state.previous_hr, last.previous_hr)
+        assert standin.used(0) == before and standin.used(1) > 0
+
+
+# What a frame costs.
+
+
+def test_a_steady_step_is_one_launch(standin: Standin, tmp_path: Path) -> None:
+    """Of what can be captured: the README's loop allocates nothing and copies no raw output."""
+    up, state = make_upscaler(standin, "plans", tmp_path), START
+    for frame in FRAMES:
+        _, state = up.step(frame, state)
+    assert up.run(state).plain == {}
+    names = ("cuMemAlloc", "cuMemAllocHost", "cuMemFree", "cuMemFreeHost", "cuMemcpyAsync")
+    before = {name: standin.calls(name) for name in (*names, "cuGraphLaunch")}
+    for frame in FRAMES:
+        _, state = up.step(frame, state)
+    made = {name: standin.calls(name) - count for name, count in before.items()}
+    assert made == dict.fromkeys(names, 0) | {"cuGraphLaunch": len(FRAMES)}
+
+
+def test_a_stream_captures_nothing_that_an_earlier_one_has(
+    standin: Standin, tmp_path: Path
+) -> None:
+    up = make_upscaler(standin, "plans", tmp_path)
+    for mode in AHEAD:
+        list(up.stream(FRAMES, START, mode=mode))
+    before = standin.live(), standin.calls("cuStreamBeginCapture"), standin.used()
+    for mode in AHEAD:
+        list(up.stream(FRAMES, START, mode=mode))
+    after = standin.live(), standin.calls("cuStreamBeginCapture"), standin.used()
+    assert after == before
+
+
+def test_overlapped_frames_are_three_launches(standin: Standin, tmp_path: Path) -> None:
+    stream = make_upscaler(standin, "plans", tmp_path).stream(FRAMES, START)
+    for _ in range(8):
+        next(stream)
+    before = standin.calls("cuGraphLaunch")
+    next(stream)
+    assert standin.calls("cuGraphLaunch") - before == 3
+
+
+def test_states_that_are_kept_hold_no_page_locked_memory(up: Upscaler, standin: Standin) -> None:
+    steps(up, FRAMES, START)
+    before = standin.live().pinned
+    state, kept = START, []
+    for frame in FRAMES:
+        _, state = up.step(frame, state)
+        kept.append(state)
+    assert len({kept_one.previous_hr.tobytes() for kept_one in kept}) == len(FRAMES)
+    assert standin.live().pinned == before
+
+
+def test_a_state_outlives_its_upscaler(standin: Standin, tmp_path: Path, expected: Any) -> None:
+    _, last = expected
+    before = standin.live()
+    up = make_upscaler(standin, "plans", tmp_path)
+    _, state = steps(up, FRAMES, START)
+    del up
+    assert standin.live().blocks == before.blocks
+    assert np.array_equal(state.previous_hr, last.previous_hr)
+
+
+# What is captured, and what is not.
+
+
+def test_sessions_of_an_unsafe_release_are_never_captured(standin: Standin, expected: Any) -> None:
+    frames, _ = expected
+    manifest, kernels = kernels_of(standin, Geometry(SIZE))
+    engines = {n: SessionEngine(k, 0, "this release frees it") for n, k in kernels.items()}
+    up = Upscaler(manifest, engines, CudaDevice())
+    for mode in AHEAD:
+        run = up.run(START, mode)
+        before = standin.calls("cuStreamBeginCapture")
+        got = []
+        for frame in FRAMES:
+            run.begin(frame)
+            got.append(run.finish())
+        assert different(got, frames) == []
+        assert standin.calls("cuStreamBeginCapture") == before
+        assert set(run.plain.values()) == {"this release frees it"}
+
+
+def test_graphs_are_launched_one_by_one_and_not_captured(standin: Standin, tmp_path: Path) -> None:
+    up = make_upscaler(standin, "graphs", tmp_path)
+    list(up.stream(FRAMES, START, mode="latency"))
+    before = standin.calls("cuStreamBeginCapture"), standin.calls("cuGraphLaunch")
+    list(up.stream(FRAMES[:1], START, mode="latency"))  # unguided: prepare, features, 4, decode
+    assert standin.calls("cuStreamBeginCapture") == before[0]
+    assert standin.calls("cuGraphLaunch") - before[1] == 7
+    assert standin.illegal() == 0, standin.last_illegal()
+
+
+def test_a_library_that_refuses_capture_is_asked_and_quoted(
+    standin: Standin, tmp_path: Path, expected: Any
+) -> None:
+    frames, _ = expected
+    manifest, kernels = kernels_of(standin, Geometry(SIZE))
+    library = Library({}, capturable=False)
+    up = Upscaler(manifest, plan_engines(kernels, 0, tmp_path, library), CudaDevice())
+    stream = up.stream(FRAMES, START, mode="latency")
+    assert different(list(stream), frames) == []
+    assert standin.calls("cuStreamBeginCapture") == 0
+    assert up.run(START).plain == {"whole": "TensorRT-RTX says prepare cannot be captured"}
+
+
+def test_another_thread_that_waits_for_the_device_breaks_no_frame(
+    standin: Standin, tmp_path: Path, expected: Any
+) -> None:
+    """Its wait breaks a capture, which is tried again with a later frame."""
+    frames, _ = expected
+    up = make_upscaler(standin, "plans", tmp_path)
+    context, broken = primary_context(0), []
+
+    engine = up.engines["guide"]
+    real = engine.launch
+
+    def launch(addresses: Any, stream: int) -> None:
+        real(addresses, stream)
+        if standin.live().captures and not broken:
+            thread = threading.Thread(target=wait)
+            thread.start()
+            thread.join()
+
+    def wait() -> None:
+        try:
+            context.call("cuCtxSynchronize")
+        except StreamDiffVSRError as error:
+            broken.append(str(error))
+
+    engine.launch = launch
+    run = up.run(START)
+    got = []
+    for frame in FRAMES:
+        run.begin(frame)
+        got.append(run.finish())
+    assert different(got, frames) == []
+    assert len(broken) == 1 and run.plain == {}
+
+
+def test_binding_in_another_thread_waits_for_a_capture(standin: Standin, tmp_path: Path) -> None:
+    """Live's shelf binds engines of the next size while frames of this one are captured."""
+    failures: list[BaseException] = []
+
+    def bind() -> None:
+        try:
+            for _ in range(20):
+                list(make_upscaler(standin, "graphs", tmp_path).stream(FRAMES[:2], START))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=bind)
+    thread.start()
+    plain: list[dict[str, str]] = []
+    while thread.is_alive():
+        up = make_upscaler(standin, "plans", tmp_path)
+        run = up.run(START)
+        for frame in FRAMES[:7]:
+            run.begin(frame)
+            run.finish()
+        plain.append(run.plain)
+    thread.join()
+    assert failures == [] and not any(plain)
+    assert standin.illegal() == 0, standin.last_illegal()
