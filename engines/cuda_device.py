@@ -107,15 +107,12 @@ class CudaStream:
 class CudaLaunch:
     """A CUDA graph, ready to be launched."""
 
-    def __init__(self, context: Context, graph: Any, stream: Stream) -> None:
+    def __init__(self, context: Context, graph: Handle, stream: Stream) -> None:
         """Make it launchable, and let a stream take what it needs to the device ahead."""
         self._context = context
-        try:
-            self._handle = Handle(
-                context, "cuGraphInstantiate", graph, 0, freed_by="cuGraphExecDestroy"
-            )
-        finally:
-            context.call("cuGraphDestroy", graph)
+        self._handle = Handle(
+            context, "cuGraphInstantiate", graph.value, 0, freed_by="cuGraphExecDestroy"
+        )
         context.call("cuGraphUpload", self._handle.value, stream.handle)
 
     def launch(self, stream: Stream) -> None:
@@ -160,7 +157,9 @@ class CudaDevice:
                 work()
                 for other in others:
                     _hand_over(other, first, self.event())
-                graph = driver_call("cuStreamEndCapture", first.handle)
+                graph = Handle(
+                    self.context, "cuStreamEndCapture", first.handle, freed_by="cuGraphDestroy"
+                )
             except BaseException:
                 _end_failed_capture(first)
                 raise

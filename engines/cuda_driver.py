@@ -114,8 +114,7 @@ class Context:
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
         """Make it this thread's current context inside; another library's is put back after."""
-        before = int(driver_call("cuCtxGetCurrent"))
-        if before == self._address:
+        if self._is_current():
             yield
             return
         driver_call("cuCtxPushCurrent", self._handle)
@@ -126,8 +125,13 @@ class Context:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """The result of a function of the driver, called in this context; see `driver_call`."""
+        if self._is_current():
+            return driver_call(name, *arguments)
         with self.current():
             return driver_call(name, *arguments)
+
+    def _is_current(self) -> bool:
+        return int(driver_call("cuCtxGetCurrent")) == self._address
 
 
 _contexts: dict[int, Context] = {}
@@ -180,8 +184,13 @@ class Handle:
 
 def _give_back(context: Context, freed_by: str, made: Any) -> None:
     """Free what the driver made. Runs in a finalizer, which has nobody to tell of a failure."""
-    with contextlib.suppress(StreamDiffVSRError):
-        context.call(freed_by, made)
+    reached = False
+    for _ in range(2):  # the context may be out of reach once; a free is never tried twice
+        with contextlib.suppress(StreamDiffVSRError), context.current():
+            reached = True
+            driver_call(freed_by, made)
+        if reached:
+            return
 
 
 # Held while work is captured, and while engines are opened and bound: libraries synchronise the

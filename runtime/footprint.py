@@ -28,8 +28,8 @@ VOLUMES = 2  # at once: the pyramid's levels are found one by one, then stored s
 # On a CPU half precision is computed in float32, beside the halves; RAFT's large tensors are that
 # already.
 HALF_ON_CPU = {"engines": 3.0, "scratch": 2.0, "flow": 1.0}
-# On a CPU one arena serves all graphs of a lane. On a GPU TensorRT's engines of a lane share a block,
-# and those of other backends each have their own.
+# On a CPU one arena serves all graphs of a lane. On a GPU TensorRT's engines of a lane share a
+# block, and those of other backends each have their own.
 SHARED_BY_LANE = ("tensorrt", "tensorrt-rtx")
 MEETING = 0.75  # of what streams need at worst, as their worst moments seldom meet
 PER_FRAME = ("prepare", "guide")  # their work grows with the frame; of others with tile or flow

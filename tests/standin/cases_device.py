@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.engines.cuda_device import CudaDevice
-from streamdiffvsr.engines.cuda_driver import CudaError, driver_call, primary_context
+from streamdiffvsr.engines.cuda_driver import CudaError, driver_call
 from streamdiffvsr.engines.gpu import cuda_gpu, why_no_gpu
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.standin.engines import capturing
@@ -138,9 +138,8 @@ def test_full_memory_is_told_where_what_is_free_cannot_be_asked(
 ) -> None:
     standin.limit(0)
     standin.fail(3, sticky=True)  # cuCtxGetCurrent, cuMemAlloc or its push; then all
-    with pytest.raises(StreamDiffVSRError) as raised:
-        with device.context.current():
-            driver_call("cuMemAlloc", MIB)
+    with pytest.raises(StreamDiffVSRError) as raised, device.context.current():
+        driver_call("cuMemAlloc", MIB)
     assert len(str(raised.value).splitlines()) == 1
 
 

@@ -46,8 +46,14 @@ def oldest_bindings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_cases(cases: str, library: Path, version: str, tmp_path: Path, *before: Path) -> None:
-    """Run a file of cases with `cuda.bindings` of a version, found in `before` if it is there."""
+def run_cases(
+    cases: str, library: Path, version: str, tmp_path: Path, *before: Path, **options: str
+) -> None:
+    """Run a file of cases with `cuda.bindings` of a version, found in `before` if it is there.
+
+    Args:
+        options: Environment variables of the cases.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "STANDIN_"))}
     path = [*map(str, before), environment.get("PYTHONPATH", "")]
     libraries = [str(library.parent), environment.get("LD_LIBRARY_PATH", "")]
@@ -56,15 +62,16 @@ def run_cases(cases: str, library: Path, version: str, tmp_path: Path, *before: 
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONFAULTHANDLER": "1",
         "STANDIN_BINDINGS": version,
+        **options,
     }
     command = [sys.executable, "-m", "pytest", Path(__file__).with_name(cases), "-q"]
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "python_files=cases_*.py"]
+    plain = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "python_files=cases_*.py"]
     ran = subprocess.run(
-        [*command, *options, f"--basetemp={tmp_path / 'child'}"],
+        [*command, *plain, f"--basetemp={tmp_path / 'child'}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=500,
+        timeout=1800,
         check=False,
         env=environment,
     )
@@ -72,13 +79,27 @@ def run_cases(cases: str, library: Path, version: str, tmp_path: Path, *before: 
         pytest.fail(f"pytest {cases} with cuda.bindings {version}:\n{ran.stdout}", pytrace=False)
 
 
-@pytest.mark.parametrize("cases", CASES)
-def test_cases(cases: str, library: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def installed() -> str:
+    """The version of `cuda.bindings` that is installed."""
     try:
-        version = importlib.metadata.version("cuda-bindings")
+        return importlib.metadata.version("cuda-bindings")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("cuda-bindings is not installed")
-    run_cases(cases, library, version, tmp_path)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_cases(cases: str, library: Path, installed: str, tmp_path: Path) -> None:
+    run_cases(cases, library, installed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1900)
+def test_every_call_of_the_driver_fails_in_turn(
+    library: Path, installed: str, tmp_path: Path
+) -> None:
+    """Each one: the fast tests take every so many of them."""
+    run_cases("cases_failures.py", library, installed, tmp_path, STANDIN_EVERY="1")
 
 
 @pytest.mark.slow
