@@ -13,7 +13,7 @@ from typing import Any
 from ..building.builder import build, find
 from ..engines.choice import Choice
 from ..runtime.memory import look_ahead
-from ..runtime.state import Array, PreviousFeatures, StreamState
+from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler, load
 from ..spec import Size, format_size
 from . import host
@@ -45,7 +45,7 @@ class Pipe:
     def __init__(self, model: str, choice: Choice) -> None:
         self.model, self.choice = model, choice
         self._loaded: OrderedDict[EngineWish, Upscaler] = OrderedDict()
-        self._last: tuple[Array, PreviousFeatures] | None = None  # by the state's LR frame
+        self._last: StreamState | None = None  # as its Upscaler gave it
 
     def __repr__(self) -> str:
         sizes = ", ".join(format_size(wish.size) for wish in self._loaded) or "nothing loaded"
@@ -77,15 +77,17 @@ class Pipe:
 
     def without_features(self, state: StreamState) -> StreamState:
         """A state to hand out: one that ComfyUI keeps must not keep the engines."""
-        if state.features is not None and state.previous_lr is not None:
-            self._last = state.previous_lr, state.features
-        return replace(state, features=None)
+        self._last = state
+        return state.on_host()
 
     def with_features(self, state: StreamState) -> StreamState:
         """The same state with what it handed out last, if it is that one: less work, no change."""
-        if self._last is not None and state.previous_lr is self._last[0]:
-            return replace(state, features=self._last[1])
-        return state
+        last = self._last
+        if last is None or state.previous_hr is not last.previous_hr:
+            return state
+        if (state.seed, state.frame_index) == (last.seed, last.frame_index):
+            return last
+        return replace(state, features=last.features)
 
     def _open(self, wish: EngineWish, node: str | None) -> Upscaler:
         progress, lines = host.Progress(BUILD_LINES, node), 0

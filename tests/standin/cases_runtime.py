@@ -15,7 +15,7 @@ from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.upscaler import AHEAD, Image, Upscaler
-from streamdiffvsr.spec import Geometry
+from streamdiffvsr.spec import LANES, Geometry
 from streamdiffvsr.tests.standin.engines import (
     SIZE,
     Library,
@@ -257,6 +257,50 @@ def test_a_library_that_refuses_capture_is_asked_and_quoted(
     assert different(list(stream), frames) == []
     assert standin.calls("cuStreamBeginCapture") == 0
     assert up.run(START).plain == {"whole": "TensorRT-RTX says prepare cannot be captured"}
+
+
+def test_compiled_kernels_are_kept_after_the_first_frame_and_taken_again(
+    standin: Standin, tmp_path: Path
+) -> None:
+    manifest, kernels = kernels_of(standin, Geometry(SIZE))
+    library = Library({}, compiled=b"")
+
+    def some_steps() -> list[str]:
+        library.asked.clear()
+        up = Upscaler(manifest, plan_engines(kernels, 0, tmp_path, library), CudaDevice())
+        opened = [line for line in library.asked if line.startswith("known")]
+        library.compiled = b"of the first run"  # what opening alone does not compile
+        steps(up, FRAMES[:3], START)
+        return opened
+
+    assert some_steps() == []
+    assert some_steps() == ["known b'of the first run'"] * len(kernels)
+    (tmp_path / "flow.kernels").write_bytes(b"half of a file")
+    assert some_steps() == ["known b'of the first run'"] * (len(kernels) - 1)
+    assert some_steps() == ["known b'of the first run'"] * len(kernels)
+
+
+def test_engines_of_a_lane_share_one_block_and_those_of_two_lanes_none(
+    standin: Standin, tmp_path: Path
+) -> None:
+    _, kernels = kernels_of(standin, Geometry(SIZE))
+    library = Library({})
+    before = standin.live().blocks
+    engines = plan_engines(kernels, 0, tmp_path, library)
+    assert standin.live().blocks - before == len(LANES)
+    blocks = {one.kernel.spec.name: one.memory for one in library.contexts}
+    assert len(set(blocks.values())) == len(LANES)
+    for lane in LANES:
+        needed = max(64 + 16 * kernels[name].number for name in lane)
+        assert {blocks[name] for name in lane} == {(blocks[lane[0]][0], needed)}
+    del engines
+
+
+def test_scratch_memory_that_does_not_fit_is_one_line(standin: Standin, tmp_path: Path) -> None:
+    _, kernels = kernels_of(standin, Geometry(SIZE))
+    standin.limit(standin.used(0))
+    with pytest.raises(StreamDiffVSRError, match="the GPU's memory is full"):
+        plan_engines(kernels, 0, tmp_path)
 
 
 def test_another_thread_that_waits_for_the_device_breaks_no_frame(
