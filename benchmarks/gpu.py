@@ -41,6 +41,7 @@ TIMED = 60
 CHECKING_S = 240.0  # of a backend at most: TensorRT builds a small model in less
 MEASURING_S = 45.0  # of a size, with all of its backends, as a guess of what is left
 FULL = "full"
+RANDOM = "random_"  # before the preset, in the names of folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ def _measure(report: Report, clock: Clock, options: argparse.Namespace) -> None:
 
 def _engines(backend: str, size: Size, options: argparse.Namespace) -> Path:
     """An engine set of the model that is timed: brought along, or built."""
-    name = set_name(options.preset, size, backend, options.device)
+    timed = options.model.name if options.model else f"{RANDOM}{options.preset}"
+    name = set_name(timed, size, backend, options.device)
     if options.engines is not None:
         obstacle = why_not_ahead(options.engines / name, backend, options.device, size)
         if not obstacle:
@@ -180,7 +182,7 @@ def _time_engines(report: Report, folders: Sequence[Path], options: argparse.Nam
 def _random_model(folder: Path, preset: str) -> Path:
     from ..export.random_model import write_random_model
 
-    model = folder / f"random_{preset}"
+    model = folder / f"{RANDOM}{preset}"
     if not (model / "prompt_embeds.safetensors").is_file():  # the last of its files
         _say(f"writing a random {preset} model")
         write_random_model(model, preset=preset, dtype="float16")

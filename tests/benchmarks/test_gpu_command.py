@@ -156,6 +156,7 @@ def test_a_backend_that_refuses_is_an_answer(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_measures_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("--preset", "tiny", "--minutes", "30", "--size", "64x48", "--frames", "6")
+    arguments += ("--frames-only",)
     code, result = run(monkeypatch, tmp_path, *arguments)
     for row in result["checks"]:
         assert row["works"] and row["gate"] == "passed" and row["engines"] == "built", row
