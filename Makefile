@@ -91,7 +91,7 @@ test: setup ## the fast tests
 test-slow: setup ## the tests that take minutes
 	@$(PYTEST) -m 'slow and not gpu' $(ARGS)
 
-test-gpu: setup ## what needs an NVIDIA GPU, in twelve minutes: frames, tests, then figures, in build/test-gpu
+test-gpu: setup ## what needs an NVIDIA GPU, in twelve minutes: frames, tests, figures
 	@$(BIN)/python tools/gpu_steps.py --out build/test-gpu --minutes 12 $(ARGS)
 
 lint: setup ## formatting, lint, types
