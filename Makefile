@@ -91,9 +91,8 @@ test: setup ## the fast tests
 test-slow: setup ## the tests that take minutes
 	@$(PYTEST) -m 'slow and not gpu' $(ARGS)
 
-test-gpu: setup ## the tests that need an NVIDIA GPU, then its figures, into benchmarks/results
-	@$(BIN)/python -m pytest -m gpu $(ARGS); tests=$$?; \
-		$(BIN)/python -m streamdiffvsr.benchmarks.gpu && exit $$tests
+test-gpu: setup ## what needs an NVIDIA GPU, in twelve minutes: frames, tests, figures
+	@$(BIN)/python tools/gpu_steps.py --out build/test-gpu --minutes 12 $(ARGS)
 
 lint: setup ## formatting, lint, types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

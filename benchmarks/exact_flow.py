@@ -1,6 +1,6 @@
 """Peak memory and time of the exact flow of a large input, by the on-demand correlation lookup.
 
-    python -m streamdiffvsr.benchmarks.exact_flow --model tests/data/parity_model --size 1280x720
+    python -m streamdiffvsr.benchmarks.exact_flow --model models/tiny --size 1280x720
 
 Exports the model's `features` and `flow` graphs at that size and runs them on ONNX Runtime's CPU
 provider, in a process of its own, so that the peak is theirs alone. Prints JSON as its last line.

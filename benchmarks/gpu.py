@@ -1,12 +1,14 @@
 """Everything to ask of an NVIDIA GPU, in one command of eight minutes.
 
-    python -m streamdiffvsr.benchmarks.gpu --out benchmarks/results
+    python -m streamdiffvsr.benchmarks.gpu
 
-Every backend is tried: whether it works, its engines against the reference (the gate of the build),
-and overlapped, captured frames against the plain loop, bit for bit. Then the full-size model with
-random weights is timed at 320x180, 128x128 and 480x270 on each backend that works, in fp16. What a
-backend that refuses has said is in the result, and what was not reached in time is told. The model
-and the engines are kept in a folder, and used again by the next run.
+Correctness first: each backend, torch before those that a bare machine lacks, is opened in a
+process of its own; its frames are held against a CPU's, and overlapped and captured ones against
+plain ones, bit for bit. Then the full-size model with random weights is timed at 320x180, 128x128
+and 480x270 on each backend that works, in fp16. What a backend that refuses has said is in the
+result, and what was not reached in time is told. The result is on disk after every step; the model
+and the engines are kept in a folder, and used again by the next run. Ends with exit code 1 if no
+backend works, or if anything that was tried failed.
 """
 
 from __future__ import annotations
@@ -15,55 +17,42 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import build
-from ..engines.choice import ORDER, default_precision, why_not
+from ..engines.choice import ORDER, default_precision
 from ..engines.gpu import why_no_gpu
-from ..engines.manifest import read_manifest
-from ..runtime.state import StreamState
-from ..runtime.upscaler import AHEAD, load
-from ..spec import Size, format_size
-from .latency.frames import endless
+from ..errors import StreamDiffVSRError
+from ..spec import Size, format_size, parse_size
+from .gpu_check import check_in_child, one_line, set_name, why_not_ahead
+from .gpu_reference import FILE, make_reference, read_reference
+from .gpu_report import Report
 from .latency.run import Benchmark, Settings
 from .machine import describe_machine
-from .report.written import write_text
+from .report.read import read_result
 
-SMALL: Size = (48, 64)
+# What a bare machine has comes first.
+BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
 SIZES: tuple[Size, ...] = ((180, 320), (128, 128), (270, 480))
-FRAMES = 24  # that are compared
 TIMED = 60
+CHECKING_S = 240.0  # of a backend at most: TensorRT builds a small model in less
 MEASURING_S = 45.0  # of a size, with all of its backends, as a guess of what is left
+FULL = "full"
+RANDOM = "random_"  # before the preset, in the names of folders
 
 
-@dataclass(slots=True)
-class Checks:
-    """What was asked of each backend, and a clock that runs out.
-
-    Attributes:
-        rows: As `checks` of a result.
-        late: What was not reached.
-    """
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time that runs out."""
 
     deadline: float
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
 
-    def in_time(self, what: str, needed_s: float = 0.0) -> bool:
-        """Whether there is time for it; noted where there is not."""
-        if time.monotonic() + needed_s < self.deadline:
-            return True
-        self.late.append(what)
-        return False
-
-    def works(self, backend: str) -> bool:
-        """Whether it passed."""
-        return any(row["backend"] == backend and row["works"] for row in self.rows)
+    def left(self) -> float:
+        """Seconds."""
+        return self.deadline - time.monotonic()
 
 
 def main() -> None:
@@ -71,95 +60,137 @@ def main() -> None:
     options = _parse()
     if options.device == "cuda" and (obstacle := why_no_gpu()):
         sys.exit(f"there is no GPU to measure: {obstacle}; see streamdiffvsr doctor")
-    checks = Checks(time.monotonic() + 60 * options.minutes)
-    backends = [name for name, device in ORDER if device == options.device]
-    for backend in backends:
-        if checks.in_time(f"checks of {backend}"):
-            checks.rows.append(check_backend(backend, options.device, options.folder))
-            _say(json.dumps(checks.rows[-1]))
-    folders = _full_size(checks, backends, options)
-    benchmark = Benchmark(Settings(frames=TIMED, rounds=3, baselines=()), _say)
-    benchmark.run(folders)
-    result = benchmark.result() | {"command": sys.argv[1:], "checks": checks.rows}
-    if checks.late:
-        late = f"not reached in {options.minutes:g} minutes: {', '.join(checks.late)}"
-        told = [result["stopped"], late] if result["stopped"] else [late]
-        result |= {"complete": False, "stopped": "; ".join(told)}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{time.strftime('%Y-%m-%d')}-{_machine_name()}-gpu.json"
-    write_text(path, json.dumps(result, indent=1) + "\n")
-    print(json.dumps({"benchmark": "gpu", "result": str(path), "checks": checks.rows}))
+    clock = Clock(time.monotonic() + 60 * options.minutes)
+    report = Report(options.json or _usual_path(), sys.argv[1:], options.minutes)
+    if options.checked is not None:
+        for row in read_result(options.checked).get("checks", []):
+            report.add_row(row)
+    else:
+        _check(report, clock, options)
+    if not any(row["works"] for row in report.rows):
+        report.fail("no backend works")
+    elif not options.no_figures:
+        _measure(report, clock, options)
+    result = report.save(ended=True)
+    told = {name: result[name] for name in ("complete", "stopped", "checks")}
+    print(json.dumps({"benchmark": "gpu", "result": str(report.path), **told}))
+    sys.exit(1 if report.failed or report.measuring_failed else 0)
 
 
-def check_backend(backend: str, device: str, folder: Path) -> dict[str, Any]:
-    """Build the built-in model small, and compare; a refusal is an answer, not an error."""
-    row: dict[str, Any] = {"backend": backend, "device": device, "works": False, "said": ""}
-    row["said"] = why_not(backend, device)
-    if row["said"]:
-        return row
-    out = folder / f"tiny_{backend}_{device}"
+def _check(report: Report, clock: Clock, options: argparse.Namespace) -> None:
+    """A row of each backend."""
+    backends = _backends(options)
+    if clock.left() <= 0:
+        report.late += [f"the check of {backend}" for backend in backends]
+        return
+    options.folder.mkdir(parents=True, exist_ok=True)
     try:
-        precision = default_precision(device)
-        build("tiny", size=SMALL, backend=backend, device=device, precision=precision, out=out)
-        for mode in AHEAD:
-            row[f"{mode}_equal"] = _overlap_is_equal(out, mode)
-        row["gate"] = read_manifest(out).gate
-        row["works"] = all(row[f"{mode}_equal"] for mode in AHEAD)
-    except Exception as error:  # each library fails in its own ways: its words are the result
-        row["said"] = " ".join(f"{type(error).__name__}: {error}".split())
-    return row
+        reference = _reference(options)
+    except Exception as error:
+        report.fail(f"no frames of a CPU to compare with: {one_line(error)}")
+        return
+    for backend in backends:
+        limit = min(CHECKING_S, clock.left())
+        if limit <= 0:
+            report.late.append(f"the check of {backend}")
+            continue
+        _say(f"checking {backend}")
+        row = check_in_child(
+            backend, options.device, options.folder, reference, options.engines, limit
+        )
+        report.add_row(row)
+        _say(json.dumps(row))
 
 
-def _overlap_is_equal(engines: Path, mode: Any) -> bool:
-    upscaler = load(engines)
-    frames = list(islice(endless(upscaler.size), FRAMES))
-    state, expected = StreamState(seed=1), []
-    for frame in frames:
-        out, state = upscaler.step(frame, state)
-        expected.append(out)
-    got = list(upscaler.stream(frames, StreamState(seed=1), overlap=True, mode=mode))
-    return all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+def _backends(options: argparse.Namespace) -> list[str]:
+    """Those that were asked for and exist on the device, in the order they are asked."""
+    on_device = {name for name, device in ORDER if device == options.device}
+    return [b for b in BACKENDS if b in on_device and b in (options.backend or BACKENDS)]
 
 
-def _full_size(checks: Checks, backends: list[str], options: argparse.Namespace) -> list[Path]:
-    """Engine sets of the full-size model, as many as there is time for."""
-    folders: list[Path] = []
+def _reference(options: argparse.Namespace) -> Path:
+    """Where the CPU's frames are: given, brought along, left by an earlier run, or made now."""
+    if options.reference is not None:
+        read_reference(options.reference)
+        return Path(options.reference)
+    for folder in (options.engines, options.folder):
+        if folder is not None and (folder / FILE).is_file():
+            try:
+                read_reference(folder / FILE)
+                return Path(folder / FILE)
+            except StreamDiffVSRError as error:
+                _say(str(error))
+    return make_reference(options.folder, _say)
+
+
+def _measure(report: Report, clock: Clock, options: argparse.Namespace) -> None:
+    """Time the model, size by size: what is measured of one is whole before the next begins."""
+    sizes = [parse_size(size, "--size") for size in options.size] or SIZES
+    working = [backend for backend in _backends(options) if report.works(backend)]
     longest = 0.0  # of the builds so far: the next will not be much quicker
-    working = [backend for backend in backends if checks.works(backend)]
-    if not working:
-        return folders
-    model = options.model or _random_model(options.folder, options.preset)
-    for size in SIZES:
+    for size in sizes:
+        folders: list[Path] = []
         for backend in working:
             what = f"{format_size(size)} on {backend}"
-            measuring = MEASURING_S * (1 + len(folders) / len(working))
-            if not checks.in_time(what, longest + measuring):
+            if clock.left() < longest + MEASURING_S * (1 + len(folders)):
+                report.late.append(what)
                 continue
-            out = options.folder / f"{options.preset}_{format_size(size)}_{backend}"
-            _say(f"building {what}")
             started = time.monotonic()
             try:
-                precision = default_precision(options.device)
-                build(
-                    model, size=size, backend=backend, device=options.device,
-                    precision=precision, out=out, tile=None, progress=_say,
-                )  # fmt: skip
-                folders.append(out)
+                folders.append(_engines(backend, size, options))
             except Exception as error:
-                told = " ".join(f"{type(error).__name__}: {error}".split())
-                checks.late.append(f"{what} ({told})")
+                report.fail(f"{what}: {one_line(error)}")
             longest = max(longest, time.monotonic() - started)
-    return folders
+            report.save()
+        if folders:
+            _time_engines(report, folders, options)
+
+
+def _engines(backend: str, size: Size, options: argparse.Namespace) -> Path:
+    """An engine set of the model that is timed: brought along, or built."""
+    timed = options.model.name if options.model else f"{RANDOM}{options.preset}"
+    name = set_name(timed, size, backend, options.device)
+    if options.engines is not None:
+        obstacle = why_not_ahead(options.engines / name, backend, options.device, size)
+        if not obstacle:
+            return Path(options.engines / name)
+        _say(f"{name} is built here: {obstacle}")
+    model = options.model or _random_model(options.folder, options.preset)
+    return build(
+        model, size=size, backend=backend, device=options.device,
+        precision=default_precision(options.device), out=options.folder / name, tile=None,
+        progress=_say,
+    )  # fmt: skip
+
+
+def _time_engines(report: Report, folders: Sequence[Path], options: argparse.Namespace) -> None:
+    """Frame times of engine sets side by side; what is known is on disk before each next step."""
+
+    def tell(line: str) -> None:
+        _say(line)
+        report.save()
+
+    settings = Settings(
+        frames=options.frames, rounds=3, baselines=(), around=not options.frames_only
+    )
+    benchmark = Benchmark(settings, tell)
+    report.begins(benchmark)
+    benchmark.run(folders)
+    report.ends()
 
 
 def _random_model(folder: Path, preset: str) -> Path:
     from ..export.random_model import write_random_model
 
-    model = folder / f"random_{preset}"
-    if not (model / "unet").is_dir():
+    model = folder / f"{RANDOM}{preset}"
+    if not (model / "prompt_embeds.safetensors").is_file():  # the last of its files
         _say(f"writing a random {preset} model")
         write_random_model(model, preset=preset, dtype="float16")
     return model
+
+
+def _usual_path() -> Path:
+    return Path("benchmarks/results") / f"{time.strftime('%Y-%m-%d')}-{_machine_name()}-gpu.json"
 
 
 def _machine_name() -> str:
@@ -176,12 +207,21 @@ def _say(line: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--folder", type=Path, default=Path("build/gpu"), help="model and engines")
-    parser.add_argument("--model", type=Path, help="a model folder, in place of random weights")
-    parser.add_argument("--preset", default="full", choices=("small", "tiny", "parity", "full"))
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--minutes", type=float, default=8.0)
+    add = parser.add_argument
+    add("--json", type=Path, help="the result; by default benchmarks/results/DATE-MACHINE-gpu.json")
+    add("--folder", type=Path, default=Path("build/gpu"), help="model and engines")
+    add("--engines", type=Path, help="what gpu_ahead made elsewhere: taken where it opens here")
+    add("--reference", type=Path, help="the CPU's frames, in place of making them")
+    add("--checked", type=Path, help="an earlier result, whose checks are taken")
+    add("--backend", action="append", choices=BACKENDS, help="this one alone; may be repeated")
+    add("--no-figures", action="store_true", help="end after the checks")
+    add("--frames-only", action="store_true", help="no start-up, files or roofline")
+    add("--frames", type=int, default=TIMED, help="that are timed of each mode")
+    add("--model", type=Path, help="a model folder, in place of random weights")
+    add("--preset", default=FULL, choices=("small", "tiny", "parity", FULL))
+    add("--size", action="append", default=[], metavar="WxH", help="may be repeated")
+    add("--device", default="cuda", choices=("cuda", "cpu"))
+    add("--minutes", type=float, default=8.0)
     return parser.parse_args()
 
 

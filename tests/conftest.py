@@ -1,9 +1,9 @@
 """What several test modules share: the recorded run of the original, and the engines of its model.
 
-`parity_engines` is built once per session. With `STREAMDIFFVSR_TEST_CACHE` set to a folder it is
-kept there between runs: `streamdiffvsr.build` checks the model's digest, the options and every
-file's digest before it takes a set as it is, but not this package's own source, so leave the
-variable unset after a change to `export/` or `engines/`.
+The recorded files are unpacked and `parity_engines` is built once per session. With
+`STREAMDIFFVSR_TEST_CACHE` set to a folder both are kept there between runs: `streamdiffvsr.build`
+checks the model's digest, the options and every file's digest before it takes a set as it is, but
+not this package's own source, so leave it unset after a change to `export/` or `engines/`.
 """
 
 from __future__ import annotations
@@ -19,47 +19,54 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
+from streamdiffvsr.tests.recorded_files import MODEL, TRACE, unpack
 
 # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DATA = Path(__file__).parent / "data"
 PARITY_SIZE = (48, 64)
 
 
 @pytest.fixture(scope="session")
-def parity_model() -> Path:
-    """The recorded model: small, random weights, in the released layout."""
-    return DATA / "parity_model"
-
-
-@pytest.fixture(scope="session")
-def parity_engines(parity_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engine set of the recorded model at its recorded size, fp32 on the CPU."""
-    pytest.importorskip("torch", reason="engines are built with the export extra")
-    kept = os.environ.get("STREAMDIFFVSR_TEST_CACHE")
-    root = Path(kept) if kept else _shared_folder(tmp_path_factory)
-    return streamdiffvsr.build(
-        parity_model,
-        size=PARITY_SIZE,
-        backend="onnxruntime",
-        precision="fp32",
-        out=root / "parity_64x48_fp32",
-    )
-
-
-def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all workers of a run: `build` locks, so the second finds the first's set."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all workers of a run: whoever comes second finds what the first one made."""
+    if kept := os.environ.get("STREAMDIFFVSR_TEST_CACHE"):
+        return Path(kept)
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
-def parity_trace() -> dict[str, Any]:
+def recorded(shared_folder: Path) -> Path:
+    """The recorded files, unpacked."""
+    return unpack(shared_folder / "recorded")
+
+
+@pytest.fixture(scope="session")
+def parity_model(recorded: Path) -> Path:
+    """The recorded model: small, random weights, in the released layout."""
+    return recorded / MODEL
+
+
+@pytest.fixture(scope="session")
+def parity_engines(parity_model: Path, shared_folder: Path) -> Path:
+    """The engine set of the recorded model at its recorded size, fp32 on the CPU."""
+    pytest.importorskip("torch", reason="engines are built with the export extra")
+    return streamdiffvsr.build(
+        parity_model,
+        size=PARITY_SIZE,
+        backend="onnxruntime",
+        precision="fp32",
+        out=shared_folder / "parity_64x48_fp32",
+    )
+
+
+@pytest.fixture(scope="session")
+def parity_trace(recorded: Path) -> dict[str, Any]:
     """Inputs, noise, intermediates and outputs of the original on that model, by name."""
     from safetensors.numpy import load_file
 
-    return load_file(DATA / "parity_trace.safetensors")
+    return load_file(recorded / TRACE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Model folders for the tests of `export/`: the small recorded one, and random ones to break."""
+"""Model folders for the tests of `export/`: random ones to break."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ import torch
 from streamdiffvsr.export.random_model import write_random_model
 
 torch.set_num_threads(1)  # at these sizes more threads only wait for each other
-PARITY_MODEL = Path(__file__).resolve().parents[1] / "data" / "parity_model"
-
-
-@pytest.fixture(scope="session")
-def parity_model() -> Path:
-    return PARITY_MODEL
 
 
 @pytest.fixture(scope="session")
