@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from pathlib import Path
@@ -147,6 +148,7 @@ def test_a_stream_goes_on_in_another_thread(up: Upscaler, expected: Any) -> None
 def test_the_second_gpu(standin: Standin, kind: str, tmp_path: Path, expected: Any) -> None:
     """What belongs to the first is refused there, so one call with the wrong one fails."""
     frames, last = expected
+    gc.collect()
     before = standin.used(0)
     with primary_context(0).current():  # as another library leaves it
         up = make_upscaler(standin, kind, tmp_path, device=1)
@@ -179,6 +181,7 @@ def test_a_stream_captures_nothing_that_an_earlier_one_has(
     up = make_upscaler(standin, "plans", tmp_path)
     for mode in AHEAD:
         list(up.stream(FRAMES, START, mode=mode))
+    gc.collect()
     before = standin.live(), standin.calls("cuStreamBeginCapture"), standin.used()
     for mode in AHEAD:
         list(up.stream(FRAMES, START, mode=mode))
@@ -197,6 +200,7 @@ def test_overlapped_frames_are_three_launches(standin: Standin, tmp_path: Path) 
 
 def test_states_that_are_kept_hold_no_page_locked_memory(up: Upscaler, standin: Standin) -> None:
     steps(up, FRAMES, START)
+    gc.collect()
     before = standin.live().pinned
     state, kept = START, []
     for frame in FRAMES:
@@ -208,6 +212,7 @@ def test_states_that_are_kept_hold_no_page_locked_memory(up: Upscaler, standin: 
 
 def test_a_state_outlives_its_upscaler(standin: Standin, tmp_path: Path, expected: Any) -> None:
     _, last = expected
+    gc.collect()
     before = standin.live()
     up = make_upscaler(standin, "plans", tmp_path)
     _, state = steps(up, FRAMES, START)
@@ -285,6 +290,7 @@ def test_engines_of_a_lane_share_one_block_and_those_of_two_lanes_none(
 ) -> None:
     _, kernels = kernels_of(standin, Geometry(SIZE))
     library = Library({})
+    gc.collect()
     before = standin.live().blocks
     engines = plan_engines(kernels, 0, tmp_path, library)
     assert standin.live().blocks - before == len(LANES)

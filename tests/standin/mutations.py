@@ -114,7 +114,7 @@ MUTATIONS = (
              "self.obstacle = ''"),
     Mutation("unsafe sessions are not captured", ORT, "return self.uncaptured", "return ''"),
     Mutation("the library is asked whether it lets itself be captured", PLAN,
-             'return "" if capturable else', 'return "" if True else'),
+             "capturable = asked(stream)", "capturable = True"),
     Mutation("new kernels are kept", PLAN, "self._kernels.keep()"),
     Mutation("another run's frames are made first", RING, "user.give_way()"),
     Mutation("frames of a dropped run are waited for", RING, "self._wait()",
@@ -133,12 +133,13 @@ MUTATIONS = (
 )  # fmt: skip
 
 
-def noticed_by(mutation: Mutation, library: Path) -> str:
-    """The first case that fails with it, or an empty string."""
+def noticed_by(mutation: Mutation | None, library: Path) -> str:
+    """The first case that fails with it, or without any, or an empty string."""
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "streamdiffvsr"
         shutil.copytree(ROOT, copy, ignore=LEFT_OUT, symlinks=True)
-        mutation.apply(copy)
+        if mutation is not None:
+            mutation.apply(copy)
         environment = os.environ | {
             "LD_LIBRARY_PATH": str(library.parent),
             "PYTHONPATH": name,
@@ -170,6 +171,8 @@ def main() -> None:
         library = compile_driver(Path(folder))
         if library is None:
             sys.exit("no C compiler: apt-get install gcc")
+        if case := noticed_by(None, library):
+            sys.exit(f"{case} fails with nothing taken away")
         print("| taken away | noticed by |\n|---|---|", flush=True)
         for mutation in MUTATIONS:
             if word in mutation.what:
