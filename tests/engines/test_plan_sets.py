@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +53,20 @@ def test_with_a_gpu_it_is_accepted_as_it_is_built(build, machine):
     machine.gated.clear()
     engine_set.open_engines(folder)
     assert machine.gated == []
+
+
+def test_a_new_driver_makes_nothing_stale_and_is_gated_once(build, machine):
+    machine.gpu = GPU
+    folder, _ = build()
+    manifest = read_manifest(folder)
+    assert manifest.driver == GPU.driver and "driver" not in json.dumps(asdict(manifest.key))
+    machine.gpu = replace(GPU, driver="590.1")
+    assert build()[1] == [f"up to date: {folder}"]
+    for expected in (list(GRAPHS), []):
+        machine.gated.clear()
+        opened, _ = engine_set.open_engines(folder)
+        assert machine.gated == expected
+        assert opened.key.digest() == manifest.key.digest()
 
 
 @pytest.mark.slow
