@@ -100,6 +100,8 @@ def compile_graph(
     Raises:
         StreamDiffVSRError: The library refused it, in its own words.
     """
+    from .trt_graph import rewrite_graph
+
     library = load_library(key.backend)
     onnx = folder / onnx_file(spec.name)
     settings = BuildSettings(
@@ -108,6 +110,7 @@ def compile_graph(
         optimization_level=key.optimization_level,
         timing_cache=None if library.builds_for_named_gpus else _timing_cache(key),
     )
+    rewrite_graph(onnx, group_norms=library.has_group_norms)
     build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
     onnx.unlink()
     onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)

@@ -47,6 +47,11 @@ class TrtLibrary:
         return hasattr(self.module.IBuilderConfig, "builder_optimization_level")
 
     @property
+    def has_group_norms(self) -> bool:
+        """Whether its norms scale by channel, as ONNX has it since opset 21, and not by group."""
+        return hasattr(self.module.INetworkDefinition, "add_normalization_v2")
+
+    @property
     def network_flags(self) -> int:
         """Of `create_network`: strongly typed, which is the only kind where FP16 flags are gone."""
         if not hasattr(self.module.BuilderFlag, "FP16"):
