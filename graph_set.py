@@ -17,7 +17,7 @@ from .spec import Geometry, GraphSpec, ModelDims, Precision, graph_specs
 
 GRAPHS_JSON = "graphs.json"
 # Raise when the same model at the same size would export to other graphs.
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 
 
 def onnx_file(name: str) -> str:

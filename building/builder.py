@@ -37,6 +37,7 @@ def build(
     revision: str | None = None,
     compute_capabilities: Sequence[int] | None = None,
     workspace_mib: int | None = None,
+    optimization_level: int | None = None,
     color_match: str = "auto",
     progress: Progress = lambda _: None,
     in_process: bool = False,
@@ -56,6 +57,8 @@ def build(
         revision: Of the Hugging Face repo.
         compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
         workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.
+        optimization_level: How long TensorRT looks for quicker engines, 0 to 5; None is its own
+            choice, 3.
         color_match: "on": the output takes the input's broad colours, by a step of back-projection
             in `decode`; "off": as the model makes them; "auto": as its config says.
         progress: Called with one line whenever something begins.
@@ -81,6 +84,7 @@ def build(
         revision=revision,
         compute_capabilities=compute_capabilities,
         workspace_mib=workspace_mib,
+        optimization_level=optimization_level,
         color_match=color_match,
     )
     folder = order.stage

@@ -185,6 +185,5 @@ def _key(request: Request, backend: Backend) -> EngineKey:
         device=request.device,
         library=target.library,
         gpu=target.gpu,
-        driver=target.driver,
         graph_version=GRAPH_VERSION,
     )

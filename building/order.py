@@ -81,7 +81,7 @@ def carry_out(order: BuildOrder, progress: Progress) -> None:
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    _export(order, progress)
+    export(order, progress)
     accept_graphs(
         order.stage,
         order.key,
@@ -93,7 +93,12 @@ def carry_out(order: BuildOrder, progress: Progress) -> None:
     )
 
 
-def _export(order: BuildOrder, progress: Progress) -> None:
+def export(order: BuildOrder, progress: Progress) -> None:
+    """Fill `order.stage` with a graph folder, as the backend of the order takes it.
+
+    Raises:
+        StreamDiffVSRError: The model cannot be read or quantised, or the graphs not be written.
+    """
     from ..export.graph_folder import export_graphs
     from ..export.model import load_model
 

@@ -44,6 +44,7 @@ def settle(
     revision: str | None = None,
     compute_capabilities: Sequence[int] | None = None,
     workspace_mib: int | None = None,
+    optimization_level: int | None = None,
     color_match: str = "auto",
 ) -> tuple[BuildOrder, Plan]:
     """The order whose stage is the folder of the set itself, and the plan it follows.
@@ -55,6 +56,7 @@ def settle(
     planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
     # What is refused is refused here, before a model is fetched that may have wishes of its own.
     target = _target(backend, device, precision, compute_capabilities)
+    level = BACKENDS[backend].level(optimization_level)
     _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
     require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
     if precision == FP8:
@@ -67,6 +69,7 @@ def settle(
     plan = planned(preferred=read_flow(source).flow_scale)
     digest = model_digest(source, remembered_digest)
     key = _key(plan, digest, precision, steps, backend, device, target)
+    key = replace(key, optimization_level=level)
     if color_match != "auto":
         from ..export.config_files import read_configs
 
@@ -153,7 +156,6 @@ def _key(
         device=device,
         library=target.library,
         gpu=target.gpu,
-        driver=target.driver,
         graph_version=GRAPH_VERSION,
         calibration=recipe_digest() if precision == FP8 else "",
     )

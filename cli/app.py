@@ -20,6 +20,7 @@ from .bench import bench_app
 from .debug import debug
 from .engines import engines_app
 from .live import live, with_preview_at
+from .operators import operators
 from .upscale import upscale
 
 DEMO_FOLDER = Path("demo-out")
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 engines_app.command("debug")(debug)
+engines_app.command("operators")(operators)
 app.add_typer(engines_app, name="engines")
 app.command()(upscale)
 app.command()(live)

@@ -19,6 +19,7 @@ Graph = Annotated[
         metavar="GRAPH", help="prepare, features, flow, guide, temporal, denoise or decode."
     ),
 ]
+OF_KEPT_ENGINES = ("compute_capabilities", "workspace_mib", "optimization_level", "color_match")
 DebugSize = Annotated[str, typer.Option("--size", metavar="WxH", help="Of the input.")]
 Tolerance = Annotated[
     float | None,
@@ -52,7 +53,7 @@ def debug(
 
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
     settled = options.settled(lambda line: None if json else typer.echo(line, err=True))
-    for name in ("compute_capabilities", "workspace_mib", "color_match"):  # of kept engines
+    for name in OF_KEPT_ENGINES:
         del settled[name]
     request = Request(
         graph=graph,

@@ -47,6 +47,7 @@ def engines(
     revision: opt.Revision = None,
     compute_capabilities: opt.ComputeCapabilities = None,
     workspace: opt.Workspace = None,
+    optimization_level: opt.OptimizationLevel = None,
     color_match: opt.ColorMatch = "auto",
     json: opt.Json = False,
 ) -> dict[str, Any] | None:
@@ -64,6 +65,7 @@ def engines(
         revision,
         compute_capabilities,
         workspace,
+        optimization_level,
         color_match,
     )
     wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])

@@ -120,13 +120,22 @@ ComputeCapabilities = Annotated[
         "--compute-capabilities",
         metavar="LIST",
         help="The GPUs of tensorrt-rtx engines, such as 8.6,8.9.",
-        show_default="8.0,8.6,8.9,12.0",
+        show_default="8.0,8.6,8.9,12.0,12.1",
     ),
 ]
 Workspace = Annotated[
     int | None,
     typer.Option(
         metavar="MIB", min=1, help="The most scratch memory of a layer of a TensorRT engine."
+    ),
+]
+OptimizationLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--optimization-level",
+        metavar="N",
+        help="How long TensorRT looks for quicker engines, 0 to 5.",
+        show_default="3",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
@@ -156,6 +165,7 @@ class BuildOptions:
     revision: str | None = None
     compute_capabilities: str | None = None
     workspace_mib: int | None = None
+    optimization_level: int | None = None
     color_match: str = "auto"
 
     def settled(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -183,6 +193,7 @@ class BuildOptions:
             "revision": self.revision,
             "compute_capabilities": parse_capabilities(self.compute_capabilities),
             "workspace_mib": self.workspace_mib,
+            "optimization_level": self.optimization_level,
             "color_match": self.color_match,
         }
 

@@ -55,6 +55,14 @@ def _torch_target(capabilities: tuple[int, ...] | None, precision: str) -> Targe
     return replace(_no_target(capabilities, precision), library=torch_version())
 
 
+def _no_level(asked: int | None) -> None:
+    if asked is not None:
+        raise UsageError(
+            "optimization levels are of --backend tensorrt and tensorrt-rtx alone",
+            "other backends run graphs as they are exported",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One way to run a graph.
@@ -69,6 +77,8 @@ class Backend:
             bytes or None, progress as a fraction); None where what was exported is run.
         target: (compute capabilities or None for the usual, precision) -> what its engines depend
             on here.
+        level: (optimization level that was asked for, or None) -> the one to build engines at, None
+            for the library's own.
         obstacle: (key, device) -> why such engines cannot run there, or an empty string.
         scratch: device -> memory that the engines of one lane share; None where each has its own.
         file: The file that a set has for a graph of this name.
@@ -83,6 +93,7 @@ class Backend:
     open: Callable[[Path, GraphSpec, str, Scratch | None], Engine]
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
     target: Callable[[tuple[int, ...] | None, str], Target] = _no_target
+    level: Callable[[int | None], int | None] = _no_level
     obstacle: Callable[[EngineKey, str], str] = lambda key, device: ""
     scratch: Callable[[str], Scratch] | None = None
     file: Callable[[str], str] = onnx_file
@@ -111,6 +122,7 @@ def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
         open=partial(trt_backend.open_plan, name),
         compile=trt_backend.compile_graph,
         target=partial(trt_backend.target, name),
+        level=partial(trt_backend.optimization_level, name),
         obstacle=trt_backend.obstacle,
         scratch=trt_backend.make_scratch,
         file=trt_backend.plan_file,

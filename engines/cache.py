@@ -31,13 +31,21 @@ def cache_root() -> Path:
 def default_folder(model_name: str, key: EngineKey) -> Path:
     """A readable folder name for a key.
 
-    Keys that differ only in versions (of the library, the driver, the graphs) share it: the new set
+    Keys that differ only in versions (of the library, the graphs) share it: the new set
     takes the old one's place, which nothing here could run any more.
     """
     model, gpu = plain_name(Path(model_name).name), plain_name(key.gpu)
     parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
     colour = key.colour and f"colour-{key.colour}"
-    options = (f"steps{key.steps}" if key.steps != 4 else "", key.flow, key.tile, colour, gpu)
+    level = "" if key.optimization_level is None else f"level{key.optimization_level}"
+    options = (
+        f"steps{key.steps}" if key.steps != 4 else "",
+        key.flow,
+        key.tile,
+        colour,
+        gpu,
+        level,
+    )
     return engines_root() / "_".join(p for p in (*parts, *options) if p)
 
 

@@ -67,6 +67,7 @@ def accept_graphs(
     if obstacle:
         progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
     _remove_the_exports_files(folder, key)
+    gpu = cuda_gpu(ordinal_of(device)) if key.device == "cuda" else None
     gate: Gate = "pending" if obstacle else "passed"
     manifest = Manifest(
         key=key,
@@ -75,13 +76,13 @@ def accept_graphs(
         backend_version=installed_version(backend) or "unknown",
         package_version=package_version,
         machine=f"{platform.system()} {platform.machine()}",
+        driver="" if gpu is None else gpu.driver,
         build_seconds=time.monotonic() - started,
         files={p.name: file_entry(p) for p in sorted(folder.iterdir()) if p.suffix in KEPT},
         gate=gate,
         parity=parity,
     )
     manifest.write(folder)
-    gpu = cuda_gpu(ordinal_of(device)) if key.device == "cuda" else None
     if gpu is not None and gate == "passed":
         record_acceptance(folder, gpu, manifest.backend_version, parity)
     return manifest

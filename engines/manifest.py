@@ -13,7 +13,7 @@ from ..errors import StreamDiffVSRError
 from ..graph_set import GraphSet
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 MAX_MANIFEST_BYTES = 4 * 2**20
 READ_BYTES = 4 * 2**20
 Gate = Literal["passed", "pending"]
@@ -45,21 +45,20 @@ class Target:
     Attributes:
         library: Version of the library; the key's backend names it.
         gpu: The GPU, or the compute capabilities that an engine was built for: "sm80,sm86".
-        driver: The driver, where the engine was tuned under it.
     """
 
     library: str = ""
     gpu: str = ""
-    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
     """All that makes one engine set differ from another. A difference in any field rebuilds.
 
-    `library`, `gpu` and `driver` are those of `Target`. `calibration` is the digest of how an fp8
-    set was quantised, and empty in any other precision. `colour` is "on" or "off" where the output
-    takes LR's broad colours against what the model's config says, else empty.
+    `library` and `gpu` are those of `Target`. `calibration` is the digest of how an fp8 set was
+    quantised, and empty in any other precision. `colour` is "on" or "off" where the output takes
+    LR's broad colours against what the model's config says, else empty. `optimization_level` is
+    None where the library's own was taken, or it has none.
     """
 
     model_digest: str
@@ -72,10 +71,10 @@ class EngineKey:
     device: str
     library: str
     gpu: str
-    driver: str
     graph_version: int
     calibration: str = ""
     colour: str = ""
+    optimization_level: int | None = None
 
     @property
     def match_colour(self) -> bool | None:
@@ -92,7 +91,11 @@ class EngineKey:
         for key in (old, new):
             key["model_digest"] = key["model_digest"][:16]
         changed = [name for name in new if old[name] != new[name]]
-        return [f"{name}: {old[name] or 'none'} -> {new[name] or 'none'}" for name in changed]
+        return [f"{name}: {_told(old[name])} -> {_told(new[name])}" for name in changed]
+
+
+def _told(value: object) -> str:
+    return "none" if value in (None, "") else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class Manifest:
     """The whole of `manifest.json`.
 
     Attributes:
+        driver: Of the GPU of the machine that built a set for a GPU; empty if it had none. It
+            decides nothing: engines outlive a driver, and are gated once under each.
         gate: "passed" on the machine that built the set, with the errors in `parity`, or "pending":
             its engines cannot run there, and are checked where they are first opened.
     """
@@ -110,6 +115,7 @@ class Manifest:
     backend_version: str
     package_version: str
     machine: str
+    driver: str
     build_seconds: float
     files: Mapping[str, FileEntry]
     gate: Gate
@@ -125,6 +131,7 @@ class Manifest:
             "backend_version": self.backend_version,
             "package_version": self.package_version,
             "machine": self.machine,
+            "driver": self.driver,
             "build_seconds": round(self.build_seconds, 2),
             "files": {name: asdict(entry) for name, entry in self.files.items()},
             "gate": self.gate,
@@ -171,6 +178,7 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
         backend_version=str(data["backend_version"]),
         package_version=str(data["package_version"]),
         machine=str(data["machine"]),
+        driver=str(data["driver"]),
         build_seconds=float(data["build_seconds"]),
         files={str(name): FileEntry(**entry) for name, entry in data["files"].items()},
         gate=cast(Gate, data["gate"]),

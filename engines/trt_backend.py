@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .cache import cache_root, plain_name
@@ -17,7 +17,14 @@ from .device import ordinal_of
 from .gpu import cuda_gpu
 from .manifest import EngineKey, Target
 from .precision import FP8, FP8_CAPABILITY, check_capability
-from .trt_build import RTX_CAPABILITIES, BuildSettings, build_plan, capability_name
+from .trt_build import (
+    OPTIMIZATION_LEVELS,
+    RTX_CAPABILITIES,
+    USUAL_LEVEL,
+    BuildSettings,
+    build_plan,
+    capability_name,
+)
 from .trt_engine import Scratch, TrtEngine
 from .trt_library import load_library
 from .trt_progress import Fraction
@@ -46,7 +53,7 @@ def target(backend: str, capabilities: tuple[int, ...] | None, precision: str) -
         check_capability(chosen, precision)
         for capability in chosen:
             capability_name(library, capability)
-        return Target(library.version, ",".join(f"sm{c}" for c in chosen), "")
+        return Target(library.version, ",".join(f"sm{c}" for c in chosen))
     if capabilities is not None:
         raise StreamDiffVSRError(
             f"{library.title} has no list of compute capabilities",
@@ -61,7 +68,30 @@ def target(backend: str, capabilities: tuple[int, ...] | None, precision: str) -
             f"use --backend {RTX}, which builds without one",
         )
     check_capability((int(gpu.sm.removeprefix("sm")),), precision)
-    return Target(library.version, f"{gpu.name} {gpu.sm}", gpu.driver)
+    return Target(library.version, f"{gpu.name} {gpu.sm}")
+
+
+def optimization_level(backend: str, asked: int | None) -> int | None:
+    """The level that plans are to be built at, or None for the library's own.
+
+    Raises:
+        UsageError: There is no such level.
+    """
+    if asked is None:
+        return None
+    library = load_library(backend)
+    if not library.has_optimization_levels:
+        raise UsageError(
+            f"{library.title} {library.version} has no optimization levels",
+            remedy="leave out --optimization-level",
+        )
+    if asked not in OPTIMIZATION_LEVELS:
+        least, most = OPTIMIZATION_LEVELS[0], OPTIMIZATION_LEVELS[-1]
+        raise UsageError(
+            f"an optimization level of {asked} is not possible",
+            remedy=f"use {least} to {most}; {USUAL_LEVEL} is what {library.title} takes by itself",
+        )
+    return None if asked == USUAL_LEVEL else asked
 
 
 def compile_graph(
@@ -72,13 +102,17 @@ def compile_graph(
     Raises:
         StreamDiffVSRError: The library refused it, in its own words.
     """
+    from .trt_graph import rewrite_graph
+
     library = load_library(key.backend)
     onnx = folder / onnx_file(spec.name)
     settings = BuildSettings(
         compute_capabilities=_capabilities(key) if library.builds_for_named_gpus else (),
         workspace_bytes=workspace_bytes,
+        optimization_level=key.optimization_level,
         timing_cache=None if library.builds_for_named_gpus else _timing_cache(key),
     )
+    rewrite_graph(onnx, group_norms=library.has_group_norms)
     build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
     onnx.unlink()
     onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)

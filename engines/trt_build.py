@@ -17,8 +17,10 @@ from ..spec import GraphSpec, TensorSpec
 from .trt_library import TrtLibrary, TrtLog
 from .trt_progress import BuildProgress, Fraction, signals_held
 
-RTX_CAPABILITIES = (80, 86, 89, 120)
+RTX_CAPABILITIES = (80, 86, 89, 120, 121)
 TURING = 75  # one such entry fails the whole list: it has no fp32 GEMM
+# From the quickest build to the quickest engine, and what the libraries take by themselves.
+OPTIMIZATION_LEVELS, USUAL_LEVEL = range(6), 3
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "UINT8": "uint8"}
 
 
@@ -29,11 +31,13 @@ class BuildSettings:
     Attributes:
         compute_capabilities: The GPUs of a TensorRT-RTX plan: 89 for 8.9. TensorRT has no choice.
         workspace_bytes: The most scratch memory that a layer may take; None is the library's.
+        optimization_level: One of `OPTIMIZATION_LEVELS`; None is the library's.
         timing_cache: Where measured kernel times are kept between builds; None for nowhere.
     """
 
     compute_capabilities: tuple[int, ...] = RTX_CAPABILITIES
     workspace_bytes: int | None = None
+    optimization_level: int | None = None
     timing_cache: Path | None = None
 
 
@@ -143,6 +147,13 @@ def _listed(tensors: Any) -> str:
 def _configure(library: TrtLibrary, log: TrtLog, config: Any, settings: BuildSettings) -> None:
     trt = library.module
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Else a TensorRT-RTX engine may allocate as it runs, which no stream capture allows.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if hasattr(config, "max_aux_streams"):
+        config.max_aux_streams = 0  # the runtime schedules its own streams
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
     if settings.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     if library.builds_for_named_gpus:

@@ -42,6 +42,16 @@ class TrtLibrary:
         return hasattr(self.module.IBuilderConfig, "num_compute_capabilities")
 
     @property
+    def has_optimization_levels(self) -> bool:
+        """Whether a build can be told how long to look for quicker engines."""
+        return hasattr(self.module.IBuilderConfig, "builder_optimization_level")
+
+    @property
+    def has_group_norms(self) -> bool:
+        """Whether its norms scale by channel, as ONNX has it since opset 21, and not by group."""
+        return hasattr(self.module.INetworkDefinition, "add_normalization_v2")
+
+    @property
     def network_flags(self) -> int:
         """Of `create_network`: strongly typed, which is the only kind where FP16 flags are gone."""
         if not hasattr(self.module.BuilderFlag, "FP16"):

@@ -35,6 +35,8 @@ class _Phase:
 class BuildProgress:
     """Nested phases of a build -> one fraction that only grows, from 0 to 1.
 
+    The library may call from several threads at once: one at a time gets in.
+
     Attributes:
         handle: The library's progress monitor, for its builder configuration.
     """
@@ -45,6 +47,7 @@ class BuildProgress:
         self._phases: dict[str, _Phase] = {}
         self._told = 0.0
         self._failure: BaseException | None = None
+        self._lock = threading.Lock()
         self.handle = _monitor(library.module)(self)
 
     def raise_failure(self) -> None:
@@ -54,14 +57,30 @@ class BuildProgress:
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """A phase begins, as one step of its parent."""
-        self._phases[name] = _Phase(parent, max(1, steps))
+        with self._guarded():
+            self._phases[name] = _Phase(parent, max(1, steps))
 
     def finish(self, name: str) -> None:
         """A phase is over; its parent counts the step itself."""
-        self._phases.pop(name, None)
+        with self._guarded():
+            self._phases.pop(name, None)
 
     def step(self, name: str, step: int) -> bool:
         """A step of a phase is done; False asks the library to stop."""
+        with self._guarded():
+            self._count(name, step)
+        return self._failure is None and not self._held
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """One thread at a time; what is raised is kept, as it must not cross C++."""
+        with self._lock:
+            try:
+                yield
+            except BaseException as error:
+                self._failure = self._failure or error
+
+    def _count(self, name: str, step: int) -> None:
         if name in self._phases:
             self._phases[name].done = step + 1
         fraction = max(
@@ -69,11 +88,7 @@ class BuildProgress:
         )
         if self._failure is None and fraction >= self._told + SMALLEST_STEP:
             self._told = fraction
-            try:
-                self._report(fraction)
-            except BaseException as error:  # must not cross C++; raised after the build
-                self._failure = error
-        return self._failure is None and not self._held
+            self._report(fraction)
 
     def _fraction(self, name: str) -> float:
         phase = self._phases[name]

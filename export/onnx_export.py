@@ -21,6 +21,7 @@ from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .activations import activation_bytes
 from .graph_folder import Form
+from .onnx_tidy import tidy
 from .tracing import example_inputs, tracing
 
 OPSET = 20
@@ -60,7 +61,7 @@ def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
 
 
 def fold_small_constants(path: Path) -> None:
-    """Fold what is left in a saved network, reading only its small tensors.
+    """Fold what is left in a saved network and tidy it, reading only its small tensors.
 
     Polygraphy runs the constant part in ONNX Runtime, which knows more operators than the
     exporter's own folding; weights stay where they are, in the file beside the network.
@@ -73,6 +74,7 @@ def fold_small_constants(path: Path) -> None:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     folded = polygraphy_fold(network, size_threshold=SMALL_BYTES)
+    tidy(folded)
     onnx.save_model(folded, str(path))
     if not any(t.data_location == onnx.TensorProto.EXTERNAL for t in folded.graph.initializer):
         path.with_name(f"{path.name}.data").unlink(missing_ok=True)

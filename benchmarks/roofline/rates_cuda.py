@@ -120,11 +120,10 @@ def _key(backend: Backend, precision: Precision) -> EngineKey:
         device="cuda",
         library="",
         gpu="",
-        driver="",
         graph_version=GRAPH_VERSION,
     )
     target = backend.target(None, precision)
-    return replace(empty, library=target.library, gpu=target.gpu, driver=target.driver)
+    return replace(empty, library=target.library, gpu=target.gpu)
 
 
 def _times(device: CudaDevice, stream: CudaStream, work: Callable[[], object]) -> list[float]:

@@ -188,8 +188,8 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     save_file({"w": np.zeros((1000, 1000), np.float16)}, half)
     other.write_bytes(bytes(10**6))
     (tmp_path / "damaged.safetensors").write_bytes(b"?" * 10**6)
-    onnx = EngineKey("", "", "", "", "fp32", 4, "onnxruntime", "cpu", "", "", "", 1)
-    plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", "", 1)
+    onnx = EngineKey("", "", "", "", "fp32", 4, "onnxruntime", "cpu", "", "", 1)
+    plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", 1)
 
     def above_base(key: EngineKey) -> int:
         return memory.estimated_bytes(tmp_path.iterdir(), key) - memory.BASE_BYTES

@@ -31,6 +31,7 @@ class RtxConfig:
     """What tells TensorRT-RTX from TensorRT."""
 
     num_compute_capabilities = 0
+    builder_optimization_level = 3
 
 
 @dataclass
@@ -53,7 +54,7 @@ def graphs(parity_engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path) -> Machine:
     """TensorRT-RTX in which a plan is a file of a few bytes, and no export takes place."""
     it = Machine()
-    capability = type("ComputeCapability", (), {f"SM{c}": c for c in (75, 80, 86, 89, 120)})
+    capability = type("ComputeCapability", (), {f"SM{c}": c for c in (75, 80, 86, 89, 120, 121)})
     fake: Any = type("module", (), {"IBuilderConfig": RtxConfig, "ComputeCapability": capability})
 
     def compile(folder: Path, spec: GraphSpec, *_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,12 @@ from streamdiffvsr.engines.acceptance import ACCEPTANCE, is_accepted, record_acc
 from streamdiffvsr.engines.gpu import Gpu
 from streamdiffvsr.engines.manifest import MANIFEST, read_manifest
 from streamdiffvsr.engines.ort import OrtEngine
+from streamdiffvsr.engines.trt_build import BuildSettings
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graph_set import golden_file
+from streamdiffvsr.network import count_operators
 from streamdiffvsr.spec import GRAPHS
+from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 GPU = Gpu("NVIDIA RTX", "580.1", "16380 MiB", "8.9")
 VERSION = "1.7.1.116"
@@ -53,6 +56,20 @@ def test_with_a_gpu_it_is_accepted_as_it_is_built(build, machine):
     machine.gated.clear()
     engine_set.open_engines(folder)
     assert machine.gated == []
+
+
+def test_a_new_driver_makes_nothing_stale_and_is_gated_once(build, machine):
+    machine.gpu = GPU
+    folder, _ = build()
+    manifest = read_manifest(folder)
+    assert manifest.driver == GPU.driver and "driver" not in json.dumps(asdict(manifest.key))
+    machine.gpu = replace(GPU, driver="590.1")
+    assert build()[1] == [f"up to date: {folder}"]
+    for expected in (list(GRAPHS), []):
+        machine.gated.clear()
+        opened, _ = engine_set.open_engines(folder)
+        assert machine.gated == expected
+        assert opened.key.digest() == manifest.key.digest()
 
 
 @pytest.mark.slow
@@ -161,3 +178,32 @@ def test_damaged_bytes_are_never_loaded(build, machine):
             assert victim.name == MANIFEST and variant % 2 == 0  # a flip in a name or a time
         victim.write_bytes(whole)
     assert refusals > 180
+
+
+@pytest.mark.parametrize("has_norms", [True, False])
+def test_a_graph_is_rewritten_as_its_library_can_take_it(
+    parity_engines, tmp_path, monkeypatch, has_norms
+):
+    library = SimpleNamespace(builds_for_named_gpus=True, has_group_norms=has_norms)
+    monkeypatch.setattr(trt_backend, "load_library", lambda name: library)
+    given = []
+
+    def build_plan(library, onnx, spec, plan, settings, progress):
+        given.append((count_operators(onnx), settings))
+        plan.write_bytes(b"plan")
+
+    monkeypatch.setattr(trt_backend, "build_plan", build_plan)
+    key = replace(
+        read_manifest(parity_engines).key,
+        backend="tensorrt-rtx",
+        gpu="sm89,sm121",
+        optimization_level=5,
+    )
+    copy_graph(parity_engines, "denoise", tmp_path)
+    spec = specs_of(parity_engines)["denoise"]
+    trt_backend.compile_graph(tmp_path, spec, key, 2**20, lambda fraction: None)
+    ((counts, settings),) = given
+    assert counts["GroupNormalization"] == (88 if has_norms else 0)
+    assert counts["Transpose"] == 202
+    assert settings == BuildSettings((89, 121), 2**20, optimization_level=5)
+    assert [p.name for p in tmp_path.iterdir()] == ["denoise.plan"]

@@ -10,12 +10,15 @@ import pytest
 
 from streamdiffvsr.engines.gpu import cuda_gpu
 from streamdiffvsr.engines.trt_build import (
+    OPTIMIZATION_LEVELS,
     RTX_CAPABILITIES,
+    USUAL_LEVEL,
     BuildSettings,
     _configure,
     build_plan,
 )
 from streamdiffvsr.engines.trt_engine import TrtEngine
+from streamdiffvsr.engines.trt_graph import rewrite_graph
 from streamdiffvsr.engines.trt_library import TrtLibrary, TrtLog, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.spec import GRAPHS, GraphSpec
@@ -56,14 +59,16 @@ def test_a_small_graph_becomes_a_plan(library, specs, parity_engines, tmp_path, 
 @pytest.mark.slow
 def test_every_graph_becomes_a_plan(library, specs, parity_engines, tmp_path):
     for name in GRAPHS:
-        plan, _ = built(library, copy_graph(parity_engines, name, tmp_path), specs[name])
+        onnx = copy_graph(parity_engines, name, tmp_path)
+        rewrite_graph(onnx, group_norms=library.has_group_norms)
+        plan, _ = built(library, onnx, specs[name])
         assert plan.stat().st_size > 100_000
 
 
 def test_a_plan_is_for_the_gpus_that_were_asked_for(library, specs, parity_engines, tmp_path):
     """The header's mask of compute capabilities, as observed of TensorRT-RTX 1.7."""
     onnx = copy_graph(parity_engines, "prepare", tmp_path)
-    bits = {80: 2, 86: 4, 89: 8, 120: 16}
+    bits = {80: 2, 86: 4, 89: 8, 120: 16, 121: 32}
     for wanted in (RTX_CAPABILITIES, (89,), (80, 120)):
         plan, _ = built(library, onnx, specs["prepare"], BuildSettings(wanted))
         assert plan.read_bytes()[32] == sum(bits[c] for c in wanted)
@@ -74,14 +79,44 @@ def test_a_gpu_that_cannot_run_these_graphs_is_refused(
     library, specs, parity_engines, tmp_path, capability
 ):
     onnx = copy_graph(parity_engines, "prepare", tmp_path)
-    with pytest.raises(StreamDiffVSRError, match=f"{capability}.*choose among 80, 86, 89, 120"):
+    with pytest.raises(
+        StreamDiffVSRError, match=f"{capability}.*choose among 80, 86, 89, 120, 121"
+    ):
         built(library, onnx, specs["prepare"], BuildSettings((89, capability)))
 
 
-def test_the_workspace_can_be_limited(library):
-    log = TrtLog(library)
-    builder = library.module.Builder(log.handle)
-    config, pool = builder.create_builder_config(), library.module.MemoryPoolType.WORKSPACE
+@pytest.fixture
+def config(library):
+    """An untouched builder configuration."""
+    builder = library.module.Builder(TrtLog(library).handle)
+    yield builder.create_builder_config()
+
+
+def test_plans_can_be_captured_and_leave_streams_to_the_runtime(library, config):
+    flag = library.module.BuilderFlag.REQUIRE_USER_ALLOCATION
+    assert (config.get_flag(flag), config.max_aux_streams) == (False, -1)
+    _configure(library, TrtLog(library), config, ONE_GPU)
+    assert (config.get_flag(flag), config.max_aux_streams) == (True, 0)
+
+
+def test_the_optimization_level_is_the_librarys_own_unless_asked(library, config):
+    assert library.has_optimization_levels
+    _configure(library, TrtLog(library), config, ONE_GPU)
+    assert config.builder_optimization_level == USUAL_LEVEL
+    for level in OPTIMIZATION_LEVELS:
+        _configure(library, TrtLog(library), config, replace(ONE_GPU, optimization_level=level))
+        assert config.builder_optimization_level == level
+
+
+def test_every_level_builds(library, specs, parity_engines, tmp_path):
+    onnx = copy_graph(parity_engines, "prepare", tmp_path)
+    for level in (OPTIMIZATION_LEVELS[0], OPTIMIZATION_LEVELS[-1]):
+        settings = replace(ONE_GPU, optimization_level=level)
+        assert built(library, onnx, specs["prepare"], settings)[0].stat().st_size > 100_000
+
+
+def test_the_workspace_can_be_limited(library, config):
+    log, pool = TrtLog(library), library.module.MemoryPoolType.WORKSPACE
     _configure(library, log, config, ONE_GPU)
     assert config.get_memory_pool_limit(pool) > 2**24  # the library's choice
     _configure(library, log, config, replace(ONE_GPU, workspace_bytes=2**24))

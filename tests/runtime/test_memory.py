@@ -45,9 +45,9 @@ def manifest_of(size: Size = SIZE, device: str = "cpu", **plan: Any) -> Manifest
     graphs = GraphSet(
         planned.geometry, "fp32", DIMS, 4, planned.correlation, "0" * 64, {}, activation_bytes=alive
     )
-    key = EngineKey("", "", "", "", "fp32", 4, "onnxruntime", device, "", "", "", 2)
+    key = EngineKey("", "", "", "", "fp32", 4, "onnxruntime", device, "", "", 2)
     files = {"denoise.onnx": FileEntry("", 43 * MIB), "flow.golden.safetensors": FileEntry("", MIB)}
-    return Manifest(key, "m", graphs, "1", "0", "Linux", 1.0, files, "passed", {})
+    return Manifest(key, "m", graphs, "1", "0", "Linux", "", 1.0, files, "passed", {})
 
 
 @pytest.fixture
