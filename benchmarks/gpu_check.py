@@ -124,14 +124,11 @@ def _plainly(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
 
 def _not_captured(upscaler: Upscaler, frames: list[Image], mode: Mode) -> dict[str, str]:
     """The parts of a frame that are put on the streams bit by bit, and why."""
-    ring = upscaler.ring(AHEAD[mode])
-    ring.start(StreamState(seed=SEED))
+    run = upscaler.run(StreamState(seed=SEED), mode)
     for frame in frames:
-        ring.begin(frame)
-        ring.finish()
-    plain = ring.schedule.plain
-    ring.schedule.close()
-    return plain
+        run.begin(frame)
+        run.finish()
+    return run.plain
 
 
 def _equal(got: list[Image], expected: list[Image]) -> bool:

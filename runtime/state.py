@@ -142,19 +142,17 @@ class HeldOutput:
     """A raw output that stays in a device's memory until someone asks for it.
 
     Args:
-        copy: Gives it as an array of the host's, (1, 3, 4h, 4w); called once.
+        source: That array of the host's, (1, 3, 4h, 4w), or what gives it and is called once.
     """
 
-    def __init__(self, copy: Callable[[], Array]) -> None:
-        self._copy: Callable[[], Array] | None = copy
-        self._array: Array | None = None
+    def __init__(self, source: Callable[[], Array] | Array) -> None:
+        self._source = source
 
     def read(self) -> Array:
         """The output in the host's memory, from now on without the device."""
-        if self._copy is not None:
-            self._array, self._copy = self._copy(), None
-        assert self._array is not None
-        return self._array
+        if callable(self._source):
+            self._source = self._source()
+        return self._source
 
 
 class HeldState(StreamState):
@@ -172,17 +170,19 @@ class HeldState(StreamState):
         features: PreviousFeatures | None = None,
     ) -> None:
         """As a `StreamState`; `replace` gives the array that it has read."""
-        # Not the base's own: it would fill the field that is a property here.
-        held = previous_hr if isinstance(previous_hr, HeldOutput) else None
+        held = previous_hr
+        if previous_hr is not None and not isinstance(previous_hr, HeldOutput):
+            held = HeldOutput(previous_hr)
+        # Not by the base's own: it would fill the field that is a property here.
         put = partial(object.__setattr__, self)
         put("seed", seed)
         put("frame_index", frame_index)
         put("previous_lr", previous_lr)
         put("features", features)
-        put("held", held if previous_hr is None or held else HeldOutput(lambda: previous_hr))
+        put("held", held)
 
     @property
-    def previous_hr(self) -> Array | None:  # type: ignore[override]  # read-only there as well
+    def previous_hr(self) -> Array | None:
         """See `StreamState`; read from the device when it is first asked for."""
         return None if self.held is None else self.held.read()
 
