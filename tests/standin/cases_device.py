@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -170,6 +171,20 @@ def test_a_capture_that_fails_leaves_streams_as_they_were(
     gc.collect()
     assert standin.live() == before
     assert not read(device, buffer, streams[1]).any()
+
+
+def test_work_on_any_stream_of_a_capture_runs_when_it_is_launched(device: CudaDevice) -> None:
+    streams = [device.stream(name) for name in ("input", "denoise", "output")]
+    host = device.pinned((10,), "uint8")
+    for stream in streams:
+        buffer = device.empty((10,), "uint8")
+        launch = device.capture(streams, partial(device.copy, buffer, host, stream))
+        host[:] = 7
+        assert not read(device, buffer, stream).any()
+        for number in (3, 4):
+            host[:] = number
+            launch.launch(streams[0])
+            assert (read(device, buffer, streams[0]) == number).all()
 
 
 def test_garbage_is_not_collected_in_the_middle_of_a_capture(
