@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import StreamDiffVSRError
-from .cuda_memory import cuda_call
+from .cuda_driver import primary_context
 
 CGROUP = Path("/sys/fs/cgroup")  # version 2; of the container, seen from inside
 
@@ -19,10 +19,11 @@ def free_host_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
-def free_device_bytes() -> int | None:
-    """Free memory of CUDA's device 0; None where there is none to ask."""
+def free_device_bytes(ordinal: int = 0) -> int | None:
+    """Free memory of a GPU by its number; None where there is none to ask."""
     try:
-        return int(cuda_call("cudaMemGetInfo"))  # the first of its results
+        free, _ = primary_context(ordinal).call("cuMemGetInfo")
+        return int(free)
     except StreamDiffVSRError:
         return None
 

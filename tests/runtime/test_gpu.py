@@ -10,7 +10,7 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamState
-from streamdiffvsr.engines import cuda_device, cuda_memory
+from streamdiffvsr.engines import cuda_driver
 from streamdiffvsr.engines.choice import ORDER, why_not
 from streamdiffvsr.engines.gpu import why_no_gpu
 from streamdiffvsr.runtime.upscaler import AHEAD, Mode, Upscaler
@@ -98,15 +98,17 @@ def test_nothing_is_allocated_inside_a_frame(
     for _ in range(10):
         next(stream)
     called: list[str] = []
-    real = cuda_memory.cuda_call
+    real, context = cuda_driver.driver_call, cuda_driver.primary_context(0)
 
     def counted(name: str, *arguments: Any) -> Any:
         called.append(name)
         return real(name, *arguments)
 
-    monkeypatch.setattr(cuda_memory, "cuda_call", counted)
-    monkeypatch.setattr(cuda_device, "cuda_call", counted)
-    free = real("cudaMemGetInfo")
+    free = context.call("cuMemGetInfo")
+    monkeypatch.setattr(cuda_driver, "driver_call", counted)
     assert len(list(stream)) == 10
-    assert real("cudaMemGetInfo") == free
-    assert set(called) <= {"cudaGraphLaunch", "cudaMemcpyAsync"}
+    monkeypatch.undo()
+    assert context.call("cuMemGetInfo") == free
+    of_contexts = {"cuCtxGetCurrent", "cuCtxPushCurrent", "cuCtxPopCurrent"}
+    of_events = {"cuEventRecord", "cuStreamWaitEvent", "cuEventSynchronize"}
+    assert set(called) - of_contexts - of_events <= {"cuGraphLaunch", "cuMemcpyAsync"}

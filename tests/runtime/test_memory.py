@@ -56,7 +56,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def set_free(mebibytes: int) -> None:
         monkeypatch.setattr(memory, "free_host_bytes", lambda: mebibytes * MIB)
-        monkeypatch.setattr(memory, "free_device_bytes", lambda: mebibytes * MIB)
+        monkeypatch.setattr(memory, "free_device_bytes", lambda ordinal: mebibytes * MIB)
 
     return set_free
 

@@ -95,7 +95,7 @@ def test_the_cpu_is_measured_with_the_engines_threads() -> None:
 def test_a_gpu_that_is_not_there_has_no_rates_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from streamdiffvsr.benchmarks.roofline import rates, rates_cuda
 
-    monkeypatch.setattr(rates_cuda, "why_no_gpu", lambda: "no NVIDIA driver answers")
+    monkeypatch.setattr(rates_cuda, "why_no_gpu", lambda ordinal: "no NVIDIA driver answers")
     found = rates.measure_rates("cuda", "fp16")
     assert found.gflops is found.copy_gbps is None
     assert found.how == (
