@@ -72,9 +72,8 @@ def _why_not_loaded(onnxruntime: Any) -> str:
     try:
         shared = ctypes.CDLL(str(folder / SHARED), mode=ctypes.RTLD_GLOBAL)
         shared.Provider_GetHost.restype = ctypes.c_void_p
-        if (
-            shared.Provider_GetHost()
-        ):  # set by `import onnxruntime`; without it the next one crashes
+        # Set by `import onnxruntime`. Without it the provider's library ends the process.
+        if shared.Provider_GetHost():
             ctypes.CDLL(str(folder / CUDA))
         ctypes.CDLL(CUDNN)  # what convolutions need; newer providers load without it
     except OSError as error:
