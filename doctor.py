@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import host
 from .doctor_report import OK, OPTIONAL, PROBLEM, Check, Report
-from .engines.backends import BACKENDS, installed_version
+from .engines.backends import BACKENDS, Backend, installed_version
 from .engines.cache import cache_root
-from .engines.choice import choose
-from .engines.gpu import why_no_gpu
+from .engines.choice import choose, why_not
+from .engines.cuda_driver import driver_call, primary_context
+from .engines.free_memory import free_device_bytes
+from .engines.gpu import Gpu, cuda_gpu, dotted, gpu_count, why_no_gpu
 from .engines.manifest import MANIFEST
 from .engines.ort import usable_cpus
+from .engines.ort_provider import INSTALL
 from .engines.trt_build import RTX_CAPABILITIES
 from .engines.trt_library import MODULES, load_library
 from .errors import StreamDiffVSRError
@@ -44,7 +47,7 @@ def examine() -> Report:
         _live(),
         _built_in_model(),
     )
-    return Report(checks, *_verdict({check.name: check for check in checks}))
+    return Report(checks, *_verdict(checks))
 
 
 def _system() -> Iterator[Check]:
@@ -167,19 +170,66 @@ def _reinstall() -> str:
 
 
 def _gpu() -> Iterator[Check]:
-    gpus = host.nvidia_gpus()
-    for gpu in gpus:
-        told = f"{gpu.name}, {gpu.memory}, compute capability {gpu.compute_capability}"
-        if "CUDAExecutionProvider" in host.onnxruntime_providers():
-            yield Check("gpu", OK, f"{told}, driver {gpu.driver}")
+    """What CUDA shows, in its own order, and what of it can be used."""
+    if obstacle := why_no_gpu():
+        listed = host.nvidia_gpus()
+        for gpu in listed:
+            yield Check("gpu", OPTIONAL, _described(gpu))
+        if listed:
+            yield Check("cuda", OPTIONAL, obstacle, _cuda_remedy())
         else:
-            remedy = f"ONNX Runtime cannot use it; {_reinstall()}"
-            yield Check("gpu", OPTIONAL, f"{told}, driver {gpu.driver}", remedy)
-    if not gpus:
-        yield Check("gpu", OPTIONAL, f"{why_no_gpu()}; not needed on the CPU")
-    elif obstacle := why_no_gpu():
-        remedy = "pip install 'streamdiffvsr[cuda]', or a newer driver"
-        yield Check("cuda", OPTIONAL, obstacle, remedy)
+            yield Check("gpu", OPTIONAL, f"{obstacle}; not needed on the CPU")
+        return
+    for ordinal in range(gpu_count()):
+        yield _one_gpu(ordinal)
+    bindings = host.package_version("cuda-bindings")
+    version = dotted(driver_call("cuDriverGetVersion"))
+    yield Check("cuda", OK, f"cuda-bindings {bindings}, a driver for CUDA {version}")
+    for backend in BACKENDS.values():
+        yield _on_gpu(backend)
+
+
+def _described(gpu: Gpu) -> str:
+    capability = f"compute capability {gpu.compute_capability}"
+    return f"{gpu.name}, {gpu.memory}, {capability}, driver {gpu.driver}"
+
+
+def _one_gpu(ordinal: int) -> Check:
+    """A GPU by its number, and whether it lets itself be used: others may have taken it whole."""
+    gpu = cuda_gpu(ordinal)
+    if gpu is None:
+        return Check("gpu", OPTIONAL, f"cuda:{ordinal}: {why_no_gpu(ordinal)}")
+    told = f"cuda:{ordinal} {_described(gpu)}"
+    try:
+        primary_context(ordinal)
+    except StreamDiffVSRError as error:
+        why = f"{told}; it cannot be used: {error.why or error.what}"
+        return Check("gpu", OPTIONAL, why, "close what else uses it, or choose another --device")
+    free = free_device_bytes(ordinal)
+    return Check("gpu", OK, told if free is None else f"{told}, {free // 2**20} MiB free")
+
+
+def _on_gpu(backend: Backend) -> Check:
+    """Whether a backend runs on the first GPU."""
+    name = f"gpu {backend.name}"
+    why = why_not(backend.name, "cuda")
+    if not why:
+        return Check(name, OK, "loads")
+    if backend.name == "onnxruntime":
+        built_in = "CUDAExecutionProvider" in host.onnxruntime_providers()
+        return Check(name, OPTIONAL, why, "" if built_in else _reinstall())
+    installed = host.is_installed(backend)
+    remedy = "" if installed else f"pip install 'streamdiffvsr[{backend.extra}]'"
+    return Check(name, OPTIONAL, why, remedy)
+
+
+def _cuda_remedy() -> str:
+    """What lets CUDA find a GPU that the driver lists."""
+    if host.package_version("cuda-bindings") is None:
+        return INSTALL
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"
+    return "install a newer driver, and restart the machine"
 
 
 def _choice() -> Check:
@@ -219,14 +269,16 @@ def _broken(name: str, error: Exception) -> Check:
     return Check(name, PROBLEM, told, "pip install --force-reinstall streamdiffvsr")
 
 
-def _verdict(checks: dict[str, Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What can run here and what cannot, in sentences."""
+    checks = {check.name: check for check in found}
     can: list[str] = []
     cannot: list[str] = []
     runs = all(checks[name].status == OK for name in ("video", "backend onnxruntime"))
     runs = runs and "conflict" not in checks
-    gpu = checks["gpu"].status == OK
-    where = "on the GPU with CUDA, and on the CPU" if gpu else "on the CPU (slow)"
+    gpu = any(check.name == "gpu" and check.status == OK for check in found)
+    cuda = gpu and checks["gpu onnxruntime"].status == OK
+    where = "on the GPU with CUDA, and on the CPU" if cuda else "on the CPU (slow)"
     (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
     live = runs and checks["live"].status == OK
     (can if live else cannot).append("upscale cameras and streams as they come")

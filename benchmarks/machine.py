@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from ..engines.gpu import ask_driver, cuda_gpu
+from ..engines.device import kind_of, ordinal_of
+from ..engines.gpu import ask_driver, cuda_gpu, gpu_address
 from ..engines.ort import usable_cpus
 from ..host import package_version
 
@@ -33,28 +34,37 @@ PACKAGES = (
     "tensorrt",
     "tensorrt-rtx-cu13",
     "torch",
-    "cuda-core",
+    "cuda-bindings",
     "numpy",
     "av",
 )
 
 
-def describe_machine() -> dict[str, object]:
-    """Processor, cores, GPU and its driver, system and library versions of this machine."""
+def describe_machine(device: str | None = None) -> dict[str, object]:
+    """Processor, cores, GPU and its driver, system and library versions of this machine.
+
+    Args:
+        device: Of the GPUs the one to tell of, "cuda:1"; the first where it names none.
+    """
+    ordinal = ordinal_of(device) if device is not None and kind_of(device) == "cuda" else 0
     return {
         "cpu": _cpu_name(),
         "cores": usable_cpus(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "gpu": None if (gpu := cuda_gpu()) is None else asdict(gpu),
-        "power": describe_power(),
+        "gpu": None if (gpu := cuda_gpu(ordinal)) is None else asdict(gpu),
+        "power": describe_power(ordinal),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": {name: v for name in PACKAGES if (v := package_version(name))},
     }
 
 
-def describe_power() -> dict[str, object] | None:
-    """What holds the clocks down, as far as the system tells: mains or battery, limits, clocks."""
+def describe_power(ordinal: int = 0) -> dict[str, object] | None:
+    """What holds the clocks down, as far as the system tells: mains or battery, limits, clocks.
+
+    Args:
+        ordinal: Of the GPU, as CUDA numbers them; the driver's own tool has another order.
+    """
     found: dict[str, object] = {}
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     if battery is not None:
@@ -62,11 +72,19 @@ def describe_power() -> dict[str, object] | None:
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor.is_file():
         found["governor"] = governor.read_text().strip()
-    for row in ask_driver(",".join(GPU_POWER.values()))[:1]:
-        for name, value in zip(GPU_POWER, row, strict=False):
-            with contextlib.suppress(ValueError):  # "[N/A]" of what a GPU does not tell
-                found[name] = float(value)
+    for name, value in zip(GPU_POWER, _power_row(ordinal), strict=False):
+        with contextlib.suppress(ValueError):  # "[N/A]" of what a GPU does not tell
+            found[name] = float(value)
     return found or None
+
+
+def _power_row(ordinal: int) -> list[str]:
+    """The values of `GPU_POWER` of a GPU; of the only one where CUDA cannot be asked which."""
+    rows = ask_driver(",".join(("pci.bus_id", *GPU_POWER.values())))
+    address = gpu_address(ordinal).lstrip("0")  # the tool writes the domain with more zeros
+    if address:
+        rows = [row for row in rows if row and row[0].lower().lstrip("0") == address]
+    return rows[0][1:] if len(rows) == 1 else []
 
 
 def peak_memory_mb() -> int:

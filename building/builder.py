@@ -52,7 +52,8 @@ def build(
             layers multiply in eight bits.
         out: Folder of the engine set; by default one in the user's cache, named after its key.
         steps: Number of denoising steps; the released model is trained for 4.
-        device: "cpu" or "cuda": where the engines will run.
+        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
+            checks them too.
         flow_scale, correlation, tile: Overrides of the plan, see `plan.make_plan`.
         revision: Of the Hugging Face repo.
         compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.

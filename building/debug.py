@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..engines.backends import BACKENDS, Backend, require_backend
+from ..engines.device import kind_of
 from ..engines.gate import TOLERANCE, relative_error
+from ..engines.gpu import check_gpu
 from ..engines.manifest import EngineKey
 from ..engines.precision import FP8, check_precision
 from ..errors import StreamDiffVSRError, UsageError
@@ -96,10 +98,11 @@ def debug_engine(request: Request, progress: Progress = lambda _: None) -> Repor
             "they are no ONNX graph",
             "choose among onnxruntime, tensorrt and tensorrt-rtx",
         )
-    if request.device not in backend.devices:
+    check_gpu(request.device)
+    if kind_of(request.device) not in backend.devices:
         raise UsageError(f"backend {backend.name} does not run on {request.device}")
     key = _key(request, backend)
-    if obstacle := backend.obstacle(key):
+    if obstacle := backend.obstacle(key, request.device):
         raise StreamDiffVSRError(f"{backend.name} engines cannot be debugged here", obstacle)
     require_export()
     require_backend(REFERENCE)
@@ -173,7 +176,7 @@ def _plan(request: Request, preferred: int) -> Plan:
 
 def _key(request: Request, backend: Backend) -> EngineKey:
     """All that a backend asks of the key of an engine that nobody keeps."""
-    target = backend.target(None, request.precision)
+    target = backend.target(None, request.precision, request.device)
     return EngineKey(
         model_digest="",
         size=format_size(request.size),
@@ -182,7 +185,7 @@ def _key(request: Request, backend: Backend) -> EngineKey:
         precision=request.precision,
         steps=request.steps,
         backend=backend.name,
-        device=request.device,
+        device=kind_of(request.device),
         library=target.library,
         gpu=target.gpu,
         graph_version=GRAPH_VERSION,

@@ -34,6 +34,7 @@ class BuildOrder:
         source: The model folder.
         stage: An existing empty folder, which becomes the engine set.
         correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        device: Where the engines are made and checked, "cpu", "cuda" or "cuda:1".
         workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
         started: `time.monotonic()` when the build began.
     """
@@ -44,6 +45,7 @@ class BuildOrder:
     model_name: str
     geometry: Geometry
     correlation: str
+    device: str
     workspace_bytes: int | None
     started: float
 
@@ -56,6 +58,7 @@ class BuildOrder:
             "model_name": self.model_name,
             "geometry": self.geometry.to_json(),
             "correlation": self.correlation,
+            "device": self.device,
             "workspace_bytes": self.workspace_bytes,
             "started": self.started,
         }
@@ -70,6 +73,7 @@ class BuildOrder:
             model_name=data["model_name"],
             geometry=Geometry.from_json(data["geometry"]),
             correlation=data["correlation"],
+            device=data["device"],
             workspace_bytes=data["workspace_bytes"],
             started=data["started"],
         )
@@ -90,6 +94,7 @@ def carry_out(order: BuildOrder, progress: Progress) -> None:
         started=order.started,
         progress=progress,
         workspace_bytes=order.workspace_bytes,
+        device=order.device,
     )
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ..engines.backends import BACKENDS, require_backend
 from ..engines.cache import default_folder
+from ..engines.device import kind_of
 from ..engines.digest_memo import remembered_digest
+from ..engines.gpu import check_gpu
 from ..engines.manifest import EngineKey, Target
 from ..engines.precision import FP8, check_precision
 from ..errors import StreamDiffVSRError, UsageError
@@ -57,7 +59,7 @@ def settle(
     # What is refused is refused here, before a model is fetched that may have wishes of its own.
     target = _target(backend, device, precision, compute_capabilities)
     level = BACKENDS[backend].level(optimization_level)
-    _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target))
+    _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target), device)
     require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
     if precision == FP8:
         require_quantiser()
@@ -83,6 +85,7 @@ def settle(
         model_name=str(model),
         geometry=plan.geometry,
         correlation=plan.correlation,
+        device=device,
         workspace_bytes=None if workspace_mib is None else workspace_mib * 2**20,
         started=started,
     )
@@ -99,8 +102,8 @@ def _check(
         )
     if not 1 <= steps <= MAX_STEPS:
         raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}", remedy="use cpu or cuda")
+    kind_of(device)  # refuses what is no device
+    check_gpu(device)
     if workspace_mib is not None and workspace_mib < 1:
         raise UsageError(f"a workspace of {workspace_mib} MiB is not possible")
 
@@ -110,7 +113,7 @@ def _target(
 ) -> Target:
     """What the engines would depend on; whatever stands against them is told before an export."""
     chosen = require_backend(backend)
-    if device not in chosen.devices:
+    if kind_of(device) not in chosen.devices:
         raise UsageError(
             f"backend {backend} does not run on {device}",
             remedy=f"use --device {' or '.join(chosen.devices)}",
@@ -121,13 +124,14 @@ def _target(
             f"backend {backend} does not compute in {precision}",
             remedy=f"use --backend {' or '.join(able)}, or --precision fp16",
         )
-    return chosen.target(None if capabilities is None else tuple(capabilities), precision)
+    listed = None if capabilities is None else tuple(capabilities)
+    return chosen.target(listed, precision, device)
 
 
-def _refuse_unchecked(key: EngineKey) -> None:
+def _refuse_unchecked(key: EngineKey, device: str) -> None:
     """Only compiled engines may be built where they cannot run: they are checked where they can."""
     backend = BACKENDS[key.backend]
-    if backend.compile is None and (obstacle := backend.obstacle(key)):
+    if backend.compile is None and (obstacle := backend.obstacle(key, device)):
         raise StreamDiffVSRError(
             f"{key.backend} engines for {key.device} cannot be checked here",
             obstacle,
@@ -153,7 +157,7 @@ def _key(
         precision=precision,
         steps=steps,
         backend=backend,
-        device=device,
+        device=kind_of(device),
         library=target.library,
         gpu=target.gpu,
         graph_version=GRAPH_VERSION,

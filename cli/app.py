@@ -89,8 +89,10 @@ def doctor(json: opt.Json = False) -> dict[str, Any]:
 
 
 @app.command()
-def demo(out: opt.DemoOut = DEMO_FOLDER, json: opt.Json = False) -> dict[str, Any]:
+def demo(
+    out: opt.DemoOut = DEMO_FOLDER, device: opt.Device = "auto", json: opt.Json = False
+) -> dict[str, Any]:
     """Upscale the built-in clip with the built-in model, and draw what that gained."""
     from .demo import run_demo
 
-    return run_demo(out, quiet=json)
+    return run_demo(out, device, quiet=json)

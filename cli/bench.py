@@ -93,7 +93,8 @@ def bench(
     outputs = Outputs(json_file, trace, report)
     settings = _settings(frames, rounds, baselines, command, around=not quick)
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
-    if engines and (model is not None or sizes or backends or options != opt.BuildOptions()):
+    given = opt.BuildOptions(device=device)  # any set of a GPU runs on any such GPU
+    if engines and (model is not None or sizes or backends or options != given):
         raise UsageError(
             "--engines cannot be mixed with options of a build",
             "those engines are built already",
@@ -174,7 +175,9 @@ def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptio
     from dataclasses import replace
 
     from ..engines.choice import ORDER, why_not
+    from ..engines.device import kind_of
 
+    asked = None if options.device == "auto" else kind_of(options.device)
     names = None if listed == ALL else listed.split(",")
     for name in names or ():
         if name not in dict(ORDER):
@@ -182,8 +185,9 @@ def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptio
                 f"unknown backend {name!r}", remedy=f"use all, {', '.join(dict(ORDER))}"
             )
     found = []
-    for name, device in ORDER:
-        if (names is None or name in names) and options.device in ("auto", device):
+    for name, kind in ORDER:
+        if (names is None or name in names) and asked in (None, kind):
+            device = kind if asked is None else options.device
             why = why_not(name, device)
             if why:
                 typer.echo(f"without {name} on {device}: {why}", err=True)

@@ -34,6 +34,7 @@ def live(
     engines: OneSet = None,
     seconds: Seconds = 30,
     latency_ms: LatencyMs = None,
+    device: opt.Device = "auto",
     json_file: opt.JsonFile = None,
 ) -> None:
     """Measure a live source from its frames' coming to their going out."""
@@ -43,13 +44,18 @@ def live(
     from ..benchmarks.machine import describe_machine
     from ..benchmarks.report.outputs import Outputs
 
-    outputs = Outputs(json_file, None, None)
-    machine, watch, stopped = describe_machine(), NoiseWatch(), list[str]()
+    outputs, run_on = Outputs(json_file, None, None), opt.BuildOptions(device=device).run_on
+    machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
     with build_progress(enabled=json_file != "-", passing=("",)) as tell:
         tell(f"measuring {source} for {seconds:g} s")
         watch.probe()
         found = measure_live(
-            source, engines=engines, seconds=seconds, latency_ms=latency_ms, on_stop=stopped.append
+            source,
+            engines=engines,
+            seconds=seconds,
+            latency_ms=latency_ms,
+            device=run_on,
+            on_stop=stopped.append,
         )
         watch.probe()
     outputs.write(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CROP = (212, 318, 88, 160)  # top, left, height, width in HR pixels: gloss and spoon
 
 
-def run_demo(out: Path, *, quiet: bool = False) -> dict[str, Any]:
+def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[str, Any]:
     """Run it all; clips and comparison go to `out`, the engines to the user's cache.
 
     Returns:
@@ -39,8 +39,8 @@ def run_demo(out: Path, *, quiet: bool = False) -> dict[str, Any]:
     started = time.monotonic()
     truth = comparison.read_picture(_asset(TRUTH))
     clip = _copied_clip(out)
-    engines = _build(clip, quiet=quiet)
-    report, watched = _upscale(clip, out / "clip_4x.mp4", engines, quiet=quiet)
+    engines, device = _build(clip, device, quiet=quiet)
+    report, watched = _upscale(clip, out / "clip_4x.mp4", engines, device, quiet=quiet)
     sheet = out / "side_by_side.png"
     result = {
         **report,
@@ -137,17 +137,18 @@ def _tell(result: dict[str, Any]) -> None:
     typer.echo(f"took {result['total_seconds']:.0f} s")
 
 
-def _build(clip: Path, *, quiet: bool) -> Path:
+def _build(clip: Path, device: str, *, quiet: bool) -> tuple[Path, str]:
+    """The engines, and the device that they run on."""
     from ..building.builder import build
     from ..console import build_progress
     from ..engines.choice import choose
     from ..export.hub import BUILT_IN
     from ..runtime.media.probe import probe
 
-    choice = choose()
+    choice = choose(device=device)
     size = probe(clip).size
     with build_progress(enabled=not quiet, first=[choice.describe()]) as progress:
-        return build(
+        folder = build(
             BUILT_IN,
             size=size,
             backend=choice.backend,
@@ -155,10 +156,11 @@ def _build(clip: Path, *, quiet: bool) -> Path:
             device=choice.device,
             progress=progress,
         )
+    return folder, choice.device
 
 
 def _upscale(
-    clip: Path, output: Path, engines: Path, *, quiet: bool
+    clip: Path, output: Path, engines: Path, device: str, *, quiet: bool
 ) -> tuple[dict[str, Any], Watched]:
     from ..runtime.files.progress import progress_bar
     from ..runtime.files.upscale import FileOptions, upscale_file
@@ -166,8 +168,8 @@ def _upscale(
     from .engines import tell_memory
 
     if not quiet:
-        tell_memory(engines)
-    watched = Watched(load(engines), TRUTH_FRAME)
+        tell_memory(engines, device)
+    watched = Watched(load(engines, device), TRUTH_FRAME)
     with progress_bar(output.name, enabled=not quiet) as progress:
         report = upscale_file(clip, output, watched, FileOptions(overwrite=True), progress=progress)
     return report.to_json(), watched

@@ -72,10 +72,11 @@ def engines(
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
-        built.append(opt.described(build_engines(model, size, options, folder, quiet=json)))
+        made = build_engines(model, size, options, folder, quiet=json)
+        built.append(opt.described(made, options.run_on))
         if not json:
             typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
-            tell_memory(Path(built[-1]["path"]), always=True)
+            tell_memory(made, options.run_on, always=True)
     return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -144,10 +145,12 @@ def build_engines(
 
 def check_runs_here(options: opt.BuildOptions) -> None:
     """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+    from ..engines.device import kind_of, ordinal_of
     from ..engines.gpu import why_no_gpu
 
     settled = options.settled()
-    if settled["device"] == "cuda" and (obstacle := why_no_gpu()):
+    device = settled["device"]
+    if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
         raise StreamDiffVSRError(
             f"engines of {settled['backend']} for a GPU cannot run here",
             obstacle,
@@ -155,11 +158,11 @@ def check_runs_here(options: opt.BuildOptions) -> None:
         )
 
 
-def tell_memory(engines: Path, *, always: bool = False) -> None:
+def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
     """Say on stderr what a run of an engine set needs: to a person, and where it is much."""
     from ..runtime.memory import look_ahead
 
-    found = look_ahead(engines)
+    found = look_ahead(engines, device)
     if always or found.tight or sys.stderr.isatty():
         typer.echo(found.describe(), err=True)
 

@@ -44,10 +44,11 @@ def opener(
         if engines is None and latency_ms is not None:
             cheaper = cheaper_sets(model, size, options)  # where the model's own flow is as coarse
             folders |= {rung: one for rung, one in cheaper.items() if one != folders["full"]}
-        opened = {rung: LiveEngine(load(folder)) for rung, folder in folders.items()}
-        what = opt.described(folders["full"])
+        device = options.run_on
+        opened = {rung: LiveEngine(load(folder, device)) for rung, folder in folders.items()}
+        what = opt.described(folders["full"], device)
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)
-        return Ladder(opened, seed=seed, described=described, device=what["device"])
+        return Ladder(opened, seed=seed, described=described, device=device or what["device"])
 
     return open_ladder
 

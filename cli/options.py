@@ -73,7 +73,12 @@ PrecisionName = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="D", help="auto, cpu or cuda.", rich_help_panel=ENGINES)
+    str,
+    typer.Option(
+        metavar="D",
+        help="auto, cpu, cuda, or a GPU by its number: cuda:1.",
+        rich_help_panel=ENGINES,
+    ),
 ]
 Steps = Annotated[
     int,
@@ -168,6 +173,11 @@ class BuildOptions:
     optimization_level: int | None = None
     color_match: str = "auto"
 
+    @property
+    def run_on(self) -> str | None:
+        """As `load` takes the device: None where it is left open, for a set's own."""
+        return None if self.device == "auto" else self.device
+
     def settled(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """As keywords of `build`, with nothing left open.
 
@@ -210,8 +220,8 @@ def parse_capabilities(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """What `--json` tells of an engine set."""
+def described(folder: Path, device: str | None = None) -> dict[str, Any]:
+    """What `--json` tells of an engine set, with the memory that is free on a device."""
     from ..engines.manifest import read_manifest
     from ..runtime.memory import look_ahead
 
@@ -226,7 +236,7 @@ def described(folder: Path) -> dict[str, Any]:
         "device": key.device,
         "steps": key.steps,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "memory": look_ahead(folder).to_json(),
+        "memory": look_ahead(folder, device).to_json(),
         "gate": manifest.gate,
         "parity_error": max((entry.error for entry in manifest.parity.values()), default=None),
         "build_seconds": manifest.build_seconds,

@@ -108,8 +108,9 @@ class Worker:
         from ..runtime.files.ahead.pace import seconds_per_frame
 
         opened = self._opened is not None and self._opened[0] == folder
-        plan = plan_job(seen, folder, chunks=self._asked.chunks, opened=opened)
-        if folder is None or self._asked.chunks > 1:
+        device, chunks = self._asked.build.run_on, self._asked.chunks
+        plan = plan_job(seen, folder, chunks=chunks, device=device, opened=opened)
+        if folder is None or chunks > 1:
             return plan
         upscaler = self._open(folder)
         if not (self._asked.plan or self._person_reads()):
@@ -121,7 +122,7 @@ class Worker:
 
         if self._opened is None or self._opened[0] != folder:
             self._opened = None  # its memory goes before more is taken
-            self._opened = folder, load(folder)
+            self._opened = folder, load(folder, self._asked.build.run_on)
         return self._opened[1]
 
     def _run(self, seen: Look, folder: Path, label: str) -> UpscaleReport:
@@ -129,11 +130,17 @@ class Worker:
         from ..runtime.files.progress import progress_bar
         from ..runtime.files.upscale import upscale_file
 
-        job, chunks = seen.job, self._asked.chunks
+        job, chunks, device = seen.job, self._asked.chunks, self._asked.build.run_on
         with progress_bar(label, enabled=not self._asked.quiet) as progress:
             if chunks > 1:
                 return upscale_chunks(
-                    job.input, job.output, folder, job.options, chunks=chunks, progress=progress
+                    job.input,
+                    job.output,
+                    folder,
+                    job.options,
+                    chunks=chunks,
+                    device=device,
+                    progress=progress,
                 )
             upscaler = self._open(folder)
             return upscale_file(job.input, job.output, upscaler, job.options, progress=progress)
@@ -204,7 +211,8 @@ def _found(asked: Asked, size: Size) -> Path | None:
 
 def refuse_build_options(asked: Asked) -> None:
     """Raise `UsageError` where a given set is to be built otherwise."""
-    if asked.engines is not None and (asked.model is not None or asked.build != opt.BuildOptions()):
+    given = opt.BuildOptions(device=asked.build.device)  # that is of the run, too
+    if asked.engines is not None and (asked.model is not None or asked.build != given):
         raise UsageError(
             "--engines cannot be mixed with options of a build",
             "those engines are built already",

@@ -66,14 +66,25 @@ def image_device() -> Any:
     return import_module("comfy.model_management").intermediate_device()
 
 
-def make_room(needed: float | None = None) -> None:
+def own_gpu() -> str:
+    """The GPU that ComfyUI computes on, as a device's name; the first where it uses none.
+
+    torch and CUDA number GPUs alike, in one process.
+    """
+    device = torch_device()
+    return f"cuda:{device.index}" if device.type == "cuda" and device.index else "cuda"
+
+
+def make_room(needed: float | None = None, gpu: str | None = None) -> None:
     """Have ComfyUI give memory back: engines are outside its accounting.
 
     Args:
         needed: Bytes; None for all that it can give.
+        gpu: Of which GPU, "cuda:1"; None is what ComfyUI computes on.
     """
     memory = import_module("comfy.model_management")
-    memory.free_memory(1e30 if needed is None else needed, memory.get_torch_device())
+    device = torch_device() if gpu is None else import_module("torch").device(gpu)
+    memory.free_memory(1e30 if needed is None else needed, device)
     memory.soft_empty_cache()
 
 

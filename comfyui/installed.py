@@ -41,9 +41,9 @@ WIDGETS = {
 EXTRA = re.compile(r"pip install 'streamdiffvsr\[([\w-]+)\]'")
 PACKAGES = {  # of the extras that are libraries of engines
     "cpu": "onnxruntime",
-    "cuda": "onnxruntime-gpu cuda-python",
-    "tensorrt": "tensorrt cuda-python",
-    "tensorrt-rtx": "tensorrt-rtx-cu13 cuda-python",
+    "cuda": '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings',
+    "tensorrt": "tensorrt cuda-bindings",
+    "tensorrt-rtx": "tensorrt-rtx-cu13 cuda-bindings",
 }
 
 
@@ -64,15 +64,18 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
         except ModuleNotFoundError as error:
             raise _missing(error.name or str(error)) from error
         except StreamDiffVSRError as error:
-            raise StreamDiffVSRError(error.what, error.why, _for_nodes(error.remedy)) from error
+            raise StreamDiffVSRError(
+                error.what, for_nodes(error.why), for_nodes(error.remedy)
+            ) from error
 
     return run
 
 
-def _for_nodes(remedy: str) -> str:
+def for_nodes(text: str) -> str:
+    """What is said in the command line's words, in those of nodes."""
     for option, widget in WIDGETS.items():
-        remedy = remedy.replace(option, widget)
-    return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), remedy)
+        text = text.replace(option, widget)
+    return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), text)
 
 
 def _pip_install(packages: str | None = None) -> str:

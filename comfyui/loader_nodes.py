@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StreamDiffVSRError
 from . import host, models
 from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
-from .installed import explained, require
+from .installed import explained, for_nodes, require
 
 if TYPE_CHECKING:
     from .pipe import Pipe
@@ -24,10 +24,8 @@ MODEL_TIP = (
     "v1: the released weights, fetched from Hugging Face on first use (2.7 GB). tiny: built in, "
     "small, for a try. Others are folders in ComfyUI/models/StreamDiffVSR."
 )
-DEVICE: Input = (
-    ["cuda", "cpu", "auto"],
-    {"default": "auto", "tooltip": "auto: the GPU, if ComfyUI uses one."},
-)
+DEVICES = ("cuda", "cpu", "auto")
+DEVICE_TIP = "auto: the GPU, if ComfyUI uses one. cuda: the GPU that ComfyUI uses."
 DTYPE: Input = (
     ["float16", "bfloat16", "float32", "auto", "float8"],
     {
@@ -68,7 +66,7 @@ class Loader:
         return {
             "required": {
                 "model_version": (models.names(), {"default": "v1", "tooltip": MODEL_TIP}),
-                "device": DEVICE,
+                "device": (_devices(), {"default": "auto", "tooltip": DEVICE_TIP}),
                 "dtype": DTYPE,
             },
             "optional": {
@@ -89,8 +87,11 @@ class Loader:
         model_path: str | None = "",
         use_local_models: str = "true",
         use_huggingface: str = "true",
+        device: str | None = "auto",
     ) -> bool | str:
-        """A model that is gone is told before anything runs, with what to do."""
+        """A model or a GPU that is gone is told before anything runs, with what to do."""
+        if device is not None and device not in _devices():
+            return f"no device {device!r:.20} here; choose among {', '.join(_devices())}"
         try:
             _find(model_version, model_path, use_local_models, use_huggingface)
         except StreamDiffVSRError as error:
@@ -117,13 +118,17 @@ class Loader:
         from ..export.hub import resolve_model
         from .pipe import EngineWish, Pipe
 
+        own = host.own_gpu()
         if device == "auto" and host.torch_device().type == "cpu":
             device = "cpu"
-        choice = choose(backend, PRECISIONS[dtype] if device != "cpu" else "fp32", device)
+        elif device == "cuda":
+            device = own
+        precision = PRECISIONS[dtype] if device != "cpu" else "fp32"
+        choice = choose(backend, precision, device, gpu=own)
         require(choice.backend)
         model = _find(model_version, model_path, use_local_models, use_huggingface)
         progress = host.Progress(1, unique_id)
-        progress.say(f"model {model}; {choice.describe()}")
+        progress.say(f"model {model}; {for_nodes(choice.describe())}")
         resolve_model(model)  # fetches it
         pipe = Pipe(model, choice)
         if width and height:
@@ -150,6 +155,16 @@ class Unload:
         pipe.unload()
         host.make_room(0)
         return (after,)
+
+
+def _devices() -> list[str]:
+    """What the widget offers: GPUs by their numbers too, where there are several."""
+    try:
+        from ..engines.gpu import gpu_count
+    except ModuleNotFoundError:  # of the requirements; the node says so when it is run
+        return [*DEVICES]
+    count = gpu_count()
+    return [*DEVICES, *(f"cuda:{number}" for number in range(count if count > 1 else 0))]
 
 
 def _check_sides(width: int, height: int) -> None:

@@ -17,6 +17,7 @@ from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler, load
 from ..spec import Size, format_size
 from . import host
+from .installed import for_nodes
 
 KEPT = 2  # sets of engines: a workflow that goes to and fro between two sizes must not reload
 # Of a build without a compiler: what it says beside its own first and last lines.
@@ -106,12 +107,15 @@ class Pipe:
             progress.frames(min(lines, BUILD_LINES - 1), BUILD_LINES)
             progress.say(line)
 
+        device = self.choice.device
+        gpu = device if ":" in device else None
         folder = find(self.model, **options)
         if folder is None:
-            host.make_room()
+            host.make_room(gpu=gpu)
             folder = build(self.model, progress=tell, **options)
-        host.make_room(look_ahead(folder).needs.total)
+        host.make_room(look_ahead(folder, device).needs.total, gpu)
         progress.say(f"loading engines for {format_size(wish.size)}")
-        upscaler = load(folder)
-        progress.say(f"engines for {format_size(wish.size)}, {self.choice.describe()}")
+        upscaler = load(folder, device)
+        what = for_nodes(self.choice.describe())
+        progress.say(f"engines for {format_size(wish.size)}, {what}")
         return upscaler

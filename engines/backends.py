@@ -19,6 +19,7 @@ from .device import kind_of, ordinal_of
 from .gate import Run, run_on_host
 from .gpu import why_no_gpu
 from .manifest import EngineKey, Target
+from .ort_provider import why_no_cuda_provider
 from .precision import FLOATS, FP8
 from .protocol import Engine, HostArray
 from .staged import StagedEngine
@@ -39,10 +40,12 @@ def _open_torch(folder: Path, spec: GraphSpec, device: str, scratch: Scratch | N
 
 
 def _ort_obstacle(key: EngineKey, device: str) -> str:
-    return why_no_gpu(ordinal_of(device)) if key.device == "cuda" else ""
+    if key.device == "cpu":
+        return ""
+    return why_no_gpu(ordinal_of(device)) or why_no_cuda_provider()
 
 
-def _no_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
+def _no_target(capabilities: tuple[int, ...] | None, precision: str, device: str) -> Target:
     if capabilities is not None:
         raise UsageError(
             "a list of compute capabilities is of --backend tensorrt-rtx alone",
@@ -51,8 +54,8 @@ def _no_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
     return Target()
 
 
-def _torch_target(capabilities: tuple[int, ...] | None, precision: str) -> Target:
-    return replace(_no_target(capabilities, precision), library=torch_version())
+def _torch_target(capabilities: tuple[int, ...] | None, precision: str, device: str) -> Target:
+    return replace(_no_target(capabilities, precision, device), library=torch_version())
 
 
 def _no_level(asked: int | None) -> None:
@@ -75,8 +78,8 @@ class Backend:
         open: (engine folder, graph, device, scratch memory to share or None) -> engine.
         compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
             bytes or None, progress as a fraction); None where what was exported is run.
-        target: (compute capabilities or None for the usual, precision) -> what its engines depend
-            on here.
+        target: (compute capabilities or None for the usual, precision, device) -> what its engines
+            depend on there.
         level: (optimization level that was asked for, or None) -> the one to build engines at, None
             for the library's own.
         obstacle: (key, device) -> why such engines cannot run there, or an empty string.
@@ -92,7 +95,7 @@ class Backend:
     devices: tuple[str, ...]
     open: Callable[[Path, GraphSpec, str, Scratch | None], Engine]
     compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
-    target: Callable[[tuple[int, ...] | None, str], Target] = _no_target
+    target: Callable[[tuple[int, ...] | None, str, str], Target] = _no_target
     level: Callable[[int | None], int | None] = _no_level
     obstacle: Callable[[EngineKey, str], str] = lambda key, device: ""
     scratch: Callable[[str], Scratch] | None = None

@@ -132,7 +132,7 @@ class CudaDevice:
         """Take a GPU by its number among those that CUDA_VISIBLE_DEVICES leaves.
 
         Raises:
-            StreamDiffVSRError: There is no such GPU, no driver, or cuda-python is not installed.
+            StreamDiffVSRError: There is no such GPU, no driver, or cuda-bindings is not installed.
         """
         self.context = primary_context(ordinal)
         # For what the host waits for; not the default stream, which others' streams wait for.

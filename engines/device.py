@@ -26,7 +26,7 @@ def ordinal_of(device: str) -> int:
     """
     kind, colon, number = device.partition(":")
     if kind != "cuda" or (colon and not number.isdecimal()):
-        raise UsageError(f"unknown device {device!r:.40}", remedy="use cpu, cuda, or cuda:1")
+        raise UsageError(f"unknown device {device!r:.40}", remedy="use cpu, cuda or cuda:1")
     return int(number or 0)
 
 

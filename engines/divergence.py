@@ -20,6 +20,7 @@ from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .backends import Backend
 from .gate import relative_error
+from .gpu import current_gpu
 from .layers import Layer, LayeredGraph, pair_layers
 from .manifest import EngineKey
 
@@ -56,7 +57,7 @@ class Probe:
         path: Its ONNX file, weights beside it.
         spec: Its tensors.
         inputs: By name; they are converted to the spec's types.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:1".
     """
 
     backend: Backend
@@ -90,7 +91,8 @@ class Probe:
 
     def _run(self, folder: Path, spec: GraphSpec) -> dict[str, Array]:
         if self.backend.compile is not None:
-            self.backend.compile(folder, spec, self.key, None, lambda fraction: None)
+            with current_gpu(self.device):
+                self.backend.compile(folder, spec, self.key, None, lambda fraction: None)
         engine = self.backend.open(folder, spec, self.device, None)
         inputs = {t.name: self.inputs[t.name].astype(t.dtype) for t in spec.inputs}
         outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}

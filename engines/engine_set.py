@@ -14,7 +14,7 @@ from .acceptance import is_accepted, record_acceptance
 from .backends import Backend, Fraction, installed_version, require_backend
 from .device import kind_of, ordinal_of
 from .gate import check_parity
-from .gpu import cuda_gpu
+from .gpu import cuda_gpu, current_gpu
 from .manifest import (
     EngineKey,
     Gate,
@@ -60,7 +60,8 @@ def accept_graphs(
     for name, spec in graphs.specs().items():
         if backend.compile is not None:
             progress(f"compile {name}")
-            backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
+            with current_gpu(device):
+                backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
         if not obstacle:
             progress(f"check {name}")
             parity |= _gate(backend, folder, {name: spec}, device, graphs)

@@ -19,10 +19,10 @@ def free_host_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
-def free_device_bytes() -> int | None:
-    """Free memory of CUDA's device 0; None where there is none to ask."""
+def free_device_bytes(ordinal: int = 0) -> int | None:
+    """Free memory of a GPU by its number; None where there is none to ask."""
     try:
-        free, _total = primary_context(0).call("cuMemGetInfo")
+        free, _ = primary_context(ordinal).call("cuMemGetInfo")
         return int(free)
     except StreamDiffVSRError:
         return None

@@ -1,19 +1,22 @@
-"""The NVIDIA GPUs of this machine, and the one that engines run on.
+"""The NVIDIA GPUs of this machine, and those that engines can run on.
 
 Asks the driver and loads no engine library. A driver that does not answer is no GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..errors import StreamDiffVSRError
-from .cuda_driver import NO_DEVICE, CudaError, driver_call
+from .cuda_driver import NO_DEVICE, CudaError, driver_call, primary_context
+from .device import kind_of, ordinal_of
 
 NVIDIA_SMI_S = 10.0
 NAME_BYTES = 128
@@ -83,6 +86,52 @@ def why_no_gpu(ordinal: int = 0) -> str:
 
 
 @cache
+def gpu_address(ordinal: int) -> str:
+    """Where a GPU sits on the PCI bus, which numbers it for all programs alike; "" without one."""
+    try:
+        driver_call("cuInit", 0)
+        address = driver_call(
+            "cuDeviceGetPCIBusId", NAME_BYTES, driver_call("cuDeviceGet", ordinal)
+        )
+        return bytes(address).split(b"\0")[0].decode().lower()
+    except StreamDiffVSRError:
+        return ""
+
+
+@cache
+def gpu_count() -> int:
+    """How many GPUs CUDA shows; none where it cannot be asked."""
+    try:
+        driver_call("cuInit", 0)
+        return int(driver_call("cuDeviceGetCount"))
+    except StreamDiffVSRError:
+        return 0
+
+
+def check_gpu(device: str) -> None:
+    """Raise `StreamDiffVSRError` where a GPU that is named by its number is not there.
+
+    "cuda" alone can mean the GPU of another machine: some engines are built without one.
+    """
+    if ":" in device and (obstacle := why_no_gpu(ordinal_of(device))):
+        raise StreamDiffVSRError(
+            f"{device} cannot be used here",
+            obstacle,
+            "use another --device, or see streamdiffvsr doctor",
+        )
+
+
+@contextlib.contextmanager
+def current_gpu(device: str) -> Iterator[None]:
+    """Make a GPU this thread's current one inside: compilers build for that. Not where none is."""
+    if kind_of(device) == "cpu" or why_no_gpu(ordinal_of(device)):
+        yield
+        return
+    with primary_context(ordinal_of(device)).current():
+        yield
+
+
+@cache
 def _cuda_device(ordinal: int) -> Gpu | str:
     """CUDA's device of a number, or why there is none.
 
@@ -102,7 +151,7 @@ def _cuda_device(ordinal: int) -> Gpu | str:
         if not listed:
             return "no NVIDIA driver answers"
         told = (error.why or error.what).splitlines()[0]
-        return f"cuda-python does not load beside the {listed[0].name} ({told})"
+        return f"cuda-bindings does not load beside the {listed[0].name} ({told})"
 
 
 def _described(device: Any, listed: list[Gpu]) -> Gpu:
@@ -111,7 +160,7 @@ def _described(device: Any, listed: list[Gpu]) -> Gpu:
     version = driver_call("cuDriverGetVersion")
     return Gpu(
         name=bytes(name).split(b"\0")[0].decode(errors="replace"),
-        driver=listed[0].driver if listed else f"CUDA {_dotted(version)}",
+        driver=listed[0].driver if listed else f"CUDA {dotted(version)}",
         memory=f"{driver_call('cuDeviceTotalMem', device) // 2**20} MiB",
         compute_capability=f"{major}.{minor}",
     )
@@ -138,6 +187,6 @@ def _why_too_few(ordinal: int, count: int) -> str:
     return f"there is no cuda:{ordinal}, CUDA shows {count}{chosen}"
 
 
-def _dotted(version: int) -> str:
+def dotted(version: int) -> str:
     """CUDA's number of a version, 13010, as people write it: 13.1."""
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -20,10 +20,12 @@ from ..graph_set import onnx_file
 from ..spec import GraphSpec
 from .cuda_driver import capture_lock, primary_context
 from .device import kind_of, ordinal_of
-from .ort_cuda import SessionStream, bind_on_device, find_cuda_libraries
+from .ort_cuda import SessionStream, bind_on_device
+from .ort_provider import why_no_cuda_provider
 from .protocol import Bound, Buffer, HostBound, check_buffers
 
 THREADS = "STREAMDIFFVSR_THREADS"
+SEE_DOCTOR = "see streamdiffvsr doctor, or use another --backend"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
@@ -106,10 +108,11 @@ class OrtEngine:
                 f"it offers {', '.join(ort.get_available_providers())}",
                 "pip uninstall onnxruntime onnxruntime-gpu, then install streamdiffvsr[cuda]",
             )
+        if kind == "cuda" and (obstacle := why_no_cuda_provider()):
+            raise StreamDiffVSRError("ONNX Runtime cannot use the GPU", obstacle, SEE_DOCTOR)
         options = dict(PROVIDER_OPTIONS[kind])
         own: SessionStream | None = None
         if kind == "cuda":
-            find_cuda_libraries()
             own = SessionStream(primary_context(ordinal_of(device)))
             options["device_id"] = str(own.context.ordinal)
             options["user_compute_stream"] = str(own.stream.handle)
@@ -127,8 +130,8 @@ class OrtEngine:
         if session.get_providers()[0] != provider:
             raise StreamDiffVSRError(
                 f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}",
-                "the provider's libraries did not load",
-                "check the CUDA and cuDNN versions with streamdiffvsr doctor",
+                "the provider did not start",
+                SEE_DOCTOR,
             )
         # In this order: a session that goes away may still ask for its stream.
         self._spec, self._session, self._own = spec, session, own

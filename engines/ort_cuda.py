@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ..errors import StreamDiffVSRError
@@ -110,12 +111,15 @@ def why_uncaptured(version: str) -> str:
     return f"ONNX Runtime {version} cannot be captured safely; {first} can"
 
 
-def find_cuda_libraries() -> None:
+@cache
+def find_cuda_libraries() -> str:
     """Load the CUDA libraries that pip or torch installed, where the provider will look for them.
 
-    ONNX Runtime prints what it does not find to stdout, which may be a program's JSON.
+    Gives what ONNX Runtime says of those that it does not find. It prints that to stdout, which
+    may be a program's JSON.
     """
     import onnxruntime as ort
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
         ort.preload_dlls()
+    return said.getvalue()

@@ -37,12 +37,15 @@ def plan_file(name: str) -> str:
     return f"{name}.plan"
 
 
-def target(backend: str, capabilities: tuple[int, ...] | None, precision: str) -> Target:
+def target(
+    backend: str, capabilities: tuple[int, ...] | None, precision: str, device: str = "cuda"
+) -> Target:
     """What a plan that is built now would depend on.
 
     Args:
         capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default,
             which is all that compute in this precision.
+        device: The GPU that a TensorRT plan is for.
 
     Raises:
         StreamDiffVSRError: The library does not load, or cannot build for that here.
@@ -60,7 +63,7 @@ def target(backend: str, capabilities: tuple[int, ...] | None, precision: str) -
             "it builds for the GPU of this machine",
             f"leave the list out, or use --backend {RTX}",
         )
-    gpu = cuda_gpu()
+    gpu = cuda_gpu(ordinal_of(device))
     if gpu is None:
         raise StreamDiffVSRError(
             f"{library.title} cannot build engines here",

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..engines.device import kind_of, ordinal_of
 from ..engines.free_memory import free_device_bytes, free_host_bytes
 from ..engines.manifest import Manifest, read_manifest
 from ..errors import StreamDiffVSRError
@@ -62,22 +63,28 @@ class Preflight:
         return {"total": self.needs.total, "free": self.free, **asdict(self.needs)}
 
 
-def look_ahead(folder: Path) -> Preflight:
+def look_ahead(folder: Path, device: str | None = None) -> Preflight:
     """What a run of an engine set would need here.
+
+    Args:
+        device: The GPU that it would run on, "cuda:1"; None is the first.
 
     Raises:
         StreamDiffVSRError: It is not an engine set.
     """
-    return _preflight(read_manifest(folder))
+    return _preflight(read_manifest(folder), device)
 
 
-def check_memory(manifest: Manifest) -> None:
+def check_memory(manifest: Manifest, device: str | None = None) -> None:
     """Refuse a run that cannot fit, before its engines are loaded.
+
+    Args:
+        device: See `look_ahead`.
 
     Raises:
         StreamDiffVSRError: What it takes at least, what is free, and what would fit.
     """
-    found = _preflight(manifest)
+    found = _preflight(manifest, device)
     least = int(LEAST * found.needs.total)
     if found.free is None or least <= found.free:
         return
@@ -110,9 +117,11 @@ def size(count: int) -> str:
     return f"{count / GIB:.1f} GiB" if count >= 10 * GIB else f"{count / MIB:.0f} MiB"
 
 
-def _preflight(manifest: Manifest) -> Preflight:
-    on_gpu = manifest.key.device == "cuda"
-    return Preflight(footprint(manifest), free_device_bytes() if on_gpu else free_host_bytes())
+def _preflight(manifest: Manifest, device: str | None) -> Preflight:
+    if manifest.key.device == "cpu":
+        return Preflight(footprint(manifest), free_host_bytes())
+    where = device if device is not None and kind_of(device) == "cuda" else "cuda"
+    return Preflight(footprint(manifest), free_device_bytes(ordinal_of(where)))
 
 
 def _coarser_flows(graphs: GraphSet) -> Iterator[Option]:

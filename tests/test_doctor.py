@@ -93,12 +93,73 @@ def test_without_the_live_extra(monkeypatch, cli):
     assert ran.code == 1 and "pip install 'streamdiffvsr[live]'" in ran.error
 
 
-def test_a_gpu_that_onnxruntime_cannot_use(monkeypatch):
+@pytest.mark.parametrize(
+    ("bindings", "visible", "remedy"),
+    [
+        (None, None, "pip install 'streamdiffvsr[cuda]'"),
+        ("13.4.4", "", "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"),
+        ("13.4.4", None, "install a newer driver, and restart the machine"),
+    ],
+)
+def test_a_gpu_that_cuda_cannot_use(monkeypatch, bindings, visible, remedy):
+    real = host.package_version
     monkeypatch.setattr(host, "nvidia_gpus", lambda: [host.Gpu("RTX", "580", "16 GiB", "8.9")])
+    monkeypatch.setattr(doctor, "why_no_gpu", lambda ordinal=0: "it does not answer")
+    monkeypatch.setattr(
+        host, "package_version", lambda name: bindings if name == "cuda-bindings" else real(name)
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert check("gpu").value == "RTX, 16 GiB, compute capability 8.9, driver 580"
+    found = check("cuda")
+    assert (found.status, found.value, found.remedy) == ("-", "it does not answer", remedy)
+    assert "upscale with TensorRT" in examine().cannot[-1]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two that CUDA shows; the second lets nobody in. Gives why backends do not run on them."""
+    gpus, whys = ["RTX 4090", "RTX A6000"], {name: "not installed" for name in doctor.BACKENDS}
+
+    def context(ordinal):
+        if ordinal:
+            raise StreamDiffVSRError("CUDA failed", "all of it is taken (CUDA_ERROR_X)")
+
+    monkeypatch.setattr(doctor, "why_no_gpu", lambda ordinal=0: "")
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 2)
+    monkeypatch.setattr(doctor, "cuda_gpu", lambda n: host.Gpu(gpus[n], "580", "16 GiB", "8.9"))
+    monkeypatch.setattr(doctor, "primary_context", context)
+    monkeypatch.setattr(doctor, "free_device_bytes", lambda ordinal: 2**30)
+    monkeypatch.setattr(doctor, "driver_call", lambda name: 13010)
+    monkeypatch.setattr(doctor, "why_not", lambda name, device: whys[name])
+    return whys
+
+
+def test_every_gpu_is_named_and_tried(two_gpus):
+    two_gpus["onnxruntime"] = ""
+    report = examine()
+    first, second = [check for check in report.checks if check.name == "gpu"]
+    assert (first.status, second.status) == ("ok", "-")
+    assert first.value.startswith("cuda:0 RTX 4090, 16 GiB") and "1024 MiB free" in first.value
+    assert second.value.startswith("cuda:1 RTX A6000")
+    assert "it cannot be used: all of it is taken" in second.value and "--device" in second.remedy
+    assert "a driver for CUDA 13.1" in check("cuda").value
+    assert check("gpu onnxruntime").status == "ok"
+    assert any("on the GPU with CUDA" in line for line in report.can)
+    assert not any("needs an NVIDIA GPU" in line for line in report.cannot)
+
+
+def test_a_provider_that_does_not_load_is_told_with_its_remedy(two_gpus, monkeypatch):
+    two_gpus["onnxruntime"] = "libcudnn.so.9 is missing: run pip install 'streamdiffvsr[cuda]'"
+    monkeypatch.setattr(host, "onnxruntime_providers", lambda: ["CUDAExecutionProvider"])
+    found = check("gpu onnxruntime")
+    assert (found.status, found.value, found.remedy) == ("-", two_gpus["onnxruntime"], "")
     monkeypatch.setattr(host, "onnxruntime_providers", lambda: ["CPUExecutionProvider"])
-    found = check("gpu")
-    assert "RTX, 16 GiB, compute capability 8.9, driver 580" in found.value
-    assert "pip install 'streamdiffvsr[cuda]'" in found.remedy
+    assert check("gpu onnxruntime").remedy.startswith("pip uninstall -y onnxruntime ")
+    monkeypatch.setattr(host, "is_installed", lambda backend: backend.name == "onnxruntime")
+    assert check("gpu tensorrt").remedy == "pip install 'streamdiffvsr[tensorrt]'"
+    assert not any("on the GPU with CUDA" in line for line in examine().can)
 
 
 def test_a_tensorrt_that_cannot_be_loaded(monkeypatch):

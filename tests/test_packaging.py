@@ -1,6 +1,7 @@
 """What is installed: every package, nothing else, and extras that keep apart."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_the_licence_is_the_whole_text():
 def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
     extras = PROJECT["project"]["optional-dependencies"]
     names = {
-        extra: {line.split(">")[0].split("=")[0].strip() for line in lines}
+        extra: {re.split(r"[\[>=]", line)[0].strip() for line in lines}
         for extra, lines in extras.items()
     }
     assert set(names) == {

@@ -41,6 +41,7 @@ def measure_live(
     seconds: float,
     latency_ms: float | None = None,
     seed: int = 0,
+    device: str | None = None,
     on_stop: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure the live path from a source to a sink.
@@ -52,6 +53,7 @@ def measure_live(
         seconds: How long to measure, behind opening and a warm-up.
         latency_ms: The limit of `live --latency-ms`; late frames are then bicubic.
         seed: Of the noise.
+        device: The GPU that the engines run on, "cuda:1"; None is the first.
         on_stop: Receives one line if measuring ended early; what was measured till then counts.
 
     Returns:
@@ -65,7 +67,7 @@ def measure_live(
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
-        shelf = Shelf(_opener(engines, seed), tell=lambda _: None)
+        shelf = Shelf(_opener(engines, seed, device), tell=lambda _: None)
         taking = Taking(seconds, stamped=is_clock(source))
         found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
     if stopped:
@@ -217,7 +219,7 @@ def _opened(source: str, size: Size) -> Iterator[Address]:
         yield parse_source(url)
 
 
-def _opener(engines: Path | None, seed: int) -> Open:
+def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
     def open_ladder(size: Size, at: Callable[[str], None]) -> Ladder:
         if engines is None:
             raise StreamDiffVSRError("no engines were given")
@@ -233,7 +235,7 @@ def _opener(engines: Path | None, seed: int) -> Open:
         described = (
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
-        engine = LiveEngine(load(engines))
-        return Ladder({"full": engine}, seed=seed, described=described, device=key.device)
+        engine, where = LiveEngine(load(engines, device)), device or key.device
+        return Ladder({"full": engine}, seed=seed, described=described, device=where)
 
     return open_ladder

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...engines.device import kind_of, ordinal_of
 from ...spec import Precision
 from .sample import Sample
 
@@ -41,16 +42,21 @@ class Rates:
         }
 
 
-def measure_rates(device: Device, precision: Precision) -> Rates:
-    """Measure the device that engines run on; takes a few seconds.
+def measure_rates(device: str, precision: Precision) -> Rates:
+    """Measure the device that engines run on, "cpu", "cuda" or "cuda:1"; takes a few seconds.
 
     Never fails: a rate that cannot be had is None, and `how` has the reason.
     """
-    if device == "cuda":
-        from .rates_cuda import copy_rate, matrix_rate
+    if kind_of(device) == "cuda":
+        from .rates_cuda import copy_rate as copy_on_gpu
+        from .rates_cuda import matrix_rate as matrix_on_gpu
+
+        ordinal = ordinal_of(device)
+        products, copies = matrix_on_gpu(precision, ordinal), copy_on_gpu(ordinal)
     else:
         from .rates_cpu import copy_rate, matrix_rate
-    products, copies = matrix_rate(precision), copy_rate()
+
+        products, copies = matrix_rate(precision), copy_rate()
     return Rates(
         gflops=_best(products),
         copy_gbps=_best(copies),

@@ -18,8 +18,7 @@ from typing import Any
 
 from ...engines.backends import BACKENDS, Backend
 from ...engines.cuda_device import CudaDevice, CudaStream
-from ...engines.cuda_memory import to_device
-from ...engines.gpu import why_no_gpu
+from ...engines.gpu import current_gpu, why_no_gpu
 from ...engines.manifest import EngineKey
 from ...errors import StreamDiffVSRError
 from ...graph_set import GRAPH_VERSION
@@ -33,16 +32,16 @@ REPETITIONS, WARM_UP = 20, 3
 BUILT_FROM_ONNX = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
-def matrix_rate(precision: Precision) -> Sample | str:
-    """GFLOP/s of a square matrix product, or why it could not be measured."""
-    if reason := why_no_gpu():
+def matrix_rate(precision: Precision, ordinal: int = 0) -> Sample | str:
+    """GFLOP/s of a square matrix product on a GPU, or why it could not be measured."""
+    if reason := why_no_gpu(ordinal):
         return f"no matrix rate: {reason}"
     side, reasons = SIDE[precision], []
     ways = {"torch": _torch_times}
     ways |= {name: partial(_engine_times, BACKENDS[name]) for name in BUILT_FROM_ONNX}
     for name, times in ways.items():
         try:
-            measured = times(side, precision)
+            measured = times(side, precision, ordinal)
         except Exception as error:  # libraries that are missing or do not load, each in its own way
             reasons.append(f"{name}: {error}")
             continue
@@ -51,12 +50,12 @@ def matrix_rate(precision: Precision) -> Sample | str:
     return f"no matrix rate: {'; '.join(reasons)}"
 
 
-def copy_rate() -> Sample | str:
-    """GB/s of a copy within the GPU's memory, or why it could not be measured."""
-    if reason := why_no_gpu():
+def copy_rate(ordinal: int = 0) -> Sample | str:
+    """GB/s of a copy within a GPU's memory, or why it could not be measured."""
+    if reason := why_no_gpu(ordinal):
         return f"no copy bandwidth: {reason}"
     try:
-        device = CudaDevice()
+        device = CudaDevice(ordinal)
         source, target = (device.empty((COPY_BYTES,), "uint8") for _ in range(2))
         stream = device.stream("rates")
         times = _times(device, stream, lambda: device.copy(target, source, stream))
@@ -66,7 +65,7 @@ def copy_rate() -> Sample | str:
     return sample(times, 2e-9 * COPY_BYTES, how)
 
 
-def _torch_times(side: int, precision: Precision) -> list[float]:
+def _torch_times(side: int, precision: Precision, ordinal: int) -> list[float]:
     if find_spec("torch") is None:
         raise ImportError("not installed")
     torch: Any = import_module("torch")
@@ -74,40 +73,43 @@ def _torch_times(side: int, precision: Precision) -> list[float]:
 
     if not torch.cuda.is_available():
         raise RuntimeError("it has no CUDA here")
-    a = torch.randn(side, side, device="cuda").to(getattr(torch, FLOAT[precision]))
-    product = torch.empty_like(a)
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPETITIONS + 1)]
-    with exact_kernels(), torch.inference_mode():
+    with torch.cuda.device(ordinal), exact_kernels(), torch.inference_mode():
+        a = torch.randn(side, side, device="cuda").to(getattr(torch, FLOAT[precision]))
+        product = torch.empty_like(a)
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(REPETITIONS + 1)]
         for _ in range(WARM_UP):
             torch.mm(a, a, out=product)
         marks[0].record()
         for mark in marks[1:]:
             torch.mm(a, a, out=product)
             mark.record()
-    torch.cuda.synchronize()
+        torch.cuda.synchronize()
     return [1e-3 * start.elapsed_time(end) for start, end in pairwise(marks)]
 
 
-def _engine_times(backend: Backend, side: int, precision: Precision) -> list[float]:
+def _engine_times(backend: Backend, side: int, precision: Precision, ordinal: int) -> list[float]:
     """An engine of one product, made as engines of frames are."""
     if find_spec(backend.module) is None:
         raise ImportError("not installed")
-    device, spec = CudaDevice(), product_spec(side, precision)
-    key = _key(backend, precision)
-    if obstacle := backend.obstacle(key):
+    place, spec = f"cuda:{ordinal}", product_spec(side, precision)
+    key = _key(backend, precision, place)
+    if obstacle := backend.obstacle(key, place):
         raise StreamDiffVSRError(obstacle)
     with tempfile.TemporaryDirectory() as folder:
         write_product(Path(folder), side, precision)
         if backend.compile is not None:
-            backend.compile(Path(folder), spec, key, None, lambda fraction: None)
-        engine = backend.open(Path(folder), spec, "cuda")
-        arrays = product_arrays(side, precision)
-        buffers = {name: to_device(array) for name, array in arrays.items()}
+            with current_gpu(place):
+                backend.compile(Path(folder), spec, key, None, lambda fraction: None)
+        engine, device = backend.open(Path(folder), spec, place, None), CudaDevice(ordinal)
+        buffers = {}
+        for name, array in product_arrays(side, precision).items():
+            buffers[name] = device.empty(array.shape, array.dtype.name)
+            device.copy(buffers[name], array)
         bound, stream = engine.bind(buffers), device.stream("rates")
         return _times(device, stream, lambda: bound.enqueue(stream))
 
 
-def _key(backend: Backend, precision: Precision) -> EngineKey:
+def _key(backend: Backend, precision: Precision, device: str) -> EngineKey:
     """What compiling and opening ask of the key of an engine that nobody keeps."""
     empty = EngineKey(
         model_digest="",
@@ -122,7 +124,7 @@ def _key(backend: Backend, precision: Precision) -> EngineKey:
         gpu="",
         graph_version=GRAPH_VERSION,
     )
-    target = backend.target(None, precision)
+    target = backend.target(None, precision, device)
     return replace(empty, library=target.library, gpu=target.gpu)
 
 

@@ -32,7 +32,8 @@ def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     def tell(frames: int) -> None:
         wire.send(outbox, {"kind": "frames", "frames": frames})
 
-    run_part(job, part, Path(order["folder"]), load(order["engines"]), tell)
+    upscaler = load(order["engines"], order["device"])
+    run_part(job, part, Path(order["folder"]), upscaler, tell)
     wire.send(outbox, {"kind": "end"})
 
 

@@ -7,7 +7,7 @@ begin at cuts anyway: a part is the very piece of one run. The cuts are looked f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from os import PathLike
@@ -39,6 +39,7 @@ def upscale_chunks(
     options: FileOptions | None = None,
     *,
     chunks: int,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
     """Upscale a video in as many processes, each with engines of its own.
@@ -46,6 +47,7 @@ def upscale_chunks(
     Args:
         engines: An engine set for frames of the input's size.
         chunks: At most as many processes; there are fewer where there are fewer scene cuts.
+        device: The GPU that all of them use, "cuda:1"; None is the first.
 
     Raises:
         StreamDiffVSRError: As `upscale_file`.
@@ -59,10 +61,11 @@ def upscale_chunks(
     job = Job.of(Path(input), output, options)
     manifest = read_manifest(engines)
     job.check_size(manifest.graphs.geometry.size)
+    opens = {"engines": str(engines.absolute()), "device": device}
 
     def in_processes(job: Job, folder: Path, tell: Tell) -> Sequence[Journal]:
         parts = _planned(job, folder, chunks)
-        _run_all(job, parts, folder, engines, tell)
+        _run_all(job, parts, folder, opens, tell)
         return [Journal.open(folder / part.name) for part in parts]
 
     return carry_out(job, manifest.key.digest(), chunks, in_processes, progress)
@@ -110,8 +113,10 @@ def _planned(job: Job, folder: Path, chunks: int) -> list[Part]:
     return parts
 
 
-def _run_all(job: Job, parts: Sequence[Part], folder: Path, engines: Path, tell: Tell) -> None:
-    """Each part in a process; the first failure ends all."""
+def _run_all(
+    job: Job, parts: Sequence[Part], folder: Path, opens: Mapping[str, str | None], tell: Tell
+) -> None:
+    """Each part in a process that opens the engines; the first failure ends all."""
     done = dict.fromkeys(range(len(parts)), 0)
     workers: list[Child] = []
 
@@ -122,7 +127,7 @@ def _run_all(job: Job, parts: Sequence[Part], folder: Path, engines: Path, tell:
         try:
             futures: set[Future[None]] = set()
             for part in parts:
-                workers.append(_start(job, part, folder, engines, len(parts)))
+                workers.append(_start(job, part, folder, opens, len(parts)))
                 futures.add(pool.submit(_follow, workers[-1], part.number, told))
             while futures:
                 ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
@@ -134,14 +139,16 @@ def _run_all(job: Job, parts: Sequence[Part], folder: Path, engines: Path, tell:
                 worker.close()
 
 
-def _start(job: Job, part: Part, folder: Path, engines: Path, workers: int) -> Child:
+def _start(
+    job: Job, part: Part, folder: Path, opens: Mapping[str, str | None], workers: int
+) -> Child:
     order = {
         "input": str(job.input.absolute()),
         "output": str(job.output.absolute()),
         "options": job.options.to_json(),
         "part": asdict(part),
         "folder": str(folder.absolute()),
-        "engines": str(engines.absolute()),
+        **opens,
         "workers": workers,
     }
     return Child(

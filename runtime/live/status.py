@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ...engines.device import kind_of, ordinal_of
 from ...engines.free_memory import free_device_bytes
 from ...engines.gpu import cuda_gpu
 from .frame import OutputFrame
@@ -80,8 +81,9 @@ def _percentiles(values: list[float]) -> dict[str, float | None]:
 
 def gpu_status(device: str) -> dict[str, Any] | None:
     """Name and used memory of the GPU that engines for `device` run on; None on a CPU."""
-    gpu = cuda_gpu() if device == "cuda" else None
-    free = None if gpu is None else free_device_bytes()
+    if kind_of(device) == "cpu":
+        return None
+    gpu, free = cuda_gpu(ordinal_of(device)), free_device_bytes(ordinal_of(device))
     if gpu is None or free is None:
         return None
     total_mb = int(gpu.memory.split()[0])  # "24564 MiB"

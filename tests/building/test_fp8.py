@@ -31,7 +31,7 @@ from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 )
 def test_backends_without_fp8_say_so_in_one_line(cli, tmp_path, monkeypatch, arguments, told):
     pytest.importorskip("onnxruntime", reason="of the cpu extra")
-    monkeypatch.setattr("streamdiffvsr.engines.choice.why_no_gpu", lambda: "no GPU")
+    monkeypatch.setattr("streamdiffvsr.engines.choice.why_no_gpu", lambda ordinal: "no GPU")
     ran = cli("engines", "--precision", "fp8", "--out", tmp_path / "set", *arguments)
     assert ran.code != 0 and told in ran.error
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +58,9 @@ def test_the_gpu_that_tensorrt_builds_for_is_looked_at_too(monkeypatch):
     monkeypatch.setattr(trt_backend, "load_library", lambda name: library)
     for capability, able in (("8.6", False), ("8.9", True), ("9.0", True), ("12.0", True)):
         gpu = Gpu("a GPU", "580.1", "", capability)
-        monkeypatch.setattr(trt_backend, "cuda_gpu", lambda gpu=gpu: gpu)
+        gpus = [gpu, Gpu("another GPU", "580.1", "", "12.0")]
+        monkeypatch.setattr(trt_backend, "cuda_gpu", lambda ordinal, gpus=gpus: gpus[ordinal])
+        assert trt_backend.target("tensorrt", None, "fp8", "cuda:1").gpu == "another GPU sm120"
         assert trt_backend.target("tensorrt", None, "fp16").gpu == f"a GPU {gpu.sm}"
         if able:
             assert trt_backend.target("tensorrt", None, "fp8").gpu == f"a GPU {gpu.sm}"

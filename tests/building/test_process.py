@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from streamdiffvsr.building import builder, memory, process
+from streamdiffvsr.building import order as orders
+from streamdiffvsr.building.order import BuildOrder
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
+from streamdiffvsr.plan import make_plan
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
@@ -181,6 +185,19 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_p
     with pytest.raises(StreamDiffVSRError, match=r"in 0\.2 GiB of free memory: it takes at least"):
         build(parity_model, tmp_path, said.append)
     assert "load weights" not in said and left(tmp_path) == []
+
+
+def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
+    key, geometry = EngineKey(*"abcd", "fp32", 4, "torch", "cuda", *"efg", 1), make_plan((48, 64))
+    order = BuildOrder(
+        parity_model, parity_model, key, "m", geometry.geometry, "all-pairs", "cuda:1", None, 0.0
+    )
+    assert BuildOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(orders, "_export", lambda order, progress: None)
+    monkeypatch.setattr(orders, "accept_graphs", lambda *_, **keywords: given.update(keywords))
+    orders.carry_out(order, print)
+    assert given["device"] == "cuda:1"
 
 
 def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):

@@ -81,7 +81,7 @@ def test_an_engine_for_a_gpu_needs_one(cli, parity_model, monkeypatch):
     from streamdiffvsr.engines import trt_backend
 
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setattr(trt_backend, "cuda_gpu", lambda: None)
+    monkeypatch.setattr(trt_backend, "cuda_gpu", lambda ordinal: None)
     ran = cli(
         "engines", "debug", "flow", "--model", parity_model, "--backend", "tensorrt-rtx", "--json"
     )

@@ -150,6 +150,29 @@ def test_what_a_build_is_at_is_told_without_its_folders(
     assert at == ["load weights", "export flow", "compile flow"]
 
 
+def test_the_engines_of_a_stream_are_opened_on_the_device(
+    parity_engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def load(folder: Path, device: str | None) -> None:
+        seen.append(device)
+
+    monkeypatch.setattr("streamdiffvsr.runtime.upscaler.load", load)
+    monkeypatch.setattr("streamdiffvsr.runtime.live.engine.LiveEngine", lambda upscaler: StandIn())
+    for device in ("auto", "cuda:1"):
+        open_ladder = opener(parity_engines, None, BuildOptions(device=device), 0, None, print)
+        seen.append(open_ladder((48, 64), print).device)
+    assert seen == [None, "cpu", "cuda:1", "cuda:1"]
+
+
+class StandIn:
+    """In place of a `LiveEngine`."""
+
+    def start(self, state: object) -> None:
+        pass
+
+
 def test_flags_show_no_type(cli: Cli) -> None:
     lines = cli("live", "--help").out.splitlines()
     flags = [line for line in lines if "--no-reconnect" in line or "--overwrite" in line]

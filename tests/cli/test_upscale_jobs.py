@@ -37,8 +37,9 @@ def engines(monkeypatch, parity_engines):
     """An engine set of 64x48, in whose place the stand-in is opened."""
     stand_in = type("StandIn", (Counted,), {})
 
-    def load(folder):
+    def load(folder, device):
         assert folder == parity_engines
+        stand_in.device = device
         stand_in.opened += 1
         return stand_in()
 
@@ -108,6 +109,23 @@ def test_a_plan_builds_no_engines(cli, clip, tmp_path):
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--plan", "--json")
     assert ran.code == 0 and ran.json["plan"]["engines"] is None
     assert names(tmp_path) == {"in.mp4"}
+
+
+@pytest.mark.parametrize(("arguments", "device"), [((), None), (("--device", "cuda:1"), "cuda:1")])
+def test_a_given_set_runs_on_the_device_that_is_named(
+    cli, clip, tmp_path, engines, arguments, device
+):
+    ran = cli("upscale", clip, tmp_path / "out.mp4", *engines.options, *FAST, *arguments)
+    assert (ran.code, engines.device) == (0, device)
+
+
+def test_a_set_of_a_cpu_does_not_run_on_a_gpu(cli, clip, tmp_path, parity_engines):
+    arguments = ("upscale", clip, tmp_path / "out.mp4", "--engines", parity_engines)
+    ran = cli(*arguments, "--device", "cuda:1")
+    assert ran.code == 2 and "are for cpu, not cuda:1; leave the device out" in ran.error
+    assert names(tmp_path) == {"in.mp4"}
+    ran = cli(*arguments, "--device", "gpu")
+    assert ran.code == 2 and "unknown device 'gpu'; use cpu, cuda or cuda:1" in ran.error
 
 
 def test_a_part_of_a_video_with_an_encoder_of_choice(cli, clip, tmp_path, engines):

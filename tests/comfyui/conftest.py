@@ -34,9 +34,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         return Path(str(size))
 
     monkeypatch.setattr(pipes, "find", find)
-    monkeypatch.setattr(pipes, "load", lambda folder: Remembering(sizes[-1]))
+    monkeypatch.setattr(pipes, "load", lambda folder, device: Remembering(sizes[-1], device))
     needs = SimpleNamespace(needs=SimpleNamespace(total=123))
-    monkeypatch.setattr(pipes, "look_ahead", lambda folder: needs)
+    monkeypatch.setattr(pipes, "look_ahead", lambda folder, device: needs)
     return sizes
 
 

@@ -28,7 +28,8 @@ class Comfy:
     Attributes:
         folder: With input, output, temp and models in it.
         shown: (done, total, preview or None) of every update of a progress bar.
-        freed: Bytes that were asked of `free_memory`, in order.
+        freed: Bytes that were asked of `free_memory`, in order, and `freed_on` of which devices.
+        device: What it computes on; None is the CPU.
         cancel_at: The update of a bar at which the user presses Cancel.
     """
 
@@ -36,6 +37,8 @@ class Comfy:
     shown: list[tuple[int, int, Any]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     freed: list[float] = field(default_factory=list)
+    freed_on: list[Any] = field(default_factory=list)
+    device: Any = None
     cancel_at: int | None = None
 
     def throw_if_interrupted(self) -> None:
@@ -127,10 +130,15 @@ def _model_management(comfy: Comfy) -> dict[str, Any]:
     import torch
 
     cpu = torch.device("cpu")
+
+    def free_memory(needed: float, device: Any) -> None:
+        comfy.freed.append(needed)
+        comfy.freed_on.append(device)
+
     return {
-        "get_torch_device": lambda: cpu,
+        "get_torch_device": lambda: comfy.device or cpu,
         "intermediate_device": lambda: cpu,
-        "free_memory": lambda needed, device: comfy.freed.append(needed),
+        "free_memory": free_memory,
         "soft_empty_cache": lambda: None,
         "throw_exception_if_processing_interrupted": comfy.throw_if_interrupted,
     }

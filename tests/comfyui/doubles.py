@@ -11,8 +11,8 @@ from streamdiffvsr.runtime.state import PreviousFeatures, StreamState
 class Remembering:
     """4x by repeating pixels; a part of each frame is the frame before, a corner is noise."""
 
-    def __init__(self, size: tuple[int, int] = (48, 64)) -> None:
-        self.size, self.identity = size, f"remembering {size}"
+    def __init__(self, size: tuple[int, int] = (48, 64), device: str = "cpu") -> None:
+        self.size, self.identity, self.device = size, f"remembering {size}", device
 
     def stream(
         self, frames: list[Image], state: StreamState | None = None, *, cuts: Cuts | None = None

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from streamdiffvsr.comfyui import models
 from streamdiffvsr.comfyui import pipe as pipes
@@ -71,13 +72,70 @@ def test_a_device_that_is_not_there_is_told_in_the_words_of_the_node(comfy, monk
         LOADER().run("tiny", "cuda", "auto")
 
 
+@pytest.mark.parametrize(
+    ("own", "widget", "asked"),
+    [
+        (None, "auto", ("cpu", "cuda")),
+        ("cuda:0", "auto", ("auto", "cuda")),
+        ("cuda:1", "auto", ("auto", "cuda:1")),
+        ("cuda:1", "cuda", ("cuda:1", "cuda:1")),
+        ("cuda:1", "cuda:0", ("cuda:0", "cuda:1")),
+        ("cuda:1", "cpu", ("cpu", "cuda:1")),
+        (None, "cuda", ("cuda", "cuda")),
+    ],
+)
+def test_the_gpu_is_comfyuis_own_unless_another_is_named(comfy, monkeypatch, own, widget, asked):
+    seen = []
+
+    def choose(backend, precision, device, *, gpu):
+        seen.append((device, gpu))
+        return Choice("onnxruntime", "fp32", "cpu")
+
+    monkeypatch.setattr("streamdiffvsr.engines.choice.choose", choose)
+    comfy.device = torch.device(own) if own else None
+    LOADER().run("tiny", widget, "auto")
+    assert seen == [asked]
+
+
+def test_gpus_are_offered_by_their_numbers_where_there_are_several(comfy, monkeypatch):
+    def offered():
+        return LOADER.INPUT_TYPES()["required"]["device"][0]
+
+    monkeypatch.setattr("streamdiffvsr.engines.gpu.gpu_count", lambda: 1)
+    assert offered() == ["cuda", "cpu", "auto"]
+    assert "choose among cuda, cpu, auto" in LOADER.VALIDATE_INPUTS("tiny", device="cuda:1")
+    monkeypatch.setattr("streamdiffvsr.engines.gpu.gpu_count", lambda: 2)
+    assert offered() == ["cuda", "cpu", "auto", "cuda:0", "cuda:1"]
+    assert LOADER.VALIDATE_INPUTS("tiny", device="cuda:1") is True
+    assert LOADER.VALIDATE_INPUTS("tiny", device=None) is True  # of a link
+    monkeypatch.setitem(sys.modules, "streamdiffvsr.engines.gpu", None)
+    assert offered() == ["cuda", "cpu", "auto"]
+
+
+def test_engines_are_opened_and_room_is_made_on_that_gpu(comfy, opened):
+    pipe = Pipe("tiny", Choice("onnxruntime", "fp16", "cuda:1"))
+    assert pipe.upscaler(EngineWish((48, 64))).device == "cuda:1"
+    assert comfy.freed_on == [torch.device("cuda", 1)]
+    Pipe("tiny", Choice("onnxruntime", "fp16", "cuda")).upscaler(EngineWish((48, 64)))
+    assert comfy.freed_on[1:] == [torch.device("cpu")]  # ComfyUI's own, whatever that is
+
+
+def test_why_a_backend_is_passed_over_is_told_as_comfyuis_python_mends_it(comfy, monkeypatch):
+    why = "libcublasLt.so.13 is missing: run pip install 'streamdiffvsr[cuda]'"
+    choice = Choice("torch", "fp32", "cpu", (("onnxruntime", "cuda", why),))
+    monkeypatch.setattr("streamdiffvsr.engines.choice.choose", lambda *_, **__: choice)
+    LOADER().run("tiny", "cpu", "auto", unique_id="1")
+    packages = '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings'
+    assert f'run "{sys.executable}" -m pip install {packages} and restart' in comfy.said[0]
+
+
 def test_a_backend_that_is_not_installed_is_told_as_comfyuis_python_installs_it(comfy):
     """Into a clone's folder nothing is installed, so the package has no extras there."""
     if find_spec("tensorrt") is not None:
         pytest.skip("it is installed")
     with pytest.raises(StreamDiffVSRError) as told:
         LOADER().run("tiny", "cuda", "auto", backend="tensorrt", width=64, height=48)
-    command = f'"{sys.executable}" -m pip install tensorrt cuda-python and restart ComfyUI'
+    command = f'"{sys.executable}" -m pip install tensorrt cuda-bindings and restart ComfyUI'
     assert command in str(told.value)
 
 

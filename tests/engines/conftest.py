@@ -5,7 +5,9 @@ Where a GPU is needed, ONNX Runtime runs in its place.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.building import builder
+from streamdiffvsr.building import builder, request
 from streamdiffvsr.building.order import BuildOrder
 from streamdiffvsr.engines import backends, engine_set, trt_backend
 from streamdiffvsr.engines.gate import check_parity, run_on_host
@@ -36,12 +38,36 @@ class RtxConfig:
 
 @dataclass
 class Machine:
-    """What the backend finds, and what it was asked to do."""
+    """What the backend finds, and what it was asked to do.
+
+    Attributes:
+        gpu: The only one, or the second where `first` is there too.
+        places: The devices that engines were opened for.
+        current: The devices that plans were built on.
+    """
 
     gpu: Gpu | None = None
+    first: Gpu | None = None
     version: str = VERSION
     opened: list[str] = field(default_factory=list)
+    places: set[str] = field(default_factory=set)
+    current: set[str] = field(default_factory=set)
     gated: list[str] = field(default_factory=list)
+
+    def gpu_at(self, ordinal: int) -> Gpu | None:
+        """By its number, as CUDA has it."""
+        gpus = [gpu for gpu in (self.first, self.gpu) if gpu is not None]
+        return gpus[ordinal] if ordinal < len(gpus) else None
+
+    @contextlib.contextmanager
+    def made_current(self, device: str) -> Iterator[None]:
+        """In place of a GPU's context."""
+        self.current.add(device)
+        yield
+
+    def missing(self, kind: str) -> str:
+        """What stands against engines that are run as they are."""
+        return "" if self.gpu or kind == "cpu" else "no NVIDIA driver answers"
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +88,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
             path.unlink()
         (folder / trt_backend.plan_file(spec.name)).write_bytes(f"plan of {spec.name}".encode())
 
-    def open_plan(folder: Path, spec: GraphSpec, device: str) -> OrtEngine:
+    def open_plan(folder: Path, spec: GraphSpec, device: str, scratch: None) -> OrtEngine:
         plan = (folder / trt_backend.plan_file(spec.name)).read_bytes()
         assert plan == f"plan of {spec.name}".encode(), "a plan that nobody built was loaded"
         it.opened.append(spec.name)
+        it.places.add(device)
         return OrtEngine(parity_engines / onnx_file(spec.name), spec)
 
     def gated(engine: Any, *arguments: Any) -> Any:
@@ -75,6 +102,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
     def carry_out(order: BuildOrder, progress: Any) -> None:
         shutil.copytree(graphs, order.stage, dirs_exist_ok=True)
         keywords = {"package_version": "0", "started": order.started, "progress": progress}
+        keywords["device"] = order.device
         engine_set.accept_graphs(order.stage, order.key, order.model_name, **keywords)
 
     rtx = replace(
@@ -82,21 +110,24 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
         module="json",  # which is installed everywhere
         compile=compile,
         open=open_plan,
+        scratch=None,
     )
-    monkeypatch.setattr(backends, "run_on_device", run_on_host)
+    monkeypatch.setattr(backends, "_run_on_gpu", lambda device, *rest: run_on_host(*rest))
     ort = replace(
         backends.BACKENDS["onnxruntime"],
-        open=lambda folder, spec, device: OrtEngine(folder / onnx_file(spec.name), spec),
-        obstacle=lambda key: "" if it.gpu or key.device == "cpu" else "no NVIDIA driver answers",
+        open=lambda folder, spec, device, scratch: OrtEngine(folder / onnx_file(spec.name), spec),
+        obstacle=lambda key, device: it.missing(key.device),
     )
     monkeypatch.setitem(backends.BACKENDS, "onnxruntime", ort)
     monkeypatch.setitem(backends.BACKENDS, "tensorrt-rtx", rtx)
     monkeypatch.setattr(
         trt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)
     )
-    monkeypatch.setattr(trt_backend, "cuda_gpu", lambda: it.gpu)
-    monkeypatch.setattr(engine_set, "cuda_gpu", lambda: it.gpu)
+    monkeypatch.setattr(trt_backend, "cuda_gpu", it.gpu_at)
+    monkeypatch.setattr(engine_set, "cuda_gpu", it.gpu_at)
     monkeypatch.setattr(engine_set, "check_parity", gated)
+    monkeypatch.setattr(engine_set, "current_gpu", it.made_current)
+    monkeypatch.setattr(request, "check_gpu", lambda device: None)
     monkeypatch.setattr(builder, "carry_out_in_child", carry_out)
     return it
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import choice, gpu
+from streamdiffvsr.engines import choice, cuda_driver, gpu
 from streamdiffvsr.engines.backends import BACKENDS, Backend, require_backend
 from streamdiffvsr.engines.choice import choose
 from streamdiffvsr.engines.gpu import Gpu
@@ -25,27 +25,34 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed = {"onnxruntime", "torch", "tensorrt_rtx"}
         self.gpu: Gpu | str = "no NVIDIA driver answers"
-        self.providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self.others: list[Gpu] = []  # behind it
+        self.provider = ""  # what stands against ONNX Runtime's of CUDA
         self.torch_cuda = True
         monkeypatch.setattr(choice, "find_spec", lambda name: name in self.installed or None)
-        monkeypatch.setattr(choice, "why_no_gpu", self._why_no_gpu)
-        monkeypatch.setattr(choice, "cuda_gpu", lambda: self.gpu)
+        for module in (choice, gpu):
+            monkeypatch.setattr(module, "why_no_gpu", self._why_no_gpu)
+        monkeypatch.setattr(choice, "cuda_gpu", lambda ordinal: [self.gpu, *self.others][ordinal])
+        monkeypatch.setattr(choice, "why_no_cuda_provider", lambda: self.provider)
         monkeypatch.setattr(
             choice,
             "load_library",
             lambda name: SimpleNamespace(builds_for_named_gpus="rtx" in name),
         )
         monkeypatch.setattr(choice, "require_backend", self._backend)
-        ort = SimpleNamespace(get_available_providers=lambda: self.providers)
+        ort = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
         monkeypatch.setitem(sys.modules, "onnxruntime", ort)
-        cuda = SimpleNamespace(is_available=lambda: self.torch_cuda)
+        count = lambda: 1 + len(self.others)  # noqa: E731
+        cuda = SimpleNamespace(is_available=lambda: self.torch_cuda, device_count=count)
         monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
 
     def _backend(self, name: str) -> Backend:
         return BACKENDS[name] if name in BACKENDS else require_backend(name)
 
-    def _why_no_gpu(self) -> str:
-        return self.gpu if isinstance(self.gpu, str) else ""
+    def _why_no_gpu(self, ordinal: int) -> str:
+        if isinstance(self.gpu, str):
+            return self.gpu
+        count = 1 + len(self.others)
+        return "" if ordinal < count else f"there is no cuda:{ordinal}, CUDA shows {count}"
 
 
 @pytest.fixture
@@ -69,13 +76,13 @@ def test_tensorrt_before_all_others(machine: Machine) -> None:
 
 def test_every_better_one_that_does_not_work_is_named_with_its_reason(machine: Machine) -> None:
     machine.gpu = HOPPER
-    machine.providers.remove("CUDAExecutionProvider")
+    machine.provider = "libcublasLt.so.13 is missing: run pip install 'streamdiffvsr[cuda]'"
     chosen = choose()
     assert (chosen.backend, chosen.device) == ("torch", "cuda")
     told = chosen.describe()
     assert "not tensorrt (cuda): not installed" in told
     assert "not tensorrt-rtx (cuda): it makes no plans for sm90" in told
-    assert "not onnxruntime (cuda): this build of it has no CUDAExecutionProvider" in told
+    assert f"not onnxruntime (cuda): {machine.provider}" in told
 
 
 def test_a_device_that_is_asked_for(machine: Machine) -> None:
@@ -110,59 +117,134 @@ def test_unknown_names() -> None:
         choose(device="tpu")
 
 
-class Cudart:
-    """CUDA's runtime as a machine has it: (error of device 0, the driver's version)."""
+def test_a_gpu_by_its_number(machine: Machine) -> None:
+    machine.gpu, machine.others = ADA, [HOPPER]
+    chosen = choose(device="cuda:1")
+    assert (chosen.backend, chosen.device, chosen.kind) == ("onnxruntime", "cuda:1", "cuda")
+    assert chosen.precision == "fp16"
+    told = chosen.describe()
+    assert told.startswith("backend: onnxruntime on GPU 1, fp16; ")
+    assert "not tensorrt-rtx (cuda:1): it makes no plans for sm90" in told
+    assert choose(device="cuda:0").backend == choose().backend == "tensorrt-rtx"
+    assert choose("torch", device="cuda:1").device == "cuda:1"
+    for backend in ("auto", "torch", "tensorrt-rtx"):
+        with pytest.raises(
+            StreamDiffVSRError,
+            match=r"cuda:3 cannot be used here: there is no cuda:3, CUDA shows 2;",
+        ):
+            choose(backend, device="cuda:3")
 
-    def __init__(self, error: str, driver: int) -> None:
-        self.error, self.driver = error, driver
 
-    def cudaGetDeviceProperties(self, device: int) -> Any:
-        return _Code(self.error), None
-
-    def cudaDriverGetVersion(self) -> Any:
-        return _Code("cudaSuccess"), self.driver
-
-    def cudaRuntimeGetVersion(self) -> Any:
-        return _Code("cudaSuccess"), 13000
+def test_the_gpu_that_auto_tries(machine: Machine) -> None:
+    machine.gpu, machine.others = HOPPER, [ADA]
+    assert choose(gpu="cuda:1").describe().startswith("backend: tensorrt-rtx on GPU 1, fp16")
+    assert choose("onnxruntime", gpu="cuda:1").device == "cuda:1"
+    assert choose(gpu="cuda:2").device == choose("onnxruntime", gpu="cuda:2").device == "cpu"
 
 
-class _Code:
-    def __init__(self, name: str) -> None:
-        self.name = name
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cuda:-1", "CUDA", "cpu:0", ""])
+def test_what_is_no_device_is_refused_in_one_line(machine: Machine, device: str) -> None:
+    machine.gpu = ADA
+    for backend in ("auto", "onnxruntime"):
+        with pytest.raises(UsageError, match="use cpu, cuda or cuda:1") as caught:
+            choose(backend, device=device)
+        assert "\n" not in str(caught.value)
 
-    def __int__(self) -> int:
-        return int(self.name != "cudaSuccess")
+
+class Driver:
+    """CUDA's driver API as a machine has it: GPUs of 8.9, or an error of `cuInit`."""
+
+    CUdevice_attribute = SimpleNamespace(
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR="major",
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR="minor",
+    )
+
+    def __init__(self, *names: str, error: int = 0, version: int = 13000) -> None:
+        self.names, self.error, self.version = names, error, version
+
+    def cuInit(self, flags: int) -> Any:
+        return (self.error,)
+
+    def cuGetErrorString(self, error: int) -> Any:
+        return 0, b"system not yet initialized"
+
+    def cuDeviceGetCount(self) -> Any:
+        return 0, len(self.names)
+
+    def cuDeviceGet(self, ordinal: int) -> Any:
+        return 0, ordinal
+
+    def cuDeviceGetName(self, length: int, device: int) -> Any:
+        return 0, self.names[device].encode().ljust(length, b"\0")
+
+    def cuDeviceGetAttribute(self, attribute: str, device: int) -> Any:
+        return 0, {"major": 8, "minor": 9}[attribute]
+
+    def cuDeviceTotalMem(self, device: int) -> Any:
+        return 0, 24564 * 2**20
+
+    def cuDriverGetVersion(self) -> Any:
+        return 0, self.version
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Driver], None]]:
+    """Puts a driver in the place of this machine's, which nvidia-smi does not know."""
+    pytest.importorskip("cuda.bindings.driver")
+    asked = (gpu._cuda_device, gpu.gpu_count)
+
+    def put(it: Driver) -> None:
+        monkeypatch.setattr(cuda_driver, "_driver", lambda: it)
+        monkeypatch.setattr("cuda.bindings.driver", it)
+
+    monkeypatch.setattr(gpu, "nvidia_gpus", lambda: [])
+    for one in asked:
+        one.cache_clear()
+    yield put
+    for one in asked:
+        one.cache_clear()
+
+
+def test_gpus_as_cuda_numbers_them(driver: Callable[[Driver], None]) -> None:
+    driver(Driver("RTX 4090", "RTX A6000"))
+    assert gpu.gpu_count() == 2
+    assert gpu.cuda_gpu(1) == Gpu("RTX A6000", "CUDA 13.0", "24564 MiB", "8.9")
+    assert gpu.why_no_gpu(1) == "" and gpu.cuda_gpu(2) is None
+    assert gpu.why_no_gpu(2) == "there is no cuda:2, CUDA shows 2"
+    gpu.check_gpu("cuda:1")
+    gpu.check_gpu("cuda")
+    with pytest.raises(StreamDiffVSRError, match=r"there is no cuda:2, CUDA shows 2; use another"):
+        gpu.check_gpu("cuda:2")
 
 
 @pytest.mark.parametrize(
-    ("error", "driver", "told"),
+    ("it", "told"),
     [
-        ("cudaErrorInsufficientDriver", 0, "no NVIDIA driver answers"),
-        ("cudaErrorInsufficientDriver", 11080, "for CUDA 11.8, too old for CUDA 13.0"),
-        ("cudaErrorNoDevice", 13000, "shows CUDA no GPU (CUDA_VISIBLE_DEVICES is '')"),
-        ("cudaErrorDevicesUnavailable", 13000, "CUDA refuses device 0"),
+        (Driver(error=100), "shows CUDA no GPU (CUDA_VISIBLE_DEVICES is '')"),
+        (Driver(), "shows CUDA no GPU (CUDA_VISIBLE_DEVICES is '')"),
+        (Driver(error=3), "CUDA refuses to start: system not yet initialized (3)"),
     ],
 )
 def test_why_there_is_no_gpu(
-    monkeypatch: pytest.MonkeyPatch, error: str, driver: int, told: str
+    monkeypatch: pytest.MonkeyPatch, driver: Callable[[Driver], None], it: Driver, told: str
 ) -> None:
-    pytest.importorskip("cuda.bindings.runtime")
-    monkeypatch.setattr("cuda.bindings.runtime", Cudart(error, driver))
+    driver(it)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    gpu._cuda_device.cache_clear()
     assert told in gpu.why_no_gpu()
-    assert gpu.cuda_gpu() is None
-    gpu._cuda_device.cache_clear()
+    assert gpu.cuda_gpu() is None and gpu.gpu_count() == 0
 
 
-def test_a_driver_without_cuda_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = subprocess.CompletedProcess([], 0, "RTX 4090, 580.1, 24564 MiB, 8.9\n", "")
-    monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(gpu.subprocess, "run", lambda *_args, **_keywords: listed)
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+def test_without_a_driver_or_its_package(
+    monkeypatch: pytest.MonkeyPatch, driver: Callable[[Driver], None]
+) -> None:
+    def absent() -> Any:
+        raise ModuleNotFoundError("No module named 'cuda'")
+
+    monkeypatch.setattr(cuda_driver, "_driver", absent)
+    assert gpu.why_no_gpu() == "no NVIDIA driver answers" and gpu.gpu_count() == 0
     gpu._cuda_device.cache_clear()
-    assert "cuda-python does not load beside the RTX 4090" in gpu.why_no_gpu()
-    gpu._cuda_device.cache_clear()
+    monkeypatch.setattr(gpu, "nvidia_gpus", lambda: [ADA])
+    assert "cuda-bindings does not load beside the RTX 4090 (ModuleNotFound" in gpu.why_no_gpu()
 
 
 def test_fp8_is_of_the_backends_that_have_it(machine: Machine) -> None:

@@ -72,6 +72,19 @@ def test_a_new_driver_makes_nothing_stale_and_is_gated_once(build, machine):
         assert opened.key.digest() == manifest.key.digest()
 
 
+def test_a_set_is_built_checked_and_opened_on_the_gpu_that_is_named(build, machine):
+    machine.first, machine.gpu = replace(GPU, name="NVIDIA H200", compute_capability="9.0"), GPU
+    folder, _ = build(device="cuda:1")
+    manifest = read_manifest(folder)
+    assert (manifest.key.device, manifest.gate) == ("cuda", "passed")
+    assert machine.places == machine.current == {"cuda:1"}
+    machine.gated.clear()
+    engine_set.open_engines(folder, "cuda:1")
+    assert machine.gated == []
+    assert "the NVIDIA H200 here is sm90" in refused(folder)
+    assert build(device="cuda")[1] == [f"up to date: {folder}"]  # of the same key
+
+
 @pytest.mark.slow
 def test_graphs_that_a_gpu_runs_as_they_are_pass_the_gate_on_each_kind_too(build, machine):
     with pytest.raises(StreamDiffVSRError, match=r"cannot be checked here: no NVIDIA driver"):

@@ -193,10 +193,8 @@ def test_ctrl_c_during_a_build_arrives_after_it(library, specs, parity_engines, 
 
 
 @pytest.mark.skipif(cuda_gpu() is not None, reason="of a machine without a GPU")
-def test_a_plan_without_a_gpu_is_one_line_in_the_librarys_words(
-    library, specs, parity_engines, tmp_path
-):
+def test_a_plan_without_a_gpu_is_one_line(library, specs, parity_engines, tmp_path):
     plan, _ = built(library, copy_graph(parity_engines, "prepare", tmp_path), specs["prepare"])
-    with pytest.raises(StreamDiffVSRError, match=r"cannot load prepare\.plan.*CUDA") as caught:
+    with pytest.raises(StreamDiffVSRError, match="CUDA cannot be used: ") as caught:
         TrtEngine(library, plan, specs["prepare"])
     assert "\n" not in str(caught.value)

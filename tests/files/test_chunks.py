@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from streamdiffvsr.engines.ort import THREADS
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
+from streamdiffvsr.runtime.files import chunk_worker
+from streamdiffvsr.runtime.files import chunks as in_chunks
 from streamdiffvsr.runtime.files.chunks import split, upscale_chunks
 from streamdiffvsr.runtime.files.job import Job
 from streamdiffvsr.runtime.files.journal import folder_of
@@ -49,6 +55,34 @@ def test_parts_begin_at_cuts_and_cover_all(source: Path) -> None:
 def test_parts_end_where_the_job_does(source: Path) -> None:
     parts = split(job(source, max_frames=50), 2)
     assert [(part.first, part.frames) for part in parts] == [(0, 26), (26, 24)]
+
+
+def test_every_process_opens_the_engines_on_the_device(
+    source: Path, parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[Any] = []
+
+    def child(module: str, order: Any, **_: object) -> None:
+        orders.append(order)
+        raise StreamDiffVSRError("no process here")
+
+    monkeypatch.setattr(in_chunks, "Child", child)
+    with pytest.raises(StreamDiffVSRError, match="no process here"):
+        upscale_chunks(
+            source, tmp_path / "out.mp4", parity_engines, OPTIONS, chunks=2, device="cuda:1"
+        )
+    opened: list[Any] = []
+
+    def load_there(*arguments: object) -> None:
+        opened.extend(arguments)
+        raise StreamDiffVSRError("no engines here")
+
+    monkeypatch.setattr(chunk_worker, "load", load_there)
+    monkeypatch.setattr(chunk_worker, "_end_with_parent", lambda inbox: None)
+    monkeypatch.setenv(THREADS, "1")
+    with pytest.raises(StreamDiffVSRError, match="no engines here"):
+        chunk_worker.serve(orders[0], FileIO(os.devnull), FileIO(os.devnull, "w"))
+    assert opened == [str(parity_engines), "cuda:1"]
 
 
 @pytest.mark.slow

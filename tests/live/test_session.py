@@ -12,6 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.runtime.live import status
 from streamdiffvsr.runtime.live.frame import LiveFrame
 from streamdiffvsr.runtime.live.operation import END_S, operate
 from streamdiffvsr.runtime.live.session import LiveSession
@@ -45,6 +47,15 @@ def guided(frames: list[LiveFrame]) -> tuple[list[bool], dict[str, int]]:
     session.run(threading.Event())
     assert len(sink.frames) == len(frames)
     return engine.guided, session.status()["resets"]
+
+
+def test_the_status_is_of_the_gpu_that_the_engines_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [Gpu("RTX 4090", "580", "24564 MiB", "8.9"), Gpu("RTX A6000", "580", "49140 MiB", "8.6")]
+    monkeypatch.setattr(status, "cuda_gpu", lambda ordinal: gpus[ordinal])
+    monkeypatch.setattr(status, "free_device_bytes", lambda ordinal: (ordinal + 1) * 2**30)
+    assert status.gpu_status("cpu") is None
+    assert status.gpu_status("cuda") == {"name": "RTX 4090", "memory_mb": 24564 - 1024}
+    assert status.gpu_status("cuda:1") == {"name": "RTX A6000", "memory_mb": 49140 - 2048}
 
 
 def test_frames_of_one_scene_guide_one_another() -> None:

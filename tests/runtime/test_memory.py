@@ -56,7 +56,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def set_free(mebibytes: int) -> None:
         monkeypatch.setattr(memory, "free_host_bytes", lambda: mebibytes * MIB)
-        monkeypatch.setattr(memory, "free_device_bytes", lambda: mebibytes * MIB)
+        monkeypatch.setattr(memory, "free_device_bytes", lambda ordinal: mebibytes * MIB)
 
     return set_free
 
@@ -118,6 +118,18 @@ def test_only_what_certainly_cannot_fit_is_refused(free: Any) -> None:
         check_memory(manifest)
     assert "at least" in told.value.why
     assert "--flow-scale 2 or " in told.value.remedy and "--size" in told.value.remedy
+
+
+def test_the_memory_is_that_of_the_gpu_it_would_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {0: 2**40, 1: 2**20}
+    monkeypatch.setattr(memory, "free_device_bytes", lambda ordinal: free[ordinal])
+    monkeypatch.setattr(memory, "free_host_bytes", lambda: 2**40)
+    manifest = manifest_of(device="cuda")
+    for there in (None, "cuda", "cuda:0"):
+        check_memory(manifest, there)
+    with pytest.raises(StreamDiffVSRError, match="fit in 1 MiB of free memory on the GPU"):
+        check_memory(manifest, "cuda:1")
+    check_memory(manifest_of(), "cuda:1")  # a CPU's set, which is refused as such
 
 
 def test_what_is_offered_fits_and_is_the_mildest() -> None:

@@ -137,10 +137,18 @@ class JobPlan:
         return f"{found.describe()}, and {beside} to decode and encode{each}"
 
 
-def plan_job(look: Look, engines: Path | None, *, chunks: int = 1, opened: bool = False) -> JobPlan:
+def plan_job(
+    look: Look,
+    engines: Path | None,
+    *,
+    chunks: int = 1,
+    device: str | None = None,
+    opened: bool = False,
+) -> JobPlan:
     """What follows from a look at the job and its engines.
 
     Args:
+        device: The GPU that they would run on, "cuda:1"; None is the first.
         opened: The engines are open already, and have taken their memory.
 
     Raises:
@@ -163,7 +171,7 @@ def plan_job(look: Look, engines: Path | None, *, chunks: int = 1, opened: bool 
         look=look,
         engines=engines,
         manifest=manifest,
-        memory=None if engines is None else look_ahead(engines),
+        memory=None if engines is None else look_ahead(engines, device),
         processes=processes(look.job.info.size, look.job.output_size, look.job.format),
         disk=disk,
         chunks=chunks,

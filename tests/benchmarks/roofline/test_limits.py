@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import streamdiffvsr.benchmarks
+from streamdiffvsr.benchmarks import machine
 from streamdiffvsr.benchmarks.report.conforms import violation
 from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork
 from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork
@@ -95,12 +96,29 @@ def test_the_cpu_is_measured_with_the_engines_threads() -> None:
 def test_a_gpu_that_is_not_there_has_no_rates_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from streamdiffvsr.benchmarks.roofline import rates, rates_cuda
 
-    monkeypatch.setattr(rates_cuda, "why_no_gpu", lambda: "no NVIDIA driver answers")
+    monkeypatch.setattr(rates_cuda, "why_no_gpu", lambda ordinal: "no NVIDIA driver answers")
     found = rates.measure_rates("cuda", "fp16")
     assert found.gflops is found.copy_gbps is None
     assert found.how == (
         "no matrix rate: no NVIDIA driver answers; no copy bandwidth: no NVIDIA driver answers"
     )
+
+
+def test_the_clocks_are_those_of_the_gpu_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's tool numbers GPUs by their place on the bus, CUDA as it likes."""
+    rows = [
+        ["00000000:01:00.0", "300", "2500", "450.00", "20.1", "35"],
+        ["00000000:41:00.0", "210", "1800", "[N/A]", "18.0", "30"],
+    ]
+    addresses = {0: "0000:41:00.0", 1: "0000:01:00.0"}
+    monkeypatch.setattr(machine, "ask_driver", lambda fields: rows)
+    monkeypatch.setattr(machine, "gpu_address", lambda ordinal: addresses.get(ordinal, ""))
+    power = machine.describe_power(0) or {}
+    assert (power["gpu_clock_mhz"], "gpu_power_limit_w" in power) == (210.0, False)
+    assert (machine.describe_power(1) or {})["gpu_power_limit_w"] == 450.0
+    assert "gpu_clock_mhz" not in (machine.describe_power(2) or {})  # which of them, nobody says
+    del rows[1]
+    assert (machine.describe_power(2) or {})["gpu_clock_mhz"] == 300.0
 
 
 def test_where_onnx_is_missing_only_the_product_is(monkeypatch: pytest.MonkeyPatch) -> None:
