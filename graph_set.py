@@ -16,7 +16,7 @@ from typing import Any, cast
 from .spec import Geometry, GraphSpec, ModelDims, Precision, graph_specs
 
 GRAPHS_JSON = "graphs.json"
-# Raise when the same model at the same size would export to other graphs.
+# Raise when the same model at the same size would export to other graphs, or TensorRT get others.
 GRAPH_VERSION = 3
 
 
