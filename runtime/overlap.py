@@ -83,14 +83,11 @@ class Schedule:
             hr: Its raw output (1, 3, 4h, 4w).
             lr: Its input (h, w, 3) uint8 RGB.
         """
-        slot, at = self._lane(index).slot, self._lane(index).at
+        slot = self._lane(index).slot
         slot.write_hr(hr)
         np.copyto(slot.frame, lr)
         slot.upload(self._input)
         slot.look(self._input)
-        self._input.record(at.flowed)
-        at.flowed.synchronize()
-        self._input.check()
 
     def begin(self, index: int, *, guided: bool, alone: bool) -> None:
         """Put every stage of a frame on the streams; its slot's host memory is filled.

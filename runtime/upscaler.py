@@ -230,7 +230,7 @@ def load(engine_dir: str | Path, device: str | None = None) -> Upscaler:
         StreamDiffVSRError: It is missing or damaged, its backend is not installed, or a run of it
             does not fit in memory.
     """
-    check_memory(read_manifest(Path(engine_dir)))
+    check_memory(read_manifest(Path(engine_dir)), device)
     manifest, engines = open_engines(Path(engine_dir), device)
     if manifest.key.device != "cuda":
         return Upscaler(manifest, engines)

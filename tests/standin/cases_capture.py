@@ -364,7 +364,7 @@ def test_branches_of_a_graph_run_in_any_order(standin: Standin):
 
     executable = capture(first, work)
     seen = set()
-    for seed in range(20):
+    for seed in range(400):  # a slow stream's work comes first once in 65
         standin.seed(seed)
         call("cuGraphLaunch", executable, first)
         call("cuStreamSynchronize", first)

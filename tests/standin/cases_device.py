@@ -17,7 +17,6 @@ from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import CudaError, driver_call
 from streamdiffvsr.engines.gpu import cuda_gpu, why_no_gpu
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.tests.standin.engines import capturing
 from streamdiffvsr.tests.standin.library import Standin
 
 MIB = 2**20
@@ -138,10 +137,11 @@ def test_full_memory_is_told_where_what_is_free_cannot_be_asked(
     device: CudaDevice, standin: Standin
 ) -> None:
     standin.limit(0)
-    standin.fail(3, sticky=True)  # cuCtxGetCurrent, cuMemAlloc or its push; then all
-    with pytest.raises(StreamDiffVSRError) as raised, device.context.current():
+    with device.context.current(), pytest.raises(StreamDiffVSRError) as raised:
+        standin.fail(2)  # what asks, after cuMemAlloc
         driver_call("cuMemAlloc", MIB)
-    assert len(str(raised.value).splitlines()) == 1
+    assert standin.injected() == 1
+    assert "memory is full" in str(raised.value) and "cannot be asked" in str(raised.value)
 
 
 # Captures.
@@ -167,7 +167,8 @@ def test_a_capture_that_fails_leaves_streams_as_they_were(
         device.capture(streams, allocates)
     with pytest.raises(ValueError, match="no"):
         device.capture(streams, raises)
-    assert not any(capturing(stream) for stream in streams)
+    for stream in streams:
+        assert int(device.context.call("cuStreamIsCapturing", stream.handle)) == 0
     gc.collect()
     assert standin.live() == before
     assert not read(device, buffer, streams[1]).any()

@@ -105,6 +105,18 @@ def test_a_device_that_fails_for_good_is_one_error_and_no_hang(
         gc.collect()
 
 
+def test_a_stream_that_failed_gives_no_more_frames(standin: Standin, tmp_path: Path) -> None:
+    """Not the next one, as if nothing had been left out."""
+    stream = make_upscaler(standin, "plans", tmp_path).stream(FRAMES, START)
+    next(stream)
+    standin.fail(4)
+    with pytest.raises(StreamDiffVSRError, match="CUDA failed"):
+        next(stream)
+    with pytest.raises(StreamDiffVSRError, match=r"failed in an earlier frame.*CUDA failed"):
+        next(stream)
+    assert stream.state.frame_index == 1 and stream.state.previous_hr is not None
+
+
 def test_frames_go_on_after_a_failure(standin: Standin, tmp_path: Path, expected: Any) -> None:
     """From the last state, on the same Upscaler, whichever call of a frame has failed."""
     for n in range(1, 12):

@@ -63,13 +63,13 @@ def steps(up: Upscaler, frames: list[Image], state: StreamState) -> tuple[list[I
     return outputs, state
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(9))
 def test_streams_and_steps_give_the_frames_of_the_plain_loop(
     standin: Standin, kind: str, tmp_path: Path, seed: int, expected: Any
 ) -> None:
     frames, last = expected
     standin.seed(seed)
-    standin.progress(20 * seed)
+    standin.progress((0, 20, 30)[seed % 3])
     up = make_upscaler(standin, kind, tmp_path)
     for mode in AHEAD:
         stream = up.stream(FRAMES, START, mode=mode)
@@ -127,10 +127,17 @@ def test_a_stream_and_steps_take_turns(up: Upscaler, expected: Any) -> None:
     assert different(again, frames[5:]) == []
 
 
-def test_a_dropped_stream_leaves_the_next_one_right(up: Upscaler, expected: Any) -> None:
+def test_a_dropped_stream_leaves_the_next_one_right(
+    up: Upscaler, standin: Standin, expected: Any
+) -> None:
     frames, _ = expected
-    for _ in range(3):
+    steps(up, FRAMES, START)  # captured as a whole from now on
+    for seed in range(6):
+        standin.seed(seed)
+        standin.progress(30)
         next(up.stream(FRAMES, START))  # a frame more is on the device
+        assert different(steps(up, FRAMES[:4], START)[0], frames[:4]) == []
+        next(up.stream(FRAMES, START))
         assert different(list(up.stream(FRAMES, START)), frames) == []
 
 

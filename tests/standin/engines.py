@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +16,7 @@ import numpy as np
 
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cuda_device import CudaDevice, CudaStream
-from streamdiffvsr.engines.cuda_driver import capture_lock, driver_call, primary_context
+from streamdiffvsr.engines.cuda_driver import capture_lock, primary_context
 from streamdiffvsr.engines.device import Stream
 from streamdiffvsr.engines.manifest import Manifest
 from streamdiffvsr.engines.ort_cuda import BoundOnDevice, SessionStream
@@ -308,12 +307,3 @@ def some_frames(count: int, size: Size = SIZE) -> list[Image]:
     """Frames of noise, the same every time."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(count)]
-
-
-def nbytes(buffer: DeviceArray) -> int:
-    return prod(buffer.shape) * buffer.dtype.itemsize
-
-
-def capturing(stream: CudaStream) -> bool:
-    """Whether a stream is being captured now."""
-    return bool(int(driver_call("cuStreamIsCapturing", stream.handle)))

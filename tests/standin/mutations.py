@@ -85,9 +85,6 @@ MUTATIONS = (
         "runtime/overlap.py",
         "lane.at.downloaded.synchronize()",
     ),
-    Mutation(
-        "the host waits for a restored frame", "runtime/overlap.py", "at.flowed.synchronize()"
-    ),
     Mutation("the session waits for the caller's stream", ORT, "self.stream.wait(self._before)"),
     Mutation("the caller's stream waits for the session", ORT, "stream.wait(self._after)"),
     Mutation("the host waits for a session of tiles", ORT, "self.own.stream.synchronize()"),
@@ -127,7 +124,6 @@ MUTATIONS = (
     Mutation("the context is current in every thread", DRIVER,
              'driver_call("cuCtxPushCurrent", self._handle)'),
     Mutation("another library's context is put back", DRIVER, 'driver_call("cuCtxPopCurrent")'),
-    Mutation("nothing is freed at the interpreter's end", DRIVER, "self._free.atexit = False"),
     Mutation("asking what is free may fail", DRIVER, "if int(failed):\n        return \"and",
              "if False:\n        return \"and"),
 )  # fmt: skip

@@ -219,6 +219,7 @@ static Operation *instance_of(const Operation *node) {
     made->target = node->target;
     made->source = node->source;
     made->value = node->value;
+    made->speed = node->speed;
     made->kernel = node->kernel;
     if (made->kernel)
         made->kernel->references++;

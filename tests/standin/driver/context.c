@@ -106,6 +106,7 @@ __attribute__((constructor)) static void start_devices(void) {
         Context *it = &contexts[i];
         it->device = i;
         it->legacy = make(sizeof *it->legacy);
+        it->legacy->speed = FAST;
         it->legacy->object = (Object){OBJECT, STREAM, true, it};
     }
     reset_limits();

@@ -66,6 +66,8 @@ typedef struct List {
 
 enum { DEVICES = 8 }; /* at most */
 
+enum { SLOW = 1, FAST = 64 };
+
 /* A device's primary context: the stand-in has no others. */
 typedef struct Context {
     int device;
@@ -113,6 +115,7 @@ typedef struct Operation {
     bool done;
     double done_at; /* milliseconds of the library's own clock */
     uint64_t wanted_by; /* the number of the last search that came by */
+    unsigned speed; /* of its stream: how likely it is among what may begin */
     Context *context;
     List needs; /* what must be done before */
     size_t index; /* in its graph */
@@ -139,6 +142,7 @@ typedef struct Stream {
     Object object;
     unsigned flags;
     int priority;
+    unsigned speed; /* some are slow, so that others get far ahead of them */
     Operation *last;
     Capture *capture; /* under way, or NULL */
     List tail; /* nodes that the next one needs */

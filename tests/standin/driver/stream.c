@@ -8,6 +8,7 @@ static CUresult make_stream(Stream **made, unsigned flags, int priority) {
         return refuse(CUDA_ERROR_INVALID_VALUE, "flags %u", flags);
     Stream *stream = new_object(STREAM, sizeof *stream);
     stream->flags = flags;
+    stream->speed = chance(50) ? SLOW : FAST;
     /* A priority outside of the range is taken for the nearest inside. */
     stream->priority = priority > 0 ? 0 : priority < -5 ? -5 : priority;
     list_add(&current_context()->streams, stream);

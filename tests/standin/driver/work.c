@@ -105,6 +105,7 @@ Operation *new_operation(Action action, Context *context) {
     made->action = action;
     made->context = context;
     made->references = 1;
+    made->speed = FAST;
     return made;
 }
 
@@ -229,7 +230,8 @@ static Operation *pick(uint64_t search) {
         Operation *it = pending.at[i];
         if ((search && it->wanted_by != search) || !may_begin(it))
             continue;
-        if (next_random(&random_state) % ++seen == 0)
+        seen += it->speed;
+        if (next_random(&random_state) % seen < it->speed)
             picked = it;
     }
     return picked;
@@ -332,6 +334,7 @@ CUresult check_stream(Stream *stream) {
 void enqueue(Stream *stream, Operation *operation) {
     const Context *context = stream->object.context;
     Capture *capture = stream->capture;
+    operation->speed = stream->speed;
     if (capture) {
         for (size_t i = 0; i < stream->tail.count; i++)
             add_need(operation, stream->tail.at[i]);
