@@ -27,6 +27,7 @@ ROOT_MODULES = {
     "errors",
     "graph_set",
     "host",
+    "network",
     "plan",
     "program",
     "schedule",

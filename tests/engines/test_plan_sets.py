@@ -19,7 +19,6 @@ from streamdiffvsr.engines.ort import OrtEngine
 from streamdiffvsr.engines.trt_build import BuildSettings
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graph_set import golden_file
-from streamdiffvsr.network import count_operators
 from streamdiffvsr.spec import GRAPHS
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
@@ -197,6 +196,8 @@ def test_damaged_bytes_are_never_loaded(build, machine):
 def test_a_graph_is_rewritten_as_its_library_can_take_it(
     parity_engines, tmp_path, monkeypatch, has_norms
 ):
+    from streamdiffvsr.network import count_operators
+
     library = SimpleNamespace(builds_for_named_gpus=True, has_group_norms=has_norms)
     monkeypatch.setattr(trt_backend, "load_library", lambda name: library)
     given = []

@@ -18,7 +18,6 @@ from streamdiffvsr.engines.trt_build import (
     build_plan,
 )
 from streamdiffvsr.engines.trt_engine import TrtEngine
-from streamdiffvsr.engines.trt_graph import rewrite_graph
 from streamdiffvsr.engines.trt_library import TrtLibrary, TrtLog, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.spec import GRAPHS, GraphSpec
@@ -58,6 +57,8 @@ def test_a_small_graph_becomes_a_plan(library, specs, parity_engines, tmp_path, 
 
 @pytest.mark.slow
 def test_every_graph_becomes_a_plan(library, specs, parity_engines, tmp_path):
+    from streamdiffvsr.engines.trt_graph import rewrite_graph
+
     for name in GRAPHS:
         onnx = copy_graph(parity_engines, name, tmp_path)
         rewrite_graph(onnx, group_norms=library.has_group_norms)
