@@ -91,8 +91,8 @@ def bench(
     from ..benchmarks.report.outputs import Outputs
 
     outputs = Outputs(json_file, trace, report)
-    settings = _settings(frames, rounds, baselines, command, around=not quick)
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
+    settings = _settings(frames, rounds, baselines, command, options.run_on, around=not quick)
     given = opt.BuildOptions(device=device)  # any set of a GPU runs on any such GPU
     if engines and (model is not None or sizes or backends or options != given):
         raise UsageError(
@@ -121,7 +121,13 @@ def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, A
 
 
 def _settings(
-    frames: int | None, rounds: int, baselines: str, command: str | None, *, around: bool
+    frames: int | None,
+    rounds: int,
+    baselines: str,
+    command: str | None,
+    device: str | None,
+    *,
+    around: bool,
 ) -> Settings:
     from ..benchmarks.latency.command import split_command
     from ..benchmarks.latency.run import BASELINES, Settings
@@ -140,6 +146,7 @@ def _settings(
         baselines=tuple(names),
         command=() if command is None else tuple(split_command(command)),
         around=around,
+        device=device,
     )
 
 

@@ -133,11 +133,15 @@ def stand_in_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from streamdiffvsr.engines.cpu_device import CpuDevice
     from streamdiffvsr.tests.benchmarks.latency.taking import taking_upscaler
 
-    folder, real = tmp_path / "stand_in", subject.load
+    folder, real, real_place = tmp_path / "stand_in", subject.load, subject.place_of
     folder.mkdir()
 
-    def opened(asked: Path) -> Any:
-        return taking_upscaler(CpuDevice()) if asked == folder else real(asked)
+    def opened(asked: Path, device: str | None = None) -> Any:
+        return taking_upscaler(CpuDevice()) if asked == folder else real(asked, device)
+
+    def place(asked: Path, device: str | None) -> str:
+        return "cpu" if asked == folder else real_place(asked, device)
 
     monkeypatch.setattr(subject, "load", opened)
+    monkeypatch.setattr(subject, "place_of", place)
     return folder

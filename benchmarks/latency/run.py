@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ...engines.manifest import Manifest
 from ...errors import StreamDiffVSRError
@@ -15,7 +15,7 @@ from ...spec import Precision
 from ..machine import describe_machine
 from ..roofline.engine_work import engine_work
 from ..roofline.limits import roofline
-from ..roofline.rates import Device, Rates, measure_rates
+from ..roofline.rates import Rates, measure_rates
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline
 from .command import measure_command
 from .file_rate import measure_file_rate
@@ -24,7 +24,7 @@ from .noise import NoiseWatch
 from .quantiles import median
 from .result import make_result
 from .start_up import measure_start_up
-from .subject import Subject, compared
+from .subject import Subject, compared, place_of
 
 TIMED = "a frame from uint8 RGB to uint8 RGB in host memory; decoding and encoding are told apart"
 BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
@@ -46,6 +46,7 @@ class Settings:
         baselines: Of `BASELINES`.
         command: Another baseline, as from `command.split_command`.
         around: Start-up, memory and the run of a file too.
+        device: The GPU of sets for a GPU, "cuda:1"; None is the first.
     """
 
     frames: int | None = None
@@ -53,6 +54,7 @@ class Settings:
     baselines: tuple[str, ...] = ("bicubic",)
     command: tuple[str, ...] = ()
     around: bool = True
+    device: str | None = None
 
 
 class Benchmark:
@@ -69,9 +71,9 @@ class Benchmark:
         self._counts: dict[str, int] = {}
         self._races: list[Race] = []
         self._commands: list[dict[str, Any]] = []
-        self._rates: dict[tuple[Device, Precision], Rates] = {}
+        self._rates: dict[tuple[str, Precision], Rates] = {}
         self._stopped: list[str] = []
-        self._machine = describe_machine()
+        self._machine = describe_machine(settings.device)
         self._watch = NoiseWatch()
 
     def run(self, folders: Sequence[Path]) -> None:
@@ -116,9 +118,11 @@ class Benchmark:
     def _open(self, folder: Path) -> None:
         around: dict[str, Any] = {"start_up": None, "memory_mb": None}
         if self._settings.around:
-            around = measure_start_up(folder, lambda line: self._tell(f"{folder.name}: {line}"))
+            place = place_of(folder, self._settings.device)
+            tell = lambda line: self._tell(f"{folder.name}: {line}")  # noqa: E731
+            around = measure_start_up(folder, place, tell)
         self._tell(f"{folder.name}: warm-up")
-        subject = Subject(folder)
+        subject = Subject(folder, self._settings.device)
         self._subjects.append(subject)
         self._told[subject.id] = {
             **around,
@@ -182,7 +186,7 @@ class Benchmark:
 
     def _roofline(self, subject: Subject) -> dict[str, Any]:
         """How near to the machine's limit it is; its rates are measured now."""
-        device = cast(Device, subject.manifest.key.device)
+        device = subject.device
         precision = subject.manifest.graphs.precision
         work = engine_work(subject.folder, self._tell)
         if (device, precision) not in self._rates:

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...engines.manifest import Manifest
+from ...engines.device import kind_of
+from ...engines.manifest import Manifest, read_manifest
 from ...runtime.state import StreamState
 from ...runtime.upscaler import AHEAD, Mode, Upscaler, load
 from ...spec import SCALE, format_size
@@ -25,6 +26,7 @@ class Subject:
     """What is measured.
 
     Attributes:
+        device: Where it runs: "cpu", "cuda", "cuda:1".
         times: Of each lane; "watched" is the plain loop with stage timing on.
         rounds: Of each mode, the p50 of each round.
         spans: Of the frames of "watched".
@@ -32,9 +34,11 @@ class Subject:
         warm_frame_ms: What the last of them took.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        """Open an engine set; one of a GPU on `device`, "cuda:1", or on the first."""
         self.folder = folder
-        self.upscaler = load(folder)
+        self.device = place_of(folder, device)
+        self.upscaler = load(folder, self.device)
         self.manifest: Manifest = self.upscaler.manifest
         # On a GPU graphs are captured when a slot meets its second guided frame.
         self.warm_up = 8 if self.upscaler.in_slots else 2
@@ -161,6 +165,12 @@ class Subject:
             "rounds_p50": [round(p50, 4) for p50 in self.rounds[mode]],
             "samples_ms": [round(ms, 4) for ms in times.frame],
         }
+
+
+def place_of(folder: Path, device: str | None) -> str:
+    """Where an engine set is measured: one of a GPU on the GPU that was named."""
+    kind = read_manifest(folder).key.device
+    return device if device is not None and kind_of(device) == kind else kind
 
 
 def compared(subjects: Sequence[Subject]) -> list[dict[str, Any]]:

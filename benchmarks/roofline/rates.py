@@ -8,13 +8,11 @@ counts twice, as it reads and writes. Knows which measurement is for which devic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ...engines.device import kind_of, ordinal_of
 from ...spec import Precision
 from .sample import Sample
-
-Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def test_bicubic_is_far_below_the_model(result: dict[str, Any]) -> None:
 
 def test_a_start_that_fails_has_the_line_of_its_process(tmp_path: Path) -> None:
     with pytest.raises(StreamDiffVSRError, match=r"could not start .*no engine set"):
-        measure_start_up(tmp_path / "none", lambda line: None)
+        measure_start_up(tmp_path / "none", "cpu", lambda line: None)
 
 
 def test_what_the_watch_says_is_in_the_result(result: dict[str, Any]) -> None:
