@@ -27,8 +27,8 @@ from ..engines.choice import ORDER, default_precision
 from ..engines.gpu import why_no_gpu
 from ..errors import StreamDiffVSRError
 from ..spec import Size, format_size, parse_size
-from .gpu_check import check_in_child, one_line, set_name, why_not_ahead
-from .gpu_reference import FILE, make_reference, read_reference
+from .gpu_check import check_in_child, one_line, why_not_ahead
+from .gpu_reference import FILE, make_reference, read_reference, set_name
 from .gpu_report import Report
 from .latency.run import Benchmark, Settings
 from .machine import describe_machine

@@ -19,8 +19,7 @@ from ..building.request import settle
 from ..engines.backends import BACKENDS
 from ..engines.cache import refuse_foreign, staged
 from ..engines.choice import default_precision
-from .gpu_check import set_name
-from .gpu_reference import MODEL, SMALL, make_reference
+from .gpu_reference import MODEL, SMALL, make_reference, set_name
 
 BUILT_ON_A_CPU = ("torch", "onnxruntime", "tensorrt-rtx")
 

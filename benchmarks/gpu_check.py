@@ -33,6 +33,7 @@ from .gpu_reference import (
     TOLERANCE,
     Reference,
     read_reference,
+    set_name,
     stepped,
     why_not_of,
 )
@@ -149,11 +150,6 @@ def why_not_ahead(engines: Path, backend: str, device: str, size: Size) -> str:
     }
     differ = [name for name, value in wanted.items() if getattr(key, name) != value]
     return f"it differs in {', '.join(differ)}" if differ else ""
-
-
-def set_name(model: str, size: Size, backend: str, device: str) -> str:
-    """What the folder of an engine set is called here, and among those built ahead."""
-    return f"{model}_{format_size(size)}_{backend}_{device}"
 
 
 def one_line(error: BaseException) -> str:

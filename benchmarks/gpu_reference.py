@@ -22,7 +22,7 @@ from ..engines.manifest import read_manifest
 from ..errors import StreamDiffVSRError
 from ..runtime.state import StreamState
 from ..runtime.upscaler import Image, Upscaler, load
-from ..spec import Precision, Size
+from ..spec import Precision, Size, format_size
 from .latency.frames import endless
 
 MODEL = "tiny"
@@ -65,6 +65,11 @@ def stepped(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
     return outputs
 
 
+def set_name(model: str, size: Size, backend: str, device: str) -> str:
+    """What the folder of an engine set is called here, and among those built ahead."""
+    return f"{model}_{format_size(size)}_{backend}_{device}"
+
+
 def make_reference(folder: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """Record the file, in a folder where the engines that make it are kept too.
 
@@ -73,7 +78,8 @@ def make_reference(folder: Path, say: Callable[[str], None] = lambda _: None) ->
     """
     backend = choose(device="cpu").backend
     say(f"making the CPU's frames with {backend}")
-    engines = build(MODEL, size=SMALL, backend=backend, out=folder / f"reference_{backend}")
+    kept = folder / set_name(MODEL, SMALL, backend, "cpu")
+    engines = build(MODEL, size=SMALL, backend=backend, out=kept)
     upscaler = load(engines)
     frames = list(islice(endless(SMALL), FRAMES))
     tensors: dict[str, npt.NDArray[Any]] = {}

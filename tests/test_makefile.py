@@ -18,6 +18,7 @@ TARGETS = (
     "engines",
     "test",
     "test-slow",
+    "test-gpu",
     "lint",
     "clean",
     "help",
