@@ -139,7 +139,7 @@ BACKENDS = {
         Backend(
             "onnxruntime",
             "onnxruntime",
-            ("onnxruntime", "onnxruntime-gpu"),
+            ("onnxruntime-gpu", "onnxruntime"),
             "cpu",
             ("cpu", "cuda"),
             _open_ort,

@@ -194,7 +194,7 @@ def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
     )
     assert BuildOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
     given: dict[str, Any] = {}
-    monkeypatch.setattr(orders, "_export", lambda order, progress: None)
+    monkeypatch.setattr(orders, "export", lambda order, progress: None)
     monkeypatch.setattr(orders, "accept_graphs", lambda *_, **keywords: given.update(keywords))
     orders.carry_out(order, print)
     assert given["device"] == "cuda:1"
