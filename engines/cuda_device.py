@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import time
 from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
@@ -21,11 +22,14 @@ from .cuda_driver import (
     BLOCKING_SYNC,
     DISABLE_TIMING,
     NON_BLOCKING,
+    NOT_READY,
     Context,
+    CudaError,
     Handle,
     capture_lock,
     driver_call,
     primary_context,
+    stops_other_threads,
 )
 from .device import Event, Stream, Work
 from .protocol import Buffer, DeviceArray
@@ -35,6 +39,7 @@ try:
 except ImportError:  # profilers then show kernels without the names of their stages
     nvtx = None
 
+POLL_S = 0.0005  # a frame takes 10 ms and more
 THREAD_LOCAL = "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL"
 
 
@@ -48,7 +53,18 @@ class CudaEvent:
         self.handle = self._handle.value
 
     def synchronize(self) -> None:
+        while stops_other_threads() and not self._is_reached():
+            time.sleep(POLL_S)
         self._context.call("cuEventSynchronize", self.handle)
+
+    def _is_reached(self) -> bool:
+        try:
+            self._context.call("cuEventQuery", self.handle)
+        except CudaError as error:
+            if error.code != NOT_READY:
+                raise
+            return False
+        return True
 
 
 class CudaMark:

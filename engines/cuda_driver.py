@@ -20,7 +20,9 @@ MIB = 2**20
 # Of flags in the driver's header: CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC and
 # CU_EVENT_DISABLE_TIMING. As numbers they need no import, and are the same in every version.
 NON_BLOCKING, BLOCKING_SYNC, DISABLE_TIMING = 1, 1, 2
-OUT_OF_MEMORY, INVALID_DEVICE, NO_DEVICE = 2, 101, 100
+OUT_OF_MEMORY, INVALID_DEVICE, NO_DEVICE, NOT_READY = 2, 101, 100, 600
+# The first release of the bindings in which a call lets Python's other threads run.
+FIRST_CONCURRENT = (12, 9, 1)
 
 
 class CudaError(StreamDiffVSRError):
@@ -40,6 +42,15 @@ def _driver() -> Any:
     from cuda.bindings import driver
 
     return driver
+
+
+@cache
+def stops_other_threads() -> bool:
+    """Whether a call that waits keeps every other Python thread waiting, as in old bindings."""
+    import cuda.bindings
+
+    release = cuda.bindings.__version__.split("+")[0].split(".")[:3]
+    return tuple(int(part) for part in release if part.isdecimal()) < FIRST_CONCURRENT
 
 
 def driver_call(name: str, *arguments: Any) -> Any:

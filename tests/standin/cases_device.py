@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -113,6 +115,33 @@ def test_a_context_is_retained_once(device: CudaDevice, standin: Standin) -> Non
     for _ in range(5):
         CudaDevice().empty((1,), "uint8")
     assert standin.retained(0) == 1
+
+
+def test_other_threads_run_while_the_host_waits(device: CudaDevice) -> None:
+    """Decoders, sinks and the preview page live in them; old bindings let none run."""
+    stream, event, ran = device.stream("input"), device.event(), []
+    library, microseconds = ctypes.CDLL("libcuda.so.1"), 300_000
+    sleeps = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p)
+    with device.context.current():  # not by the bindings, whose own callback takes the lock
+        library.cuLaunchHostFunc(
+            ctypes.c_void_p(stream.handle), sleeps, ctypes.c_void_p(microseconds)
+        )
+    stream.record(event)
+    done = threading.Event()
+
+    def count() -> None:
+        while not done.wait(0.01):
+            ran.append(time.perf_counter())
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    started = time.perf_counter()
+    event.synchronize()
+    ended = time.perf_counter()
+    done.set()
+    thread.join()
+    assert ended - started > 0.2
+    assert sum(started < at < ended for at in ran) > 5
 
 
 # Out of memory, and errors inside of handling it.

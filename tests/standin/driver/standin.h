@@ -211,6 +211,7 @@ void add_need(Operation *later, Operation *earlier);
 uint64_t search_back(const List *from);
 CUresult check_stream(Stream *stream);
 void enqueue(Stream *stream, Operation *operation);
+void carry_out_one(void);
 void carry_out_some(void);
 void finish(Operation *operation);
 void finish_all(const Context *context);

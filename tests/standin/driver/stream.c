@@ -56,11 +56,20 @@ API CUresult cuStreamSynchronize(void *handle) {
     return CUDA_SUCCESS;
 }
 
+/* Is it done? Asking takes time, in which an operation is carried out: who asks long enough is told
+   at last that it is. */
+static CUresult ask(Operation *operation) {
+    if (!operation || operation->done)
+        return CUDA_SUCCESS;
+    carry_out_one();
+    return CUDA_ERROR_NOT_READY;
+}
+
 API CUresult cuStreamQuery(void *handle) {
     Stream *stream;
     CALL(CONTEXT);
     TRY(find_waitable_stream(handle, &stream));
-    return stream->last && !stream->last->done ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+    return ask(stream->last);
 }
 
 API CUresult cuStreamGetPriority(void *handle, int *priority) {
@@ -165,7 +174,7 @@ API CUresult cuEventQuery(void *handle) {
     TRY(find_object(handle, EVENT, &event));
     TRY(check_waitable(event));
     TRY(check_safe());
-    return event->recorded && !event->recorded->done ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
+    return ask(event->recorded);
 }
 
 API CUresult cuEventElapsedTime(float *milliseconds, void *start_handle, void *end_handle) {

@@ -254,6 +254,25 @@ uint64_t search_back(const List *from) {
     return search;
 }
 
+static void *carry_out_beside(void *operation) {
+    pthread_mutex_lock(&the_lock);
+    carry_out(operation);
+    pthread_mutex_unlock(&the_lock);
+    return NULL;
+}
+
+/* A host function goes on in a thread: nobody waits for it here. */
+void carry_out_one(void) {
+    Operation *next = pick(0);
+    pthread_t thread;
+    if (next && next->action != CALL_HOST) {
+        carry_out(next);
+    } else if (next && pthread_create(&thread, NULL, carry_out_beside, next) == 0) {
+        next->running = true;
+        pthread_detach(thread);
+    }
+}
+
 void carry_out_some(void) {
     while (pending.count && chance(progress_percent)) {
         Operation *next = pick(0);
