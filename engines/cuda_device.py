@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -28,6 +27,7 @@ from .cuda_driver import (
     Handle,
     capture_lock,
     driver_call,
+    no_collection,
     primary_context,
     stops_other_threads,
 )
@@ -164,7 +164,7 @@ class CudaDevice:
 
     def capture(self, streams: Sequence[Stream], work: Work) -> CudaLaunch:
         first, *others = streams
-        with capture_lock, _no_collection(), self.context.current():
+        with capture_lock, no_collection(), self.context.current():
             # Other threads may allocate while this one captures.
             driver_call("cuStreamBeginCapture", first.handle, _capture_mode())
             try:
@@ -227,18 +227,6 @@ def _capture_mode() -> Any:
     from cuda.bindings import driver
 
     return getattr(driver.CUstreamCaptureMode, THREAD_LOCAL)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection inside: what it frees of the GPU's memory would break a capture."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _end_failed_capture(first: Stream) -> None:

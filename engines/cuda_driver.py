@@ -7,6 +7,7 @@ error beside its result; here it becomes an exception.
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import weakref
 from collections.abc import Iterator
@@ -202,6 +203,18 @@ def _give_back(context: Context, freed_by: str, made: Any) -> None:
             driver_call(freed_by, made)
         if reached:
             return
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection inside: what it frees of the GPU's memory would break a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 # Held while work is captured, and while engines are opened and bound: libraries synchronise the

@@ -7,6 +7,7 @@ never silently replaced.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from functools import cache, partial
@@ -18,7 +19,7 @@ import numpy as np
 from ..errors import StreamDiffVSRError, UsageError
 from ..graph_set import onnx_file
 from ..spec import GraphSpec
-from .cuda_driver import capture_lock, primary_context
+from .cuda_driver import LESS_MEMORY, capture_lock, primary_context
 from .device import kind_of, ordinal_of
 from .ort_cuda import SessionStream, bind_on_device
 from .ort_provider import why_no_cuda_provider
@@ -30,7 +31,12 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "cpu": {},
-    "cuda": {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"},
+    "cuda": {
+        "use_tf32": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+        # Not by timing, as it would: two runs could choose other kernels, and make other frames.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    },
 }
 
 
@@ -118,14 +124,20 @@ class OrtEngine:
             options["user_compute_stream"] = str(own.stream.handle)
         else:
             _share_one_arena()
+        # It makes its GPU the thread's own and leaves it so; and with its fallback it would print
+        # why a GPU is refused, and go on with the CPU.
+        place = contextlib.nullcontext() if own is None else own.context.current()
+        fallback = {} if own is None else {"enable_fallback": 0}
         try:
-            with capture_lock:
+            with capture_lock, place:
                 session = ort.InferenceSession(
-                    str(path), _options(kind), providers=[(provider, options)]
+                    str(path), _options(kind), providers=[(provider, options)], **fallback
                 )
         except Exception as error:  # the binding raises its own untyped kinds
             raise StreamDiffVSRError(
-                f"ONNX Runtime cannot load {path.name}", str(error), "rebuild the engines"
+                f"ONNX Runtime cannot load {path.name}",
+                " ".join(str(error).split()),
+                "rebuild the engines" if own is None else LESS_MEMORY,
             ) from error
         if session.get_providers()[0] != provider:
             raise StreamDiffVSRError(

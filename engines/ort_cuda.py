@@ -72,7 +72,7 @@ class BoundOnDevice:
         except StreamDiffVSRError:
             raise
         except Exception as error:  # the binding raises its own untyped kinds
-            told = str(error).splitlines()[0]
+            told = str(error).strip().partition("\n")[0] or type(error).__name__
             raise StreamDiffVSRError(
                 "an engine does not run on the GPU", told, LESS_MEMORY
             ) from error

@@ -8,10 +8,11 @@ how a program is read.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .cuda_driver import capture_lock
+from .cuda_driver import capture_lock, no_collection
 from .device import Stream
 from .protocol import Buffer, DeviceArray
 from .torch_program import Module
@@ -29,7 +30,8 @@ class Launches:
     def __init__(self, module: Module, device: str) -> None:
         from torch import cuda
 
-        self._module, self._warm, self.device = module, False, device
+        self._module, self.device = module, device
+        self._warm = self._refused = False
         self._pool = cuda.graph_pool_handle()
         self._side: Any = cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -41,10 +43,13 @@ class Launches:
         """
         import torch
 
+        if self._refused:  # a capture that fails can leave its memory behind: once is enough
+            return None
+        gc.collect()
         # torch waits for the whole device before it captures, which breaks any other capture. And
         # one of torch's that fails leaves its side stream the current one: the outer pair of
         # device and stream puts back what was.
-        with capture_lock, torch.cuda.device(self.device), _own_stream():
+        with capture_lock, no_collection(), torch.cuda.device(self.device), _own_stream():
             if not self._warm:
                 self._run_once(inputs)
             graph = torch.cuda.CUDAGraph()
@@ -55,6 +60,7 @@ class Launches:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # of an operator that waits for the device: it runs uncaptured
+                self._refused = True
                 return None
             return graph
 

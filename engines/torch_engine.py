@@ -21,6 +21,7 @@ from ..program import program_file
 from ..spec import GraphSpec
 from .cuda_driver import capture_lock
 from .device import ordinal_of
+from .gpu import why_no_gpu
 from .manifest import EngineKey
 from .protocol import Bound, Buffer, HostBound, check_buffers
 from .torch_cuda import BoundOnDevice, Launches
@@ -39,6 +40,8 @@ def torch_obstacle(key: EngineKey, device: str) -> str:
     if key.device == "cuda":
         import torch
 
+        if obstacle := why_no_gpu(ordinal_of(device)):
+            return obstacle
         if not torch.cuda.is_available():
             return f"torch {torch.__version__} finds no GPU"
     return ""

@@ -14,7 +14,7 @@ from ..spec import GraphSpec
 from .cache import cache_root, plain_name
 from .cuda_driver import primary_context
 from .device import ordinal_of
-from .gpu import cuda_gpu
+from .gpu import cuda_gpu, why_no_gpu
 from .manifest import EngineKey, Target
 from .precision import FP8, FP8_CAPABILITY, check_capability
 from .trt_build import (
@@ -138,9 +138,10 @@ def obstacle(key: EngineKey, device: str) -> str:
     library = load_library(key.backend)
     if key.library != library.version:
         return f"its plans are of {library.title} {key.library}, here is {library.version}"
-    gpu = cuda_gpu(ordinal_of(device))
+    ordinal = ordinal_of(device)
+    gpu = cuda_gpu(ordinal)
     if gpu is None:
-        return "CUDA finds no NVIDIA GPU here"
+        return why_no_gpu(ordinal) if ordinal else "CUDA finds no NVIDIA GPU here"
     if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):
         return f"it was built for {key.gpu}, and the {gpu.name} here is {gpu.sm}"
     if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":

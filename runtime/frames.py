@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -74,17 +74,18 @@ class OverlappedFrames:
     ) -> None:
         self._run, self._check, self._frames, self._start = run, check, iter(frames), run.state
         self._cuts = cuts
-        self._end: Exception | None = None
-        self._closed = False
+        self._ended = self._closed = False
+        self._error: Exception | None = None  # of the source, until its turn comes
 
     def __iter__(self) -> OverlappedFrames:
         return self
 
     def __next__(self) -> Image:
-        while self._end is None and self._run.in_flight <= self._run.ahead:
-            self._take()
-        if self._end is not None and (not self._run.in_flight or self._closed):
-            raise self._end
+        while not self._ended and self._run.in_flight <= self._run.ahead:
+            with self._run.whole_or_closed():  # a frame that was taken and not begun would be lost
+                self._take()
+        if self._closed or (self._ended and not self._run.in_flight):
+            self._raise_end()
         return self._run.finish()
 
     @property
@@ -98,8 +99,7 @@ class OverlappedFrames:
 
     def close(self) -> None:
         """Let what was begun end, and give no more; the state stays readable."""
-        self._end = self._end or StopIteration()
-        self._closed = True
+        self._ended = self._closed = True
         with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
             self._run.give_way()
 
@@ -109,7 +109,20 @@ class OverlappedFrames:
             frame = next(self._frames)
             self._check(frame, self._start)
             cut = self._cuts is not None and self._cuts(frame)
-        except Exception as end:
-            self._end = end
+        except StopIteration:
+            self._ended = True
+        except Exception as error:
+            self._ended, self._error = True, error
         else:
             self._run.begin(frame, cut=cut)
+
+    def _raise_end(self) -> NoReturn:
+        """Raise what the source has raised, once, or that there are no more frames.
+
+        An exception that is kept keeps its traceback, and that this iterator with all its buffers.
+        """
+        error, self._error = self._error, None
+        try:
+            raise error or StopIteration
+        finally:
+            del error

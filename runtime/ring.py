@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -40,13 +40,15 @@ class Ring:
         self._latent = latent
         self._slots = _linked_slots(device, engines, steps)
         self.schedule = Schedule(device, self._slots)
-        self._failure: BaseException | None = None
+        self._failure = ""
         self._begun = self._finished = 0  # of all runs: a frame's slot is its number modulo SLOTS
         self._user: weakref.ref[Run] | None = None
         self._held: HeldBySlot = [None] * SLOTS
         self._drawn: tuple[tuple[int, int], Array] | None = None  # by seed and frame
         # A ring that is dropped halfway must not leave its streams behind.
-        self.close = weakref.finalize(self, _close, self.schedule, self._held)
+        self.close = weakref.finalize(self, _close, self.schedule, self._slots, self._held)
+        # At the interpreter's end nothing waits for a GPU, which may hang; threads are let end.
+        self.close.atexit = device.name == "cpu"
 
     @property
     def is_open(self) -> bool:
@@ -69,35 +71,34 @@ class Ring:
                 user.give_way()
             while self._finished < self._begun:  # of a run that was dropped
                 self._wait()
-            self._user = weakref.ref(run)
+            self._user = None  # nobody's, should the next line fail
             self._restore(tip)
+            self._user = weakref.ref(run)
 
-    def begin(
-        self,
-        frame: Image,
-        before: StreamState,
-        noise: Array | None,
-        strength: float,
-        *,
-        alone: bool,
-    ) -> None:
+    def latent(self, before: StreamState, noise: Array | None) -> Array:
+        """The noise of a frame by its state, or the given one, as the engines take it.
+
+        Raises:
+            ValueError: The given noise is of another shape.
+        """
+        if noise is not None:
+            return self._latent(before, noise)
+        self._draw(before)
+        assert self._drawn is not None
+        return self._drawn[1]
+
+    def begin(self, frame: Image, latent: Array, strength: float, *, alone: bool) -> None:
         """Put a frame of the engines' size on the streams.
 
         Args:
-            before: Seed and number of the frame; its output is not looked at.
             strength: Of the guidance by the frame before it; 0 for none.
         """
-        latent = self._initial_latent(before, noise)
-        slot = self._slot(self._begun)
+        slot = self._slots[self._begun % SLOTS]
         self._let_go(self._begun)
-        try:
-            np.copyto(slot.frame, frame)
-            slot.guided_by(strength)
-            slot.noise[:] = latent
-            self.schedule.begin(self._begun, guided=strength > 0, alone=alone)
-        except BaseException as error:  # half of a frame is on the streams
-            self._fail(error)
-            raise
+        np.copyto(slot.frame, frame)
+        slot.guided_by(strength)
+        slot.noise[:] = latent
+        self.schedule.begin(self._begun, guided=strength > 0, alone=alone)
         self._begun += 1
 
     def finish(self, following: StreamState) -> tuple[Image, HeldOutput, Array]:
@@ -118,11 +119,7 @@ class Ring:
         return slot.out.copy(), held, slot.frame.copy()
 
     def _wait(self) -> Slot:
-        try:
-            slot = self.schedule.finish(self._finished)
-        except Exception as error:
-            self._fail(error)
-            raise
+        slot = self.schedule.finish(self._finished)
         self._finished += 1
         return slot
 
@@ -135,11 +132,7 @@ class Ring:
             return
         assert tip.previous_hr is not None and tip.previous_lr is not None
         self._let_go(self._begun - 1)
-        try:
-            self.schedule.restore(self._begun - 1, tip.previous_hr, tip.previous_lr)
-        except BaseException as error:
-            self._fail(error)
-            raise
+        self.schedule.restore(self._begun - 1, tip.previous_hr, tip.previous_lr)
 
     def _let_go(self, index: int) -> None:
         """Copy a slot's output to the host for whoever still has it; the slot is taken again."""
@@ -148,32 +141,33 @@ class Ring:
             output.read()
         self._held[index % SLOTS] = None
 
-    def _slot(self, index: int) -> Slot:
-        return self._slots[index % SLOTS]
+    @contextlib.contextmanager
+    def whole_or_closed(self) -> Iterator[None]:
+        """What is done inside is done whole, or no more frames are taken.
 
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self.close()
+        A frame that is half on the streams, or counted here and not by its run, would be the wrong
+        one for all that come after it. An interruption can fall between any two lines.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self.is_open:
+                self._failure = " ".join(str(error).split()) or type(error).__name__
+                self.close()
+            raise
 
     def _check_open(self) -> None:
         if self.is_open:
             return
-        if self._failure is None:
+        if not self._failure:
             raise StreamDiffVSRError(
                 "the stream is closed", "its Upscaler was closed", "make a new stream"
             )
         raise StreamDiffVSRError(
-            "the device failed in an earlier frame",
-            " ".join(str(self._failure).split()),
+            "an earlier frame failed or was interrupted",
+            self._failure,
             "go on from the last state with a new stream",
-        ) from self._failure
-
-    def _initial_latent(self, before: StreamState, noise: Array | None) -> Array:
-        if noise is not None:
-            return self._latent(before, noise)
-        self._draw(before)
-        assert self._drawn is not None
-        return self._drawn[1]
+        )
 
     def _draw(self, before: StreamState) -> None:
         """Have the noise of a frame; a run that goes on from its own state has it already."""
@@ -221,11 +215,15 @@ class Run:
         Args:
             cut: Begin a new epoch: the frame before leaves it nothing.
         """
-        self._ring.enter(self, self._tip)
+        with self._ring.whole_or_closed():
+            self._ring.enter(self, self._tip)
         has_previous = self._on_device > 0 or self._tip.has_previous
-        strength = guidance_scale if has_previous and not cut else 0.0
-        self._ring.begin(frame, self._next(), noise, strength, alone=self.ahead == 0)
-        self._on_device += 1
+        guided = has_previous and not cut and guidance_scale > 0
+        latent = self._ring.latent(self._next(), noise)
+        with self._ring.whole_or_closed():
+            strength = guidance_scale if guided else 0.0
+            self._ring.begin(frame, latent, strength, alone=self.ahead == 0)
+            self._on_device += 1
 
     def finish(self) -> Image:
         """Wait for the earliest frame in flight: (4h, 4w, 3) uint8 RGB."""
@@ -234,16 +232,21 @@ class Run:
         image, self.state = self._made.popleft()
         return image
 
+    def whole_or_closed(self) -> contextlib.AbstractContextManager[None]:
+        """See `Ring.whole_or_closed`."""
+        return self._ring.whole_or_closed()
+
     def give_way(self) -> None:
         """Let what was begun be made, and keep it; another run takes the slots."""
         while self._on_device:
             self._finish_one()
 
     def _finish_one(self) -> None:
-        image, held, lr = self._ring.finish(self._next())
-        self._on_device -= 1
-        self._tip = HeldState(self._tip.seed, self._tip.frame_index + 1, held, lr)
-        self._made.append((image, self._tip))
+        with self._ring.whole_or_closed():
+            image, held, lr = self._ring.finish(self._next())
+            self._on_device -= 1
+            self._tip = HeldState(self._tip.seed, self._tip.frame_index + 1, held, lr)
+            self._made.append((image, self._tip))
 
     def _next(self) -> StreamState:
         return StreamState(self._tip.seed, self._tip.frame_index + self._on_device)
@@ -260,10 +263,11 @@ def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> 
     return slots
 
 
-def _close(schedule: Schedule, held: HeldBySlot) -> None:
-    """Let all that was begun end; outputs that somebody has stay readable."""
+def _close(schedule: Schedule, slots: list[Slot], held: HeldBySlot) -> None:
+    """Let all that was begun end, and give back streams and buffers; held outputs are read."""
     for output in held:
         with contextlib.suppress(StreamDiffVSRError):
             if output is not None and (kept := output()) is not None:
                 kept.read()
     schedule.close()
+    slots.clear()

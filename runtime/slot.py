@@ -8,6 +8,8 @@ each puts its work on a stream and returns at once. Who runs what when is `overl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,14 @@ from ..engines.device import Device, Stream
 from ..engines.protocol import Bound, Buffer, Engine
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Host memory for a raw output on its way, (1, 3, 4h, 4w), and who has it now."""
+
+    host: Array
+    lock: Lock
 
 
 class Slot:
@@ -29,12 +39,12 @@ class Slot:
     """
 
     def __init__(
-        self, device: Device, engines: Mapping[str, Engine], transfer: Array | None = None
+        self, device: Device, engines: Mapping[str, Engine], transfer: Transfer | None = None
     ) -> None:
         """Allocate the buffers.
 
         Args:
-            transfer: Host memory of the device for a raw output on its way; None makes some.
+            transfer: Of another slot of the same ring; None makes one.
         """
         self._device, self._engines = device, engines
         self._specs = {name: engine.describe() for name, engine in engines.items()}
@@ -52,7 +62,7 @@ class Slot:
         self.out: npt.NDArray[np.uint8] = self._out[0]
         self.noise = self._pinned("latent")
         self._strength, self._on = self._pinned("gate"), self._pinned("switch")
-        self.transfer = self._pinned("hr") if transfer is None else transfer
+        self.transfer = transfer or Transfer(self._pinned("hr"), Lock())
 
     def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
         """Bind the engines: to the slot of the frame before, and to the numbers of the steps."""
@@ -142,13 +152,15 @@ class Slot:
 
     def read_hr(self) -> Array:
         """A copy of the raw output, (1, 3, 4h, 4w)."""
-        self._device.copy(self.transfer, self._buffers["hr"])
-        return self.transfer.copy()  # page-locked memory is not for those who keep it
+        with self.transfer.lock:
+            self._device.copy(self.transfer.host, self._buffers["hr"])
+            return self.transfer.host.copy()  # page-locked memory is not for those who keep it
 
     def write_hr(self, hr: Array) -> None:
         """Put a raw output here, as if the slot had made it."""
-        np.copyto(self.transfer, hr)
-        self._device.copy(self._buffers["hr"], self.transfer)
+        with self.transfer.lock:
+            np.copyto(self.transfer.host, hr)
+            self._device.copy(self._buffers["hr"], self.transfer.host)
 
     def why_not_captured(self, graph: str, stream: Stream) -> str:
         """Why an engine must not be made part of a launch, or an empty string."""

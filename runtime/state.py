@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -147,12 +148,14 @@ class HeldOutput:
 
     def __init__(self, source: Callable[[], Array] | Array) -> None:
         self._source = source
+        self._lock = threading.Lock()  # a state is a value, for any thread
 
     def read(self) -> Array:
         """The output in the host's memory, from now on without the device."""
-        if callable(self._source):
-            self._source = self._source()
-        return self._source
+        with self._lock:
+            if callable(self._source):
+                self._source = self._source()
+            return self._source
 
 
 class HeldState(StreamState):
@@ -180,6 +183,11 @@ class HeldState(StreamState):
         put("previous_lr", previous_lr)
         put("features", features)
         put("held", held)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are states of the host's, with all that they need."""
+        state = self.seed, self.frame_index, self.previous_hr, self.previous_lr
+        return StreamState, state
 
     @property
     def previous_hr(self) -> Array | None:

@@ -44,7 +44,8 @@ class Upscaler:
         device: Where the engines run.
         in_slots: Frames stay in a GPU's memory from stage to stage, and can overlap.
 
-    Not for several threads at once: the engines share their buffers. Make one for each.
+    Not for several threads at once: the engines share their buffers. Make one for each, and open
+    its engines anew: two of the same engines must not have frames on a GPU at the same time.
     """
 
     def __init__(

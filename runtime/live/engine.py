@@ -30,7 +30,8 @@ class LiveEngine:
     def __init__(self, upscaler: Upscaler) -> None:
         self._times = StageTimes()
         if not upscaler.in_slots:
-            upscaler = Upscaler(upscaler.manifest, timed(upscaler.engines, self._times))
+            engines = timed(upscaler.engines, self._times)
+            upscaler = Upscaler(upscaler.manifest, engines, upscaler.device)
         self._upscaler = upscaler
         self.state = upscaler.initial_state()
 

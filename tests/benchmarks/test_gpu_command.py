@@ -142,7 +142,9 @@ def test_a_check_that_crashes_is_a_row(tmp_path: Path, monkeypatch: pytest.Monke
     crash.chmod(0o755)
     monkeypatch.setattr(gpu_check.sys, "executable", str(crash))
     row = check_in_child("torch", "cpu", tmp_path, tmp_path / "none", None, 60)
-    assert not row["works"] and row["said"] == "its process ended with exit code -11"
+    crashed = "its process ended with exit code -11"
+    assert not row["works"]
+    assert row["said"] == f"{crashed}; {crashed}, and with nothing captured"
 
 
 def test_a_backend_that_refuses_is_an_answer(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import gc
 import itertools
+import pickle
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.live.engine import LiveEngine
 from streamdiffvsr.runtime.upscaler import AHEAD, Image, Upscaler
 from streamdiffvsr.spec import LANES, Geometry
 from streamdiffvsr.tests.standin.engines import (
@@ -227,6 +233,161 @@ def test_a_state_outlives_its_upscaler(standin: Standin, tmp_path: Path, expecte
     del up
     assert standin.live().blocks == before.blocks
     assert np.array_equal(state.previous_hr, last.previous_hr)
+
+
+def test_nothing_waits_for_a_collection_to_be_given_back(
+    standin: Standin, kind: str, tmp_path: Path
+) -> None:
+    """Streams that ended, that their source ended with an error, and that were closed."""
+
+    def source() -> Iterator[Image]:
+        yield from FRAMES[:3]
+        raise OSError("the cable is out")
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = standin.live()
+        up = make_upscaler(standin, kind, tmp_path)
+        ended, failed, closed = up.stream(FRAMES), up.stream(source()), up.stream(FRAMES)
+        list(ended)
+        with pytest.raises(OSError, match="cable"):
+            list(failed)
+        next(closed)
+        closed.close()
+        assert list(ended) == list(failed) == list(closed) == []
+        up.close()
+        buffers = standin.live().pinned  # engines are there yet, and no frame's memory
+        assert buffers == before.pinned
+        del up, ended, failed, closed
+        after = standin.live()
+    finally:
+        gc.enable()
+    if kind != "graphs":  # the stand-in's torch has cycles of its own
+        assert after == before
+
+
+def test_a_live_engine_upscales_in_tiles(standin: Standin, tmp_path: Path) -> None:
+    frames, shape = some_frames(3, (32, 56)), {"size": (32, 56), "tile": (32, 40)}
+    expected, _ = expected_frames(standin, frames, StreamState(), **shape)
+    engine = LiveEngine(make_upscaler(standin, "plans", tmp_path, **shape))
+    assert different([engine.step(frame) for frame in frames], expected) == []
+    assert set(engine.stage_ms()) >= {"denoise", "decode"}
+
+
+def test_states_are_copied_and_pickled_as_any_value(standin: Standin, tmp_path: Path) -> None:
+    up = make_upscaler(standin, "plans", tmp_path)
+    _, state = steps(up, FRAMES[:2], START)
+    for other in (copy.copy(state), copy.deepcopy(state), pickle.loads(pickle.dumps(state))):
+        assert (other.seed, other.frame_index) == (state.seed, state.frame_index)
+        assert np.array_equal(other.previous_hr, state.previous_hr)
+        assert different(steps(up, FRAMES[2:], other)[0], steps(up, FRAMES[2:], state)[0]) == []
+
+
+def test_states_are_read_by_other_threads_while_frames_go_on(
+    standin: Standin, tmp_path: Path
+) -> None:
+    up, state = make_upscaler(standin, "plans", tmp_path), START
+    states, read = [], []
+    for frame in FRAMES * 3:
+        _, state = up.step(frame, state)
+        states.append(state)
+        if len(states) % 3 == 0:
+            latest = states[-3:]
+            threads = [
+                threading.Thread(target=lambda s=s: read.append((s, s.previous_hr.copy())))
+                for s in latest
+            ]
+            for thread in threads:
+                thread.start()
+            _, state = up.step(frame, state)
+            for thread in threads:
+                thread.join()
+    by_index = {s.frame_index: s.previous_hr for s in states}
+    assert len({array.tobytes() for array in by_index.values()}) == len(by_index)
+    assert all(np.array_equal(array, by_index[s.frame_index]) for s, array in read)
+
+
+@pytest.mark.parametrize("mode", AHEAD)
+def test_an_interruption_anywhere_gives_no_wrong_frame(
+    standin: Standin, tmp_path: Path, expected: Any, mode: Any
+) -> None:
+    """A stream that is used on after Ctrl-C gives the frames in their order, or one clear error."""
+    frames, _ = expected
+    total = _lines_run(lambda stream: next(stream), make_upscaler(standin, "plans", tmp_path), mode)
+    for line in range(1, total, 7):
+        up = make_upscaler(standin, "plans", tmp_path)
+        stream = up.stream(FRAMES, START, mode=mode)
+        got = [next(stream) for _ in range(3)]
+        with _interrupted_at(line), contextlib.suppress(KeyboardInterrupt):
+            got.append(next(stream))
+        told = ""
+        try:
+            got += list(stream)
+        except StreamDiffVSRError as error:
+            told = str(error)
+        numbers = [_number(frame, frames) for frame in got]
+        assert None not in numbers and numbers == sorted(set(numbers)), (line, numbers)
+        assert told == "" or "failed or was interrupted" in told
+
+
+def test_a_restore_that_fails_once_leaves_no_wrong_frame(
+    standin: Standin, tmp_path: Path, expected: Any
+) -> None:
+    frames, _ = expected
+    up, other = (make_upscaler(standin, "plans", tmp_path) for _ in range(2))
+    for n in range(1, 12):
+        _, middle = steps(other, FRAMES[:5], START)  # its output is on the other's slots
+        stream = up.stream(FRAMES[5:], middle)
+        standin.fail(n)
+        got = []
+        for _ in FRAMES[5:]:
+            with contextlib.suppress(StreamDiffVSRError, StopIteration):
+                got.append(next(stream))
+        standin.fail(0)
+        numbers = [_number(frame, frames[5:]) for frame in got]
+        assert None not in numbers and numbers == sorted(set(numbers)), n
+
+
+def _number(frame: Image, frames: list[Image]) -> int | None:
+    return next((i for i, other in enumerate(frames) if np.array_equal(frame, other)), None)
+
+
+class _Lines:
+    """Counts lines of the runtime that this thread runs, and interrupts at one of them."""
+
+    def __init__(self, stop: int = 0) -> None:
+        self.count, self.stop = 0, stop
+
+    def trace(self, frame: Any, event: str, argument: object) -> Any:
+        if "runtime" not in Path(frame.f_code.co_filename).parts:
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self.stop:
+                raise KeyboardInterrupt
+        return self.trace
+
+
+def _lines_run(work: Any, up: Upscaler, mode: Any) -> int:
+    stream, lines = up.stream(FRAMES, START, mode=mode), _Lines()
+    for _ in range(3):
+        next(stream)
+    sys.settrace(lines.trace)
+    try:
+        work(stream)
+    finally:
+        sys.settrace(None)
+    return lines.count
+
+
+@contextlib.contextmanager
+def _interrupted_at(line: int) -> Iterator[None]:
+    sys.settrace(_Lines(line).trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
 
 
 # What is captured, and what is not.
