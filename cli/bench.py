@@ -89,6 +89,8 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     from ..benchmarks.report.outputs import Outputs
+    from ..engines.engine_set import device_of
+    from ..engines.manifest import read_manifest
 
     outputs = Outputs(json_file, trace, report)
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
@@ -103,6 +105,8 @@ def bench(
     if quick and trace is not None:
         raise UsageError("--quick leaves out what --trace shows", remedy="leave out one of them")
     quiet = json_file == "-"
+    for folder in engines if engines and options.run_on else []:
+        device_of(folder, read_manifest(folder), options.run_on)  # refused before anything is timed
     folders = engines or _build(model, sizes, options, backends, quiet=quiet)
     _measure(folders, settings, outputs, quiet=quiet)
 

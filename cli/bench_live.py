@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..console import build_progress
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, UsageError
 from . import options as opt
 
 LiveSource = Annotated[
@@ -44,6 +44,12 @@ def live(
     from ..benchmarks.machine import describe_machine
     from ..benchmarks.report.outputs import Outputs
 
+    if engines is None and device != "auto":
+        raise UsageError(
+            f"--device {device} has nothing to run there",
+            "without --engines the frames are made bicubic",
+            "give --engines, or leave out --device",
+        )
     outputs, run_on = Outputs(json_file, None, None), opt.BuildOptions(device=device).run_on
     machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
     with build_progress(enabled=json_file != "-", passing=("",)) as tell:

@@ -18,6 +18,7 @@ from ..demo_clip import CLIP, TRUTH, TRUTH_FRAME
 from ..errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
+    from ..engines.choice import Choice
     from ..runtime.frames import Cuts, FrameStream, Image
     from ..runtime.state import StreamState
     from ..runtime.upscaler import Upscaler
@@ -34,12 +35,14 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
+    from ..engines.choice import choose
     from ..runtime.files import comparison  # first of all: it tells if its library is missing
 
     started = time.monotonic()
     truth = comparison.read_picture(_asset(TRUTH))
+    choice = choose(device=device)  # refused before anything is written
     clip = _copied_clip(out)
-    engines, device = _build(clip, device, quiet=quiet)
+    engines, device = _build(clip, choice, quiet=quiet), choice.device
     report, watched = _upscale(clip, out / "clip_4x.mp4", engines, device, quiet=quiet)
     sheet = out / "side_by_side.png"
     result = {
@@ -137,18 +140,15 @@ def _tell(result: dict[str, Any]) -> None:
     typer.echo(f"took {result['total_seconds']:.0f} s")
 
 
-def _build(clip: Path, device: str, *, quiet: bool) -> tuple[Path, str]:
-    """The engines, and the device that they run on."""
+def _build(clip: Path, choice: Choice, *, quiet: bool) -> Path:
     from ..building.builder import build
     from ..console import build_progress
-    from ..engines.choice import choose
     from ..export.hub import BUILT_IN
     from ..runtime.media.probe import probe
 
-    choice = choose(device=device)
     size = probe(clip).size
     with build_progress(enabled=not quiet, first=[choice.describe()]) as progress:
-        folder = build(
+        return build(
             BUILT_IN,
             size=size,
             backend=choice.backend,
@@ -156,7 +156,6 @@ def _build(clip: Path, device: str, *, quiet: bool) -> tuple[Path, str]:
             device=choice.device,
             progress=progress,
         )
-    return folder, choice.device
 
 
 def _upscale(

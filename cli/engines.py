@@ -154,7 +154,7 @@ def check_runs_here(options: opt.BuildOptions) -> None:
         raise StreamDiffVSRError(
             f"engines of {settled['backend']} for a GPU cannot run here",
             obstacle,
-            "use --backend onnxruntime, or build them for another machine: streamdiffvsr engines",
+            "use --device cpu, or build them for another machine: streamdiffvsr engines",
         )
 
 

@@ -63,6 +63,7 @@ def _no_level(asked: int | None) -> None:
         raise UsageError(
             "optimization levels are of --backend tensorrt and tensorrt-rtx alone",
             "other backends run graphs as they are exported",
+            "leave out --optimization-level, or name one of those backends",
         )
 
 

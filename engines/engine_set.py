@@ -111,7 +111,7 @@ def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dic
     """
     manifest = read_manifest(folder)
     backend = require_backend(manifest.key.backend)
-    device = _device_of(folder, manifest, device)
+    device = device_of(folder, manifest, device)
     _check_runs_here(folder, manifest, backend, device)
     verify_files(folder, manifest)
     specs = manifest.graphs.specs()
@@ -124,8 +124,12 @@ def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dic
     return manifest, {name: engines[name] for name in GRAPHS}
 
 
-def _device_of(folder: Path, manifest: Manifest, device: str | None) -> str:
-    """Where the engines of a set are to run."""
+def device_of(folder: Path, manifest: Manifest, device: str | None) -> str:
+    """Where the engines of a set are to run: on the device that was named, or the set's own.
+
+    Raises:
+        UsageError: The set is for another kind of device.
+    """
     if device is None or device == manifest.key.device:
         return manifest.key.device
     if kind_of(device) != manifest.key.device:

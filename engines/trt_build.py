@@ -91,13 +91,20 @@ def capability_name(library: TrtLibrary, capability: int) -> Any:
     found = getattr(names, f"SM{capability}", None)
     if found is None or capability <= TURING:
         known = sorted(int(name[2:]) for name in dir(names) if name.startswith("SM"))
-        usable = ", ".join(str(n) for n in known if n > TURING)
+        usable = ", ".join(_dotted(n) for n in known if n > TURING)
+        why = "it has no plans for it" if found is None else "these graphs need more than it offers"
         raise StreamDiffVSRError(
-            f"{library.title} {library.version} cannot build for compute capability {capability}",
-            "these graphs need more than it offers there",
+            f"{library.title} {library.version} cannot build for compute capability "
+            f"{_dotted(capability)}",
+            why,
             f"choose among {usable}",
         )
     return found
+
+
+def _dotted(capability: int) -> str:
+    """89 as people write it: 8.9."""
+    return f"{capability // 10}.{capability % 10}"
 
 
 def _made(library: TrtLibrary, log: TrtLog, make: Any, what: str) -> Any:

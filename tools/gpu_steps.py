@@ -99,7 +99,9 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         seconds = f" in {record['seconds']} s" if "seconds" in record else ""
-        print(f"{record['step']}: {record['ended']}{seconds}", flush=True)
+        last = next((line for line in reversed(record.get("said", [])) if line.strip()), "")
+        told = f": {last}" if record["ended"] == "failed" else ""
+        print(f"{record['step']}: {record['ended']}{seconds}{told}", flush=True)
 
 
 def main() -> None:
@@ -115,6 +117,8 @@ def main() -> None:
     checks = run.out / CHECKED
     run.run(Step("checks", (*_gpu(options), "--no-figures", "--json", str(checks)), CHECKS))
     rows = _rows(checks)
+    if not rows and run.records[-1]["ended"] == "failed":
+        sys.exit(f"no backend could be asked, so nothing else is run; see {run.out / LOG}")
     tests = list(_tests(options, rows))
     for index, step in enumerate(tests):
         run.run(Step(step.name, step.arguments, TESTS / (len(tests) - index)))

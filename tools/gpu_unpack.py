@@ -35,7 +35,8 @@ def main() -> None:
     waiting = {f.group for f in packed for piece in f.pieces if piece.part in missing}
     groups = list(dict.fromkeys(file.group for file in packed))
     done = _read_done(work)
-    ready = [g for g in groups if g not in waiting and (options.again or g not in done)]
+    here = [str(options.out.resolve()), *steps]  # other results, or other steps: run anew
+    ready = [g for g in groups if g not in waiting and (options.again or [g, *here] not in done)]
     if missing:
         print(f"waiting for {', '.join(sorted(missing))}", flush=True)
     if FIRST in waiting or not ready:
@@ -54,13 +55,14 @@ def main() -> None:
     for group in ready:
         command += ["--backend", group]
     code = subprocess.run(command, env=env).returncode
-    (work / "done.json").write_text(json.dumps([*done, *ready]))
+    (work / "done.json").write_text(json.dumps([*done, *([group, *here] for group in ready)]))
     sys.exit(code)
 
 
-def _read_done(work: Path) -> list[str]:
+def _read_done(work: Path) -> list[list[str]]:
+    """What was run, each as its group, the folder of its results and the steps' arguments."""
     path = work / "done.json"
-    groups: list[str] = json.loads(path.read_text()) if path.is_file() else []
+    groups: list[list[str]] = json.loads(path.read_text()) if path.is_file() else []
     return groups
 
 
@@ -118,7 +120,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the results")
     work = Path(tempfile.gettempdir()) / "streamdiffvsr-gpu"
-    add("--work", type=Path, default=work, help="for all else; kept for later parts")
+    add("--work", type=Path, default=work, help=f"for all else; kept for later parts; {work}")
     add("--again", action="store_true", help="run what was run before, too")
     return parser.parse_known_args()
 

@@ -79,12 +79,18 @@ def test_ctrl_c_keeps_what_was_measured(
         (("--quick", "--trace", "t.json"), 2, "--quick leaves out what --trace shows"),
         (("--engines", "here", "--size", "64x48"), 2, "--engines cannot be mixed"),
         (("--engines", "no-such-set", *QUICK), 1, "nothing was measured"),
+        (("live", "testsrc", "--device", "cuda"), 2, "--device cuda has nothing to run there"),
     ],
 )
 def test_bad_input_is_one_line(cli: Cli, arguments: Any, code: int, told: str) -> None:
     ran = cli("bench", *arguments)
     assert ran.code == code
     assert told in ran.err.splitlines()[-1]
+
+
+def test_engines_for_a_cpu_are_not_measured_for_a_gpu(cli: Cli, parity_engines: Path) -> None:
+    ran = cli("bench", "--engines", parity_engines, "--device", "cuda", *QUICK)
+    assert ran.code == 2 and "are for cpu, not cuda; leave the device out" in ran.error
 
 
 def test_results_of_another_schema_are_not_compared(cli: Cli, tmp_path: Path) -> None:

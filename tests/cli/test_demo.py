@@ -97,6 +97,12 @@ def test_an_output_folder_that_is_a_file(cli, tmp_path):
     assert ran.json["exit_code"] == ran.code == 1
 
 
+def test_a_device_that_is_not_there_leaves_nothing_behind(cli, tmp_path):
+    ran = cli("demo", "--device", "cuda:x", "--out", tmp_path / "a" / "b")
+    assert ran.code == 2 and "unknown device 'cuda:x'" in ran.error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_clip_is_made_again_by_its_script():
     pytest.importorskip("torch", reason="of the train extra")
     pytest.importorskip("skimage", reason="of the train extra")

@@ -177,6 +177,8 @@ def main() -> None:
                 case = noticed_by(mutation, library)
                 print(f"| {mutation.what} | {case or '**nothing**'} |", flush=True)
                 unnoticed += [] if case else [mutation.what]
+    if not any(word in mutation.what for mutation in MUTATIONS):
+        sys.exit(f"no mutation is described with {word!r}")
     if unnoticed:
         sys.exit(f"noticed by nothing: {'; '.join(unnoticed)}")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from streamdiffvsr.engines.gpu import why_no_gpu
 from streamdiffvsr.tools import gpu_steps
 from streamdiffvsr.tools.gpu_steps import Run, Step
 
@@ -92,3 +93,15 @@ def test_without_time_all_steps_are_named_and_the_exit_code_says_so(
     assert set(told["steps"].values()) == {"not reached"}
     assert list(told["steps"])[:2] == ["doctor", "checks"] and "figures" in told["steps"]
     assert not (tmp_path / "figures.json").exists()
+
+
+@pytest.mark.skipif(why_no_gpu() == "", reason="of a machine without a GPU")
+def test_without_a_gpu_it_says_so_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_steps", "--out", str(tmp_path), "--minutes", "5"])
+    with pytest.raises(SystemExit, match="no backend could be asked"):
+        gpu_steps.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["doctor", "checks"]
+    assert "there is no GPU to measure" in lines[-1]
