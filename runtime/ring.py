@@ -71,7 +71,6 @@ class Ring:
                 user.give_way()
             while self._finished < self._begun:  # of a run that was dropped
                 self._wait()
-            self._user = None  # nobody's, should the next line fail
             self._restore(tip)
             self._user = weakref.ref(run)
 
