@@ -76,9 +76,11 @@ def _failure(name: str, arguments: tuple[Any, ...], code: Any) -> CudaError:
     number = int(code)
     if number == OUT_OF_MEMORY:
         asked = f"{arguments[0] / MIB:.0f} MiB were needed" if "MemAlloc" in name else name
-        full = "the host's page-locked" if "Host" in name else "the GPU's"
+        if "Host" in name:
+            what = "no more of the host's memory can be page-locked"
+            return CudaError(number, what, asked, LESS_MEMORY)
         why = f"{asked}, {_free_memory()}"
-        return CudaError(number, f"{full} memory is full", why, LESS_MEMORY)
+        return CudaError(number, "the GPU's memory is full", why, LESS_MEMORY)
     failed, told = _driver().cuGetErrorString(code)
     word = getattr(code, "name", str(number))
     why = word if int(failed) or not told else f"{told.decode(errors='replace')} ({word})"

@@ -158,7 +158,7 @@ def test_full_memory_is_one_line_with_what_is_free(device: CudaDevice, standin: 
 
 def test_full_page_locked_memory_says_so(device: CudaDevice, standin: Standin) -> None:
     standin.limit(MIB, device=-1)
-    with pytest.raises(StreamDiffVSRError, match="page-locked memory is full"):
+    with pytest.raises(StreamDiffVSRError, match=r"can be page-locked: 5 MiB were needed; close"):
         device.pinned((5 * MIB,), "uint8")
 
 
