@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -46,3 +47,25 @@ def gpu(standin: Standin) -> Iterator[int]:
     with driving.device(0) as context:
         yield context
         standin.fail(0)
+
+
+@pytest.fixture(scope="module")
+def expected(loaded: Standin) -> Any:
+    """The plain loop's frames of `FRAMES` from `START`, and the state after them."""
+    from streamdiffvsr.tests.standin.engines import FRAMES, START, expected_frames
+
+    return expected_frames(loaded, FRAMES, START)
+
+
+@pytest.fixture(params=["plans", "sessions", "graphs"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """How engines launch."""
+    return str(request.param)
+
+
+@pytest.fixture
+def up(standin: Standin, kind: str, tmp_path: Path) -> Any:
+    """An Upscaler of such engines."""
+    from streamdiffvsr.tests.standin.engines import make_upscaler
+
+    return make_upscaler(standin, kind, tmp_path)

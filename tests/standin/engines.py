@@ -307,3 +307,21 @@ def some_frames(count: int, size: Size = SIZE) -> list[Image]:
     """Frames of noise, the same every time."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(count)]
+
+
+FRAMES = some_frames(10)
+START = StreamState(seed=3)
+
+
+def different(got: list[Image], expected: list[Image]) -> list[int]:
+    """The numbers of the frames that differ."""
+    pairs = zip(got, expected, strict=True)
+    return [index for index, (a, b) in enumerate(pairs) if not np.array_equal(a, b)]
+
+
+def steps(up: Upscaler, frames: list[Image], state: StreamState) -> tuple[list[Image], StreamState]:
+    outputs = []
+    for frame in frames:
+        out, state = up.step(frame, state)
+        outputs.append(out)
+    return outputs, state

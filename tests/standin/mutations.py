@@ -21,7 +21,7 @@ from pathlib import Path
 from streamdiffvsr.tests.standin.library import compile_driver
 
 ROOT = Path(__file__).parents[2]
-CASES = ("cases_runtime.py", "cases_device.py", "cases_failures.py")
+CASES = ("cases_runtime.py", "cases_costs.py", "cases_device.py", "cases_failures.py")
 INTERRUPTED = 2  # pytest's exit code
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".links", "data", "__pycache__", "*.safetensors")
 
