@@ -145,16 +145,19 @@ def build_engines(
 
 def check_runs_here(options: opt.BuildOptions) -> None:
     """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+    from ..engines.backends import BACKENDS
     from ..engines.device import kind_of, ordinal_of
     from ..engines.gpu import why_no_gpu
 
     settled = options.settled()
     device = settled["device"]
     if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
+        on_cpu = "cpu" in BACKENDS[settled["backend"]].devices
+        here = "use --device cpu" if on_cpu else "use --backend onnxruntime"
         raise StreamDiffVSRError(
             f"engines of {settled['backend']} for a GPU cannot run here",
             obstacle,
-            "use --device cpu, or build them for another machine: streamdiffvsr engines",
+            f"{here}, or build them for another machine: streamdiffvsr engines",
         )
 
 
