@@ -89,7 +89,8 @@ class CpuStream:
 
     def close(self) -> None:
         self._works.put(None)
-        self._thread.join()
+        if self._thread is not threading.current_thread():  # which a collection can bring here
+            self._thread.join()
 
     def _run(self) -> None:
         while (work := self._works.get()) is not None:

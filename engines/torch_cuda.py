@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .cuda_driver import capture_lock, no_collection
 from .device import Stream
 from .protocol import Buffer, DeviceArray
 from .torch_program import Module
+
+TRIES = 2  # another thread's wait for the device can break a capture
+Told = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Launches:
@@ -31,7 +34,7 @@ class Launches:
         from torch import cuda
 
         self._module, self.device = module, device
-        self._warm = self._refused = False
+        self._warm, self._tries = False, TRIES
         self._pool = cuda.graph_pool_handle()
         self._side: Any = cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -43,14 +46,14 @@ class Launches:
         """
         import torch
 
-        if self._refused:  # a capture that fails can leave its memory behind: once is enough
+        if not self._tries:  # a capture that fails can leave its memory behind
             return None
-        gc.collect()
         # torch waits for the whole device before it captures, which breaks any other capture. And
         # one of torch's that fails leaves its side stream the current one: the outer pair of
         # device and stream puts back what was.
         with capture_lock, no_collection(), torch.cuda.device(self.device), _own_stream():
             if not self._warm:
+                gc.collect()  # now, as nothing is collected while it captures
                 self._run_once(inputs)
             graph = torch.cuda.CUDAGraph()
             mode = "thread_local"  # other threads may allocate while this one captures
@@ -60,7 +63,7 @@ class Launches:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # of an operator that waits for the device: it runs uncaptured
-                self._refused = True
+                self._tries -= 1
                 return None
             return graph
 
@@ -87,9 +90,14 @@ class BoundOnDevice:
     """A module with the tensors of one set of device buffers."""
 
     def __init__(
-        self, launches: Launches, inputs: Sequence[Buffer], outputs: Sequence[Buffer]
+        self, launches: Launches, inputs: Sequence[Buffer], outputs: Sequence[Buffer], told: Told
     ) -> None:
-        self._launches = launches
+        """Capture it.
+
+        Args:
+            told: Makes torch's errors inside one line.
+        """
+        self._launches, self._told = launches, told
         self._inputs = _viewed(inputs, launches.device)
         self._outputs = _viewed(outputs, launches.device)
         self._graph = launches.capture(self._inputs, self._outputs)
@@ -105,7 +113,7 @@ class BoundOnDevice:
         import torch
 
         device = self._launches.device
-        with torch.cuda.device(device):
+        with self._told(), torch.cuda.device(device):
             if stream is None:
                 self._launch()
                 torch.cuda.current_stream().synchronize()

@@ -77,7 +77,8 @@ class TorchEngine:
         outputs = [buffers[t.name] for t in self._spec.outputs]
         with refusals(self._spec.name):
             if self._launches is not None:
-                return BoundOnDevice(self._launches, inputs, outputs)
+                told = partial(refusals, self._spec.name)
+                return BoundOnDevice(self._launches, inputs, outputs, told)
             tensors = (_shared(inputs), _shared(outputs))
             return HostBound(partial(_run, self._spec.name, self._module, *tensors))
 

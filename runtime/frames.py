@@ -50,7 +50,7 @@ class SteppedFrames:
 
     def __next__(self) -> Image:
         frame = next(self._frames)
-        before = self.state.reset() if self._cuts and self._cuts(frame) else self.state
+        before = self.state.reset() if _begins(self._cuts, frame) else self.state
         out, self.state = self._step(frame, before)
         return out
 
@@ -100,6 +100,7 @@ class OverlappedFrames:
     def close(self) -> None:
         """Let what was begun end, and give no more; the state stays readable."""
         self._ended = self._closed = True
+        self._error = None
         with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
             self._run.give_way()
 
@@ -107,22 +108,41 @@ class OverlappedFrames:
         """Begin the source's next frame, or note how the source ended."""
         try:
             frame = next(self._frames)
-            self._check(frame, self._start)
-            cut = self._cuts is not None and self._cuts(frame)
         except StopIteration:
             self._ended = True
+            return
         except Exception as error:
-            self._ended, self._error = True, error
-        else:
-            self._run.begin(frame, cut=cut)
+            self._end_with(error)
+            return
+        try:
+            self._check(frame, self._start)
+            cut = _begins(self._cuts, frame)
+        except Exception as error:
+            self._end_with(error)
+            return
+        self._run.begin(frame, cut=cut)
+
+    def _end_with(self, error: Exception) -> None:
+        """Note an error, without the lines of this iterator that its traceback begins with."""
+        behind = error.__traceback__ and error.__traceback__.tb_next
+        self._ended, self._error = True, error.with_traceback(behind)
 
     def _raise_end(self) -> NoReturn:
-        """Raise what the source has raised, once, or that there are no more frames.
-
-        An exception that is kept keeps its traceback, and that this iterator with all its buffers.
-        """
+        """Raise what the source has raised, once, or that there are no more frames."""
         error, self._error = self._error, None
         try:
-            raise error or StopIteration
+            raise StopIteration if error is None else error
         finally:
             del error
+
+
+def _begins(cuts: Cuts | None, frame: Image) -> bool:
+    """Whether a frame begins a new epoch.
+
+    Raises:
+        RuntimeError: `cuts` raised StopIteration, which would end the stream as if it were whole.
+    """
+    try:
+        return cuts is not None and cuts(frame)
+    except StopIteration as error:
+        raise RuntimeError("cuts has no answer for a frame") from error

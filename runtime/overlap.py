@@ -21,8 +21,7 @@ from functools import partial
 
 import numpy as np
 
-from ..engines.device import Device, Event
-from ..errors import StreamDiffVSRError
+from ..engines.device import Device, Event, Stream
 from ..spec import GRAPHS, LANES
 from .part import Part
 from .slot import Array, Slot
@@ -136,10 +135,11 @@ class Schedule:
 
     def close(self) -> None:
         """Let all that was begun end, and give the streams and the slots back."""
-        for stream in (self._input, self._denoise, self._output):
-            with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
-                stream.close()
-        self._lanes.clear()  # its parts point here: their memory would wait for a collection
+        with contextlib.ExitStack() as always:
+            # Its parts point here: their memory would wait for a collection.
+            always.callback(self._lanes.clear)
+            for stream in (self._output, self._denoise, self._input):
+                always.callback(_closed, stream)
 
     def _lane(self, index: int) -> _Lane:
         return self._lanes[index % len(self._lanes)]
@@ -220,3 +220,9 @@ class Schedule:
             if graph in graphs
         )
         return next((why for why in found if why), "")
+
+
+def _closed(stream: Stream) -> None:
+    """Close a stream, whatever its device says: that may have failed before."""
+    with contextlib.suppress(Exception):
+        stream.close()

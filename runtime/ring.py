@@ -74,6 +74,11 @@ class Ring:
             self._restore(tip)
             self._user = weakref.ref(run)
 
+    def holds(self, tip: StreamState) -> bool:
+        """Whether the frame before a state lies in the slot before the next frame's."""
+        last = self._held[(self._begun - 1) % SLOTS]
+        return isinstance(tip, HeldState) and last is not None and last() is tip.held
+
     def latent(self, before: StreamState, noise: Array | None) -> Array:
         """The noise of a frame by its state, or the given one, as the engines take it.
 
@@ -124,10 +129,7 @@ class Ring:
 
     def _restore(self, tip: StreamState) -> None:
         """Have the frame before the next in its slot, if it is not there already."""
-        if not tip.has_previous:
-            return
-        last = self._held[(self._begun - 1) % SLOTS]
-        if isinstance(tip, HeldState) and last is not None and last() is tip.held:
+        if not tip.has_previous or self.holds(tip):
             return
         assert tip.previous_hr is not None and tip.previous_lr is not None
         self._let_go(self._begun - 1)
@@ -214,6 +216,8 @@ class Run:
         Args:
             cut: Begin a new epoch: the frame before leaves it nothing.
         """
+        if isinstance(self._tip, HeldState) and not self._ring.holds(self._tip):
+            _ = self._tip.previous_hr  # of another's device: what fails there is not this ring's
         with self._ring.whole_or_closed():
             self._ring.enter(self, self._tip)
         has_previous = self._on_device > 0 or self._tip.has_previous
@@ -263,10 +267,17 @@ def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> 
 
 
 def _close(schedule: Schedule, slots: list[Slot], held: HeldBySlot) -> None:
-    """Let all that was begun end, and give back streams and buffers; held outputs are read."""
-    for output in held:
-        with contextlib.suppress(StreamDiffVSRError):
-            if output is not None and (kept := output()) is not None:
-                kept.read()
-    schedule.close()
-    slots.clear()
+    """Let all that was begun end, and give back streams and buffers; held outputs are read.
+
+    A collection can bring us here in the middle of such a reading, whose locks this thread has:
+    then an output keeps its slot until it is read.
+    """
+    with contextlib.ExitStack() as always:
+        always.callback(slots.clear)
+        always.callback(schedule.close)
+        reading = any(slot.transfer.lock.locked() for slot in slots)
+        for output in held:
+            kept = None if output is None or reading else output()
+            if kept is not None and not kept.lock.locked():
+                with contextlib.suppress(Exception):
+                    kept.read()

@@ -142,17 +142,20 @@ class StreamState:
 class HeldOutput:
     """A raw output that stays in a device's memory until someone asks for it.
 
+    Attributes:
+        lock: Held while it is read.
+
     Args:
         source: That array of the host's, (1, 3, 4h, 4w), or what gives it and is called once.
     """
 
     def __init__(self, source: Callable[[], Array] | Array) -> None:
         self._source = source
-        self._lock = threading.Lock()  # a state is a value, for any thread
+        self.lock = threading.Lock()  # a state is a value, for any thread
 
     def read(self) -> Array:
         """The output in the host's memory, from now on without the device."""
-        with self._lock:
+        with self.lock:
             if callable(self._source):
                 self._source = self._source()
             return self._source

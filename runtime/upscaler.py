@@ -166,9 +166,9 @@ class Upscaler:
 
     def close(self) -> None:
         """Give back the buffers and streams of its frames; the next frame makes new ones."""
-        if self._ring is not None:
-            self._ring.close()
-        self._ring = None
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
 
     def _step_on_device(
         self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float

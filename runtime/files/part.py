@@ -130,8 +130,10 @@ class _Run:
             self._writer.abort()
             raise
         finally:
-            outputs.close()  # ends what reads ahead
-            self._commit()
+            try:
+                outputs.close()  # ends what reads ahead
+            finally:
+                self._commit()
 
     def _images(self, frames: Iterator[SourceFrame]) -> Iterator[Image]:
         count, detector = self._point.frames, self._detector

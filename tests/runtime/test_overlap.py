@@ -186,6 +186,17 @@ def test_what_the_source_raises_comes_after_the_frames_before_it() -> None:
         next(wrong)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_cuts_that_run_out_do_not_end_a_stream_as_if_it_were_whole(overlap: bool) -> None:
+    flags = iter([False] * 3)
+    stream = mixing_upscaler(CpuDevice()).stream(
+        some_frames(6), cuts=lambda _: next(flags), overlap=overlap
+    )
+    assert len([next(stream) for _ in range(3)]) == 3
+    with pytest.raises(RuntimeError, match="cuts has no answer"):
+        next(stream)
+
+
 def test_a_failing_stage_is_raised_and_ends_the_streams(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

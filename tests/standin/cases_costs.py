@@ -116,6 +116,11 @@ def test_nothing_waits_for_a_collection_to_be_given_back(
         before = standin.live()
         up = make_upscaler(standin, kind, tmp_path)
         ended, failed, closed = up.stream(FRAMES), up.stream(source()), up.stream(FRAMES)
+        for leave in (lambda stream: stream.close(), lambda stream: None):
+            noted = up.stream(source())
+            assert len([next(noted), next(noted)]) == 2  # the error has been seen, not raised
+            leave(noted)
+            del noted
         list(ended)
         with pytest.raises(OSError, match="cable"):
             list(failed)
@@ -131,6 +136,25 @@ def test_nothing_waits_for_a_collection_to_be_given_back(
         gc.enable()
     if kind != "graphs":  # the stand-in's torch has cycles of its own
         assert after == before
+
+
+def test_a_ring_that_goes_away_while_its_output_is_read(
+    standin: Standin, tmp_path: Path, expected: Any
+) -> None:
+    """As by a collection in the middle: the reading thread has the locks already."""
+    _, last = expected
+    up = make_upscaler(standin, "plans", tmp_path)
+    _, before = steps(up, FRAMES[:-1], START)
+    _, state = up.step(FRAMES[-1], before)
+    ring, real = up._ring, up.device.copy
+
+    def copy(*arguments: Any) -> None:
+        real(*arguments)
+        ring.close()
+
+    up.device.copy = copy
+    assert np.array_equal(state.previous_hr, last.previous_hr)
+    assert before.previous_hr is not None
 
 
 def test_a_live_engine_upscales_in_tiles(standin: Standin, tmp_path: Path) -> None:
