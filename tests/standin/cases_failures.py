@@ -73,22 +73,22 @@ def test_every_call_fails_in_turn(standin: Standin, scenario: Scenario, expected
     gc.collect()
     total = standin.calls() - calls
     assert standin.live() == before and total > 300
-    errors = 0
-    tried = range(1 + (total + OFFSET) % EVERY, total + 1, EVERY)
-    for n in tried:
+    errors = failed = 0
+    for n in range(1 + (total + OFFSET) % EVERY, total + 1, EVERY):
         standin.reset()
         standin.fail(n)
         got = outcome(scenario)
         standin.fail(0)
         assert isinstance(got, str) or got == wanted, f"call {n} of {total}"
         errors += isinstance(got, str)
+        failed += standin.injected()  # old bindings poll: a quick run has fewer calls
         gc.collect()
         standin.finish()
         left = standin.live()
         if standin.injected_releases() == 0:
             assert left == before, f"call {n} of {total} leaves something ({got})"
         before = left
-    assert errors > len(tried) / 4  # the others are of captures and of giving back
+    assert errors > failed / 4 > 0  # the others are of captures and of giving back
     assert outcome(scenario) == wanted
 
 
@@ -97,16 +97,16 @@ def test_a_device_that_fails_for_good_is_one_error_and_no_hang(
 ) -> None:
     calls, wanted = standin.calls(), [*expected[:4], expected[5]]
     outcome(scenario)
-    total, errors = standin.calls() - calls, 0
-    tried = range(1, total, 97)
-    for n in tried:
+    total, errors, failed = standin.calls() - calls, 0, 0
+    for n in range(1, total, 97):
         standin.reset()
         standin.fail(n, code=719, sticky=True)
         got = outcome(scenario)
         assert isinstance(got, str) or got == wanted, n
         errors += isinstance(got, str)
+        failed += standin.injected() > 0
         gc.collect()
-    assert errors > len(tried) / 2  # what fails last is giving back, of which nobody is told
+    assert errors > failed / 2 > 0  # what fails last is giving back, of which nobody is told
 
 
 def test_a_stream_that_failed_gives_no_more_frames(standin: Standin, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ def test_start_up_memory_and_the_file_are_there(result: dict[str, Any]) -> None:
     assert subject["media"]["decode"]["n"] == subject["media"]["encode"]["n"] == 12
     rate = subject["file_rate"]
     assert rate["frames"] == 12 and len(rate["shares"]) == 3
-    assert 0 < rate["fps"] < rate["engine_fps"]  # of so short a file, opening it is most
+    # Not which is faster: other work on the machine can slow the few frames of either.
+    assert rate["fps"] > 0 and rate["engine_fps"] > 0
+    assert min(rate["shares"]) <= rate["share"] <= max(rate["shares"])
 
 
 def test_the_timeline_has_a_frame_from_upload_to_encoding(result: dict[str, Any]) -> None:
