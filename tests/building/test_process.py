@@ -59,7 +59,7 @@ def test_it_builds_the_same_set(parity_model, tmp_path):
     ("number", "told"),
     [
         (signal.SIGKILL, "the system killed it, as it does when memory runs out"),
-        (signal.SIGSEGV, "it crashed with SIGSEGV"),
+        pytest.param(signal.SIGSEGV, "it crashed with SIGSEGV", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="ends by signals")
@@ -74,6 +74,7 @@ def test_a_build_that_dies_is_one_line_and_leaves_nothing(parity_model, tmp_path
     assert "\n" not in str(caught.value) and left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_child_too(parity_model, tmp_path):
     children = []
 

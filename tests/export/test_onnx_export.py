@@ -28,7 +28,9 @@ from streamdiffvsr.spec import Geometry, GraphSpec, graph_specs
 
 GEOMETRY = Geometry((33, 42))
 CHEAP = [("prepare", "fp32"), ("guide", "fp32"), ("decode", "fp32")]
-HALF = [("guide", "fp16"), ("decode", "fp16")]
+HALF = [
+    pytest.param(pair, marks=pytest.mark.slow) for pair in (("guide", "fp16"), ("decode", "fp16"))
+]
 
 
 @dataclass(frozen=True, slots=True)

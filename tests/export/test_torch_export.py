@@ -52,7 +52,11 @@ def exported(module: nn.Module, path: Path) -> tuple[Program, dict[str, Tensor],
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("prepare", "fp32"), ("decode", "fp32"), ("guide", "fp16")],
+    [
+        ("prepare", "fp32"),
+        pytest.param("decode", "fp32", marks=pytest.mark.slow),
+        ("guide", "fp16"),
+    ],
 )
 def test_a_graph_gives_its_modules_numbers(
     model: Model, tmp_path: Path, name: str, precision: Precision

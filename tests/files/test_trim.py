@@ -29,7 +29,11 @@ def images(path: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     ("start", "end"),
-    [(None, Fraction(1)), (Fraction(5, 2), None), (Fraction(1), Fraction(2))],
+    [
+        pytest.param(None, Fraction(1), marks=pytest.mark.slow),
+        pytest.param(Fraction(5, 2), None, marks=pytest.mark.slow),
+        (Fraction(1), Fraction(2)),
+    ],
 )
 def test_frames_and_sound_between_two_times(
     tmp_path: Path, source: Path, start: Fraction | None, end: Fraction | None
