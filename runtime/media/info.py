@@ -50,6 +50,7 @@ class VideoInfo:
         pix_fmt: libav's name of the pixel format, such as ``yuv420p``.
         colour: The tags of the first frame, unresolved.
         rotation: Degrees counter-clockwise that were applied to make it upright: 0, 90, 180, 270.
+        skewed: It asks to be shown at another angle, which is not done.
         sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
         depth: Bits of a component, 8 to 16.
         interlaced: The first frame is made of two fields.
@@ -75,6 +76,7 @@ class VideoInfo:
     colour: Colour
     rotation: int
     sample_aspect: Fraction
+    skewed: bool = False
     depth: int = 8
     interlaced: bool = False
     alpha: bool = False

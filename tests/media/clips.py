@@ -41,6 +41,7 @@ class Clip:
     colour: tuple[int, int, int, int] | None = None  # matrix, range, primaries, transfer
     sample_aspect: Fraction | None = None
     rotation: int = 0
+    matrix: Sequence[int] = ()  # of the display, as MP4 has it
     title: str = ""
     container: str | None = None
     container_options: dict[str, str] = field(default_factory=dict)
@@ -68,6 +69,8 @@ class Clip:
         video.time_base = video.codec_context.time_base = self.time_base
         if self.rotation:
             video.set_display_rotation(self.rotation)
+        if self.matrix:
+            video.set_display_matrix(self.matrix)
         context = video.codec_context
         if self.sample_aspect:
             context.sample_aspect_ratio = self.sample_aspect

@@ -133,6 +133,8 @@ def policies(look: Look) -> Iterator[str]:
             if options.deinterlace
             else "interlaced, and upscaled so: its lines will comb"
         )
+    if info.skewed:
+        yield "to be shown at an angle, and upscaled as it is stored: only quarter turns are made"
     if info.alpha:
         yield "transparency: shown on black, the output has none"
     yield from look.left_out

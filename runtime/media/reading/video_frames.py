@@ -19,6 +19,7 @@ from av.video.frame import PictureType
 from ....errors import StreamDiffVSRError
 from .. import libav
 from ..frames.deinterlacing import Deinterlacer
+from ..frames.orientation import Mirrors
 from ..info import VideoInfo
 from ..limits import check_frame_size
 from .picture import Picture, describe_picture
@@ -59,6 +60,7 @@ class VideoFrames:
         self.damaged = self._damaged_before = 0
         self._sought = False
         self._last_error = ""
+        self._mirrors = Mirrors()
         self._open()
         self._decoded: Any = self._decode_all()
         self._first: Any = None
@@ -204,9 +206,13 @@ class VideoFrames:
         deinterlacer = Deinterlacer() if self._deinterlace else None
         for frame in frames:
             for done in deinterlacer.frames(frame) if deinterlacer else [frame]:
-                yield Picture(done, self._pts(done), done.duration or None)
+                yield self._picture(done)
         for done in deinterlacer.rest() if deinterlacer else []:
-            yield Picture(done, self._pts(done), done.duration or None)
+            yield self._picture(done)
+
+    def _picture(self, frame: Any) -> Picture:
+        mirrored = self._mirrors.mirrored(frame)
+        return Picture(frame, self._pts(frame), frame.duration or None, mirrored)
 
     def _pts(self, frame: Any) -> int:
         """The frame's own time; one nominal frame after the last where it has none."""
