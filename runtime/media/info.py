@@ -53,7 +53,7 @@ class VideoInfo:
         skewed: It asks to be shown at another angle, which is not done.
         sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
         depth: Bits of a component, 8 to 16.
-        interlaced: The first frame is made of two fields.
+        interlaced: The first frame is made of two fields, or all are, by the container.
         alpha: It has transparency, which frames show on black.
         container: libav's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
         images: It is a folder of images, or one image.

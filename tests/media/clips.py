@@ -40,6 +40,7 @@ class Clip:
     sounds: Sequence[tuple[str, int]] = ()  # (codec, sample rate) of each stream
     colour: tuple[int, int, int, int] | None = None  # matrix, range, primaries, transfer
     sample_aspect: Fraction | None = None
+    field_order: int = 0  # libav's number of what the container is told
     rotation: int = 0
     matrix: Sequence[int] = ()  # of the display, as MP4 has it
     title: str = ""
@@ -72,6 +73,8 @@ class Clip:
         if self.matrix:
             video.set_display_matrix(self.matrix)
         context = video.codec_context
+        if self.field_order:
+            context.field_order = self.field_order
         if self.sample_aspect:
             context.sample_aspect_ratio = self.sample_aspect
         if self.colour:

@@ -60,7 +60,7 @@ def _opened(arguments: dict[str, Any], failure: str, sender: _Sender) -> VideoFr
         shown,
         failure,
         begin=begin,
-        deinterlace=arguments.get("deinterlace", True),
+        deinterlace=arguments.get("deinterlace", "auto"),
         fps=fps,
         beat=sender.beat,
     )

@@ -50,7 +50,6 @@ def describe_picture(
         skewed=is_skewed(frame),
         sample_aspect=1 / sample_aspect if rotation % 180 else sample_aspect,
         depth=bits_of(frame),
-        interlaced=frame.interlaced_frame,
         alpha=alpha or _is_transparent(frame),
         mastering=mastering_of(frame),
         **told,

@@ -18,7 +18,7 @@ from av.video.frame import PictureType
 
 from ....errors import StreamDiffVSRError
 from .. import libav
-from ..frames.deinterlacing import Deinterlacer
+from ..frames.deinterlacing import Deinterlacer, Fields, fields_told, fields_wanted
 from ..frames.orientation import Mirrors
 from ..info import VideoInfo
 from ..limits import check_frame_size
@@ -51,7 +51,7 @@ class VideoFrames:
         failure: str,
         *,
         begin: float | None,
-        deinterlace: bool,
+        deinterlace: str,
         fps: Fraction | None,
         beat: Callable[[], None],
     ) -> None:
@@ -60,7 +60,7 @@ class VideoFrames:
         self.damaged = self._damaged_before = 0
         self._sought = False
         self._last_error = ""
-        self._mirrors = Mirrors()
+        self._mirrors, self._fields = Mirrors(), Fields()
         self._open()
         self._decoded: Any = self._decode_all()
         self._first: Any = None
@@ -73,6 +73,7 @@ class VideoFrames:
                 self._failure, f"no frame of it could be decoded{self._last_error}"
             )
         stream, container = self._stream, self._container
+        self._fields = fields_told(codec_name(stream), self._field_order, frame)
         seconds = duration_seconds(container, stream)
         estimate = round(seconds * stream.average_rate) if seconds and stream.average_rate else None
         return describe_picture(
@@ -81,6 +82,7 @@ class VideoFrames:
             codec=codec_name(stream),
             sample_aspect=Fraction(stream.sample_aspect_ratio or 0) or Fraction(1),
             alpha=has_separate_alpha(stream),
+            interlaced=frame.interlaced_frame or self._fields.every,
             average_rate=Fraction(stream.average_rate) if stream.average_rate else None,
             time_base=self._time_base,
             start_time=0 if frame.pts is None else frame.pts,
@@ -126,6 +128,7 @@ class VideoFrames:
         rate = self._fps or stream.average_rate or stream.guessed_rate or Fraction(25)
         self._frame_ticks = 1 / (Fraction(rate) * self._time_base)
         self._last_ticks: Fraction | None = None
+        self._field_order = getattr(stream.codec_context, "field_order", 0)  # not before PyAV 18
         self._alpha_decoder = _alpha_decoder(stream)
         if stream.codec_context.name == "h264":
             # In threads by slices it leaves lost pixels as they were in a buffer used before.
@@ -203,7 +206,8 @@ class VideoFrames:
         return frames, not (packet.is_corrupt or any(frame.is_corrupt for frame in frames))
 
     def _timed(self, frames: Iterator[Any]) -> Iterator[Picture]:
-        deinterlacer = Deinterlacer() if self._deinterlace else None
+        wanted = fields_wanted(self._deinterlace, self._fields)
+        deinterlacer = Deinterlacer(wanted) if wanted else None
         for frame in frames:
             for done in deinterlacer.frames(frame) if deinterlacer else [frame]:
                 yield self._picture(done)
