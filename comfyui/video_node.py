@@ -149,12 +149,15 @@ def given(path: str) -> Path:
     """The file at a path that a user wrote.
 
     Raises:
-        StreamDiffVSRError: There is no path, or it is a folder's.
+        StreamDiffVSRError: There is no path, or it is a folder's or an address.
     """
+    from ..runtime.media.preflight import check_input_name
+
     if not path.strip():
         raise StreamDiffVSRError(
             "there is nothing to upscale", "", "connect a video, or write its path"
         )
+    check_input_name(path.strip().strip('"'))
     if found(path).is_dir():
         raise StreamDiffVSRError(
             f"could not read {path.strip()!r:.200}",

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.frame import PictureType
 
 from ....errors import StreamDiffVSRError
-from .. import libav
+from .. import diagnosis, libav
 from ..frames.deinterlacing import Deinterlacer, Fields, fields_told, fields_wanted
 from ..frames.orientation import Mirrors
 from ..info import VideoInfo
@@ -70,8 +70,10 @@ class VideoFrames:
         self._first = frame = next(self._decoded, None)
         if frame is None:
             raise StreamDiffVSRError(
-                self._failure, f"no frame of it could be decoded{self._last_error}"
+                self._failure, *diagnosis.why_no_frame(self._path, self._last_error)
             )
+        if self.damaged and (encrypted := diagnosis.encryption(self._path)):
+            raise StreamDiffVSRError(self._failure, *encrypted)
         stream, container = self._stream, self._container
         self._fields = fields_told(codec_name(stream), self._field_order, frame)
         seconds = duration_seconds(container, stream)
@@ -121,9 +123,7 @@ class VideoFrames:
         self._container: InputContainer = libav.open_video(self._path, self._failure)
         self._stream = stream = libav.moving_picture(self._container)
         if stream.codec_context is None:
-            raise StreamDiffVSRError(
-                self._failure, "its video codec is unknown here, or the file is cut off"
-            )
+            raise StreamDiffVSRError(self._failure, *diagnosis.why_no_decoder(self._path))
         self._time_base: Fraction = stream.time_base
         rate = self._fps or stream.average_rate or stream.guessed_rate or Fraction(25)
         self._frame_ticks = 1 / (Fraction(rate) * self._time_base)
@@ -195,6 +195,10 @@ class VideoFrames:
     def _decode(self, packet: Any) -> tuple[list[Any], bool]:
         if packet is None:
             return [], False
+        if _is_encrypted(packet):
+            raise StreamDiffVSRError(
+                self._failure, *(diagnosis.encryption(self._path) or diagnosis.ENCRYPTED)
+            )
         try:
             if self._alpha_decoder:
                 frames = self._alpha_decoder.decode(packet if packet.size else None)
@@ -231,6 +235,11 @@ class VideoFrames:
 
     def _seconds(self, frame: Any) -> float:
         return float(frame.pts * (frame.time_base or self._time_base))
+
+
+def _is_encrypted(packet: Any) -> bool:
+    """Whether the demuxer knows that nobody here can decode it; PyAV tells that from 16 on."""
+    return hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info")
 
 
 def _alpha_decoder(stream: Any) -> Any:
