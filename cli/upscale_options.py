@@ -17,6 +17,7 @@ from ..errors import UsageError
 PART, OUTPUT, LONG, COMPARISON = "What is taken", "How it is written", "Long jobs", "Comparison"
 
 CompareMode = Literal["side", "split"]
+DeinterlaceMode = Literal["auto", "on", "off", "tff", "bff"]
 
 # Not required here: of one name, click would say that INPUT is missing where OUTPUT is.
 Inputs = Annotated[
@@ -65,12 +66,12 @@ Fps = Annotated[
         rich_help_panel=PART,
     ),
 ]
-NoDeinterlace = Annotated[
-    bool,
+Deinterlace = Annotated[
+    DeinterlaceMode,
     typer.Option(
-        "--no-deinterlace",
-        metavar="",
-        help="Leave interlaced frames as they are.",
+        metavar="HOW",
+        help="auto: where frames or container say so; on: every frame; tff, bff: every frame, "
+        "upper or lower field first; off.",
         rich_help_panel=PART,
     ),
 ]

@@ -12,6 +12,7 @@ from .installed import explained
 from .upscale_nodes import settings
 
 if TYPE_CHECKING:
+    from ..runtime.media.source import Deinterlace
     from .pipe import Pipe
 
 NO_FRAMES = "this video was upscaled from file to file: use the output `video`, not `images`"
@@ -61,6 +62,14 @@ OVERWRITE: Input = (
     "BOOLEAN",
     {"default": False, "tooltip": "Replace the file at output_path."},
 )
+DEINTERLACE: Input = (
+    ["auto", "on", "off", "tff", "bff"],
+    {
+        "default": "auto",
+        "tooltip": "Of videos whose frames are made of two fields. auto: where they or the file "
+        "say so. on: all frames. tff, bff: all frames, with the upper or lower field first.",
+    },
+)
 
 
 @node(
@@ -87,6 +96,7 @@ class UpscaleVideo:
                 "end_frame": END_FRAME,
                 **SETTINGS,
                 "overwrite": OVERWRITE,
+                "deinterlace": DEINTERLACE,
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -109,6 +119,7 @@ class UpscaleVideo:
         start_frame: int = 0,
         end_frame: int = -1,
         overwrite: bool = False,
+        deinterlace: Deinterlace = "auto",
         unique_id: str | None = None,
         **widgets: Any,
     ) -> Any:
@@ -122,7 +133,7 @@ class UpscaleVideo:
             return batch, "", host.blocked(NO_FILE)
         with video_file(given(video_path) if video is None else video) as source:
             output = destination(output_path, source.stem)
-            upscale_video(pipe, source, output, wanted, span, overwrite, unique_id)
+            upscale_video(pipe, source, output, wanted, span, overwrite, deinterlace, unique_id)
         result = host.blocked(NO_FRAMES), str(output), host.video_from_file(output)
         return {"ui": shown(output), "result": result}
 
@@ -138,12 +149,15 @@ def given(path: str) -> Path:
     """The file at a path that a user wrote.
 
     Raises:
-        StreamDiffVSRError: There is no path, or it is a folder's.
+        StreamDiffVSRError: There is no path, or it is a folder's or an address.
     """
+    from ..runtime.media.preflight import check_input_name
+
     if not path.strip():
         raise StreamDiffVSRError(
             "there is nothing to upscale", "", "connect a video, or write its path"
         )
+    check_input_name(path.strip().strip('"'))
     if found(path).is_dir():
         raise StreamDiffVSRError(
             f"could not read {path.strip()!r:.200}",

@@ -18,6 +18,7 @@ from ..errors import StreamDiffVSRError
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
 from ..runtime.frames import Image
 from ..runtime.media.probe import probe
+from ..runtime.media.source import Deinterlace
 from . import host
 from .lossless import write_lossless
 from .pipe import Pipe
@@ -73,6 +74,7 @@ def upscale_video(
     settings: Settings,
     span: Span,
     overwrite: bool,
+    deinterlace: Deinterlace,
     node: str | None,
 ) -> UpscaleReport:
     """Upscale a file; progress and Cancel are the node's. Nothing is left of a cancelled job."""
@@ -92,6 +94,7 @@ def upscale_video(
         seed=settings.seed,
         overwrite=overwrite,
         scene_cuts=settings.scene_cuts,
+        deinterlace=deinterlace,
         keep_unfinished=False,
         **span.options(info.average_rate),
     )

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError, UsageError
+from ..media.formats.kinds import CONTAINERS
+from ..media.preflight import check_input_name, check_output_name
+from ..media.readable import VIDEO_ENDINGS
+from ..media.reading.image_names import SUFFIXES
 from .journal import SUFFIX
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
-KEPT = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts"})  # endings that outputs have too
-VIDEOS = KEPT | {
-    *(".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".m2ts", ".mxf", ".wmv", ".asf", ".flv"),
-    *(".3gp", ".3g2", ".ogv", ".ogm", ".divx", ".dv", ".y4m", ".h264", ".h265", ".hevc", ".ivf"),
-}
+IMAGES = frozenset(SUFFIXES)
+KEPT = frozenset(CONTAINERS)  # endings that outputs have too
 ELSE = ".mkv"  # holds nearly everything
 
 
@@ -60,10 +60,13 @@ def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> N
         images: The outputs are folders of images, whatever the inputs are.
 
     Raises:
-        StreamDiffVSRError: A pattern matches nothing, a folder holds no video and no image or both,
-            or OUTPUT lies among the inputs.
+        StreamDiffVSRError: One names no file, a pattern matches nothing, a folder holds no video
+            and no image or both, or OUTPUT lies among the inputs.
         UsageError: A batch's OUTPUT is a file, or two inputs would have one output.
     """
+    for text in inputs:
+        check_input_name(text)
+    check_output_name(output)
     found, batch = _found(inputs)
     if not batch:
         return Named((Pair(found[0], Path(output)),))
@@ -98,8 +101,13 @@ def _named_by(text: str) -> tuple[list[Path], bool]:
         return _in_folder(path)
     if path.exists() or not glob.has_magic(text):
         return [path], False
-    matches = (Path(match) for match in glob.glob(text, recursive=True))
-    media = sorted(filter(_is_media, matches), key=lambda one: natural(str(one)))
+    matches = [Path(match) for match in glob.glob(text, recursive=True)]
+    media = [one for one in matches if _is_media(one)]
+    if (
+        not media and path.suffix and not glob.has_magic(path.suffix)
+    ):  # an ending that others have as often
+        media = [one for one in matches if one.suffix == path.suffix and one.is_file()]
+    media.sort(key=lambda one: natural(str(one)))
     if not media:
         raise StreamDiffVSRError(
             f"could not read {text!r}", "no video and no folder of images matches that pattern"
@@ -113,7 +121,7 @@ def _is_media(path: Path) -> bool:
             return not path.name.endswith(SUFFIX) and _in_folder(path) == ([path], False)
         except StreamDiffVSRError:
             return False
-    return path.suffix.lower() in VIDEOS | IMAGES
+    return path.suffix.lower() in VIDEO_ENDINGS | IMAGES
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], bool]:
@@ -124,7 +132,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], bool]:
         raise StreamDiffVSRError(
             f"could not read {str(folder)!r}", error.strerror or str(error)
         ) from error
-    videos = _with_ending(entries, VIDEOS)
+    videos = _with_ending(entries, VIDEO_ENDINGS)
     pictures = _with_ending(entries, IMAGES)
     if videos and pictures:
         raise StreamDiffVSRError(
@@ -151,7 +159,9 @@ def _folder(output: str, count: int) -> Path:
     if folder.exists() and not folder.is_dir():
         why = f"{count} inputs need a folder, and it is a file"
     elif (
-        not folder.exists() and folder.suffix.lower() in VIDEOS | IMAGES and output[-1] not in "/\\"
+        not folder.exists()
+        and folder.suffix.lower() in VIDEO_ENDINGS | IMAGES
+        and output[-1] not in "/\\"
     ):
         why = f"{count} inputs need a folder, and that is the name of a file"
     else:

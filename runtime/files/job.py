@@ -18,7 +18,7 @@ from ..media.formats.choice import choose_format
 from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
 from ..media.probe import probe
-from ..media.source import FileSource, SourceFrame
+from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
 from ..state import StreamState
 
 Image = npt.NDArray[np.uint8]
@@ -57,7 +57,7 @@ class FileOptions:
         start, end: In seconds from the first frame: of which times frames are taken, `end` not
             included. The output begins when the input did.
         scene_cuts: Forget the previous frame at a scene cut.
-        deinterlace: Turn interlaced frames into whole ones.
+        deinterlace: As of `FileSource`.
         fps: Of an image folder.
         codec, encoder, crf, preset, images: As of `choose_format`.
         keep_unfinished: Leave finished segments to be resumed when the job fails or is stopped.
@@ -70,7 +70,7 @@ class FileOptions:
     start: Fraction | None = None
     end: Fraction | None = None
     scene_cuts: bool = True
-    deinterlace: bool = True
+    deinterlace: Deinterlace = "auto"
     fps: Fraction | None = None
     codec: str = "auto"
     encoder: str = "auto"
@@ -80,6 +80,7 @@ class FileOptions:
     keep_unfinished: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "deinterlace", deinterlace_mode(self.deinterlace))
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"{self.max_frames = }: at least one frame")
         if self.start is not None and self.start < 0:

@@ -50,9 +50,10 @@ class VideoInfo:
         pix_fmt: libav's name of the pixel format, such as ``yuv420p``.
         colour: The tags of the first frame, unresolved.
         rotation: Degrees counter-clockwise that were applied to make it upright: 0, 90, 180, 270.
+        skewed: It asks to be shown at another angle, which is not done.
         sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
         depth: Bits of a component, 8 to 16.
-        interlaced: The first frame is made of two fields.
+        interlaced: The first frame is made of two fields, or all are, by the container.
         alpha: It has transparency, which frames show on black.
         container: libav's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
         images: It is a folder of images, or one image.
@@ -75,6 +76,7 @@ class VideoInfo:
     colour: Colour
     rotation: int
     sample_aspect: Fraction
+    skewed: bool = False
     depth: int = 8
     interlaced: bool = False
     alpha: bool = False

@@ -18,13 +18,9 @@ from av.container import InputContainer
 
 from ...errors import StreamDiffVSRError
 from ..disk import CAUSES
+from . import diagnosis
+from .readable import DEMUXERS
 
-# Demuxers that read one self-contained file. Left out on purpose: hls, dash, concat, sdp, image
-# sequences, and every other format that names further files.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,asf,h264,hevc,m4v,av1,obu,"
-    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,apng,vc1,vvc,mp3,aac,flac,wav"  # sound: to say so
-)
 _BUFFER_BYTES = 1 << 18
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
 
@@ -79,10 +75,9 @@ def open_video(path: Path, failure: str) -> InputContainer:
     try:
         container = open_input(path)
     except Exception as error:
-        raise StreamDiffVSRError(failure, *_why_not_opened(error)) from error
+        raise StreamDiffVSRError(failure, *_why_not_opened(path, error)) from error
     if moving_picture(container) is None:
-        held = ", only sound" if container.streams.audio else ""
-        raise StreamDiffVSRError(failure, f"it has no video stream{held}")
+        raise StreamDiffVSRError(failure, *_why_no_video(path, container))
     return container
 
 
@@ -91,7 +86,8 @@ def open_input(path: Path) -> InputContainer:
     return av.open(
         _Nameless(path),
         "r",
-        options={"format_whitelist": _FORMATS},
+        # No protocol: what a file names is opened by none of its demuxers.
+        options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
     )
@@ -120,17 +116,25 @@ def packets(container: InputContainer, streams: Sequence[Any]) -> Iterator[Any]:
             yield None
 
 
-def _why_not_opened(error: Exception) -> tuple[str, str]:
-    why = describe(error)
-    if "moov atom not found" in why:
-        return (
-            "it is cut off: the index at the end of the file (its moov atom) is missing",
-            "copy or download it again, or let the recording program repair it",
-        )
-    if "not on whitelist" in why:
-        return "it is not a video file, but a list of others or a stream without a frame of it", ""
-    if isinstance(error, av.error.InvalidDataError):
-        return f"it is not a video file, or its beginning is damaged ({why})", ""
+def _why_not_opened(path: Path, error: Exception) -> tuple[str, str]:
+    _, name, line = getattr(error, "log", None) or (0, "", "")
+    refused = "ormat not on whitelist" in line
+    if refused or isinstance(error, av.error.InvalidDataError):
+        return diagnosis.why_not_opened(path, describe(error), name if refused else "")
+    if encrypted := diagnosis.encryption(path):  # garbage fails in many ways
+        return encrypted
     if isinstance(error, EOFError):
         return "it is cut off before the first frame", "copy or download it again"
-    return why, ""
+    return describe(error), ""
+
+
+def _why_no_video(path: Path, container: InputContainer) -> tuple[str, str]:
+    streams = container.streams
+    held = [
+        name
+        for name, found in (("sound", streams.audio), ("subtitles", streams.subtitles))
+        if found
+    ]
+    if not held and (encrypted := diagnosis.encryption(path)):
+        return encrypted
+    return f"it has no video stream{', only ' if held else ''}{' and '.join(held)}", ""

@@ -1,4 +1,4 @@
-"""What is asked of an output before any work is done for it.
+"""What is asked of names before any work is done for them, and of an output most of all.
 
 Looks at names, folders and sizes only; it opens and creates nothing.
 """
@@ -13,6 +13,53 @@ from pathlib import Path
 from ...errors import StreamDiffVSRError
 from .formats import sizes as encoder_sizes
 from .formats.kinds import CONTAINERS, is_image_folder
+from .redact import redact
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def check_input_name(text: str) -> None:
+    """Refuse what is not the name of a file, as a user wrote it: a path does not keep an address.
+
+    Raises:
+        StreamDiffVSRError: It is an address, or stands for standard input.
+    """
+    failure = f"could not read {redact(text)!r}"
+    if text == "-":
+        raise StreamDiffVSRError(
+            failure,
+            "it stands for standard input, and sound has to be read beside the picture",
+            "save it to a file first, and name that",
+        )
+    if _ADDRESS.match(text) and not Path(text).exists():
+        raise StreamDiffVSRError(
+            failure,
+            "it is an address, and upscale reads files",
+            "name the file's path"
+            if text.lower().startswith("file:")
+            else "download it first, or upscale it as it comes: streamdiffvsr live ADDRESS",
+        )
+
+
+def check_output_name(text: str) -> None:
+    """The same of an output.
+
+    Raises:
+        StreamDiffVSRError: As `check_input_name`.
+    """
+    failure = f"could not write {redact(text)!r}"
+    if text == "-":
+        raise StreamDiffVSRError(
+            failure,
+            "it stands for standard output, and an output is put together on a disk",
+            "name a file, such as out.mkv",
+        )
+    if _ADDRESS.match(text):
+        raise StreamDiffVSRError(
+            failure,
+            "it is an address, and upscale writes files",
+            "name a file; streamdiffvsr live SOURCE --to ADDRESS sends a stream",
+        )
 
 
 def check_output(
@@ -34,6 +81,7 @@ def check_output(
     """
     path = Path(output)
     failure = f"could not write {str(output)!r}"
+    check_output_name(str(output))
     if not is_image_folder(path, images) and path.suffix.lower() not in CONTAINERS:
         why = f"no video file is written with the ending {path.suffix!r}"
         raise StreamDiffVSRError(failure, why, f"use one of {', '.join(CONTAINERS)}")

@@ -50,7 +50,7 @@ def start_reader(
     frames: bool,
     depth: int = 8,
     begin: float | None = None,
-    deinterlace: bool = True,
+    deinterlace: str = "auto",
     fps: Fraction | None = None,
 ) -> Child:
     """A child that describes the file and then, if asked, sends its frames."""

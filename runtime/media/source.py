@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,20 @@ import numpy.typing as npt
 from ...errors import StreamDiffVSRError
 from ..processes.child import DEADLINE_S
 from .probe import receive_info, start_reader
+
+Deinterlace: TypeAlias = Literal["auto", "on", "off", "tff", "bff"]
+
+
+def deinterlace_mode(asked: Deinterlace | bool) -> Deinterlace:
+    """The option in its one form: True has been "auto", and False "off".
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    mode = {True: "auto", False: "off"}[asked] if isinstance(asked, bool) else asked
+    if mode not in get_args(Deinterlace):
+        raise ValueError(f"{asked = !r}: one of {', '.join(get_args(Deinterlace))}")
+    return mode  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +83,10 @@ class FileSource:
             and none after it is missing. They equal those of a run from the start. The way there is
             short in .mp4, .mov, .mkv and .webm, and decoded from the start in others. Times that
             jump back inside the file make it ambiguous. ``index`` counts from the first one given.
-        deinterlace: Make a whole picture of two fields, one for each frame; frames without fields
-            are left as they are.
+        deinterlace: Make a whole picture of two fields, one for each frame. "auto": where a frame
+            or the container says that it has fields; "on": of every frame, by the order that is
+            told, else the upper field first; "tff" and "bff": by that order, upper or lower field
+            first; "off": not at all. Images are left as they are.
         fps: Frames per second of images (24 if None), and of a video without times of its own.
 
     Raises:
@@ -85,7 +101,7 @@ class FileSource:
         deadline_s: float = DEADLINE_S,
         depth: Literal[8, 16] = 8,
         begin: float | None = None,
-        deinterlace: bool = True,
+        deinterlace: Deinterlace | bool = "auto",
         fps: Fraction | None = None,
     ) -> None:
         self.damaged = 0
@@ -98,7 +114,7 @@ class FileSource:
             frames=True,
             depth=depth,
             begin=None if begin is None else float(begin),
-            deinterlace=deinterlace,
+            deinterlace=deinterlace_mode(deinterlace),
             fps=fps,
         )
         self.info = receive_info(self._child, path, deadline_s)

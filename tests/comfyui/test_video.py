@@ -46,6 +46,17 @@ def test_the_file_is_the_command_line_s(pipe, clip, comfy, tmp_path):
     assert comfy.shown[0][2][1].size == (256, 192)
 
 
+def test_the_order_of_fields_can_be_forced(pipe, clip, comfy, tmp_path):
+    """As the command line does it; a file that says nothing of fields is left as it is."""
+    made = {}
+    for mode in ("auto", "tff"):
+        NODE().run(pipe=pipe, video_path="clip.mp4", output_path=f"{mode}.mkv", deinterlace=mode)
+        upscale_file(clip, tmp_path / f"{mode}.mkv", Remembering(), FileOptions(deinterlace=mode))
+        made[mode] = frames_of(comfy.folder / "output" / f"{mode}.mkv")
+        np.testing.assert_array_equal(made[mode], frames_of(tmp_path / f"{mode}.mkv"))
+    assert not np.array_equal(made["auto"], made["tff"])
+
+
 def test_a_part_of_a_file_by_its_name_in_the_input_folder(pipe, clip, comfy):
     told = NODE().run(
         pipe=pipe, video_path="clip.mp4", start_frame=2, end_frame=4, output_path="in/here.mkv"

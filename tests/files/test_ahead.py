@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
@@ -20,7 +21,7 @@ from streamdiffvsr.runtime.files.job import FileOptions
 from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
 from streamdiffvsr.runtime.media.frames.colour import Colour
 from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.tests.media.clips import Clip
+from streamdiffvsr.tests.media.clips import Clip, write_image
 
 GIB = 2**30
 
@@ -107,8 +108,10 @@ def test_what_cannot_be_is_refused_at_once(looked, tmp_path):
         ({}, {}, []),
         ({"colour": Colour(transfer=16)}, {}, ["HDR (PQ)"]),
         ({"colour": Colour(transfer=18)}, {}, ["HDR (HLG)"]),
-        ({"interlaced": True}, {}, ["deinterlaced first (--no-deinterlace"]),
-        ({"interlaced": True}, {"deinterlace": False}, ["will comb"]),
+        ({"interlaced": True}, {}, ["deinterlaced first (--deinterlace off"]),
+        ({"interlaced": True}, {"deinterlace": "off"}, ["will comb"]),
+        ({}, {"deinterlace": "tff"}, ["deinterlaced first, by --deinterlace tff"]),
+        ({"skewed": True}, {}, ["shown at an angle"]),
         ({"alpha": True}, {}, ["shown on black"]),
         ({"depth": 10}, {}, ["8 bits of the input's 10"]),
         ({"interlaced": True, "alpha": True}, {}, ["deinterlaced", "shown on black"]),
@@ -124,6 +127,13 @@ def test_policies_are_told(looked, fields, options, told):
 def test_images_of_hdr_lose_its_tags_and_that_is_told(looked):
     notes = list(policies(with_info(looked("frames"), colour=Colour(transfer=16))))
     assert any("upscaled as they are but images do not say so" in note for note in notes)
+
+
+def test_images_are_not_deinterlaced(tmp_path):
+    write_image(tmp_path / "0.png", np.zeros((48, 64, 3), np.uint8))
+    look(Pair(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="off"))
+    with pytest.raises(UsageError, match="--deinterlace bff does not fit"):
+        look(Pair(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="bff"))
 
 
 def test_images_have_no_sound_and_that_is_told(looked):

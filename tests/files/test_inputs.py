@@ -67,6 +67,76 @@ def test_outputs_keep_the_ending_that_can_be_kept(tmp_path, name, output):
     assert outputs(*touch(tmp_path, "other.mp4", name)) == ["other.mp4", output]
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "MOD",
+        "TOD",
+        "m2t",
+        "f4v",
+        "rm",
+        "rmvb",
+        "qt",
+        "gif",
+        "264",
+        "265",
+        "av1",
+        "obu",
+        "h264",
+        "hevc",
+        "mk3d",
+        "m2v",
+        "vob",
+        "wtv",
+        "mxf",
+        "nut",
+        "y4m",
+        "roq",
+        "swf",
+        "smk",
+        "bik",
+        "mjpeg",
+        "MTS",
+    ],
+)
+def test_a_folder_takes_each_ending_that_videos_have(tmp_path, ending):
+    touch(tmp_path / "in", f"clip.{ending}", "notes.txt")
+    assert outputs(tmp_path / "in") == ["clip.mkv"]
+    assert outputs(tmp_path / "in" / "*") == ["clip.mkv"]
+
+
+def test_a_pattern_may_name_an_ending_that_is_not_known(tmp_path):
+    """Old games keep films in files that end like anything."""
+    touch(tmp_path, "intro.cin", "logo.cin", "notes.txt", "README")
+    assert outputs(tmp_path / "*.cin") == ["intro.mkv", "logo.mkv"]
+    with pytest.raises(StreamDiffVSRError, match=r"no video .* matches"):
+        named(tmp_path / "READ*")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("-", "could not read '-': it stands for standard input, .*save it to a file first"),
+        ("rtsp://me:word@cam/1", r"could not read 'rtsp://\*\*\*@cam/1': .*streamdiffvsr live"),
+        ("http://h/x.mp4?a=[1]", r"could not read 'http://h/x.mp4\?a=\[1\]': .*download it first"),
+        ("file:///clips/a.mp4", "could not read 'file:///clips/a.mp4': .*name the file's path"),
+    ],
+)
+def test_what_is_no_file_is_told_as_it_was_written(tmp_path, name, told):
+    with pytest.raises(StreamDiffVSRError, match=told):
+        named(name)
+    with pytest.raises(StreamDiffVSRError, match=told):
+        named(*touch(tmp_path, "a.mp4"), name)
+
+
+@pytest.mark.parametrize(("name", "told"), [("-", "standard output"), ("rtmp://h/a/key", "--to")])
+def test_an_output_is_a_file_or_a_folder(tmp_path, name, told):
+    for clips in (["a.mp4"], ["a.mp4", "b.mp4"]):
+        with pytest.raises(StreamDiffVSRError, match=f"could not write .*{told}") as caught:
+            named(*touch(tmp_path, *clips), to=name)
+        assert "key" not in str(caught.value)
+
+
 def test_several_inputs_are_each_taken_once(tmp_path):
     touch(tmp_path / "in", "a.mp4", "b.mp4")
     again = tmp_path / "in" / ".." / "in" / "b.mp4"

@@ -40,7 +40,9 @@ class Clip:
     sounds: Sequence[tuple[str, int]] = ()  # (codec, sample rate) of each stream
     colour: tuple[int, int, int, int] | None = None  # matrix, range, primaries, transfer
     sample_aspect: Fraction | None = None
+    field_order: int = 0  # libav's number of what the container is told
     rotation: int = 0
+    matrix: Sequence[int] = ()  # of the display, as MP4 has it
     title: str = ""
     container: str | None = None
     container_options: dict[str, str] = field(default_factory=dict)
@@ -68,7 +70,11 @@ class Clip:
         video.time_base = video.codec_context.time_base = self.time_base
         if self.rotation:
             video.set_display_rotation(self.rotation)
+        if self.matrix:
+            video.set_display_matrix(self.matrix)
         context = video.codec_context
+        if self.field_order:
+            context.field_order = self.field_order
         if self.sample_aspect:
             context.sample_aspect_ratio = self.sample_aspect
         if self.colour:

@@ -63,6 +63,12 @@ def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look
             "it is a video, whose own times are kept",
             "leave it out",
         )
+    if options.deinterlace not in ("auto", "off") and job.info.images:
+        raise UsageError(
+            f"--deinterlace {options.deinterlace} does not fit {str(pair.input)!r}",
+            "images are taken for whole pictures",
+            "leave it out, or make a video of them first",
+        )
     return Look(job, *expected(job), left_out(job))
 
 
@@ -129,10 +135,14 @@ def policies(look: Look) -> Iterator[str]:
         yield "HDR mastering metadata left out: only H.265 and AV1 in software are told of it"
     if info.interlaced:
         yield (
-            "interlaced: each frame is deinterlaced first (--no-deinterlace leaves it)"
-            if options.deinterlace
-            else "interlaced, and upscaled so: its lines will comb"
+            "interlaced, and upscaled so: its lines will comb"
+            if options.deinterlace == "off"
+            else "interlaced: each frame is deinterlaced first (--deinterlace off leaves it)"
         )
+    elif options.deinterlace not in ("auto", "off"):
+        yield f"each frame is deinterlaced first, by --deinterlace {options.deinterlace}"
+    if info.skewed:
+        yield "to be shown at an angle, and upscaled as it is stored: only quarter turns are made"
     if info.alpha:
         yield "transparency: shown on black, the output has none"
     yield from look.left_out

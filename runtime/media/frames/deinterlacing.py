@@ -1,24 +1,69 @@
 """Frames of two fields made into whole pictures, one for each, by libavfilter's bwdif.
 
 Runs in the child. What comes out for a frame depends on it and its two neighbours only, wherever
-the reading began. Progressive frames are left as they are, and a file of nothing else never meets
-the filter. Times and durations stay those of the decoder.
+the reading began. Progressive frames are left as they are, unless all are said to be interlaced;
+a file of nothing else never meets the filter. Times and durations stay those of the decoder.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import av
 from av.filter import Graph
+
+# libav's numbers of a container's field order, by the field that is shown first.
+_UPPER_FIRST, _LOWER_FIRST = (2, 5), (3, 4)
+# Each picture of these says what it is, and containers repeat what they saw of the first few:
+# films on DVD, whose frames are whole, are told to be interlaced.
+_TELL_THEMSELVES = frozenset({"mpeg2video", "vc1"})
+
+
+class Fields(NamedTuple):
+    """Which frames of a stream are made of two fields, and which field comes first.
+
+    Attributes:
+        every: All of them; else those that say so.
+        parity: "tff" or "bff" for all; "auto": as each says, else the upper one.
+    """
+
+    every: bool = False
+    parity: Literal["auto", "tff", "bff"] = "auto"
+
+
+def fields_told(codec: str, order: int, first: Any) -> Fields:
+    """What a stream tells of its fields.
+
+    A first frame that says that it has fields is of a codec that tells it of each, and is believed
+    before the container. Many codecs have no way to tell.
+
+    Args:
+        order: libav's number for what the container tells, before a decoder has changed it.
+        first: The first decoded frame.
+    """
+    if first.interlaced_frame or order not in (*_UPPER_FIRST, *_LOWER_FIRST):
+        return Fields()
+    return Fields(codec not in _TELL_THEMSELVES, "tff" if order in _UPPER_FIRST else "bff")
+
+
+def fields_wanted(asked: str, told: Fields) -> Fields | None:
+    """Which frames to deinterlace, by an option as of ``FileSource``; None: none at all."""
+    if asked == "off":
+        return None
+    if asked == "on":
+        return told._replace(every=True)
+    if asked in ("tff", "bff"):
+        return Fields(True, "tff" if asked == "tff" else "bff")
+    return told if told.every else Fields()
 
 
 class Deinterlacer:
     """Takes the frames of one stream in order of display; gives each back, one frame later."""
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
         self._graph: Any = None
         self._kind: tuple[Any, ...] = ()
         self._before: Any = None  # the last frame that did not need the filter
@@ -27,7 +72,7 @@ class Deinterlacer:
 
     def frames(self, frame: Any) -> list[Any]:
         """Take one frame; the finished ones."""
-        if self._graph is None and not frame.interlaced_frame:
+        if self._graph is None and not self._has_fields(frame):
             self._before = frame
             return [frame]
         kind = _kind(frame)
@@ -46,6 +91,9 @@ class Deinterlacer:
         self._graph, self._before = None, None
         return done
 
+    def _has_fields(self, frame: Any) -> bool:
+        return self._fields.every or bool(frame.interlaced_frame)
+
     def _start(self, frame: Any, kind: tuple[Any, ...]) -> None:
         self._kind, self._held = kind, deque()
         width, height, form, matrix, colour_range = kind
@@ -60,7 +108,7 @@ class Deinterlacer:
             range=str(colour_range),
         )
         # "all", as its way of passing by progressive frames leaves it in another state behind them.
-        bwdif = graph.add("bwdif", mode="send_frame", parity="auto", deint="all")
+        bwdif = graph.add("bwdif", mode="send_frame", parity=self._fields.parity, deint="all")
         sink = graph.add("buffersink")
         source.link_to(bwdif)
         bwdif.link_to(sink)
@@ -81,7 +129,7 @@ class Deinterlacer:
             except (av.error.BlockingIOError, EOFError):
                 return done
             given = self._held.popleft()
-            if given is not None and given.interlaced_frame:
+            if given is not None and self._has_fields(given):
                 made.pts, made.time_base = given.pts, given.time_base
                 made.duration = given.duration
                 done.append(made)

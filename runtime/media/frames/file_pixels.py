@@ -16,7 +16,8 @@ import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from .colour import FULL, LIMITED
-from .pixels import QUALITY, bits_of, colour_of, has_alpha, is_grey, is_plain, quarter_turns
+from .orientation import quarter_turns
+from .pixels import QUALITY, bits_of, colour_of, has_alpha, is_grey, is_plain
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 

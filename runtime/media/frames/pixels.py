@@ -12,6 +12,7 @@ from typing import Any
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from .colour import FULL, LIMITED, RGB, UNSPECIFIED, Colour
+from .orientation import quarter_turns
 
 # Correct rounding and full chroma resolution; swscale's default is off by up to 5 levels.
 QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -61,20 +62,18 @@ def is_plain(frame: Any) -> bool:
     return bits_of(frame) == 8 or not (form.is_rgb or is_grey(frame))
 
 
-def quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that make the frame upright; skewed angles are left."""
-    turns, rest = divmod(round(frame.rotation), 90)
-    return 0 if rest else turns % 4
-
-
 def upright_size(frame: Any) -> tuple[int, int]:
     """(h, w) of the frame once it is upright."""
     turned = quarter_turns(frame) % 2
     return (frame.width, frame.height) if turned else (frame.height, frame.width)
 
 
-def upright_rgb(reformatter: VideoReformatter, frame: Any) -> memoryview:
-    """The pixels as (h, w, 3) uint8 RGB, upright, without padding; valid until the next call."""
+def upright_rgb(reformatter: VideoReformatter, frame: Any, *, mirrored: bool = False) -> memoryview:
+    """The pixels as (h, w, 3) uint8 RGB, upright, without padding; valid until the next call.
+
+    Args:
+        mirrored: It is stored upside down in a mirror, before it is turned.
+    """
     colour = colour_of(frame).resolved(frame.height)
     rgb = reformatter.reformat(
         frame,
@@ -84,14 +83,14 @@ def upright_rgb(reformatter: VideoReformatter, frame: Any) -> memoryview:
         dst_color_range=FULL,
         interpolation=QUALITY,
     )
-    return _turned(rgb, quarter_turns(frame))
+    return _turned(rgb, quarter_turns(frame), mirrored)
 
 
-def _turned(rgb: Any, turns: int) -> memoryview:
-    """The pixels of an rgb24 frame, turned counter-clockwise, without the padding of its rows."""
+def _turned(rgb: Any, turns: int, mirrored: bool) -> memoryview:
+    """The pixels of an rgb24 frame, mirrored and then turned, without the padding of its rows."""
     plane = rgb.planes[0]
     row = 3 * rgb.width
-    if turns == 0:
+    if turns == 0 and not mirrored:
         pixels = memoryview(plane)
         if plane.line_size == row:
             return pixels
@@ -99,4 +98,5 @@ def _turned(rgb: Any, turns: int) -> memoryview:
         return memoryview(b"".join(pixels[start : start + row] for start in starts))
     import numpy as np  # a tenth of a second that a probe and most files do without
 
-    return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns)).data.cast("B")
+    stored = rgb.to_ndarray()[::-1] if mirrored else rgb.to_ndarray()
+    return np.ascontiguousarray(np.rot90(stored, turns)).data.cast("B")

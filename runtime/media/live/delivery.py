@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 
 from ...processes import wire
 from ...processes.shared_frames import SharedFrames
+from ..frames.orientation import Mirrors
 from ..frames.pixels import upright_rgb, upright_size
 
 SLOTS = 3  # one being read, one announced, one being written
@@ -51,6 +52,7 @@ class Outlet:
         self._generation = 0
         self._free: set[int] = set()
         self._reformatter = VideoReformatter()
+        self._mirrors = Mirrors()
         self._error: BaseException | None = None
         self.alive: float | None = None
         threading.Thread(target=self._run, name="outlet", daemon=True).start()
@@ -128,7 +130,8 @@ class Outlet:
 
     def _send_frame(self, decoded: Decoded, slot: int) -> None:
         assert self._memory is not None
-        pixels = upright_rgb(self._reformatter, decoded.frame)
+        mirrored = self._mirrors.mirrored(decoded.frame)
+        pixels = upright_rgb(self._reformatter, decoded.frame, mirrored=mirrored)
         self._memory.slot(slot)[: len(pixels)] = pixels
         height, width = upright_size(decoded.frame)
         self.send(

@@ -60,7 +60,7 @@ def _opened(arguments: dict[str, Any], failure: str, sender: _Sender) -> VideoFr
         shown,
         failure,
         begin=begin,
-        deinterlace=arguments.get("deinterlace", True),
+        deinterlace=arguments.get("deinterlace", "auto"),
         fps=fps,
         beat=sender.beat,
     )
@@ -84,8 +84,8 @@ class _Sender:
         if self._deep:
             deep = self._careful.deep(frame, mirrored=picture.mirrored)
             wire.send(self._outbox, {"kind": "deep"}, deep)
-        if is_plain(frame) and not picture.mirrored:
-            pixels = upright_rgb(self._reformatter, frame)
+        if is_plain(frame):
+            pixels = upright_rgb(self._reformatter, frame, mirrored=picture.mirrored)
         else:
             pixels = self._careful.image(frame, mirrored=picture.mirrored)
         header = {

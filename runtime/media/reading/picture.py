@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ..frames.mastering import mastering_of
-from ..frames.pixels import bits_of, colour_of, has_alpha, quarter_turns, upright_size
+from ..frames.orientation import is_skewed, quarter_turns
+from ..frames.pixels import bits_of, colour_of, has_alpha, upright_size
 from ..info import VideoInfo
 
 
@@ -46,9 +47,9 @@ def describe_picture(
         pix_fmt=frame.format.name,
         colour=colour_of(frame),
         rotation=rotation,
+        skewed=is_skewed(frame),
         sample_aspect=1 / sample_aspect if rotation % 180 else sample_aspect,
         depth=bits_of(frame),
-        interlaced=frame.interlaced_frame,
         alpha=alpha or _is_transparent(frame),
         mastering=mastering_of(frame),
         **told,

@@ -17,8 +17,9 @@ from av.container import InputContainer
 from av.video.frame import PictureType
 
 from ....errors import StreamDiffVSRError
-from .. import libav
-from ..frames.deinterlacing import Deinterlacer
+from .. import diagnosis, libav
+from ..frames.deinterlacing import Deinterlacer, Fields, fields_told, fields_wanted
+from ..frames.orientation import Mirrors
 from ..info import VideoInfo
 from ..limits import check_frame_size
 from .picture import Picture, describe_picture
@@ -50,7 +51,7 @@ class VideoFrames:
         failure: str,
         *,
         begin: float | None,
-        deinterlace: bool,
+        deinterlace: str,
         fps: Fraction | None,
         beat: Callable[[], None],
     ) -> None:
@@ -59,6 +60,7 @@ class VideoFrames:
         self.damaged = self._damaged_before = 0
         self._sought = False
         self._last_error = ""
+        self._mirrors, self._fields = Mirrors(), Fields()
         self._open()
         self._decoded: Any = self._decode_all()
         self._first: Any = None
@@ -68,9 +70,12 @@ class VideoFrames:
         self._first = frame = next(self._decoded, None)
         if frame is None:
             raise StreamDiffVSRError(
-                self._failure, f"no frame of it could be decoded{self._last_error}"
+                self._failure, *diagnosis.why_no_frame(self._path, self._last_error)
             )
+        if self.damaged and (encrypted := diagnosis.encryption(self._path)):
+            raise StreamDiffVSRError(self._failure, *encrypted)
         stream, container = self._stream, self._container
+        self._fields = fields_told(codec_name(stream), self._field_order, frame)
         seconds = duration_seconds(container, stream)
         estimate = round(seconds * stream.average_rate) if seconds and stream.average_rate else None
         return describe_picture(
@@ -79,6 +84,7 @@ class VideoFrames:
             codec=codec_name(stream),
             sample_aspect=Fraction(stream.sample_aspect_ratio or 0) or Fraction(1),
             alpha=has_separate_alpha(stream),
+            interlaced=frame.interlaced_frame or self._fields.every,
             average_rate=Fraction(stream.average_rate) if stream.average_rate else None,
             time_base=self._time_base,
             start_time=0 if frame.pts is None else frame.pts,
@@ -117,13 +123,12 @@ class VideoFrames:
         self._container: InputContainer = libav.open_video(self._path, self._failure)
         self._stream = stream = libav.moving_picture(self._container)
         if stream.codec_context is None:
-            raise StreamDiffVSRError(
-                self._failure, "its video codec is unknown here, or the file is cut off"
-            )
+            raise StreamDiffVSRError(self._failure, *diagnosis.why_no_decoder(self._path))
         self._time_base: Fraction = stream.time_base
         rate = self._fps or stream.average_rate or stream.guessed_rate or Fraction(25)
         self._frame_ticks = 1 / (Fraction(rate) * self._time_base)
         self._last_ticks: Fraction | None = None
+        self._field_order = getattr(stream.codec_context, "field_order", 0)  # not before PyAV 18
         self._alpha_decoder = _alpha_decoder(stream)
         if stream.codec_context.name == "h264":
             # In threads by slices it leaves lost pixels as they were in a buffer used before.
@@ -190,6 +195,10 @@ class VideoFrames:
     def _decode(self, packet: Any) -> tuple[list[Any], bool]:
         if packet is None:
             return [], False
+        if _is_encrypted(packet):
+            raise StreamDiffVSRError(
+                self._failure, *(diagnosis.encryption(self._path) or diagnosis.ENCRYPTED)
+            )
         try:
             if self._alpha_decoder:
                 frames = self._alpha_decoder.decode(packet if packet.size else None)
@@ -201,12 +210,17 @@ class VideoFrames:
         return frames, not (packet.is_corrupt or any(frame.is_corrupt for frame in frames))
 
     def _timed(self, frames: Iterator[Any]) -> Iterator[Picture]:
-        deinterlacer = Deinterlacer() if self._deinterlace else None
+        wanted = fields_wanted(self._deinterlace, self._fields)
+        deinterlacer = Deinterlacer(wanted) if wanted else None
         for frame in frames:
             for done in deinterlacer.frames(frame) if deinterlacer else [frame]:
-                yield Picture(done, self._pts(done), done.duration or None)
+                yield self._picture(done)
         for done in deinterlacer.rest() if deinterlacer else []:
-            yield Picture(done, self._pts(done), done.duration or None)
+            yield self._picture(done)
+
+    def _picture(self, frame: Any) -> Picture:
+        mirrored = self._mirrors.mirrored(frame)
+        return Picture(frame, self._pts(frame), frame.duration or None, mirrored)
 
     def _pts(self, frame: Any) -> int:
         """The frame's own time; one nominal frame after the last where it has none."""
@@ -221,6 +235,11 @@ class VideoFrames:
 
     def _seconds(self, frame: Any) -> float:
         return float(frame.pts * (frame.time_base or self._time_base))
+
+
+def _is_encrypted(packet: Any) -> bool:
+    """Whether the demuxer knows that nobody here can decode it; PyAV tells that from 16 on."""
+    return hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info")
 
 
 def _alpha_decoder(stream: Any) -> Any:
