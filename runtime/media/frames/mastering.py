@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 # libav's numbers of side data; their structs: ten fractions and two flags, and two counts.
 _DISPLAY, _LIGHT = 11, 14
+_KINDS = frozenset(range(64))  # with room: libav 8 has 32
 _DISPLAY_LAYOUT, _LIGHT_LAYOUT = struct.Struct("=20i2i"), struct.Struct("=2I")
 
 
@@ -42,10 +44,34 @@ def mastering_of(frame: Any) -> Mastering | None:
 
 
 def _side_data(frame: Any) -> dict[int, bytes]:
+    """What is of use here; all else is taken off a copy by libav before PyAV looks at it.
+
+    PyAV wraps every entry at once: one of a kind it does not know (EXIF) costs them all, and of one
+    with a name (the ICC profile of a PNG) it frees memory twice, which ends the process.
+    """
+    import av  # only in the child, which has it already
+
     try:
-        return {data.type.value: bytes(data) for data in frame.side_data}
-    except ValueError:  # of a kind that PyAV does not know, such as EXIF: then it gives none
+        return {data.type.value: bytes(data) for data in _stripped(frame).side_data}
+    except (av.error.FFmpegError, ValueError):  # a build of libav without that filter
         return {}
+
+
+def _stripped(frame: Any) -> Any:
+    from av.filter import Graph
+
+    graph = Graph()
+    last = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    for kind in _KINDS - {_DISPLAY, _LIGHT}:
+        following = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(following)
+        last = following
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def _display(data: bytes) -> tuple[float, ...] | None:
