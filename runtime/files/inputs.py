@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError, UsageError
+from ..media.reading import image_names
 from .journal import SUFFIX
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+IMAGES = frozenset(image_names.SUFFIXES)
 KEPT = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts"})  # endings that outputs have too
 VIDEOS = KEPT | {
+    *image_names.ANIMATIONS,
     *(".avi", ".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".m2ts", ".mxf", ".wmv", ".asf", ".flv"),
     *(".3gp", ".3g2", ".ogv", ".ogm", ".divx", ".dv", ".y4m", ".h264", ".h265", ".hevc", ".ivf"),
 }

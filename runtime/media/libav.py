@@ -23,8 +23,10 @@ from ..disk import CAUSES
 # sequences, and every other format that names further files.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,asf,h264,hevc,m4v,av1,obu,"
-    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,apng,vc1,vvc,mp3,aac,flac,wav"  # sound: to say so
+    "ivf,ogg,mxf,nut,dv,wtv,rm,yuv4mpegpipe,gif,apng,mjpeg,vc1,vvc,"
+    "mp3,aac,flac,wav"  # sound: to say so
 )
+_HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 _BUFFER_BYTES = 1 << 18
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
 
@@ -91,16 +93,32 @@ def open_input(path: Path) -> InputContainer:
     return av.open(
         _Nameless(path),
         "r",
+        format="mjpeg" if _begins_with_jpeg(path) else None,
         options={"format_whitelist": _FORMATS},
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
     )
 
 
+def _begins_with_jpeg(path: Path) -> bool:
+    """Of several, libav guesses only from many images on; one image is not opened here."""
+    if not path.is_file():  # what is read from a pipe is gone
+        return False
+    with path.open("rb") as file:
+        return file.read(3) == b"\xff\xd8\xff"
+
+
 def moving_picture(container: InputContainer) -> Any:
-    """The first video stream that is one, not the cover of a song; None if there is none."""
+    """The first video stream that is one, not the cover of a song; None if there is none.
+
+    Of AVIF and its like, the longest one that is not the transparency of another.
+    """
     cover = av.stream.Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    found = [s for s in container.streams.video if not s.disposition & cover]
+    if container.metadata.get("major_brand") in _HEIF_BRANDS:
+        main = av.stream.Disposition.default
+        found.sort(key=lambda s: (-s.frames, not s.disposition & main))
+    return found[0] if found else None
 
 
 def packets(container: InputContainer, streams: Sequence[Any]) -> Iterator[Any]:

@@ -184,18 +184,6 @@ def test_an_image_that_is_broken_is_named_and_nothing_is_shifted(tmp_path):
     assert "\n" not in line
 
 
-def test_an_animated_png_is_a_video_and_an_animated_webp_an_error(tmp_path):
-    clip = Clip(codec="apng", pix_fmt="rgb24", time_base=Fraction(1, 25), pts=[0, 1, 2], options={})
-    with FileSource(clip.write(tmp_path / "a.apng").rename(tmp_path / "a.png")) as source:
-        images = [frame.image for frame in source]
-    assert not source.info.images
-    np.testing.assert_array_equal(images, [moving(index, 48, 64) for index in range(3)])
-    head = b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x3f\0\0\x2f\0\0"
-    (tmp_path / "a.webp").write_bytes(head + b"ANIM\6\0\0\0" + bytes(6))
-    with pytest.raises(StreamDiffVSRError, match="an animated WebP"):
-        probe(tmp_path / "a.webp")
-
-
 def test_an_image_with_a_damaged_part_is_counted(tmp_path):
     path = write_image(tmp_path / "a.jpg", noise(), "mjpeg", "yuvj420p")
     data = path.read_bytes()
