@@ -44,8 +44,12 @@ def decode_tiff(data: bytes, failure: str) -> tuple[Any, bool]:
         UnreadImageError: It is a camera's raw image, or has numbers that are no picture's.
     """
     tags = _directory(data)
+    if data[8:10] == b"CR":  # Canon's
+        raise UnreadImageError("a camera's raw image")
+    if not {_WIDTH, _HEIGHT} <= set(tags):
+        raise ValueError("its directory is damaged")
     check_frame_size(int(tags[_WIDTH]), int(tags[_HEIGHT]), failure)
-    _refuse_unread(data, tags)
+    _refuse_unread(tags)
     if max(_many(tags, _BITS, 1)) <= 8:
         return upright_frame(opened(data, "TIFF", failure)), False
     pixels, on_black = _deep(data, tags)
@@ -66,15 +70,10 @@ def _many(tags: Mapping[int, Any], tag: int, default: int | None = None) -> tupl
     return tuple(value) if isinstance(value, tuple) else (value,)
 
 
-def _refuse_unread(data: bytes, tags: Mapping[int, Any]) -> None:
+def _refuse_unread(tags: Mapping[int, Any]) -> None:
     bits, photometric = _many(tags, _BITS, 1), tags.get(_PHOTOMETRIC, _GREY)
     thumbnail = int(tags.get(_SUBFILE, 0)) & 1
-    if (
-        _DNG_VERSION in tags
-        or photometric in _SENSOR
-        or data[8:10] == b"CR"
-        or (thumbnail and _SUB_DIRECTORIES in tags)
-    ):
+    if _DNG_VERSION in tags or photometric in _SENSOR or (thumbnail and _SUB_DIRECTORIES in tags):
         raise UnreadImageError("a camera's raw image")
     if set(_many(tags, _SAMPLE_FORMAT, 1)) - {1, 4}:
         raise UnreadImageError("a TIFF image of signed or floating-point numbers")
