@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -216,21 +219,56 @@ def described(orientation: int = 1) -> Image.Exif:
     return exif
 
 
-def test_no_description_of_an_image_ends_the_reader(tmp_path):
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "apng"])
+def test_no_description_of_an_image_ends_the_reader(tmp_path, form):
     """Of these, entries that PyAV wraps are freed twice, or unknown to it."""
     options = {"icc_profile": PROFILE, "exif": described()}
-    for index in range(25):
-        image = Image.fromarray(moving(index, 40, 56))
-        image.save(tmp_path / f"{index}.png", **options)
-        image.save(tmp_path / f"{index}.jpg", **options)
-        image.save(tmp_path / f"{index}.webp", lossless=True, **options)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "a.png").write_bytes(animation("PNG", alpha=False, **options))
-    for path in (*sorted(tmp_path.glob("1.*")), tmp_path / "a" / "a.png"):
-        assert probe(path).size == (40, 56)
-    with FileSource(tmp_path) as source:
-        frames = list(source)
-    assert (len(frames), source.damaged) == (75, 0)
+    if form == "apng":
+        (tmp_path / "a.png").write_bytes(animation("PNG", alpha=False, **options))
+    else:
+        for index in range(25):
+            Image.fromarray(moving(index, 40, 56)).save(tmp_path / f"{index}.{form}", **options)
+    for _ in range(2):
+        with FileSource(tmp_path / "a.png" if form == "apng" else tmp_path) as source:
+            frames = list(source)
+        assert (len(frames), source.damaged) == (5 if form == "apng" else 25, 0)
+
+
+def test_mastering_is_told_beside_entries_that_pyav_does_not_know(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(moving(0, 40, 56)).save(path, icc_profile=PROFILE, exif=described())
+    chromaticities = (35400, 14600, 8500, 39850, 6550, 2300, 15635, 16450)
+    display = struct.pack(">8H2I", *chromaticities, 10_000_000, 50)
+    light = struct.pack(">2I", 10_000_000, 4_000_000)
+    data = path.read_bytes()
+    told = png_chunk(b"mDCV", display) + png_chunk(b"cLLI", light)
+    path.write_bytes(data[:33] + told + data[33:])  # behind the header
+    mastering = probe(path).mastering
+    assert mastering.light == (1000, 400)
+    assert mastering.display[:2] == pytest.approx((0.708, 0.292))
+    assert mastering.display[8:] == pytest.approx((0.005, 1000))
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_video_of_pictures_with_profiles_is_read(tmp_path):
+    with av.open(str(tmp_path / "a.mov"), "w") as output:
+        stream = output.add_stream("png", rate=25, width=56, height=40, pix_fmt="rgb24")
+        for index in range(30):
+            file = io.BytesIO()
+            Image.fromarray(moving(index, 40, 56)).save(
+                file, "PNG", icc_profile=PROFILE, exif=described()
+            )
+            packet = av.Packet(file.getvalue())
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream = Fraction(1, 25), stream
+            packet.is_keyframe = True
+            output.mux(packet)
+    for _ in range(3):
+        with FileSource(tmp_path / "a.mov") as source:
+            assert len(list(source)) == 30
 
 
 def turned(stored: np.ndarray, orientation: int) -> np.ndarray:
