@@ -29,7 +29,7 @@ MIB = 2**20
 PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": (
         "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "numpy", "nvtx",
-        "platformdirs", "psutil", "pytest", "pytest-timeout", "rich", "safetensors",
+        "pillow", "platformdirs", "psutil", "pytest", "pytest-timeout", "rich", "safetensors",
         "transformers", "typer",
     ),
     "onnxruntime": (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ...errors import StreamDiffVSRError
+from ..media.reading.image_names import is_numbered, numbered_images
 from .inputs import Pair
 
 State = Literal["done", "skipped", "failed", "planned"]
@@ -121,8 +122,11 @@ def why_done(pair: Pair) -> str:
 
 
 def _changed(path: Path) -> int | None:
-    """When a file, or the newest file of a folder, was changed, in ns; None if there is none."""
+    """When a file, or the newest of a folder or pattern, was changed, in ns; None without one."""
     try:
+        if is_numbered(path):
+            images = numbered_images(path)
+            return max((image.stat().st_mtime_ns for image in images), default=None)
         if not path.is_dir():
             return path.stat().st_mtime_ns
         return max((entry.stat().st_mtime_ns for entry in path.iterdir()), default=None)

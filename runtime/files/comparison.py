@@ -1,7 +1,6 @@
 """Pictures beside each other, whole and magnified: what an upscaler did, at a glance.
 
-A picture here is (H, W, 3) uint8 RGB. Knows no video and no model. Drawing letters takes Pillow,
-which is not needed to upscale: import this module before any long work, and it says so at once.
+A picture here is (H, W, 3) uint8 RGB. Knows no video and no model.
 """
 
 from __future__ import annotations
@@ -12,18 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as pillow
+from PIL import ImageDraw, ImageFont
 
 from ...errors import StreamDiffVSRError
-
-try:
-    from PIL import Image as pillow
-    from PIL import ImageDraw, ImageFont
-except ImportError as error:
-    raise StreamDiffVSRError(
-        "pictures cannot be compared here",
-        "Pillow, which draws the letters, is not installed",
-        "run pip install 'streamdiffvsr[export]'",
-    ) from error
 
 Picture = npt.NDArray[np.uint8]
 

@@ -17,10 +17,10 @@ from ...errors import StreamDiffVSRError, UsageError
 from ..media.formats.kinds import CONTAINERS
 from ..media.preflight import check_input_name, check_output_name
 from ..media.readable import VIDEO_ENDINGS
-from ..media.reading.image_names import SUFFIXES
+from ..media.reading import image_names
 from .journal import SUFFIX
 
-IMAGES = frozenset(SUFFIXES)
+IMAGES = frozenset(image_names.SUFFIXES)
 KEPT = frozenset(CONTAINERS)  # endings that outputs have too
 ELSE = ".mkv"  # holds nearly everything
 
@@ -48,7 +48,8 @@ class Named:
 def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> Named:
     """The jobs that a command line names.
 
-    One file, or one folder of images, is a job whose output is OUTPUT. Several, a folder of videos,
+    One file, one folder of images, or one pattern of their numbers (``frame_%05d.png``) is a job
+    whose output is OUTPUT. Several, a folder of videos,
     and a pattern are a batch: OUTPUT is then a folder, in which each gets the name of its input,
     with its ending if videos are written with it, and .mkv if not. An image folder becomes one
     there too.
@@ -99,7 +100,7 @@ def _named_by(text: str) -> tuple[list[Path], bool]:
     path = Path(text)
     if path.is_dir():
         return _in_folder(path)
-    if path.exists() or not glob.has_magic(text):
+    if path.exists() or not glob.has_magic(text) or image_names.is_numbered(path):
         return [path], False
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     media = [one for one in matches if _is_media(one)]
@@ -170,6 +171,8 @@ def _folder(output: str, count: int) -> Path:
 
 
 def _name(path: Path, *, images: bool) -> str:
+    if image_names.is_numbered(path):
+        return path.resolve().parent.name
     if images or path.is_dir():
         return path.resolve().name if path.is_dir() else path.stem
     return path.stem + (path.suffix if path.suffix.lower() in KEPT else ELSE)
@@ -177,7 +180,8 @@ def _name(path: Path, *, images: bool) -> str:
 
 def _refuse_single_images(paths: Sequence[Path]) -> None:
     for path in paths:
-        if path.suffix.lower() in IMAGES and not path.is_dir():
+        series = path.is_dir() or image_names.is_numbered(path)
+        if path.suffix.lower() in IMAGES and not series:
             raise UsageError(
                 f"{str(path)!r} is one image among several inputs",
                 "the images of a sequence are upscaled together, each with the help of the last",

@@ -19,6 +19,7 @@ from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
 from ..media.probe import probe
 from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
+from ..media.reading.image_names import is_numbered, numbered_images
 from ..state import StreamState
 
 Image = npt.NDArray[np.uint8]
@@ -190,9 +191,8 @@ class Job:
     def identity(self, upscaler: str, parts: int) -> dict[str, Any]:
         """What must be the same for one run to go on with what another has begun."""
         asked = replace(self.options, overwrite=False, resume=False, keep_unfinished=True)
-        stat = self.input.stat()
         return {
-            "input": [str(self.input.absolute()), stat.st_size, stat.st_mtime_ns],
+            "input": [str(self.input.absolute()), *_state(self.input)],
             "engines": upscaler,
             "options": asked.to_json(),
             "format": asdict(self.format),
@@ -208,6 +208,13 @@ class Job:
                 f"its frames are {wanted} and the engines are made for {format_size(size)}",
                 f"build engines with --size {wanted}",
             )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Bytes, and when it was changed, in ns; of a pattern all bytes and the newest image."""
+    files = numbered_images(path) if is_numbered(path) else [path]
+    stats = [file.stat() for file in files]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
 
 
 def _check_plain(path: Path) -> None:

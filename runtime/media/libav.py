@@ -21,6 +21,7 @@ from ..disk import CAUSES
 from . import diagnosis
 from .readable import DEMUXERS
 
+_HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 _BUFFER_BYTES = 1 << 18
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
 
@@ -86,6 +87,7 @@ def open_input(path: Path) -> InputContainer:
     return av.open(
         _Nameless(path),
         "r",
+        format="mjpeg" if _begins_with_jpeg(path) else None,
         # No protocol: what a file names is opened by none of its demuxers.
         options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
         metadata_errors="replace",
@@ -93,10 +95,25 @@ def open_input(path: Path) -> InputContainer:
     )
 
 
+def _begins_with_jpeg(path: Path) -> bool:
+    """Of several, libav guesses only from many images on; one image is not opened here."""
+    if not path.is_file():  # what is read from a pipe is gone
+        return False
+    with path.open("rb") as file:
+        return file.read(3) == b"\xff\xd8\xff"
+
+
 def moving_picture(container: InputContainer) -> Any:
-    """The first video stream that is one, not the cover of a song; None if there is none."""
+    """The first video stream that is one, not the cover of a song; None if there is none.
+
+    Of AVIF and its like, the longest one that is not the transparency of another.
+    """
     cover = av.stream.Disposition.attached_pic
-    return next((s for s in container.streams.video if not s.disposition & cover), None)
+    found = [s for s in container.streams.video if not s.disposition & cover]
+    if container.metadata.get("major_brand") in _HEIF_BRANDS:
+        main = av.stream.Disposition.default
+        found.sort(key=lambda s: (-s.frames, not s.disposition & main))
+    return found[0] if found else None
 
 
 def packets(container: InputContainer, streams: Sequence[Any]) -> Iterator[Any]:

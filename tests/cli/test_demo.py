@@ -8,12 +8,10 @@ import pytest
 
 from streamdiffvsr import demo_clip
 from streamdiffvsr.cli.demo import Watched
-from streamdiffvsr.tests.media.clips import see
-
-pytest.importorskip("PIL", reason="Pillow is of the export extra")
 from streamdiffvsr.runtime.files import comparison
 from streamdiffvsr.runtime.frames import SteppedFrames
 from streamdiffvsr.runtime.state import StreamState
+from streamdiffvsr.tests.media.clips import see
 
 
 def decoded():

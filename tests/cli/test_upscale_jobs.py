@@ -261,6 +261,23 @@ def test_images_go_in_and_out(cli, clip, tmp_path, engines):
     assert reds == sorted(reds), "8, 9, 10: in natural order"
 
 
+def test_a_pattern_of_numbers_goes_in_and_can_be_resumed(cli, tmp_path, engines):
+    from PIL import Image
+
+    for index in (1, 2, 4):
+        Image.new("RGB", (64, 48), (60 * index, 0, 0)).save(tmp_path / f"f_{index:03}.bmp")
+    arguments = ("upscale", tmp_path / "f_%03d.bmp", tmp_path / "out.mkv", *engines.options)
+    ran = cli(*arguments, "--plan", "--json")
+    assert (ran.code, ran.json["plan"]["frames"]) == (0, 3)
+    assert cli(*arguments, "--fps", "12", "--resume").code == 0
+    seen = see(tmp_path / "out.mkv")
+    assert [float(time) for time in seen.times] == pytest.approx([0, 1 / 12, 2 / 12], abs=1e-3)
+    again = cli(*arguments, "--fps", "12", "--resume")
+    assert (again.code, "done before" in again.out + again.err) == (0, True)
+    ran = cli("upscale", tmp_path / "g_%03d.bmp", tmp_path / "b.mkv", *engines.options)
+    assert ran.code != 0 and "no image has a name of that pattern" in ran.error
+
+
 def test_a_comparison_is_made_beside_the_output(cli, clip, tmp_path, engines):
     seen = tmp_path / "seen.mp4"
     arguments = ("upscale", clip, tmp_path / "out.mp4", *engines.options, *FAST)

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-
-pytest.importorskip("PIL", reason="Pillow is of the export extra")
 from streamdiffvsr.runtime.files.compare import check_comparison, compare
 from streamdiffvsr.runtime.files.comparison import GAP, read_picture, write_png
 from streamdiffvsr.runtime.files.job import FileOptions, Job

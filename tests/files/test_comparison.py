@@ -4,15 +4,10 @@ Where things lie is found from the sheet's outline, which the test gives itself:
 pictures differ in every pixel.
 """
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-
-pytest.importorskip("PIL", reason="Pillow is of the export extra")
 from streamdiffvsr.runtime.files.comparison import (
     FRAME,
     GAP,
@@ -137,14 +132,3 @@ def test_a_png_comes_back_as_it_went(tmp_path):
     for name in ("b.png", "c.png"):
         with pytest.raises(StreamDiffVSRError, match="could not read the picture"):
             read_picture(tmp_path / name)
-
-
-def test_without_pillow_it_says_what_to_install():
-    code = (
-        "import sys; sys.modules['PIL'] = None\n"
-        "from streamdiffvsr.errors import StreamDiffVSRError\n"
-        "try: import streamdiffvsr.runtime.files.comparison\n"
-        "except StreamDiffVSRError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'streamdiffvsr[export]'" in done.stdout

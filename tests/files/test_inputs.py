@@ -40,6 +40,14 @@ def test_a_folder_of_images_is_one_job(tmp_path):
     assert named(tmp_path / "frames", to="a.mp4") == (None, [("frames", "a.mp4")])
 
 
+def test_a_pattern_of_numbers_is_one_job_and_goes_by_its_folder_in_a_batch(tmp_path):
+    first, second = tmp_path / "shot [1]", tmp_path / "shot 2"
+    touch(first, "f_1.png", "f_2.png")
+    touch(second, "f_1.png")
+    assert named(first / "f_%d.png", to="a.mp4") == (None, [("f_%d.png", "a.mp4")])
+    assert outputs(first / "f_%d.png", second / "f_%d.png") == ["shot [1]", "shot 2"]
+
+
 def test_a_folder_of_videos_is_a_batch_in_natural_order(tmp_path):
     touch(tmp_path / "in", "shot 10.mp4", "shot 2.mov", "Shot 1.AVI", "._shot 3.mp4", "notes.txt")
     touch(tmp_path / "in" / "below", "deeper.mp4")

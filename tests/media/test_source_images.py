@@ -7,6 +7,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.probe import probe
@@ -82,6 +84,44 @@ def test_beginning_at_the_time_of_an_image_begins_with_it(tmp_path, fps):
             frames = list(source)
         assert [frame.pts for frame in frames] == list(range(index, 6))
         np.testing.assert_array_equal(frames[0].image, moving(index, 48, 64))
+
+
+def test_a_pattern_names_the_images_with_its_numbers_in_their_order(tmp_path):
+    names = ["f_0009.png", "f_0010.png", "f_0012.png", "f_12345.png"]  # 11 is missing
+    folder = folder_of(tmp_path / "100%d", names)
+    for other in ("f_12.png", "f_00013.png", "f_0014.jpg", "xf_0015.png", "f_0016.png.txt"):
+        (folder / other).write_bytes(b"no image of the pattern")
+    with FileSource(folder / "f_%04d.png") as source:
+        frames = list(source)
+    assert (source.info.frames, source.info.images) == (4, True)
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, moving(index, 48, 64))
+    with FileSource(folder / "f_%04d.png", begin=2 / 24) as source:
+        assert [frame.pts for frame in source] == [2, 3]
+
+
+def test_a_pattern_of_plain_numbers_takes_those_without_noughts(tmp_path):
+    folder_of(tmp_path / "a", ["9%.png", "10%.png", "100%.png"])
+    (tmp_path / "a" / "01%.png").write_bytes(b"not of the pattern")
+    with FileSource(tmp_path / "a" / "%d%%.png") as source:
+        images = [frame.image for frame in source]
+    np.testing.assert_array_equal(images, [moving(index, 48, 64) for index in range(3)])
+
+
+def test_a_file_of_just_that_name_is_no_pattern(tmp_path):
+    folder_of(tmp_path / "a", ["f_%d.png", "f_1.png", "f_2.png"])
+    with FileSource(tmp_path / "a" / "f_%d.png") as source:
+        (frame,) = source
+    np.testing.assert_array_equal(frame.image, moving(0, 48, 64))
+
+
+def test_a_pattern_without_images_says_so(tmp_path):
+    folder_of(tmp_path / "a")
+    for pattern in ("f_%05d.png", "f_%d.jpg"):
+        with pytest.raises(StreamDiffVSRError, match="no image has a name of that pattern"):
+            probe(tmp_path / "a" / pattern)
+    with pytest.raises(StreamDiffVSRError, match="No such file or directory"):
+        probe(tmp_path / "missing" / "f_%05d.png")
 
 
 KINDS = [  # the largest error of a colour, in levels
@@ -184,18 +224,6 @@ def test_an_image_that_is_broken_is_named_and_nothing_is_shifted(tmp_path):
     assert "\n" not in line
 
 
-def test_an_animated_png_is_a_video_and_an_animated_webp_an_error(tmp_path):
-    clip = Clip(codec="apng", pix_fmt="rgb24", time_base=Fraction(1, 25), pts=[0, 1, 2], options={})
-    with FileSource(clip.write(tmp_path / "a.apng").rename(tmp_path / "a.png")) as source:
-        images = [frame.image for frame in source]
-    assert not source.info.images
-    np.testing.assert_array_equal(images, [moving(index, 48, 64) for index in range(3)])
-    head = b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x3f\0\0\x2f\0\0"
-    (tmp_path / "a.webp").write_bytes(head + b"ANIM\6\0\0\0" + bytes(6))
-    with pytest.raises(StreamDiffVSRError, match="an animated WebP"):
-        probe(tmp_path / "a.webp")
-
-
 def test_an_image_with_a_damaged_part_is_counted(tmp_path):
     path = write_image(tmp_path / "a.jpg", noise(), "mjpeg", "yuvj420p")
     data = path.read_bytes()
@@ -223,6 +251,52 @@ def test_a_folder_without_images_says_what_it_looked_for(tmp_path):
         probe(tmp_path)
 
 
+UNREAD = {
+    "a.jxl": (b"\xff\x0a" + bytes(40), "a JPEG XL image"),
+    "b.jxl": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "a JPEG XL image"),
+    "c.exr": (b"\x76\x2f\x31\x01" + bytes(40), "an OpenEXR image"),
+    "d.hdr": (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n", "a Radiance HDR image"),
+    "e.pfm": (b"PF\n2 2\n-1.0\n" + bytes(48), "a PFM image"),
+    "f.svg": (b"<?xml version='1.0'?>\n<svg width='9' height='9'/>", "an SVG drawing"),
+    "g.raf": (b"FUJIFILMCCD-RAW 0201" + bytes(40), "a camera's raw image"),
+    "h.cr2": (b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "a camera's raw image"),
+    "i.cr3": (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(40), "a camera's raw image"),
+    "j.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"infe....grid", "a HEIC image"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_kind_that_is_not_read_is_called_by_its_name(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(UNREAD[name][0])
+    with pytest.raises(StreamDiffVSRError) as caught:
+        probe(path)
+    line = str(caught.value)
+    assert f"the image is {UNREAD[name][1]}" in line
+    assert "which is not read; convert it to PNG or TIFF first" in line
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "name"),
+    [
+        (np.zeros((20, 30), np.float32), {}, "a TIFF image of signed or floating-point numbers"),
+        (np.zeros((20, 30), np.int16), {}, "a TIFF image of signed or floating-point numbers"),
+        (np.zeros((20, 30), np.uint32), {}, "a TIFF image of 32 bits"),
+        (np.zeros((20, 30), np.uint16), {"photometric": "cfa"}, "a camera's raw image"),
+        (
+            np.zeros((20, 30), np.uint8),
+            {"extratags": [(50706, 1, 4, b"\1\4\0\0")]},
+            "a camera's raw",
+        ),
+    ],
+)
+def test_a_tiff_of_what_is_no_picture_is_called_by_its_name(tmp_path, pixels, options, name):
+    options = {"photometric": "minisblack"} | options
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata=None, **options)
+    with pytest.raises(StreamDiffVSRError, match=name):
+        probe(tmp_path / "a.tif")
+
+
 def test_an_image_that_is_too_wide_is_refused_at_once(tmp_path):
     path = write_image(tmp_path / "wide.png", np.zeros((2, 20000, 3), np.uint8))
     with pytest.raises(StreamDiffVSRError, match="its frames are 20000x2, and at most 16384"):
@@ -235,3 +309,30 @@ def test_an_image_of_absurd_size_is_refused_before_it_is_unpacked(tmp_path):
     (tmp_path / "bomb.png").write_bytes(start + png_chunk(b"IDAT", b"x") + png_chunk(b"IEND", b""))
     with pytest.raises(StreamDiffVSRError, match="larger than the 64 megapixels that are read"):
         probe(tmp_path / "bomb.png")
+
+
+BOMBS = {  # 9000x9000: within the limit of a side, beyond that of all
+    "a.bmp": struct.pack("<2sI4xIIiiHH", b"BM", 60, 54, 40, 9000, 9000, 1, 24) + bytes(24),
+    "a.tga": struct.pack("<3B9xHHBB", 0, 0, 10, 9000, 9000, 24, 0) + bytes(9),
+    "a.ppm": b"P6 9000 9000 255\n" + bytes(9),
+}
+
+
+@pytest.mark.parametrize("name", [*BOMBS, "a.tif", "a.j2k", "a.gif"])
+def test_a_bomb_of_any_kind_is_refused_by_its_size(tmp_path, name):
+    path = tmp_path / name
+    if name in BOMBS:
+        path.write_bytes(BOMBS[name])
+    elif name == "a.j2k":
+        Image.new("L", (90, 90)).save(path)
+        data = path.read_bytes()
+        path.write_bytes(data[:8] + struct.pack(">II", 9000, 9000) + data[16:])
+    else:
+        Image.new("1", (9000, 9000)).save(path)
+    with pytest.raises(StreamDiffVSRError, match="64 megapixels"):
+        probe(path)
+
+
+def test_an_image_at_the_limit_is_read(tmp_path):
+    Image.new("L", (8192, 8192), 9).save(tmp_path / "a.tif", compression="packbits")
+    assert probe(tmp_path / "a.tif").size == (8192, 8192)

@@ -32,20 +32,15 @@ class Mastering:
 
 def mastering_of(frame: Any) -> Mastering | None:
     """What a libav frame carries; None if that is nothing."""
-    found = _side_data(frame)
+    from .side_data import SideData  # only the child has libav
+
+    found = SideData((_DISPLAY, _LIGHT)).read(frame)
     display = _display(found.get(_DISPLAY, b""))
     light = found.get(_LIGHT, b"")
     most, average = _LIGHT_LAYOUT.unpack_from(light) if len(light) >= _LIGHT_LAYOUT.size else (0, 0)
     if display is None and not most:
         return None
     return Mastering(display, (most, average) if most else None)
-
-
-def _side_data(frame: Any) -> dict[int, bytes]:
-    try:
-        return {data.type.value: bytes(data) for data in frame.side_data}
-    except ValueError:  # of a kind that PyAV does not know, such as EXIF: then it gives none
-        return {}
 
 
 def _display(data: bytes) -> tuple[float, ...] | None:

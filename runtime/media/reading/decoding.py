@@ -1,7 +1,7 @@
 """The reader's side of a file source: say what is in it, then send frame by frame.
 
-Runs in the child. Where frames come from, ``video_frames`` and ``image_frames`` know; how their
-pixels are converted, ``pixels`` and ``file_pixels``.
+Runs in the child. Where frames come from, ``video_frames``, ``image_frames`` and
+``animated_images`` know; how their pixels are converted, ``pixels`` and ``file_pixels``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .. import libav
 from ..frames.colour import UNCONVERTED, Colour
 from ..frames.pixels import is_plain, upright_rgb, upright_size
 from ..limits import check_frame_size
+from .animated_images import AnimatedImages, is_animated_image
 from .image_frames import ImageFrames, is_images
 from .picture import Picture
 from .video_frames import VideoFrames
@@ -50,11 +51,15 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
         wire.send(outbox, {"kind": "end", "damaged": source.damaged})
 
 
-def _opened(arguments: dict[str, Any], failure: str, sender: _Sender) -> VideoFrames | ImageFrames:
+def _opened(
+    arguments: dict[str, Any], failure: str, sender: _Sender
+) -> VideoFrames | ImageFrames | AnimatedImages:
     path, shown = Path(arguments["path"]), Path(arguments["shown"])
     begin, fps = arguments.get("begin"), wire.unpack(arguments.get("fps"))
     if is_images(path):
         return ImageFrames(path, shown, failure, begin=begin, fps=fps, beat=sender.beat)
+    if is_animated_image(path):
+        return AnimatedImages(path, shown, failure, begin=begin, beat=sender.beat)
     return VideoFrames(
         path,
         shown,

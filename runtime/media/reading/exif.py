@@ -1,7 +1,7 @@
 """Whether an image is stored mirrored, by the orientation that its EXIF data tells.
 
 libav tells how far an image is turned, but not that it is mirrored. Looks at bytes only; it neither
-decodes nor turns anything.
+decodes nor turns anything. Images that Pillow decodes it makes upright itself.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 import struct
 
-# In JPEG, PNG and WebP, what comes before the little TIFF file that EXIF data is.
-_PLACE = re.compile(rb"(?:Exif\0\0|eXIf|EXIF....(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
+# In JPEG and PNG, what comes before the little TIFF file that EXIF data is.
+_PLACE = re.compile(rb"(?:Exif\0\0|eXIf)(?=II\*\0|MM\0\*)")
 _ORIENTATION = 0x0112
 _MIRRORED = (2, 4, 5, 7)
 
 
 def is_mirrored(data: bytes) -> bool:
-    """Of a PNG, JPEG, WebP or TIFF file; False where nothing says so."""
-    if data.startswith((b"II*\0", b"MM\0*")):
-        return _orientation(data) in _MIRRORED
+    """Of a PNG or JPEG file; False where nothing says so."""
     found = _PLACE.search(data)
     return found is not None and _orientation(data[found.end() :]) in _MIRRORED
 

@@ -2,7 +2,8 @@
 
 Runs in the child. Each image is decoded by itself, by what it is and not by its name; one that
 cannot be is an error that names it, as a frame left out would shift all others. It does not convert
-pixels. Of a file of several pages the first one counts; an animated PNG is a video by itself.
+pixels. Of a file of several pages the first one counts; an animation is a video by itself, and no
+image of a folder.
 """
 
 from __future__ import annotations
@@ -11,33 +12,35 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-
-import av
 
 from ....errors import StreamDiffVSRError
 from .. import libav
 from ..info import VideoInfo
 from ..limits import MAX_PIXELS
-from .exif import is_mirrored
-from .image_names import DEFAULT_FPS, SUFFIXES, images_in
+from .image_decoding import decode_image
+from .image_kinds import START_BYTES, Kind, UnreadImageError, is_animation, kind_of
+from .image_names import DEFAULT_FPS, SUFFIXES, images_in, is_numbered, numbered_images
 from .picture import Picture, describe_picture
 
 _MAX_BYTES = 1 << 30
-_START_BYTES = 4096
-_WEBP_ANIMATION = 0x02  # of the flags in its extended header
 
 
 def is_images(path: Path) -> bool:
-    """Whether it is a folder, or a file that begins like an image and not like an animated PNG."""
-    if path.is_dir():
+    """Whether it is a folder, a pattern of numbered images, or a file that begins like one image.
+
+    An image of a kind that is not read is one too: its name is told when it is opened.
+    """
+    if path.is_dir() or is_numbered(path):
         return True
     try:
         if not path.is_file():  # reading from a pipe would take what is read from it
             return False
         with path.open("rb") as file:
-            start = file.read(_START_BYTES)
-            return _codec_of(start) is not None and not _is_animated_png(start)
+            start = file.read(START_BYTES)
+        kind = kind_of(start, path.suffix)
+        return kind is not None and not is_animation(path, start, kind)
+    except UnreadImageError:
+        return True
     except OSError:
         return False
 
@@ -46,7 +49,7 @@ class ImageFrames:
     """The pictures of a series of images: picture k is shown from k/fps to (k+1)/fps.
 
     Args:
-        path: The folder or the image.
+        path: The folder, the pattern or the image.
         shown: What the user called it.
         failure: What cannot be done if it cannot be read.
         begin: As of ``FileSource``.
@@ -73,14 +76,15 @@ class ImageFrames:
         self._shown, self._failure, self._beat = shown, failure, beat
         self._fps = fps or Fraction(DEFAULT_FPS)
         self._is_folder = path.is_dir()
-        self._files = self._listed(path) if self._is_folder else [path]
+        self._is_one = not self._is_folder and not is_numbered(path)
+        self._files = [path] if self._is_one else self._listed(path)
         self._begin = begin
         self._first: Picture | None = None
         self.damaged = 0
 
     def describe(self) -> VideoInfo:
         """As of ``VideoFrames``; the first image is decoded for it."""
-        self._first, codec = self._decode(0)
+        self._first, codec, transparent = self._decode(0)
         count = len(self._files)
         return describe_picture(
             self._first.frame,
@@ -94,6 +98,7 @@ class ImageFrames:
             audio_streams=0,
             container="image2",
             images=True,
+            alpha=transparent,
         )
 
     def pictures(self) -> Iterator[Picture]:
@@ -120,9 +125,15 @@ class ImageFrames:
 
     def _listed(self, path: Path) -> list[Path]:
         try:
-            files = images_in(path)
+            files = images_in(path) if self._is_folder else numbered_images(path)
         except OSError as error:
             raise StreamDiffVSRError(self._failure, libav.describe(error)) from error
+        if not files and not self._is_folder:
+            raise StreamDiffVSRError(
+                self._failure,
+                "no image has a name of that pattern",
+                "check the folder, and how many digits the names have",
+            )
         if not files:
             raise StreamDiffVSRError(
                 self._failure,
@@ -132,40 +143,51 @@ class ImageFrames:
         return files
 
     def _called(self, path: Path) -> str:
-        return f"its image {path.name!r}" if self._is_folder else "the image"
+        return "the image" if self._is_one else f"its image {path.name!r}"
 
-    def _decode(self, index: int) -> tuple[Picture, str]:
-        """The picture of one image, and the name of its codec."""
+    def _failed(self, path: Path) -> str:
+        return self._failure if self._is_one else f"{self._failure}: {self._called(path)}"
+
+    def _decode(self, index: int) -> tuple[Picture, str, bool]:
+        """The picture of one image, the name of its codec, and if transparency was taken off it."""
         path = self._files[index]
         logged = libav.logged_errors()
         try:
             data = path.read_bytes()
-            codec = _codec_of(data)
-            if codec is None or len(data) > _MAX_BYTES:
-                raise ValueError("no PNG, JPEG, WebP or TIFF" if data else "empty")
-            if data[12:16] == b"VP8X" and data[20] & _WEBP_ANIMATION:
-                raise ValueError("an animated WebP, which libav cannot read")
-            # A context of its own: nothing of one image can get into the next.
-            context: Any = av.CodecContext.create(codec, "r")
-            context.options = {"max_pixels": str(MAX_PIXELS)}
-            frames = [*context.decode(av.Packet(data)), *context.decode(None)]
-            if not frames:
-                raise ValueError("no picture is in it")
-        except MemoryError:
+            if len(data) > _MAX_BYTES:
+                raise ValueError(f"it has more than {_MAX_BYTES >> 30} GiB")
+            kind = self._kind(path, data)
+            decoded = decode_image(data, kind, self._failed(path))
+        except (MemoryError, StreamDiffVSRError):
             raise
+        except UnreadImageError as error:
+            raise StreamDiffVSRError(
+                self._failure,
+                f"{self._called(path)} is {error}, which is not read",
+                "convert it to PNG or TIFF first",
+            ) from error
         except Exception as error:
             raise StreamDiffVSRError(
                 self._failure,
                 f"{self._called(path)} cannot be decoded: {_why(error)}",
-                "replace it, or take it out of the folder" if self._is_folder else "",
+                "" if self._is_one else "replace it, or take it out of the folder",
             ) from error
-        self.damaged += libav.logged_errors() > logged or frames[0].is_corrupt
-        return Picture(frames[0], index, 1, is_mirrored(data)), codec
+        frame = decoded.frame
+        self.damaged += libav.logged_errors() > logged or frame.is_corrupt
+        return Picture(frame, index, 1, decoded.mirrored), kind.codec, decoded.transparent
 
-
-def _is_animated_png(start: bytes) -> bool:
-    """What tells of its frames stands before the first picture."""
-    return start.startswith(b"\x89PNG") and b"acTL" in start.partition(b"IDAT")[0]
+    def _kind(self, path: Path, data: bytes) -> Kind:
+        start = data[:START_BYTES]
+        kind = kind_of(start, path.suffix)
+        if kind is None:
+            raise ValueError("it is no image of a kind that is read" if data else "empty")
+        if not self._is_one and is_animation(path, start, kind):
+            raise StreamDiffVSRError(
+                self._failure,
+                f"{self._called(path)} is an animation of several pictures",
+                "name it by itself, or take it out of the folder",
+            )
+        return kind
 
 
 def _why(error: Exception) -> str:
@@ -173,14 +195,3 @@ def _why(error: Exception) -> str:
     if "max pixel count" in told:  # libav goes on about an option of its own
         return f"it is larger than the {MAX_PIXELS >> 20} megapixels that are read"
     return told
-
-
-def _codec_of(data: bytes) -> str | None:
-    """The decoder for what begins like this."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "mjpeg"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    return "tiff" if data.startswith((b"II*\0", b"MM\0*")) else None

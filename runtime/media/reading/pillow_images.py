@@ -1,0 +1,68 @@
+"""Images that Pillow decodes, as libav frames.
+
+Runs in the child. Size is looked at before any pixel is unpacked. What has more than 8 bits a
+component goes other ways, as Pillow keeps them of grey alone.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..limits import MAX_PIXELS, check_frame_size
+from .image_kinds import UnreadImageError
+
+_TRANSPARENT = ("PA", "LA", "La", "RGBA", "RGBa")
+_OPAQUE = ("P", "RGB", "RGBX", "CMYK", "YCbCr")
+
+
+def opened(data: bytes, form: str, failure: str) -> Any:
+    """The image that Pillow knows by that name of a format, before its pixels are decoded.
+
+    Raises:
+        StreamDiffVSRError: It is too large.
+    """
+    warnings.simplefilter("ignore")  # of this process: what Pillow deems odd is no one's to read
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        image = Image.open(io.BytesIO(data), formats=[form])
+    except Image.DecompressionBombError:
+        check_frame_size(MAX_PIXELS, 2, failure)
+        raise
+    check_frame_size(*image.size, failure)
+    return image
+
+
+def upright_frame(image: Any) -> Any:
+    """A libav frame of the image, upright by its own orientation.
+
+    Raises:
+        UnreadImageError: Its pixels are neither grey, RGB, CMYK nor of a palette.
+    """
+    image = ImageOps.exif_transpose(image)
+    mode = image.mode
+    if mode in ("1", "L") and "transparency" not in image.info:
+        return frame_of(np.asarray(image.convert("L")))
+    if mode in _TRANSPARENT or "transparency" in image.info:
+        return frame_of(np.asarray(image.convert("RGBA")))
+    if mode in _OPAQUE:
+        return frame_of(np.asarray(image.convert("RGB")))
+    if mode.startswith("I;16"):
+        return frame_of(np.asarray(image).astype(np.uint16))
+    raise UnreadImageError(f"an image with pixels of the kind {mode!r}")
+
+
+def frame_of(pixels: Any) -> Any:
+    """A libav frame of (h, w), (h, w, 3) or (h, w, 4) uint8 or uint16: grey, RGB or RGBA."""
+    deep = pixels.dtype == np.uint16
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    form = {1: "gray16le", 3: "rgb48le", 4: "rgba64le"} if deep else {1: "gray", 3: "rgb24"}
+    return av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(pixels.astype("<u2") if deep else pixels),
+        format=form.get(channels, "rgba"),
+    )
