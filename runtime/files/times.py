@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-
 _FEW_FRAMES = 8  # that a time goes back where only frames are out of order
 
 

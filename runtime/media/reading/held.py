@@ -14,6 +14,7 @@ from typing import Any
 from av.container import InputContainer
 
 _LIKELY_S = Fraction(60)
+_ROUNDED_S = Fraction(2, 1000)
 _MOST_CHUNKS = 100_000
 CHUNK_HEAD = 8  # of an AVI: four letters, and how many bytes follow
 
@@ -38,7 +39,8 @@ def told_end(container: InputContainer, stream: Any, end: Fraction) -> Fraction 
         if other.index != stream.index and other.duration and other.time_base
     )
     longest = max((_LIKELY_S, end - first, *others))
-    return min((one for one in told if end < one <= end + longest), default=None)
+    nearest = min((one for one in told if one >= end - _ROUNDED_S), default=end)
+    return nearest if end < nearest <= end + longest else None
 
 
 def extra_seconds(path: Path, place: int, stream: Any) -> Fraction:

@@ -26,7 +26,11 @@ _ENOUGH_FRAMES = 240  # of the beginning
 _LONGEST_S = 1.0  # of reading one of them: a slow disk gets a worse estimate, and no long wait
 _MOST_BOXES = 100  # of an MP4 that is not fragmented
 _SAME = Fraction(1, 100)  # between what is measured on some frames, and what is meant
-_RATES = ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
+_RATES = tuple(
+    Fraction(rate)
+    for rate in ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
+)
+_JUMP_S = 1  # back: files that were joined
 _FAR = 3  # times as many frames by their times as by their bytes: there are gaps in between
 
 
@@ -102,7 +106,8 @@ class _Stretch:
     Attributes:
         ended: The file did, before either was used up.
         frames, timed: Packets with a frame, and those of them that tell a time.
-        first, last: Times of frames, in ticks.
+        first, last: Times of frames, in ticks; since the clock has jumped back, if it has.
+        passed: Ticks before that.
         end: When the last one is no longer shown.
         begin, stop: The bytes of the file that frames lie between.
         place: Where the last packet with a frame lies.
@@ -118,7 +123,7 @@ class _Stretch:
     ) -> None:
         self.stream, self.base = stream, stream.time_base
         self.ended, self.frames, self.timed = False, 0, 0
-        self.first = self.last = self.end = 0
+        self.first = self.last = self.end = self.passed = 0
         self.begin = self.stop = self.place = 0
         self._decoding = tells_decoding_times(container, stream)
         due = time.monotonic() + _LONGEST_S
@@ -146,6 +151,9 @@ class _Stretch:
         self.frames += 1
         if shown is None:
             return
+        if self.timed and (self.last - shown) * self.base > _JUMP_S:
+            self.passed += max(self.end, self.last) - self.first
+            self.first = self.last = shown
         if not self.timed or shown >= self.last:
             self.last, self.end = shown, shown + packet.duration
         self.first = min(self.first, shown) if self.timed else shown
@@ -154,7 +162,9 @@ class _Stretch:
     @property
     def span(self) -> Fraction:
         """Seconds from the first frame to the last; 0 where too few of them tell a time."""
-        return (self.last - self.first) * self.base if 2 * self.timed > self.frames else Fraction(0)
+        if 2 * self.timed <= self.frames:
+            return Fraction(0)
+        return (self.passed + self.last - self.first) * self.base
 
     @property
     def bytes_a_frame(self) -> Fraction:
@@ -171,7 +181,7 @@ def _of_all(path: Path, container: InputContainer, found: _Stretch) -> Measured:
     if not found.frames:
         return Measured()
     rate = _measured_rate([found])
-    first = found.first * found.base
+    first = (found.first - found.passed) * found.base
     if found.span or found.timed == 1:
         end = found.end * found.base
         end += 1 / rate if rate and found.end == found.last else 0
@@ -197,7 +207,7 @@ def _of_ends(
     if not tail.ended and tail.bytes_a_frame and rate:  # more lies behind than was to be read
         end += (path.stat().st_size - tail.stop) / tail.bytes_a_frame / rate
     held = _told_end(path, container, tail, end) if tail.ended else None
-    length = max(end, held or end) - head.first * head.base
+    length = max(end, held or end) - (head.first - head.passed - tail.passed) * head.base
     found = Measured(None, float(length), rate, False, head.frames + tail.frames, held)
     index = getattr(tail.stream, "index_entries", ())
     if container.format.name == "avi" and index and index[-1].pos + CHUNK_HEAD == tail.place:
@@ -259,8 +269,8 @@ def _measured_rate(stretches: list[_Stretch]) -> Fraction | None:
 
 def _rate(measured: Fraction, stream: Any) -> Fraction:
     """The exact rate that is meant by a measured one."""
-    told = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    for rate in (*(Fraction(one) for one in told if one), *map(Fraction, _RATES)):
+    told = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    for rate in (*told, min(_RATES, key=lambda rate: abs(rate - measured))):
         if abs(measured - rate) <= _SAME * rate:
             return rate
     return measured.limit_denominator(1001)

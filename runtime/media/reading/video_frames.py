@@ -190,9 +190,9 @@ class VideoFrames:
         held_until: Fraction | None = None
         for packet in libav.packets(self._container, [self._stream]):
             if packet is None or packet.size:
+                times.expect(packet)
                 for before in waiting:
                     yield from times.order(self._frames_of(before, times))
-                times.expect(packet)
                 waiting, held_until = [packet], None
             elif packet.dts is None:
                 waiting.append(packet)
