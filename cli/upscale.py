@@ -45,6 +45,7 @@ def upscale(
     compare: up.Compare = None,
     compare_mode: up.Mode = "side",
     chunks: up.Chunks = 1,
+    no_disk_check: up.NoDiskCheck = False,
     engines: opt.Engines = None,
     model: opt.Model = None,
     seed: opt.Seed = 0,
@@ -93,7 +94,18 @@ def upscale(
         revision,
         color_match=color_match,
     )
-    asked = Asked(files, engines, model, build, chunks, compare, compare_mode, plan, json)
+    asked = Asked(
+        files,
+        engines,
+        model,
+        build,
+        chunks,
+        compare,
+        compare_mode,
+        plan,
+        json,
+        disk_check=not no_disk_check,
+    )
     _refuse_contradictions(asked, inputs, output)
     named = name_pairs(inputs or [], output, images=images is not None)
     if named.folder is not None:

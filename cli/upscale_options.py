@@ -138,6 +138,15 @@ Chunks = Annotated[
         metavar="N", min=1, max=64, help="Processes that share one video.", rich_help_panel=LONG
     ),
 ]
+NoDiskCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-disk-check",
+        metavar="",
+        help="Begin although the disk looks too small.",
+        rich_help_panel=LONG,
+    ),
+]
 
 Compare = Annotated[
     Path | None,

@@ -42,6 +42,7 @@ class Asked:
     compare_mode: CompareMode = "side"
     plan: bool = False
     quiet: bool = False
+    disk_check: bool = True
 
 
 class Worker:
@@ -109,7 +110,14 @@ class Worker:
 
         opened = self._opened is not None and self._opened[0] == folder
         device, chunks = self._asked.build.run_on, self._asked.chunks
-        plan = plan_job(seen, folder, chunks=chunks, device=device, opened=opened)
+        plan = plan_job(
+            seen,
+            folder,
+            chunks=chunks,
+            device=device,
+            opened=opened,
+            disk_check=self._asked.disk_check,
+        )
         if folder is None or chunks > 1:
             return plan
         upscaler = self._open(folder)

@@ -18,8 +18,8 @@ from ..media.formats.choice import choose_format
 from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
 from ..media.probe import probe
-from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
 from ..media.reading.image_names import is_numbered, numbered_images
+from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
 from ..state import StreamState
 
 Image = npt.NDArray[np.uint8]

@@ -1,12 +1,15 @@
 """The times of frames, made to go on where a file's clock jumps back.
 
-Files that were joined, and streams whose clock has wrapped, have such jumps. All else is carried as
-it is: gaps, variable rates and starts that are not zero.
+Files that were joined, and streams whose clock has wrapped, have such jumps. A frame that is a
+little early is moved alone, and those behind it keep their times. All else is carried as it is:
+gaps, variable rates and starts that are not zero.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+
+_FEW_FRAMES = 8  # that a time goes back where only frames are out of order
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +20,37 @@ class Times:
         offset: What is added to the file's times since the last jump.
         last: Of the last frame, as written; None before the first.
         step: From the frame before it to the last one.
+        late: How much later than by its time and the offset the last frame is shown.
+        before: The offset before the last jump, for a clock that was wrong for a moment.
+        retimed: Frames so far that were moved, those of a jump counted once.
     """
 
     offset: int = 0
     last: int | None = None
     step: int = 0
+    late: int = 0
+    before: int = 0
+    retimed: int = 0
 
     def after(self, pts: int, duration: int | None) -> Times:
         """With the next frame, of the file's time and duration: `last` is when it is shown."""
-        shown, offset = pts + self.offset, self.offset
-        if self.last is not None and shown < self.last:
-            offset += self.last + max(1, self.step) - shown
-            shown = pts + offset
-        step = duration or (0 if self.last is None else shown - self.last) or self.step
-        return replace(self, offset=offset, last=shown, step=step)
+        offset = self.before if self._comes_back(pts) else self.offset
+        own = pts + offset
+        if self.last is None or own >= self.last:
+            step = duration or (0 if self.last is None else own - self.last) or self.step
+            return replace(self, offset=offset, last=own, step=step, late=0)
+        step = max(1, self.step)
+        moved = replace(self, step=duration or self.step, retimed=self.retimed + 1)
+        if self.last - self.late - own > _FEW_FRAMES * step:
+            shown = self.last + step
+            ahead = offset + shown - own
+            return replace(moved, offset=ahead, last=shown, late=0, before=offset)
+        shown = self.last + (1 if self.late else step)
+        return replace(moved, last=shown, late=shown - own)
+
+    def _comes_back(self, pts: int) -> bool:
+        """Whether the clock leaps to where it would be without its last jump."""
+        if self.last is None or self.before == self.offset:
+            return False
+        latest = self.last + _FEW_FRAMES * max(1, self.step)
+        return self.last < pts + self.before <= latest < pts + self.offset

@@ -230,7 +230,9 @@ def _report(
         input_size=job.info.size,
         output_size=job.output_size,
         damaged=sum(point.damaged for point in points),
-        retimed=sum(segment["retimed"] for journal in journals for segment in journal.segments),
+        # Of the parts, each goes on with the times, and with the count, of those before it.
+        retimed=max((point.times.retimed for point in points), default=0)
+        + sum(segment["retimed"] for journal in journals for segment in journal.segments),
         cuts=sum(point.found_cuts for point in points) + len(points) - 1,  # parts begin at cuts
         resumed_at=kept,
         copied=dict(joined.copied),

@@ -39,12 +39,12 @@ class VideoInfo:
     Attributes:
         path: Where it is; the folder of a series of images.
         width, height: LR pixels of a frame as displayed: after rotation, before the pixel aspect.
-        average_rate: Frames per second as the container says; None if it does not. Of no use for
-            timestamps: a variable rate has one too.
+        average_rate: Frames per second, measured where that can be; None if it is not known. Of no
+            use for timestamps: a variable rate has one too.
         time_base: Seconds per tick of ``pts``.
         start_time: pts of the first frame, in ticks.
-        duration_seconds: None if the container does not say.
-        frames: An estimate, for progress only; None if there is nothing to estimate it from.
+        duration_seconds: How long the picture is; None if it is not known.
+        frames: How many, for progress only; None if there is nothing to estimate it from.
         audio_streams: How many streams of sound it has.
         codec: libav's name of the video codec, such as ``h264``.
         pix_fmt: libav's name of the pixel format, such as ``yuv420p``.
@@ -60,6 +60,8 @@ class VideoInfo:
         others: Every stream but the picture, sound included, in the order of the file.
         chapters: How many there are.
         mastering: What HDR tells of the display it was mastered on; None if it does not.
+        counted: ``frames`` and ``duration_seconds`` are of all packets; else they are estimates.
+        least_frames: How many there are at least by the packets that were read.
     """
 
     path: Path
@@ -85,6 +87,8 @@ class VideoInfo:
     others: tuple[OtherStream, ...] = ()
     chapters: int = 0
     mastering: Mastering | None = None
+    counted: bool = False
+    least_frames: int = 0
 
     @property
     def has_audio(self) -> bool:

@@ -26,14 +26,27 @@ _BUFFER_BYTES = 1 << 18
 _MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
 
 
-class _Nameless:
-    """A file libav gets no name of: it can judge only the content, and open nothing beside it."""
+class LocalFile:
+    """A file libav gets no name of: it can judge only the content, and open nothing beside it.
+
+    Attributes:
+        left: How many more bytes there are to read before the file seems to end; None for all.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.left: int | None = None
         self._file = path.open("rb")
-        self.read, self.close = self._file.read, self._file.close
+        self.close = self._file.close
         if self._file.seekable():
             self.seek, self.tell = self._file.seek, self._file.tell
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+        if self.left is None:
+            return self._file.read(count)
+        found = self._file.read(min(count, self.left))
+        self.left -= len(found)
+        return found
 
 
 def quiet() -> None:
@@ -82,10 +95,14 @@ def open_video(path: Path, failure: str) -> InputContainer:
     return container
 
 
-def open_input(path: Path) -> InputContainer:
-    """Open a local media file, whatever its name says it is; raises what PyAV raises."""
+def open_input(path: Path, reader: LocalFile | None = None) -> InputContainer:
+    """Open a local media file, whatever its name says it is; raises what PyAV raises.
+
+    Args:
+        reader: Of the file, where what is read is to be limited.
+    """
     return av.open(
-        _Nameless(path),
+        reader or LocalFile(path),
         "r",
         format="mjpeg" if _begins_with_jpeg(path) else None,
         # No protocol: what a file names is opened by none of its demuxers.

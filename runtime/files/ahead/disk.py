@@ -1,8 +1,8 @@
 """How many bytes an output will take, and whether the disk has them, before a frame is made.
 
 How well a picture compresses is only known when it is done: what is reckoned with is a detailed
-film. A job is refused only where even a small part of that is not there, and told where it is
-tight.
+film. A job is refused only where even a small part of that is not there, for the frames that were
+found in the file and not for those that it claims; and told where it is tight.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def look_at_disk(
     *,
     size: tuple[int, int],
     frames: int | None,
+    least_frames: int | None = None,
     sound_seconds: float = 0.0,
 ) -> Disk:
     """What writing an output takes, beside what is free where it goes.
@@ -81,6 +82,7 @@ def look_at_disk(
     Args:
         size: (H, W).
         frames: How many; None if it is not known.
+        least_frames: How many there surely are; None: all of them.
         sound_seconds: Of all streams of sound together.
     """
     free = _free(output)
@@ -92,7 +94,8 @@ def look_at_disk(
     lossy = form.codec in LOSSY_BITS if isinstance(form, VideoFormat) else form.suffix != ".tif"
     needed = (COPIES if video else 1) * picture + sound
     there = bytes_of(folder_of(output))
-    least = (LEAST_LOSSY if lossy else LEAST_LOSSLESS) * needed
+    sure = 1 if least_frames is None else min(1, least_frames / max(1, frames))
+    least = (LEAST_LOSSY if lossy else LEAST_LOSSLESS) * sure * needed
     return Disk(max(0, int(needed) - there), max(0, int(least) - there), int(picture + sound), free)
 
 
@@ -108,7 +111,7 @@ def check_disk(disk: Disk, output: Path) -> None:
         f"could not write {str(output)!r}",
         f"it takes at least {shown(disk.least)}, probably {shown(disk.needed or 0)}, and "
         f"{shown(disk.free)} are free there",
-        "free some space, use another disk, or a higher --crf",
+        "free some space, use another disk or a higher --crf, or begin anyway: --no-disk-check",
     )
 
 

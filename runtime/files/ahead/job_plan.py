@@ -101,6 +101,7 @@ class JobPlan:
             "input_size": format_size(look.job.info.size),
             "output_size": format_size(look.job.output_size),
             "frames": look.frames,
+            "frames_counted": look.job.info.counted,
             "video_seconds": look.seconds,
             "input_codec": look.job.info.codec,
             "depth": look.job.info.depth,
@@ -144,12 +145,14 @@ def plan_job(
     chunks: int = 1,
     device: str | None = None,
     opened: bool = False,
+    disk_check: bool = True,
 ) -> JobPlan:
     """What follows from a look at the job and its engines.
 
     Args:
         device: The GPU that they would run on, "cuda:1"; None is the first.
         opened: The engines are open already, and have taken their memory.
+        disk_check: Refuse what cannot fit on the disk; else it is only told.
 
     Raises:
         StreamDiffVSRError: It cannot fit in memory or on the disk, or the engines are of another
@@ -164,9 +167,11 @@ def plan_job(
         look.job.format,
         size=look.job.output_size,
         frames=look.frames,
+        least_frames=look.least_frames,
         sound_seconds=0.0 if isinstance(look.job.format, ImageFormat) else sound,
     )
-    check_disk(disk, look.job.output)
+    if disk_check:
+        check_disk(disk, look.job.output)
     plan = JobPlan(
         look=look,
         engines=engines,

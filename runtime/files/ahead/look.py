@@ -25,7 +25,7 @@ class Look:
     """A job whose input has been opened once.
 
     Attributes:
-        frames: How many there will be, as far as the container knows; None if it does not.
+        frames: How many there will be; None if it is not known.
         seconds: Of them; None if it is not known.
         left_out: Streams that the output will not have, and why; a line each.
     """
@@ -34,6 +34,11 @@ class Look:
     frames: int | None
     seconds: float | None
     left_out: tuple[str, ...] = ()
+
+    @property
+    def least_frames(self) -> int:
+        """How many there surely are."""
+        return min(self.frames or 0, self.job.info.least_frames)
 
     @property
     def group(self) -> Size:
@@ -73,15 +78,17 @@ def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look
 
 
 def expected(job: Job) -> tuple[int | None, float | None]:
-    """Frames and seconds that will be written, as far as the container knows them.
+    """Frames and seconds that will be written, as far as they are known.
 
     Raises:
-        StreamDiffVSRError: The part to take begins behind the end.
+        StreamDiffVSRError: The part to take surely begins behind the end.
     """
     info, options = job.info, job.options
     whole, rate, frames = info.duration_seconds, info.average_rate, job.estimate
     start = float(options.start or 0)
     if whole is not None and start >= whole:
+        if not info.counted:
+            return None, None
         raise StreamDiffVSRError(
             f"could not upscale {str(job.input)!r}",
             f"it ends at {whole:.2f} s, before --start {start:g}",
@@ -152,7 +159,8 @@ def described_input(look: Look) -> str:
     """One line: what comes in."""
     info = look.job.info
     length = "" if look.seconds is None else f", {clock(look.seconds)}"
-    frames = "frames unknown" if look.frames is None else f"{look.frames} frames"
+    about = "" if info.counted else "about "
+    frames = "frames unknown" if look.frames is None else f"{about}{look.frames} frames"
     kind = "images" if info.images else info.codec
     sound = f", {info.audio_streams} of sound" if info.audio_streams else ""
     return (

@@ -94,6 +94,8 @@ class ImageFrames:
             time_base=1 / self._fps,
             start_time=0,
             duration_seconds=float(count / self._fps),
+            counted=True,
+            least_frames=count,
             frames=count,
             audio_streams=0,
             container="image2",

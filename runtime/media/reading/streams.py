@@ -20,13 +20,6 @@ _KINDS: dict[str, OtherKind] = {
 }
 
 
-def duration_seconds(container: InputContainer, stream: Any) -> float | None:
-    """How long the picture is, or else the whole file; None if neither is said."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration else None
-
-
 def codec_name(stream: Any) -> str:
     """What a stream is coded in, whatever decoder is used for it; "" if that is unknown here."""
     context = stream.codec_context

@@ -22,9 +22,11 @@ from ..frames.deinterlacing import Deinterlacer, Fields, fields_told, fields_wan
 from ..frames.orientation import Mirrors
 from ..info import VideoInfo
 from ..limits import check_frame_size
+from .display_times import DisplayTimes
+from .measuring import Measured, claimed, measure
 from .picture import Picture, describe_picture
 from .seeking import seek_before
-from .streams import codec_name, duration_seconds, has_separate_alpha, other_streams
+from .streams import codec_name, has_separate_alpha, other_streams
 
 # libav's own decoders of these leave out the transparency that lies beside the picture.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -60,13 +62,13 @@ class VideoFrames:
         self.damaged = self._damaged_before = 0
         self._sought = False
         self._last_error = ""
-        self._mirrors, self._fields = Mirrors(), Fields()
+        self._mirrors, self._fields, self._measured = Mirrors(), Fields(), Measured()
         self._open()
         self._decoded: Any = self._decode_all()
         self._first: Any = None
 
     def describe(self) -> VideoInfo:
-        """What the container says, and what its first frame shows."""
+        """What the container says, its packets tell, and its first frame shows."""
         self._first = frame = next(self._decoded, None)
         if frame is None:
             raise StreamDiffVSRError(
@@ -76,8 +78,10 @@ class VideoFrames:
             raise StreamDiffVSRError(self._failure, *encrypted)
         stream, container = self._stream, self._container
         self._fields = fields_told(codec_name(stream), self._field_order, frame)
-        seconds = duration_seconds(container, stream)
-        estimate = round(seconds * stream.average_rate) if seconds and stream.average_rate else None
+        plain = self._path.is_file()  # a pipe is read once
+        self._measured = found = (
+            measure(self._path, container, stream) if plain else claimed(container, stream)
+        )
         return describe_picture(
             frame,
             path=self._shown,
@@ -85,11 +89,13 @@ class VideoFrames:
             sample_aspect=Fraction(stream.sample_aspect_ratio or 0) or Fraction(1),
             alpha=has_separate_alpha(stream),
             interlaced=frame.interlaced_frame or self._fields.every,
-            average_rate=Fraction(stream.average_rate) if stream.average_rate else None,
+            average_rate=found.rate,
             time_base=self._time_base,
             start_time=0 if frame.pts is None else frame.pts,
-            duration_seconds=seconds,
-            frames=stream.frames or estimate,
+            duration_seconds=found.seconds,
+            frames=found.frames,
+            counted=found.counted,
+            least_frames=found.least,
             audio_streams=len(container.streams.audio),
             container=container.format.name,
             others=other_streams(container, stream),
@@ -100,7 +106,7 @@ class VideoFrames:
         """Every frame with its time, or those from ``begin`` on; after :meth:`describe`."""
         if self._begin is None:
             yield from self._timed(self._from_first())
-        elif not self._path.is_file():  # a pipe is read once
+        elif not self._path.is_file():
             yield from self._from_begin(self._timed(self._from_first()), self._begin)
         else:
             pictures = self._from_begin(self._timed(self._after_seek(self._begin)), self._begin)
@@ -125,8 +131,6 @@ class VideoFrames:
         if stream.codec_context is None:
             raise StreamDiffVSRError(self._failure, *diagnosis.why_no_decoder(self._path))
         self._time_base: Fraction = stream.time_base
-        rate = self._fps or stream.average_rate or stream.guessed_rate or Fraction(25)
-        self._frame_ticks = 1 / (Fraction(rate) * self._time_base)
         self._last_ticks: Fraction | None = None
         self._field_order = getattr(stream.codec_context, "field_order", 0)  # not before PyAV 18
         self._alpha_decoder = _alpha_decoder(stream)
@@ -184,13 +188,43 @@ class VideoFrames:
         yield from pictures
 
     def _decode_all(self) -> Iterator[Any]:
-        """Decoded frames; counts in ``damaged`` each packet with any sign of damage."""
+        """Decoded frames, the last one with its whole duration."""
+        times = DisplayTimes(self._container, self._stream)
+        waiting: list[Any] = []  # at the end the last packet, and the one that flushes
+        held_until: Fraction | None = None
         for packet in libav.packets(self._container, [self._stream]):
-            logged = libav.logged_errors()
-            decoded, whole = self._decode(packet)
-            self.damaged += not whole or libav.logged_errors() > logged
-            self._beat()
-            yield from decoded
+            if packet is None or packet.size:
+                times.expect(packet)
+                for before in waiting:
+                    yield from times.order(self._frames_of(before, times))
+                waiting, held_until = [packet], None
+            elif packet.dts is None:
+                waiting.append(packet)
+            elif packet.pts is not None:  # without content: the last picture is shown on
+                held_until = (packet.pts + packet.duration) * self._time_base
+        frames = [one for left in waiting for one in times.order(self._frames_of(left, times))]
+        frames += times.rest()
+        if frames:
+            self._hold(frames[-1], held_until)
+        yield from frames
+
+    def _frames_of(self, packet: Any, times: DisplayTimes) -> list[Any]:
+        """What is decoded of it; counts it in ``damaged`` if it has any sign of damage."""
+        logged = libav.logged_errors()
+        decoded, whole = self._decode(packet)
+        if not whole or libav.logged_errors() > logged:
+            self.damaged += 1
+            if not decoded:
+                times.lose(packet)
+        self._beat()
+        return decoded
+
+    def _hold(self, frame: Any, until: Fraction | None) -> None:
+        """Let the last frame be shown as long as the file says."""
+        ends = [end for end in (until, self._measured.end) if end is not None]
+        if frame.pts is not None and ends:
+            base = frame.time_base or self._time_base
+            frame.duration = max(frame.duration or 0, round(max(ends) / base) - frame.pts)
 
     def _decode(self, packet: Any) -> tuple[list[Any], bool]:
         if packet is None:
@@ -230,8 +264,14 @@ class VideoFrames:
         elif self._last_ticks is None:
             self._last_ticks = Fraction(0)
         else:  # kept as a fraction, so that a long run does not drift
-            self._last_ticks += self._frame_ticks
+            self._last_ticks += 1 / (self._rate * self._time_base)
         return round(self._last_ticks)
+
+    @property
+    def _rate(self) -> Fraction:
+        """Of frames without times."""
+        told = self._fps or self._measured.rate or self._stream.guessed_rate
+        return Fraction(told or 25)
 
     def _seconds(self, frame: Any) -> float:
         return float(frame.pts * (frame.time_base or self._time_base))

@@ -1,0 +1,276 @@
+"""How long a picture is and how many frames it has, measured on the file's own packets.
+
+Runs in the child; nothing is decoded. What a container claims of itself is often wrong: rates that
+a demuxer makes up, lengths that count from midnight, the frames of a first fragment. A small file
+is read whole, of a large one the index is counted, or else the beginning and the end are read.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from av.container import InputContainer
+
+from .. import libav
+from .display_times import tells_decoding_times
+from .held import CHUNK_HEAD, extra_seconds, told_end
+
+WHOLE_BYTES = 8 << 20  # of a file that is read to its end
+_END_BYTES = 4 << 20  # of the beginning, the way to the end, and the end of a larger one
+_ENOUGH_FRAMES = 240  # of the beginning
+_LONGEST_S = 1.0  # of reading one of them: a slow disk gets a worse estimate, and no long wait
+_MOST_BOXES = 100  # of an MP4 that is not fragmented
+_SAME = Fraction(1, 100)  # between what is measured on some frames, and what is meant
+_RATES = tuple(
+    Fraction(rate)
+    for rate in ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
+)
+_JUMP_S = 1  # back: files that were joined
+_FAR = 3  # times as many frames by their times as by their bytes: there are gaps in between
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of a picture.
+
+    Attributes:
+        frames: How many; None if nothing is known of it.
+        seconds: How long they are shown; None likewise.
+        rate: How many a second; None likewise.
+        counted: All of them were counted; else it is an estimate.
+        least: How many there are at least, going by what was read.
+        end: When the last one is no longer shown, in seconds of the file's own times, where the
+            file tells that otherwise than by the durations of packets.
+    """
+
+    frames: int | None = None
+    seconds: float | None = None
+    rate: Fraction | None = None
+    counted: bool = False
+    least: int = 0
+    end: Fraction | None = None
+
+
+def measure(path: Path, container: InputContainer, stream: Any) -> Measured:
+    """Measure the picture of a plain file.
+
+    Args:
+        container: Of the file; it is only asked, and stays where it is.
+        stream: The picture.
+    """
+    index = getattr(stream, "index_entries", ())  # from PyAV 16 on
+    if index and _is_regular_mp4(path, container, stream, index):
+        seconds = float(stream.duration * stream.time_base)
+        frames = len(index)
+        return Measured(frames, seconds, _rate(frames / Fraction(seconds), stream), True, frames)
+    size = path.stat().st_size
+    reader = libav.LocalFile(path)
+    with closing(libav.open_input(path, reader)) as other:
+        picture = libav.moving_picture(other)
+        if size <= WHOLE_BYTES:
+            return _of_all(path, other, _Stretch(other, picture, reader, None, None))
+        head = _Stretch(other, picture, reader, _END_BYTES, _ENOUGH_FRAMES)
+        if head.ended:
+            return _of_all(path, other, head)
+        reader.left = _END_BYTES
+        tail = None
+        with suppress(Exception):  # no way to seek is told by many kinds of errors
+            other.seek((other.duration or 0) + max(0, other.start_time or 0))
+            tail = _Stretch(other, picture, reader, _END_BYTES, None)
+        return _of_ends(path, other, head, tail if tail and tail.follows(head) else None)
+
+
+def claimed(container: InputContainer, stream: Any) -> Measured:
+    """What the container says of itself, where no packet can be read but once."""
+    length = stream.duration * stream.time_base if stream.duration else None
+    if length is None and container.duration:
+        length = Fraction(container.duration, 1_000_000)
+    rate = Fraction(stream.average_rate) if stream.average_rate else None
+    estimate = round(length * rate) if length and rate else None
+    return Measured(stream.frames or estimate, length and float(length), rate)
+
+
+class _Stretch:
+    """Packets of the picture, read one after another.
+
+    Args:
+        reader: Whose bytes they are.
+        budget: Of bytes to read; None for all.
+        most: Frames to read; None for all.
+
+    Attributes:
+        ended: The file did, before either was used up.
+        frames, timed: Packets with a frame, and those of them that tell a time.
+        first, last: Times of frames, in ticks; since the clock has jumped back, if it has.
+        passed: Ticks before that.
+        end: When the last one is no longer shown.
+        begin, stop: The bytes of the file that frames lie between.
+        place: Where the last packet with a frame lies.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: Any,
+        reader: libav.LocalFile,
+        budget: int | None,
+        most: int | None,
+    ) -> None:
+        self.stream, self.base = stream, stream.time_base
+        self.ended, self.frames, self.timed = False, 0, 0
+        self.first = self.last = self.end = self.passed = 0
+        self.begin = self.stop = self.place = 0
+        self._decoding = tells_decoding_times(container, stream)
+        due = time.monotonic() + _LONGEST_S
+        reader.left = budget
+        for packet in libav.packets(container, [stream]):
+            if packet is not None:
+                self._take(packet)
+            if self.frames == most or time.monotonic() > due:
+                break
+        else:
+            self.ended = reader.left is None or reader.left > 0
+        reader.left = None
+
+    def _take(self, packet: Any) -> None:
+        shown = packet.dts if self._decoding or packet.pts is None else packet.pts
+        if not packet.size:  # what is shown is shown on
+            if shown is not None and self.timed:
+                self.end = max(self.end, shown + packet.duration)
+            return
+        if packet.is_discard:
+            return
+        if packet.pos is not None:
+            self.begin = self.begin if self.frames else packet.pos
+            self.stop, self.place = packet.pos + packet.size, packet.pos
+        self.frames += 1
+        if shown is None:
+            return
+        if self.timed and (self.last - shown) * self.base > _JUMP_S:
+            self.passed += max(self.end, self.last) - self.first
+            self.first = self.last = shown
+        if not self.timed or shown >= self.last:
+            self.last, self.end = shown, shown + packet.duration
+        self.first = min(self.first, shown) if self.timed else shown
+        self.timed += 1
+
+    @property
+    def span(self) -> Fraction:
+        """Seconds from the first frame to the last; 0 where too few of them tell a time."""
+        if 2 * self.timed <= self.frames:
+            return Fraction(0)
+        return (self.passed + self.last - self.first) * self.base
+
+    @property
+    def bytes_a_frame(self) -> Fraction:
+        """With all that lies between frames; 0 if it is not known."""
+        return Fraction(max(0, self.stop - self.begin), max(1, self.frames))
+
+    def follows(self, head: _Stretch) -> bool:
+        """Whether it lies behind that one, and both tell times."""
+        return self.frames > 0 and self.span >= 0 < head.span and self.last > head.last
+
+
+def _of_all(path: Path, container: InputContainer, found: _Stretch) -> Measured:
+    """Of a file that was read whole."""
+    if not found.frames:
+        return Measured()
+    rate = _measured_rate([found])
+    first = (found.first - found.passed) * found.base
+    if found.span or found.timed == 1:
+        end = found.end * found.base
+        end += 1 / rate if rate and found.end == found.last else 0
+    else:
+        end = first + (found.frames / rate if rate else 0)
+    held = _told_end(path, container, found, end)
+    seconds = float(max(end, held or end) - first) or None
+    return Measured(found.frames, seconds, rate, True, found.frames, held)
+
+
+def _of_ends(
+    path: Path, container: InputContainer, head: _Stretch, tail: _Stretch | None
+) -> Measured:
+    """Of a file whose beginning and, perhaps, end were read."""
+    rate = _measured_rate([head, tail] if tail else [head])
+    whole = path.stat().st_size - head.begin
+    density = max(head.bytes_a_frame, tail.bytes_a_frame if tail else Fraction(0))
+    by_bytes = int(whole / density) if density else 0
+    if tail is None:
+        seconds = float(by_bytes / rate) if rate and by_bytes else None
+        return Measured(by_bytes or None, seconds, rate, False, head.frames, None)
+    end = tail.end * tail.base
+    if not tail.ended and tail.bytes_a_frame and rate:  # more lies behind than was to be read
+        end += (path.stat().st_size - tail.stop) / tail.bytes_a_frame / rate
+    held = _told_end(path, container, tail, end) if tail.ended else None
+    length = max(end, held or end) - (head.first - head.passed - tail.passed) * head.base
+    found = Measured(None, float(length), rate, False, head.frames + tail.frames, held)
+    index = getattr(tail.stream, "index_entries", ())
+    if container.format.name == "avi" and index and index[-1].pos + CHUNK_HEAD == tail.place:
+        return replace(found, frames=len(index), counted=True, least=len(index))
+    if rate is None:
+        return found
+    frames = round(length * rate)
+    if by_bytes and frames > _FAR * by_bytes:
+        frames = by_bytes
+    return replace(found, frames=frames, least=min(frames, by_bytes))
+
+
+def _told_end(
+    path: Path, container: InputContainer, found: _Stretch, end: Fraction
+) -> Fraction | None:
+    """When the last picture is no longer shown, as the file tells beside its packets' durations."""
+    ends = [told_end(container, found.stream, end)]
+    if found.end > found.last:  # without content, perhaps
+        ends.append(found.end * found.base)
+    if container.format.name == "avi":
+        ends.append(end + extra_seconds(path, found.place, found.stream))
+    return max((one for one in ends if one is not None), default=None)
+
+
+def _is_regular_mp4(path: Path, container: InputContainer, stream: Any, index: Any) -> bool:
+    """Whether all there is to know is in the index: it is whole, and one frame is like another."""
+    first, last = index[0], index[-1]
+    if not container.format.name.startswith("mov") or not stream.duration or first.is_discard:
+        return False
+    if last.pos + last.size > path.stat().st_size or _is_fragmented(path):
+        return False
+    steps = last.timestamp - first.timestamp, len(index) - 1
+    return bool(steps[1]) and abs(stream.duration * steps[1] - steps[0] * len(index)) <= steps[1]
+
+
+def _is_fragmented(path: Path) -> bool:
+    """Whether an MP4 has more frames than its first index tells."""
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            head = file.read(16)
+            if len(head) < 8 or head[4:8] == b"moof":
+                return head[4:8] == b"moof"
+            length = int.from_bytes(head[:4], "big")
+            if length == 0:
+                return False
+            length = int.from_bytes(head[8:], "big") if length == 1 else length
+            file.seek(max(8, length) - len(head), 1)
+    return True
+
+
+def _measured_rate(stretches: list[_Stretch]) -> Fraction | None:
+    """Frames a second; what the container says where they do not tell."""
+    stream, span = stretches[0].stream, sum(one.span for one in stretches)
+    if not span:
+        told = stream.average_rate or stream.guessed_rate
+        return Fraction(told) if told else None
+    return _rate(sum(one.timed - 1 for one in stretches if one.span) / span, stream)
+
+
+def _rate(measured: Fraction, stream: Any) -> Fraction:
+    """The exact rate that is meant by a measured one."""
+    told = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    for rate in (*told, min(_RATES, key=lambda rate: abs(rate - measured))):
+        if abs(measured - rate) <= _SAME * rate:
+            return rate
+    return measured.limit_denominator(1001)
