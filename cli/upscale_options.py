@@ -17,6 +17,7 @@ from ..errors import UsageError
 PART, OUTPUT, LONG, COMPARISON = "What is taken", "How it is written", "Long jobs", "Comparison"
 
 CompareMode = Literal["side", "split"]
+AudioChoice = Literal["copy", "transcode", "none"]
 
 # Not required here: of one name, click would say that INPUT is missing where OUTPUT is.
 Inputs = Annotated[
@@ -113,6 +114,14 @@ Preset = Annotated[
         metavar="P",
         help="Speed against size, as the encoder names it: fast, slow, ...",
         show_default="by codec",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Audio = Annotated[
+    AudioChoice,
+    typer.Option(
+        "--audio",
+        help="Copy sound as it is, encode it anew (AAC, Opus or FLAC), or leave it out.",
         rich_help_panel=OUTPUT,
     ),
 ]
