@@ -58,7 +58,7 @@ def _written(
         if arguments["source"] is None or getattr(error, "errno", None) in disk.CAUSES:
             raise
         # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
-        failed = str(error) if isinstance(error, _RefusedError) else libav.describe(error)
+        failed = error.why if isinstance(error, _RefusedError) else libav.describe(error)
         for saved in (_IN_MATROSKA, _IN_MATROSKA | {"source": None}):
             with contextlib.suppress(Exception):
                 told = _Muxer(part, entries, arguments | saved, outbox).run()

@@ -181,8 +181,10 @@ class _Run:
         if _kind(frame) != self._kind:
             return False
         due = self._start + round(Fraction(self._heard * self._rate, frame.sample_rate))
-        limit = max(Fraction(1), 2 * frame.time_base * self._rate)
-        return at is None or abs(at - due) <= (limit if exactly else _DRIFT_S * self._rate)
+        if at is None:
+            return True
+        tick = 2 * frame.time_base * self._rate
+        return abs(at - due) <= (max(1, tick) if exactly else _DRIFT_S * self._rate)
 
     def hear(self, frame: Any) -> Iterator[tuple[int, Any]]:
         self._heard += frame.samples
