@@ -41,6 +41,7 @@ def upscale(
     encoder: up.Encoder = "auto",
     crf: up.Crf = None,
     preset: up.Preset = None,
+    audio: up.Audio = "copy",
     images: up.Images = None,
     compare: up.Compare = None,
     compare_mode: up.Mode = "side",
@@ -82,6 +83,7 @@ def upscale(
         encoder=encoder,
         crf=crf,
         preset=preset,
+        audio=audio,
         images=images,
     )
     build = opt.BuildOptions(

@@ -18,6 +18,7 @@ PART, OUTPUT, LONG, COMPARISON = "What is taken", "How it is written", "Long job
 
 CompareMode = Literal["side", "split"]
 DeinterlaceMode = Literal["auto", "on", "off", "tff", "bff"]
+AudioChoice = Literal["copy", "transcode", "none"]
 
 # Not required here: of one name, click would say that INPUT is missing where OUTPUT is.
 Inputs = Annotated[
@@ -114,6 +115,14 @@ Preset = Annotated[
         metavar="P",
         help="Speed against size, as the encoder names it: fast, slow, ...",
         show_default="by codec",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Audio = Annotated[
+    AudioChoice,
+    typer.Option(
+        "--audio",
+        help="Copy sound as it is, encode it anew (AAC, Opus or FLAC), or leave it out.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -23,6 +23,7 @@ from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mod
 from ..state import StreamState
 
 Image = npt.NDArray[np.uint8]
+AUDIO = ("copy", "transcode", "none")
 Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
 
 
@@ -60,6 +61,7 @@ class FileOptions:
         scene_cuts: Forget the previous frame at a scene cut.
         deinterlace: As of `FileSource`.
         fps: Of an image folder.
+        audio: Sound is copied ("copy"), encoded anew ("transcode") or left out ("none").
         codec, encoder, crf, preset, images: As of `choose_format`.
         keep_unfinished: Leave finished segments to be resumed when the job fails or is stopped.
     """
@@ -73,6 +75,7 @@ class FileOptions:
     scene_cuts: bool = True
     deinterlace: Deinterlace = "auto"
     fps: Fraction | None = None
+    audio: str = "copy"
     codec: str = "auto"
     encoder: str = "auto"
     crf: int | None = None
@@ -88,6 +91,8 @@ class FileOptions:
             raise ValueError(f"{self.start = }: not before the first frame")
         if self.end is not None and self.end <= (self.start or 0):
             raise ValueError(f"{self.end = } is not after {self.start = }")
+        if self.audio not in AUDIO:
+            raise ValueError(f"{self.audio = }: one of {', '.join(AUDIO)}")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can carry it."""

@@ -143,7 +143,7 @@ def note_job(folder: Path, job: Mapping[str, Any]) -> None:
 def differing(folder: Path, job: Mapping[str, Any]) -> list[str]:
     """In which points the job that the folder was begun for is another one, in words.
 
-    What is not in `job` is not compared.
+    What is not in `job`, and an option that was not written down, is not compared.
     """
     try:
         begun = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def differing(folder: Path, job: Mapping[str, Any]) -> list[str]:
     for name in sorted(names):
         old, new = begun.get(name), ours[name]
         if name == "options" and isinstance(old, dict):
-            changed = [key for key in new if new[key] != old.get(key)]
+            changed = [key for key in new if key in old and new[key] != old[key]]
             found += [f"{key} was {_shown(old.get(key))}, is {_shown(new[key])}" for key in changed]
         else:
             found.append(f"other {name}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import StreamDiffVSRError
 from ...spec import Size, format_size
-from ..media.joining.join import Joined, join
+from ..media.joining.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
 from ..media.segments.writers import Segment
 from .job import FileOptions, FrameUpscaler, Job, Progress
@@ -44,7 +44,7 @@ class UpscaleReport:
         retimed: Frames whose time was not later than the one before, and was moved.
         cuts: Scene cuts at which the previous frame was forgotten.
         resumed_at: Frames that an earlier run had made; 0 where there was none.
-        copied: Streams that were copied, by kind, such as {"audio": 1, "subtitle": 2}.
+        copied: Streams that were taken over, by kind, such as {"audio": 1, "subtitle": 2}.
         notes: What was left out and why; a line each.
     """
 
@@ -63,7 +63,7 @@ class UpscaleReport:
 
     @property
     def audio_streams(self) -> int:
-        """Streams of sound that were copied."""
+        """Streams of sound that were taken over."""
         return self.copied.get("audio", 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,8 @@ def carry_out(
         if progress:
             progress(done, None if job.estimate is None else max(done, job.estimate))
 
-    with _unfinished(job, job.identity(engines, chunks)) as (folder, kept):
+    identity = job.identity(engines, chunks)
+    with _unfinished(job, identity) as (folder, kept):
         journals = run_parts(job, folder, tell)
         if not any(journal.frames for journal in journals):
             raise StreamDiffVSRError(
@@ -132,7 +133,12 @@ def carry_out(
                 "there is no frame at the times asked for",
                 f"it is {job.info.duration_seconds or 0:.2f} s long: change --start or --end",
             )
-        joined = _join(job, journals)
+        try:
+            joined = _join(job, journals)
+        except JoinFailedError:  # finished frames have no sound: another choice may join them
+            del identity["options"]["audio"]
+            note_job(folder, identity)
+            raise
         clear(folder)
     return _report(job, journals, joined, kept, time.perf_counter() - started)
 
@@ -210,6 +216,7 @@ def _join(job: Job, journals: Sequence[Journal]) -> Joined:
         job.output,
         like=job.info,
         format=job.format,
+        audio=job.options.audio,
         # A clock that has wrapped may begin below zero, where players show nothing.
         shift=start - max(job.first_seconds, Fraction(0)) if trimmed else min(start, Fraction(0)),
         span=(start if trimmed else None, end),

@@ -103,6 +103,7 @@ class FileSink(ClosesOrAborts):
         arguments = encoder_arguments(size, self.time_base, info, self._format) | {
             "part": str(self._part),
             "container": self._format.container,
+            "codec": self._format.codec,
             "source": str(info.path.absolute()) if info and not info.images else None,
             "copy_sound": copy_sound,
             "timed": timed,

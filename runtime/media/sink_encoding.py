@@ -19,7 +19,7 @@ from ..processes import wire
 from . import libav
 from .frames.rgb import RgbFrame
 from .joining.origin import Origin
-from .joining.output_file import length_left, open_output
+from .joining.output_file import end_exactly, open_output
 from .segments.frame_times import FrameTimes
 from .segments.video_encoding import VideoEncoder
 
@@ -55,13 +55,20 @@ class _Writer:
         self._held: Any = None  # the last packet, which may be the last of all
         self.busy: list[tuple[float, float]] | None = [] if arguments["timed"] else None
         source = arguments["source"]
-        self._origin = source and Origin(Path(source), copy_sound=arguments["copy_sound"])
         self._container: str = arguments["container"]
+        self._origin = source and Origin(
+            Path(source),
+            container=self._container,
+            suffix=part.suffix,
+            codec=arguments["codec"],
+            sound="copy" if arguments["copy_sound"] else "none",
+        )
         bases = [base, *(self._origin.time_bases if self._origin else ())]
-        self._output = open_output(part, self._container, bases)
+        any_tags = bool(self._origin and self._origin.own_tags)
+        self._output = open_output(part, self._container, bases, any_tags=any_tags)
         self._encoder = VideoEncoder(self._output, arguments, self._rgb)
         if self._origin:
-            self._origin.join(self._output, self._encoder.stream, part.suffix)
+            self._origin.join(self._output, self._encoder.stream)
         self._output.start_encoding()  # so that what the container cannot hold is said at once
 
     @property
@@ -110,9 +117,13 @@ class _Writer:
 
     def _write_last(self) -> None:
         last = self._held
-        shown = self._end_pts - (self._first_pts or 0)
-        decoded = last.dts - (self._first_dts or 0)
-        last.duration = length_left(self._container, shown, decoded, last.duration)
+        end_exactly(
+            self._container,
+            last,
+            first=self._first_pts or 0,
+            first_dts=self._first_dts or 0,
+            end=self._end_pts,
+        )
         self._write(last)
 
     def _write(self, packet: Any) -> None:

@@ -93,7 +93,12 @@ class JobPlan:
         """For programs; sizes as "WxH", bytes and seconds as numbers."""
         look, form, manifest = self.look, self.look.job.format, self.manifest
         how = (
-            {"container": form.container, "codec": form.codec, "encoder": form.encoder}
+            {
+                "container": form.container,
+                "codec": form.codec,
+                "encoder": form.encoder,
+                "audio": look.job.options.audio,
+            }
             if isinstance(form, VideoFormat)
             else {"images": form.suffix[1:]}
         )

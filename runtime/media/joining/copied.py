@@ -1,8 +1,9 @@
 """One stream that an output takes over packet by packet, and when its packets are due there.
 
 Runs in the child. Times are moved as the picture's are, cut to the part that is kept, and made to
-advance: a stream that jumps back goes on where it was, so no muxer ever refuses a packet. It knows
-nothing of other streams.
+advance as the muxer asks: a stream that jumps back goes on where it was, packets that share a time
+follow one another, and nothing is pushed further than to the next time of the file itself. It
+knows nothing of other streams.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
-_JUMP_S = Fraction(1)  # back by more than this: the stream has begun anew
+from .holding import add_as_it_is
+
+_JUMP_S = {"audio": Fraction(1, 4)}  # back by more than this: the stream has begun anew
+_OTHER_JUMP_S = Fraction(1)
+_LONGEST_SOUND_S = 60  # of one packet; what says more has gone below zero somewhere
+_LONGEST_TICKS = (1 << 31) - 1  # MP4 takes no longer one
+_TS_NONSTRICT = 0x20000  # libav's flag of a muxer that takes packets of equal times
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +39,29 @@ class CopiedStream:
     Args:
         template: The stream of the source.
         part: What is kept of it.
+        skipped: How many packets at its beginning are left out, as no muxer takes them.
+
+    Attributes:
+        time_base: Seconds per tick of what is muxed.
     """
 
-    def __init__(self, template: Any, part: Part) -> None:
-        self.template = template
+    def __init__(self, template: Any, part: Part, skipped: int = 0) -> None:
+        self.template, self.time_base = template, template.time_base
         base = self._base = template.time_base
         self._start = None if part.start is None else part.start / base
         self._end = None if part.end is None else part.end / base
         self._shift = round(part.shift / base)
-        self._jumped = 0  # ticks added since the stream jumped back
-        self._last: int | None = None  # dts, before the shift
+        self._skipped = skipped
+        self._refused = 0
+        self._jump = _JUMP_S.get(template.type, _OTHER_JUMP_S) / base
+        self._offset = 0  # ticks added since the stream jumped back
+        self._offset_before: int | None = None
+        self._own: int | None = None  # the file's own time of the packet before
+        self._last: int | None = None  # and where it was put
         self._last_duration = 0
+        self._placed: int | None = None  # the same in ticks of the output
+        self._scale: Fraction | None = None  # ticks of the output for one of the source
+        self._strict = False
         self._stream: Any = None
 
     def join(self, output: OutputContainer, tags: dict[str, str]) -> None:
@@ -50,51 +69,101 @@ class CopiedStream:
         self._stream = self._add(output)
         self._stream.metadata.update(tags)
         self._stream.disposition = self.template.disposition
+        self._strict = not output.format.flags & _TS_NONSTRICT
 
     def placed(self, packet: Any) -> list[Any]:
         """The packets to mux for one of the source; empty if it is outside what is kept."""
+        if self._skipped:
+            self._skipped, self._refused = self._skipped - 1, self._refused + 1
+            return []
         self._advance(packet)
         if not self._kept(packet):
             return []
-        packet.pts -= self._shift
-        packet.dts -= self._shift
+        self._to_output(packet)
         made = self._made(packet)
         for one in made:
             one.stream = self._stream
         return made
 
+    def rest(self) -> list[Any]:
+        """The packets that are left to mux when the source has no more."""
+        return []
+
+    def take_refused(self) -> int:
+        """How many packets were left out as damaged since this was last asked."""
+        refused, self._refused = self._refused, 0
+        return refused
+
+    def sought(self) -> None:
+        """The source is not read from its beginning."""
+        self._skipped = 0
+
     def is_past(self, packet: Any, seconds: int) -> bool:
         """Whether a packet that is not kept is that far behind the end of what is."""
-        return self._end is not None and packet.dts > self._end + seconds / self._base
+        if self._end is None or packet.dts is None:
+            return False
+        return bool(packet.dts > self._end + seconds / self._base)
 
     def _add(self, output: OutputContainer) -> Any:
-        return output.add_stream_from_template(self.template, opaque=True)
+        return add_as_it_is(output, self.template)
 
     def _made(self, packet: Any) -> list[Any]:
         return [packet]
 
     def _advance(self, packet: Any) -> None:
-        """Give the packet times that are there, and later than those of the one before."""
-        last, duration = self._last, packet.duration or 0
-        dts = packet.dts if packet.dts is not None else packet.pts
-        if dts is None:
-            dts = 0 if last is None else last + max(1, self._last_duration) - self._jumped
-        pts = packet.pts if packet.pts is not None else dts
-        pts, dts = pts + self._jumped, dts + self._jumped
-        if last is not None and dts <= last:
-            back = last + max(1, self._last_duration) - dts
-            if back * self._base > _JUMP_S:
-                self._jumped += back
-                pts, dts = pts + back, dts + back
-            dts = max(dts, last + 1)
-        packet.pts, packet.dts = max(pts, dts), dts
+        """Give the packet times that are there, and not earlier than those of the one before."""
+        duration = self._checked_duration(packet)
+        own = packet.dts if packet.dts is not None else packet.pts
+        late = 0 if packet.pts is None else max(0, packet.pts - (own or 0))
+        last, due = self._last, (self._last or 0) + max(1, self._last_duration)
+        if last is None:
+            dts = own or 0
+        elif own is None:
+            dts = due
+        else:
+            dts = self._after(own, last, due)
+        packet.pts, packet.dts, packet.duration = dts + late, dts, duration
+        self._own = dts - self._offset if own is None else own
         self._last, self._last_duration = dts, duration
+
+    def _after(self, own: int, last: int, due: int) -> int:
+        """Where a packet of that own time is put behind the one before it."""
+        if self._offset_before is not None and last <= own + self._offset_before <= due + 1:
+            self._offset, self._offset_before = self._offset_before, None  # one time was wrong
+        dts = own + self._offset
+        if last - dts > self._jump:
+            self._offset_before, self._offset = self._offset, self._offset + due - dts
+            return due
+        if own == self._own and self.template.type == "audio":
+            dts = last + self._last_duration  # of a block that is stored under one time
+        return max(dts, last)
+
+    def _checked_duration(self, packet: Any) -> int:
+        duration = packet.duration or 0
+        longest = _LONGEST_TICKS
+        if self.template.type == "audio":
+            longest = min(longest, int(_LONGEST_SOUND_S / self._base))
+        return duration if 0 <= duration <= longest else self._last_duration
 
     def _kept(self, packet: Any) -> bool:
         """Sound and data are kept from the first whole packet on."""
         return (self._start is None or packet.pts >= self._start) and (
             self._end is None or packet.pts < self._end
         )
+
+    def _to_output(self, packet: Any) -> None:
+        """Put the times of a packet in the muxer's ticks, in which they must advance."""
+        if self._scale is None:
+            self._scale = self._base / self._stream.time_base
+        over, under = self._scale.numerator, self._scale.denominator
+        dts = ((packet.dts - self._shift) * over + under // 2) // under
+        pts = ((packet.pts - self._shift) * over + under // 2) // under
+        if self._placed is not None:
+            dts = max(dts, self._placed + self._strict)
+        duration = (packet.duration * over + under // 2) // under
+        packet.time_base, packet.duration = self._stream.time_base, duration
+        packet.dts, packet.pts = dts, max(pts, dts)
+        self._placed = dts
 
 
 class CopiedSubtitles(CopiedStream):

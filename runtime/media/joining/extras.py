@@ -128,3 +128,11 @@ def kept_tags(tags: dict[str, str]) -> dict[str, str]:
         for key, value in tags.items()
         if key.lower() not in _STALE and not key.lower().startswith(_STALE_PREFIXES)
     }
+
+
+def stream_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags of a stream that are still true of another file; MP4 reads titles as names."""
+    kept = kept_tags(tags)
+    if "name" in kept:
+        kept.setdefault("title", kept.pop("name"))
+    return kept

@@ -10,6 +10,8 @@ import io
 from typing import Any
 
 import av
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
 
 _MPEGTS = {
     "audio": {"mp1", "mp2", "mp3", "aac", "aac_latm"}
@@ -30,16 +32,43 @@ def codec_of(stream: Any) -> str:
     return str(context.codec.canonical_name) if context else "unknown"
 
 
+def add_as_it_is(output: OutputContainer, template: Any) -> Any:
+    """Add a stream for the packets of another to an output that has no header yet.
+
+    Raises:
+        ValueError, av.error.FFmpegError: The output takes none of that codec.
+    """
+    try:
+        return output.add_stream_from_template(template, opaque=True)
+    except ValueError:
+        if template.type != "audio":
+            raise
+    # PyAV asks for codecs with a name of their own in the container. The muxer itself also takes
+    # those with a number from AVI, such as Windows Media: a stream of sound gets its parameters
+    # from a filter that changes nothing. Whether it is true is seen when the header is written.
+    with av.open(io.BytesIO(), "w", format="matroska") as other:
+        plain = other.add_stream("pcm_s16le", rate=48000)
+        stream: Any = output.add_stream_from_template(plain, opaque=True)
+    BitStreamFilterContext("null", template, stream)
+    stream.codec_context.codec_tag = "\0\0\0\0"  # that of the old container
+    stream.time_base = template.time_base
+    return stream
+
+
+def listed(container: str, stream: Any) -> bool:
+    """Whether a player finds the stream in a container that takes anything."""
+    return container != "mpegts" or codec_of(stream) in _MPEGTS.get(stream.type, ())
+
+
 def holds(container: str, stream: Any) -> bool:
     """Whether a file of that muxer can hold the stream as it is."""
-    codec = codec_of(stream)
     if container == "mpegts":
-        return codec in _MPEGTS.get(stream.type, ())
-    if stream.type == "data" or codec == "unknown":
+        return listed(container, stream)
+    if stream.type == "data" or codec_of(stream) == "unknown":
         return False  # no other muxer here writes them back as what they were
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
-            trial.add_stream_from_template(stream, opaque=True)
+            add_as_it_is(trial, stream)
             trial.start_encoding()
     except Exception:
         return False

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import count
 from os import PathLike
 from pathlib import Path
+from typing import NoReturn
 
 from ....errors import StreamDiffVSRError
 from ... import disk
@@ -30,13 +32,17 @@ _STEP_S = 600.0  # a file's index, or bringing gigabytes to a slow disk, takes m
 _MEMORY_BYTES = 8 << 30
 
 
+class JoinFailedError(StreamDiffVSRError):
+    """All frames are there, and what the input holds beside them could not be joined to them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Joined:
     """What a join has made.
 
     Attributes:
         bytes: Of the output.
-        copied: How many streams of each kind were copied: "audio", "subtitle", "data",
+        copied: How many streams of each kind were taken over: "audio", "subtitle", "data",
             "attachment", "cover", "chapter".
         notes: What was left out, and why; a line each.
     """
@@ -52,7 +58,7 @@ def join(
     *,
     like: VideoInfo,
     format: VideoFormat | ImageFormat,
-    copy_sound: bool = True,
+    audio: str = "copy",
     shift: Fraction = Fraction(0),
     span: tuple[Fraction | None, Fraction | None] = (None, None),
     overwrite: bool = False,
@@ -65,27 +71,30 @@ def join(
         output: A file, or for images a folder.
         like: The source: what is copied comes from it.
         format: As the segments were written.
-        copy_sound: Whether sound is copied.
+        audio: What becomes of the sound: "copy", "transcode" or "none".
         shift: Seconds subtracted from every time, of picture and all else.
         span: (start, end) in seconds of the source: what is kept of sound and all else copied.
         overwrite: Replace an existing output.
         progress: Called with (frames done, frames in all); what it raises ends the join.
 
     Raises:
-        StreamDiffVSRError: The container cannot hold the sound, a segment is missing or damaged,
-            the disk is full, or the output has come into being meanwhile. Segments are kept.
+        JoinFailedError: The sound or the like could not be joined to the picture, which was saved
+            beside the output. Segments are kept.
+        StreamDiffVSRError: A segment is missing or damaged, the disk is full, or the output has
+            come into being meanwhile. Segments are kept.
     """
     if not segments:
         raise ValueError("no segment to join")
     output = Path(output).absolute()
     if isinstance(format, ImageFormat):
-        count = publish_images(segments, output, overwrite=overwrite)
-        return Joined(bytes=count, notes=_left_out_of_images(like))
+        size = publish_images(segments, output, overwrite=overwrite)
+        return Joined(bytes=size, notes=_left_out_of_images(like))
     join_ = _Join(segments, output, like, overwrite)
     options = {
         "container": format.container,
         "tag": format.tag,
-        "copy_sound": copy_sound,
+        "codec": format.codec,
+        "audio": audio,
         "shift": pack(shift),
         "start": pack(span[0]),
         "end": pack(span[1]),
@@ -123,6 +132,8 @@ class _Join:
         try:
             child.send({"kind": "segments"}, self._told())
             done = self._follow(child, progress)
+            if "failed" in done:
+                self._save(done)
             self._publish()
         except BaseException:
             child.close()
@@ -146,6 +157,19 @@ class _Join:
             if progress and told["kind"] == "beat":
                 progress(told["frames"], total)
 
+    def _save(self, done: Header) -> NoReturn:
+        """Give the picture that could not become the output a name of its own, and say so."""
+        saved = next(path for path in _beside(self._output) if not path.exists())
+        os.replace(self._part, saved)
+        disk.folder_to_disk(saved.parent)
+        what = "the finished picture, without sound," if done["alone"] else "what was made"
+        raise JoinFailedError(
+            self._failure,
+            done["failed"],
+            f"{what} is in {str(saved)!r}; --resume with --audio transcode or --audio none "
+            "joins it anew",
+        )
+
     def _publish(self) -> None:
         if not self._overwrite and self._output.exists():
             raise StreamDiffVSRError(
@@ -156,6 +180,13 @@ class _Join:
         except OSError as error:
             raise StreamDiffVSRError(self._failure, error.strerror or str(error)) from error
         disk.folder_to_disk(self._output.parent)
+
+
+def _beside(output: Path) -> Iterator[Path]:
+    """Names for what is not the output."""
+    yield output.with_name(f"{output.stem}.kept.mkv")
+    for number in count(2):
+        yield output.with_name(f"{output.stem}.kept-{number}.mkv")
 
 
 def _left_out_of_images(like: VideoInfo) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The writer's side of a join: the packets of segments beside all that the source holds.
 
-Runs in the child. Nothing is decoded or encoded. When the parent is gone, or anything fails, the
-part is deleted; segments are left alone. It knows nothing of the final name.
+Runs in the child. The picture is not encoded again. When the parent is gone, or anything fails, the
+part is deleted; segments are left alone. Where only what goes beside the picture fails, the picture
+is saved from it. It knows nothing of the final name.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+import av
+
 from ....errors import StreamDiffVSRError
 from ... import disk
 from ...processes import wire
 from .. import libav
 from .copied import Part
 from .origin import Origin
-from .output_file import coarse_enough, length_left, open_output
+from .output_file import coarse_enough, end_exactly, open_output
 from .packets import Entry, JoinedPackets, open_segment, read_entries
 
 _BEAT_S = 0.25
+_IN_MATROSKA = {"container": "matroska", "suffix": ".mkv", "tag": ""}  # it holds every picture
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
@@ -34,15 +38,36 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
     try:
         with part.open("wb"):  # asked of the disk now, not after the first frames
             pass
-        muxer = _Muxer(part, entries, arguments, outbox)
-        muxer.run()
+        told = _written(part, entries, arguments, outbox)
         wire.send(outbox, {"kind": "saving"})  # the one step that may honestly take minutes
         disk.to_disk(part)
-        wire.send(outbox, {"kind": "done", "bytes": part.stat().st_size, **muxer.told()})
+        wire.send(outbox, {"kind": "done", "bytes": part.stat().st_size, **told})
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def _written(
+    part: Path, entries: list[Entry], arguments: dict[str, Any], outbox: RawIOBase
+) -> wire.Header:
+    """Write the file, or where its sound or the like cannot be joined, one that works."""
+    try:
+        return _Muxer(part, entries, arguments, outbox).run()
+    except (av.error.FFmpegError, ValueError, _RefusedError) as error:
+        if arguments["source"] is None or getattr(error, "errno", None) in disk.CAUSES:
+            raise
+        # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
+        failed = error.why if isinstance(error, _RefusedError) else libav.describe(error)
+        for saved in (_IN_MATROSKA, _IN_MATROSKA | {"source": None}):
+            with contextlib.suppress(Exception):
+                told = _Muxer(part, entries, arguments | saved, outbox).run()
+                return told | {"failed": failed, "alone": "source" in saved}
+        raise
+
+
+class _RefusedError(StreamDiffVSRError):
+    """The output cannot hold what goes beside the picture."""
 
 
 class _Muxer:
@@ -59,32 +84,21 @@ class _Muxer:
         start, end, shift = (wire.unpack(arguments[name]) for name in ("start", "end", "shift"))
         ticks = round((shift or Fraction(0)) / base)
         self._packets = JoinedPackets(entries, ticks)
-        source = arguments["source"]
-        self._origin = source and Origin(
-            Path(source),
-            copy_sound=arguments["copy_sound"],
-            copy_rest=True,
-            part=Part(start, end, shift or Fraction(0)),
-        )
         self._container: str = arguments["container"]
+        self._origin = _origin(arguments, Part(start, end, shift or Fraction(0)))
         self._stored_base = coarse_enough(self._container, base, self._packets.longest)
         bases = [self._stored_base, *(self._origin.time_bases if self._origin else ())]
-        self._output = open_output(part, self._container, bases)
+        any_tags = self._origin is not None and self._origin.own_tags
+        self._output = open_output(part, self._container, bases, any_tags=any_tags)
         self._stream = self._add_video(entries[0], arguments)
         if self._origin:
-            self._origin.join(self._output, self._stream, arguments["suffix"])
+            self._origin.join(self._output, self._stream)
         self._output.start_encoding()  # so that what the container cannot hold is said at once
         if self._origin:
             self._origin.begin(self._output)
 
-    def told(self) -> wire.Header:
-        """What was copied, and notes of what was not."""
-        if not self._origin:
-            return {"copied": {}, "notes": []}
-        return {"copied": dict(self._origin.copied), "notes": self._origin.notes}
-
-    def run(self) -> None:
-        """Write everything; the file is complete when it returns."""
+    def run(self) -> wire.Header:
+        """Write everything, and tell what was copied and what not; the file is complete then."""
         held: Any = None
         first_dts: int | None = None
         for packet in self._packets:
@@ -92,12 +106,14 @@ class _Muxer:
             if held is not None:
                 self._write(held)
             held = packet
-        decoded = held.dts - (first_dts or 0)
-        shown = self._packets.end - self._packets.first
-        held.duration = length_left(self._container, shown, decoded, held.duration)
+        first, end = self._packets.first, self._packets.end
+        end_exactly(self._container, held, first=first, first_dts=first_dts or 0, end=end)
         self._write(held)
         self._copy_until(None)
         self._output.close()
+        if not self._origin:
+            return {"copied": {}, "notes": []}
+        return {"copied": dict(self._origin.copied), "notes": self._origin.notes}
 
     def _add_video(self, entry: Entry, arguments: dict[str, Any]) -> Any:
         with open_segment(entry) as source:
@@ -127,3 +143,20 @@ class _Muxer:
         if now - self._beaten >= _BEAT_S:
             self._beaten = now
             wire.send(self._outbox, {"kind": "beat", "frames": self._frames})
+
+
+def _origin(arguments: dict[str, Any], part: Part) -> Origin | None:
+    if arguments["source"] is None:
+        return None
+    try:
+        return Origin(
+            Path(arguments["source"]),
+            container=arguments["container"],
+            suffix=arguments["suffix"],
+            codec=arguments["codec"],
+            sound=arguments["audio"],
+            copy_rest=True,
+            part=part,
+        )
+    except StreamDiffVSRError as error:
+        raise _RefusedError(error.what, error.why, error.remedy) from error

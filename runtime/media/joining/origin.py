@@ -1,8 +1,8 @@
 """What an output takes over from the file it was made from: all but the picture.
 
 Runs in the child, beside the encoder or the joining. Packets are copied as they are, never
-decoded, and stay in the time base they came in; only subtitles of plain words are put into the
-container's own codec for them. It does not know how the picture is made.
+decoded; only subtitles of plain words are put into the container's own codec for them, and sound
+into another where that is asked for. It does not know how the picture is made.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ from .extras import (
     covers,
     fits_rate,
     kept_tags,
+    stream_tags,
     take_timecode,
 )
 from .holding import codec_of, holds, text_codec
+from .sounds import Choice, settle
 
 _COVER = av.stream.Disposition.attached_pic
 _MARGIN_S = 30  # streams of a file need not lie closely beside each other
+_MAKERS = "com."  # tags such as com.apple.quicktime.make
 _SEEKABLE = ("mov", "matroska")  # their index can be trusted
 
 
@@ -41,66 +44,83 @@ class Origin:
 
     Args:
         path: The source.
-        copy_sound: Whether its audio streams are copied; its tags always are.
-        copy_rest: Whether subtitles, covers, attachments, data and chapters are.
+        container: libav's name of the output's muxer.
+        suffix: The ending of the output's name, for what is told.
+        codec: Of the output's picture, one of `kinds.CODECS`.
+        sound: What becomes of its audio streams; its tags are always kept.
+        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied.
         part: What is kept, and how it is moved in time.
+        most_bytes: Read no more than that of the source; None: all of it.
 
     Attributes:
         copied: How many streams of each kind were taken over, once joined.
         notes: What was left out and why, a line each, once joined.
+
+    Raises:
+        StreamDiffVSRError: The source cannot be read, or the container not hold its sound.
     """
 
     def __init__(
-        self, path: Path, *, copy_sound: bool, copy_rest: bool = False, part: Part | None = None
+        self,
+        path: Path,
+        *,
+        container: str,
+        suffix: str,
+        codec: str,
+        sound: Choice,
+        copy_rest: bool = False,
+        part: Part | None = None,
+        most_bytes: int | None = None,
     ) -> None:
         self._path, self._part, self._copy_rest = path, part or Part(), copy_rest
+        self._suffix, self._bytes_left = suffix, most_bytes
         self._input = _opened(path)
-        self._sound: list[Any] = list(self._input.streams.audio) if copy_sound else []
+        settled, self.notes = settle(path, sound, container=container, suffix=suffix, codec=codec)
+        streams = self._input.streams
+        self._sounds = [one.stream(streams[one.index], self._part) for one in settled]
         self._copies: dict[int, CopiedStream] = {}
         self._covers: list[Cover] = []
         self._packets: Iterator[Any] = iter(())
         self._due: list[Any] = []  # read and placed, but not due yet
-        self._ended = False
+        self._ended = self._finished = False
         self._refused = 0
         self._unfinished: set[int] = set()  # streams of sound whose end was not seen yet
         self.copied: Counter[str] = Counter()
-        self.notes: list[str] = []
 
     @property
     def audio_streams(self) -> int:
-        """How many streams of sound are copied."""
-        return len(self._sound)
+        """How many streams of sound are taken over."""
+        return len(self._sounds)
 
     @property
     def time_bases(self) -> list[Fraction]:
         """Seconds per tick of each stream of sound."""
-        return [stream.time_base for stream in self._sound]
+        return [sound.time_base for sound in self._sounds]
 
-    def join(self, output: OutputContainer, video: Any, suffix: str) -> None:
-        """Add tags and streams to an output whose video stream is there already.
+    @property
+    def own_tags(self) -> bool:
+        """Whether it has tags by names of their makers, such as Apple's."""
+        return any(key.startswith(_MAKERS) for key in self._input.metadata)
 
-        Raises:
-            StreamDiffVSRError: The container cannot hold the sound.
-        """
+    def join(self, output: OutputContainer, video: Any) -> None:
+        """Add tags and streams to an output whose video stream is there already."""
         output.metadata.update(kept_tags(self._input.metadata))
+        if self.own_tags and output.format.name == "mpegts":
+            self.notes.append(f"tags left out: {self._suffix} cannot hold them; .mkv can")
         picture = libav.moving_picture(self._input)
         if picture:
-            video.metadata.update(kept_tags(picture.metadata))
+            video.metadata.update(stream_tags(picture.metadata))
             video.disposition = picture.disposition
         self._keep_timecode(output, video)
-        for stream in self._sound:
-            if not holds(output.format.name, stream):
-                raise StreamDiffVSRError(
-                    f"could not copy the sound into a {suffix} file",
-                    f"it cannot hold {_sound_name(stream)}",
-                    "give the output a name that ends in .mkv" if suffix != ".mkv" else "",
-                )
-            self._copy(output, stream, CopiedStream(stream, self._part))
+        for copy in self._sounds:
+            self._copy(output, copy.template, copy)
         if self._copy_rest:
-            self._join_rest(output, suffix, picture)
+            self._join_rest(output, self._suffix, picture)
         streams = [copy.template for copy in self._copies.values()]
-        self._unfinished = {stream.index for stream in self._sound}
+        self._unfinished = {copy.template.index for copy in self._sounds}
         self._seek()
+        if self._bytes_left is not None and streams:
+            streams = list(self._input.streams)  # what is read of the others counts, too
         self._packets = libav.packets(self._input, streams) if streams else iter(())
 
     def _keep_timecode(self, output: OutputContainer, video: Any) -> None:
@@ -120,7 +140,7 @@ class Origin:
 
     def copy_until(self, output: OutputContainer, seconds: Fraction | None) -> Iterator[None]:
         """Mux what is due before that time, or all that is left; yields after each packet."""
-        while self._due or not self._ended:
+        while self._due or not self._finished:
             if not self._due:
                 self._read()
             while self._due:
@@ -129,6 +149,7 @@ class Origin:
                     return
                 self._mux(output, self._due.pop(0))
                 yield
+        self._refused += sum(copy.take_refused() for copy in self._copies.values())
         if self._refused:
             self.notes.append(f"damaged packets left out: {self._refused}")
             self._refused = 0
@@ -140,11 +161,21 @@ class Origin:
             self._refused += 1
 
     def _read(self) -> None:
-        """Place the next packet, if it is kept."""
+        """Place the next packet, if it is kept; when all is read, what is still in the streams."""
+        if self._ended:
+            self._due = [packet for copy in self._copies.values() for packet in copy.rest()]
+            self._finished = True
+            return
         for packet in self._packets:
             if packet is None or not packet.size:  # a damaged stretch; the mark of a stream's end
                 continue
-            copy = self._copies[packet.stream_index]
+            if self._bytes_left is not None:
+                self._bytes_left -= packet.size
+                if self._bytes_left < 0:
+                    break
+            copy = self._copies.get(packet.stream_index)
+            if copy is None:
+                continue
             self._due = copy.placed(packet)
             if not self._due and copy.is_past(packet, _MARGIN_S):
                 self._see_end(packet.stream_index)
@@ -164,6 +195,8 @@ class Origin:
         if self._input.format.name.startswith(_SEEKABLE):
             with contextlib.suppress(Exception):  # then it is read from the beginning
                 self._input.seek(int((start - _MARGIN_S) * av.time_base))
+                for copy in self._copies.values():
+                    copy.sought()
 
     def _join_rest(self, output: OutputContainer, suffix: str, picture: Any) -> None:
         container = output.format.name
@@ -205,7 +238,7 @@ class Origin:
             self._left_out("cover", suffix)
 
     def _copy(self, output: OutputContainer, stream: Any, copy: CopiedStream) -> None:
-        copy.join(output, kept_tags(stream.metadata))
+        copy.join(output, stream_tags(stream.metadata))
         self._copies[stream.index] = copy
         self.copied[stream.type] += 1
 
@@ -232,8 +265,3 @@ def _opened(path: Path) -> InputContainer:
         raise StreamDiffVSRError(
             f"could not read {str(path)!r} again, for its sound", libav.describe(error)
         ) from error
-
-
-def _sound_name(stream: Any) -> str:
-    context = stream.codec_context
-    return f"{context.name} sound" if context else "sound of its kind, which is unknown here"

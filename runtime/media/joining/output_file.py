@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import av
 from av.container import OutputContainer
@@ -17,8 +18,19 @@ _MAX_TIMESCALE = (1 << 31) - 1
 _MOST_HELD_US = "500000"  # of time in the muxer's queue; lossless 4K has gigabytes a second
 
 
-def open_output(part: Path, container: str, time_bases: Sequence[Fraction]) -> OutputContainer:
-    """Open a file for that muxer; the first time base is the picture's, the others the sound's."""
+def open_output(
+    part: Path | BinaryIO,
+    container: str,
+    time_bases: Sequence[Fraction],
+    *,
+    any_tags: bool = False,
+) -> OutputContainer:
+    """Open a file for that muxer.
+
+    Args:
+        time_bases: The picture's, then those of sound.
+        any_tags: Whether tags by other names than the container's own are to be kept.
+    """
     # Packets come in order, but of a subtitle or a cover there is seldom one to wait for.
     options = {"max_interleave_delta": _MOST_HELD_US}
     if container in ("mp4", "mov"):
@@ -27,7 +39,10 @@ def open_output(part: Path, container: str, time_bases: Sequence[Fraction]) -> O
         if scale > _MAX_TIMESCALE:
             scale = time_bases[0].denominator
         options["movie_timescale"] = str(scale)
-    return av.open(f"file:{part}", "w", format=container, container_options=options)
+        if any_tags:
+            options["movflags"] = "use_metadata_tags"
+    target = f"file:{part}" if isinstance(part, Path) else part
+    return av.open(target, "w", format=container, container_options=options)
 
 
 def coarse_enough(container: str, base: Fraction, longest: int) -> Fraction:
@@ -43,15 +58,22 @@ def coarse_enough(container: str, base: Fraction, longest: int) -> Fraction:
     return base
 
 
-def length_left(container: str, shown: int, decoded: int, own: int) -> int:
-    """The duration of the packet that is last in decoding order, in ticks.
+def end_exactly(container: str, last: Any, *, first: int, first_dts: int, end: int) -> None:
+    """Make the packet that is last in decoding order end a picture's track when the picture ends.
 
-    MP4 adds up durations in decoding order: the last one makes the sum the true length.
+    MP4 adds up durations in decoding order for the length of a track, and shows a movie until the
+    latest packet's time and duration: both are made the picture's true end.
 
     Args:
         container: libav's name of the muxer.
-        shown: From the first frame's start to the last one's end.
-        decoded: From the first packet's decoding time to the last one's.
-        own: How long its frame is shown.
+        last: The packet, with its times; in ticks, as all below.
+        first: When the first frame is shown.
+        first_dts: When the first packet is decoded.
+        end: When the last frame is no longer shown.
     """
-    return max(1, shown - decoded) if container in ("mp4", "mov") else own
+    if container not in ("mp4", "mov"):
+        return
+    left = (end - first) - (last.dts - first_dts)
+    over = max(0, last.pts + left - end)  # it would outlast the picture: it is decoded later
+    last.dts = min(last.pts, last.dts + over)
+    last.duration = max(1, left - over)

@@ -91,7 +91,8 @@ class JoinedPackets:
         assert stream.time_base is not None
         ticks = stream.time_base / segment.time_base
         start: int | None = None
-        count, latest, held = 0, -1, None
+        latest = _latest(entry) if is_last else None
+        count, held = 0, None
         for packet in source.demux(stream):
             if not packet.size:
                 continue
@@ -99,17 +100,25 @@ class JoinedPackets:
             start = packet.pts if start is None else start  # the first one is shown first
             at = round((packet.pts - start) * ticks)
             at += sum(added for since, added in segment.gaps if since <= at)
+            shown_last = packet.pts == latest
             packet.pts = segment.first_pts - self._shift + at
             packet.time_base, packet.duration = segment.time_base, self._step
-            count, latest = count + 1, max(latest, packet.pts)
+            if shown_last:
+                packet.duration = max(1, self.end - packet.pts)
+            count += 1
             if held is not None:
                 yield held
             held = packet
         if count != segment.frames or held is None:
             raise _damaged(_path(entry), f"it has {count} frames, not {segment.frames}")
-        if is_last:
-            held.duration = max(1, self.end - latest)
         yield held
+
+
+def _latest(entry: Entry) -> int | None:
+    """When the last frame of a segment is shown, in ticks of its file."""
+    with open_segment(entry) as source:
+        shown = [packet.pts for packet in source.demux(video=0) if packet.pts is not None]
+    return max(shown, default=None)
 
 
 def _path(entry: Entry) -> Path:
