@@ -164,7 +164,7 @@ class ImageFrames:
             raise StreamDiffVSRError(
                 self._failure,
                 f"{self._called(path)} is {error}, which is not read",
-                "convert it to PNG or TIFF first",
+                "convert it to PNG or TIFF of 8 or 16 bits first",
             ) from error
         except Exception as error:
             raise StreamDiffVSRError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..limits import MAX_PIXELS, check_frame_size
 from .image_kinds import UnreadImageError
@@ -31,6 +31,8 @@ def opened(data: bytes, form: str, failure: str) -> Any:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         image = Image.open(io.BytesIO(data), formats=[form])
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is damaged, or of a rare sort of {form}") from error
     except Image.DecompressionBombError:
         check_frame_size(MAX_PIXELS, 2, failure)
         raise
