@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.reading.image_names import natural_key
 from streamdiffvsr.runtime.media.source import FileSource, SourceFrame
-from streamdiffvsr.tests.media.clips import write_image
+from streamdiffvsr.tests.media.clips import Clip, write_image
 
 SIZE = HEIGHT, WIDTH = 37, 53  # odd, and no multiple of a tile
 
@@ -298,6 +299,45 @@ def test_what_is_coded_as_luma_and_chroma_is_what_pillow_makes_of_it(tmp_path):
         off = np.abs(frame.image.astype(int) - by_pillow(files[name]))
         # Two inverse transforms and ways from YCbCr, times black.
         assert off.max() <= 3 + (name == "CMYK.jpg"), name
+
+
+def test_an_avif_keeps_its_bits_its_transparency_and_its_colours(tmp_path):
+    plain = {"quality": 100, "subsampling": "4:4:4"}
+    files = {"a.avif": saved(RGB, "AVIF", **plain), "b.avif": saved(RGBA, "AVIF", **plain)}
+    frames = read(tmp_path, files)
+    for name, expected in (("a.avif", picture()), ("b.avif", on_black(picture(4)))):
+        assert apart(frames[name], expected) <= 3 * 257, name  # rounded to YCbCr, and coded
+        assert np.abs(frames[name].image.astype(int) - by_pillow(files[name])).max() <= 1
+    assert [probe(tmp_path / name).alpha for name in files] == [False, True]
+    colour = probe(tmp_path / "a.avif").colour
+    assert (colour.primaries, colour.transfer) == (1, 13)  # sRGB, as Pillow tags it
+
+
+def test_an_avif_of_ten_bits_keeps_them(tmp_path):
+    ramp = np.tile(np.linspace(64, 940, 96).round().astype(np.uint16), (64, 1))
+    planes = np.concatenate([ramp, np.full((32, 96), 512, np.uint16)])
+    clip = Clip(
+        codec="libsvtav1",
+        pix_fmt="yuv420p10le",
+        size=(64, 96),
+        container="avif",
+        options={"crf": "1"},
+        time_base=Fraction(1, 25),
+        pts=[0],
+        colour=(9, 1, 9, 16),
+        image=lambda index, height, width: planes,
+    )
+    clip.write(tmp_path / "a.avif")
+    info, frame = probe(tmp_path / "a.avif"), read_one(tmp_path / "a.avif")
+    assert (info.images, info.depth, info.hdr) == (True, 10, "PQ")
+    exact = (ramp.astype(float) - 64) / 876 * 65535
+    assert np.abs(frame.deep - exact[..., None]).mean() <= 2 * 75  # of 75 a step of ten bits
+
+
+def read_one(path: Path) -> SourceFrame:
+    with FileSource(path, depth=16) as source:
+        (frame,) = source
+    return frame
 
 
 def test_further_lossless_kinds(tmp_path):

@@ -273,7 +273,7 @@ def test_a_kind_that_is_not_read_is_called_by_its_name(tmp_path, name):
         probe(path)
     line = str(caught.value)
     assert f"the image is {UNREAD[name][1]}" in line
-    assert "which is not read; convert it to PNG or TIFF first" in line
+    assert "which is not read; convert it to PNG or TIFF of 8 or 16 bits first" in line
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ..info import VideoInfo
 from ..limits import check_frame_size
 from .image_kinds import (
     AVIF,
+    MAX_BYTES,
     START_BYTES,
     WEBP,
     Kind,
@@ -42,7 +43,7 @@ class _Times(NamedTuple):
 def is_animated_image(path: Path) -> bool:
     """Whether it is an animation that libav does not read right."""
     try:
-        if not path.is_file():
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return False
         with path.open("rb") as file:
             start = file.read(START_BYTES)
@@ -85,8 +86,9 @@ class AnimatedImages:
         if kind is WEBP:  # Pillow takes memory for it as soon as it is opened
             check_frame_size(_number(data, 24) + 1, _number(data, 27) + 1, failure)
         try:
-            from .pillow_images import opened
+            from .pillow_images import Tags, opened
 
+            self._tags = Tags.of(data)
             self._image: Any = opened(data, kind.pillow, failure)
             self._times = _webp_times(data) if kind is WEBP else _avif_times(path)
         except (MemoryError, StreamDiffVSRError):
@@ -143,7 +145,7 @@ class AnimatedImages:
         try:
             self._image.seek(index)
             self._image.load()
-            return upright_frame(self._image)
+            return self._tags.put_on(upright_frame(self._image))
         except MemoryError:
             raise
         except Exception as error:

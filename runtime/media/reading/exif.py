@@ -12,13 +12,13 @@ import struct
 # In JPEG and PNG, what comes before the little TIFF file that EXIF data is.
 _PLACE = re.compile(rb"(?:Exif\0\0|eXIf)(?=II\*\0|MM\0\*)")
 _ORIENTATION = 0x0112
-_MIRRORED = (2, 4, 5, 7)
+MIRRORED = (2, 4, 5, 7)
 
 
 def is_mirrored(data: bytes) -> bool:
     """Of a PNG or JPEG file; False where nothing says so."""
     found = _PLACE.search(data)
-    return found is not None and _orientation(data[found.end() :]) in _MIRRORED
+    return found is not None and _orientation(data[found.end() :]) in MIRRORED
 
 
 def _orientation(tiff: bytes) -> int:

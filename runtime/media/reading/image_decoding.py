@@ -14,7 +14,7 @@ import av
 from .. import libav
 from ..frames.colour import FULL
 from ..limits import MAX_PIXELS
-from .exif import is_mirrored
+from .exif import MIRRORED, is_mirrored
 from .image_kinds import (
     AVIF,
     JPEG2000,
@@ -56,15 +56,25 @@ def decode_image(data: bytes, kind: Kind, failure: str) -> Decoded:
         frame, transparent = decode_tiff(data, failure)
         return Decoded(frame, transparent=transparent)
     if kind is AVIF and avif_needs_libav(data):
-        with av.open(io.BytesIO(data), "r", format="mov") as container:
-            return Decoded(next(container.decode(libav.moving_picture(container))))
+        return _deep_avif(data, failure)
     deep = kind is JPEG2000 and jpeg2000_bits(data) > 8
     # libav does not see what is transparent of black and white.
     if (kind.pillow and not deep) or (kind is PNG and has_transparent_bits(data)):
-        from .pillow_images import opened, upright_frame
+        from .pillow_images import Tags, opened, upright_frame
 
-        return Decoded(upright_frame(opened(data, kind.pillow or "PNG", failure)))
+        frame = upright_frame(opened(data, kind.pillow or "PNG", failure))
+        return Decoded(Tags.of(data).put_on(frame) if kind is AVIF else frame)
     return Decoded(_by_libav(data, kind), mirrored=is_mirrored(data))
+
+
+def _deep_avif(data: bytes, failure: str) -> Decoded:
+    """libav turns it, but does not tell that it is mirrored."""
+    from .pillow_images import ORIENTATION, opened
+
+    orientation = opened(data, "AVIF", failure).getexif().get(ORIENTATION)
+    with av.open(io.BytesIO(data), "r", format="mov") as container:
+        frame = next(container.decode(libav.moving_picture(container)))
+    return Decoded(frame, mirrored=orientation in MIRRORED)
 
 
 def _by_libav(data: bytes, kind: Kind) -> Any:

@@ -18,11 +18,9 @@ from .. import libav
 from ..info import VideoInfo
 from ..limits import MAX_PIXELS
 from .image_decoding import decode_image
-from .image_kinds import START_BYTES, Kind, UnreadImageError, is_animation, kind_of
+from .image_kinds import MAX_BYTES, START_BYTES, Kind, UnreadImageError, is_animation, kind_of
 from .image_names import DEFAULT_FPS, SUFFIXES, images_in, is_numbered, numbered_images
 from .picture import Picture, describe_picture
-
-_MAX_BYTES = 1 << 30
 
 
 def is_images(path: Path) -> bool:
@@ -156,8 +154,8 @@ class ImageFrames:
         logged = libav.logged_errors()
         try:
             data = path.read_bytes()
-            if len(data) > _MAX_BYTES:
-                raise ValueError(f"it has more than {_MAX_BYTES >> 30} GiB")
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES >> 30} GiB")
             kind = self._kind(path, data)
             decoded = decode_image(data, kind, self._failed(path))
         except (MemoryError, StreamDiffVSRError):
@@ -166,7 +164,7 @@ class ImageFrames:
             raise StreamDiffVSRError(
                 self._failure,
                 f"{self._called(path)} is {error}, which is not read",
-                "convert it to PNG or TIFF first",
+                "convert it to PNG or TIFF of 8 or 16 bits first",
             ) from error
         except Exception as error:
             raise StreamDiffVSRError(

@@ -6,6 +6,7 @@ it; what neither reads right has a name here, so that it can be refused by it.
 
 from __future__ import annotations
 
+import mmap
 import re
 import struct
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 START_BYTES = 1 << 14
+MAX_BYTES = 1 << 30  # of what is read into memory
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _WEBP_ANIMATION = 0x02  # of the flags in its extended header
@@ -157,13 +159,17 @@ def is_animation(path: Path, start: bytes, kind: Kind) -> bool:
         OSError: It cannot be read.
     """
     if kind is WEBP:
-        return start[12:16] == b"VP8X" and bool(start[20] & _WEBP_ANIMATION)
+        extended = start[12:16] == b"VP8X" and len(start) > 20
+        return extended and bool(start[20] & _WEBP_ANIMATION)
     if kind is AVIF:
         size = min(int.from_bytes(start[:4], "big"), 256)
         return any(start[place : place + 4] == b"avis" for place in (8, *range(16, size, 4)))
     if kind is PNG:
         return _is_animated_png(path)
-    return kind is JPEG and is_jpeg_stream(path.read_bytes())
+    if kind is not JPEG:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return is_jpeg_stream(data)
 
 
 def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -212,7 +218,7 @@ def avif_needs_libav(data: bytes) -> bool:
     return deep and b"auxiliary:alpha" not in data and b"grid" not in data[:START_BYTES]
 
 
-def is_jpeg_stream(data: bytes) -> bool:
+def is_jpeg_stream(data: mmap.mmap) -> bool:
     """Whether JPEG images of one size follow one another, as in a raw Motion JPEG stream.
 
     What cameras put behind a photo is none: an index (MPF) tells of further pictures, or they are
@@ -225,7 +231,7 @@ def is_jpeg_stream(data: bytes) -> bool:
     return start >= 0 and _jpeg(data, start)[0] == first
 
 
-def _jpeg(data: bytes, place: int) -> tuple[bytes | None, int | None]:
+def _jpeg(data: mmap.mmap, place: int) -> tuple[bytes | None, int | None]:
     """Height and width as they are stored, and the end; None if there is an index of pictures."""
     size, place = None, place + 2
     while place + 4 <= len(data) and data[place] == 0xFF:
@@ -236,7 +242,7 @@ def _jpeg(data: bytes, place: int) -> tuple[bytes | None, int | None]:
             place += 1
             continue
         body = place + 4
-        if marker == 0xE2 and data.startswith(b"MPF\0", body):
+        if marker == 0xE2 and data[body : body + 4] == b"MPF\0":
             return None, None
         if marker in _FRAME_MARKERS:
             size = data[body + 1 : body + 5]

@@ -7,18 +7,39 @@ component goes other ways, as Pillow keeps them of grey alone.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..limits import MAX_PIXELS, check_frame_size
 from .image_kinds import UnreadImageError
 
+ORIENTATION = 0x0112  # in EXIF
 _TRANSPARENT = ("PA", "LA", "La", "RGBA", "RGBa")
 _OPAQUE = ("P", "RGB", "RGBX", "CMYK", "YCbCr")
+
+
+class Tags(NamedTuple):
+    """The colours that an AVIF file is tagged with, by libav's numbers; what it lacks is 2."""
+
+    primaries: int
+    transfer: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Tags:
+        """What is in the file."""
+        place = data.find(b"colrnclx")
+        told = data[place + 8 : place + 12]
+        return cls(*struct.unpack(">2H", told)) if place >= 0 and len(told) == 4 else cls(2, 2)
+
+    def put_on(self, frame: Any) -> Any:
+        """The frame, tagged: Pillow makes RGB by the matrix, and leaves these as they are."""
+        frame.color_primaries, frame.color_trc = self
+        return frame
 
 
 def opened(data: bytes, form: str, failure: str) -> Any:
@@ -31,6 +52,8 @@ def opened(data: bytes, form: str, failure: str) -> Any:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         image = Image.open(io.BytesIO(data), formats=[form])
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is damaged, or of a rare sort of {form}") from error
     except Image.DecompressionBombError:
         check_frame_size(MAX_PIXELS, 2, failure)
         raise

@@ -82,6 +82,8 @@ def _refuse_unread(tags: Mapping[int, Any]) -> None:
     deep = max(bits) > 8
     if deep and (set(bits) != {16} or photometric not in _COLOURS):
         raise UnreadImageError(f"a TIFF image of {max(bits)} bits that is no grey, RGB or CMYK")
+    if deep and tags.get(_PLANAR, 1) != 2 and len(bits) > 4:
+        raise UnreadImageError(f"a TIFF image of 16 bits with {len(bits)} channels")
     if deep and tags.get(_COMPRESSION, 1) not in _UNPACKED:
         raise UnreadImageError(
             f"a TIFF image of 16 bits with compression {tags[_COMPRESSION]}, not LZW or Deflate"
