@@ -174,11 +174,14 @@ def destination(path: str, stem: str) -> Path:
         StreamDiffVSRError: It is outside ComfyUI's output folder: who may queue a prompt, perhaps
             over a network, may not write wherever this process can. Or it is no video's name.
     """
+    from ..runtime.disk import beside
     from ..runtime.media.formats.kinds import CONTAINERS
 
-    if not path.strip():
-        return host.numbered_output(f"{stem}_4x", ".mp4")
     folder = host.output_folder().resolve()
+    if not path.strip():
+        counted = "_00001_.mp4"
+        name = beside(folder / stem, after=f"_4x{counted}").name
+        return host.numbered_output(name.removesuffix(counted), ".mp4")
     output = (folder / Path(path.strip().strip('"'))).resolve()
     if not output.is_relative_to(folder):
         raise StreamDiffVSRError(

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import sys
 from pathlib import Path
 
 CAUSES = {
@@ -16,12 +18,54 @@ CAUSES = {
     errno.EFBIG: "the file has grown to the largest size allowed here",
     errno.EACCES: "no permission",
     errno.EROFS: "the disk is read-only",
+    errno.ENAMETOOLONG: "its name is too long for the disk",
 }
+_NAME_MAX = 255  # of nearly every file system: bytes, and on Windows UTF-16 units
 
 
 def why(error: OSError) -> str:
     """What the system had against reading or writing, in words."""
     return CAUSES.get(error.errno or 0) or error.strerror or str(error)
+
+
+def beside(path: Path, before: str = "", after: str = "") -> Path:
+    """A name of ours beside a file: its own with something before and behind it.
+
+    Where the disk takes no name of that length, the end of the file's own gives way to a digest of
+    it: the same file has the same companion always, and another file another one.
+    """
+    name = f"{before}{path.name}{after}"
+    limit = _longest_name(path.parent)
+    if _length(name) > limit:
+        digest = f"-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}"
+        kept = path.name
+        while kept and _length(f"{before}{kept}{digest}{after}") > limit:
+            kept = kept[:-1]
+        name = f"{before}{kept}{digest}{after}"
+    return path.with_name(name)
+
+
+def is_too_long(path: Path) -> bool:
+    """Whether its disk takes no path or name of that length."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return True
+    return any(_length(part) > _NAME_MAX for part in path.parts)
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows; a folder that is not there yet
+        return _NAME_MAX
+
+
+def _length(name: str) -> int:
+    if sys.platform == "win32":
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
 
 
 def to_disk(path: Path) -> None:

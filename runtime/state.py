@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import StreamDiffVSRError
-from .disk import CAUSES, to_disk, why
+from .disk import CAUSES, beside, to_disk, why
 
 Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"
@@ -217,7 +217,8 @@ def _check_frames(hr: Array, lr: Array) -> None:
 def _write_whole(path: Path, write: Callable[[str], None]) -> None:
     """Write beside the file and rename: a killed process leaves the old file or the new one."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        prefix = beside(path, ".", "." + 8 * "x").name[:-8]  # it adds as many letters
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
         os.close(handle)
     except OSError as error:
         raise _cannot_write(path, error) from error

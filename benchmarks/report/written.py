@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
+from ...runtime.disk import beside
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -16,7 +17,7 @@ def write_text(path: str | Path, text: str) -> None:
         StreamDiffVSRError: It cannot be written; a file that was there is as it was.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    part = beside(path, after=".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8", newline="\n")

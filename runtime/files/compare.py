@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ...spec import SCALE
+from ..disk import beside
 from ..media.preflight import check_output, check_size
 from ..media.sink import FileSink
 from ..media.source import FileSource, SourceFrame
@@ -47,7 +48,7 @@ class Compared:
 
 def sheet_of(video: Path) -> Path:
     """Where the stills of a comparison go."""
-    return video.with_suffix(".png")
+    return beside(video.with_suffix(""), after=".png")
 
 
 def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:

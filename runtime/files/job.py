@@ -17,6 +17,7 @@ from ..frames import Cuts, FrameStream
 from ..media.formats.choice import choose_format
 from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
+from ..media.preflight import check_input_name
 from ..media.probe import probe
 from ..media.reading.image_names import is_numbered, numbered_images
 from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
@@ -223,6 +224,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _check_plain(path: Path) -> None:
+    check_input_name(str(path))
     if path.exists() and not path.is_file() and not path.is_dir():
         raise StreamDiffVSRError(
             f"could not upscale {str(path)!r}",

@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...errors import StreamDiffVSRError
-from ..disk import why
+from ..disk import beside, why
 from .point import POINT_SUFFIXES, Point, forget_old_points
 
 SUFFIX = ".unfinished"
@@ -91,7 +91,7 @@ class Journal:
 
 def folder_of(output: Path) -> Path:
     """Where the parts of an output are kept until it is whole."""
-    return output.with_name(output.name + SUFFIX)
+    return beside(output, after=SUFFIX)
 
 
 def frames_kept(output: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError
+from ..disk import beside
 from ..media.formats.kinds import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact
@@ -78,7 +79,7 @@ class Target:
     def next_file(self) -> Path:
         """The first of NAME-2, NAME-3, ... that does not exist yet."""
         path, number = Path(self.where), 2
-        while (later := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+        while (later := beside(path.with_suffix(""), after=f"-{number}{path.suffix}")).exists():
             number += 1
         return later
 

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
+from ..disk import is_too_long
 from .formats import sizes as encoder_sizes
 from .formats.kinds import CONTAINERS, is_image_folder
 from .redact import redact
@@ -31,6 +32,8 @@ def check_input_name(text: str) -> None:
             "it stands for standard input, and sound has to be read beside the picture",
             "save it to a file first, and name that",
         )
+    if is_too_long(Path(text)):
+        raise StreamDiffVSRError(failure, "its name is too long for any file to have it")
     if _ADDRESS.match(text) and not Path(text).exists():
         raise StreamDiffVSRError(
             failure,
@@ -48,6 +51,10 @@ def check_output_name(text: str) -> None:
         StreamDiffVSRError: As `check_input_name`.
     """
     failure = f"could not write {redact(text)!r}"
+    if is_too_long(Path(text)):
+        raise StreamDiffVSRError(
+            failure, "its name is too long for the disk", "choose a shorter one"
+        )
     if text == "-":
         raise StreamDiffVSRError(
             failure,

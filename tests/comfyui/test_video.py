@@ -74,6 +74,18 @@ def test_a_part_of_a_file_by_its_name_in_the_input_folder(pipe, clip, comfy):
         NODE().run(pipe=pipe, video_path="clip.mp4", start_frame=60)
 
 
+def test_a_long_name_is_shortened_where_the_number_has_to_fit(pipe, clip, comfy):
+    long = clip.rename(clip.with_name("a" * 251 + ".mp4"))
+    told = NODE().run(pipe=pipe, video_path=long.name)
+    assert told["result"][1].endswith("_4x_00001_.mp4")
+
+
+@pytest.mark.parametrize("path", ["-", "http://h/clip.mp4"])
+def test_what_is_no_file_is_told_as_it_was_written(pipe, comfy, path):
+    with pytest.raises(StreamDiffVSRError, match=f"could not read '{path}'"):
+        NODE().run(pipe=pipe, video_path=path)
+
+
 def test_cancel_leaves_nothing(pipe, clip, comfy, monkeypatch):
     """Nor of what is finished already, which the command line would keep to be resumed."""
     monkeypatch.setattr("streamdiffvsr.runtime.files.segmenter.LONGEST", 2)

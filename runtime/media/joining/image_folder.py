@@ -68,7 +68,7 @@ def _check_replaceable(output: Path, failure: str, *, overwrite: bool) -> None:
 def _replace(made: Path, output: Path) -> None:
     old: Path | None = None
     if output.exists():  # a folder that is there, even an empty one, is in the way on Windows
-        old = output.with_name(f".{output.name}.{secrets.token_hex(4)}.old")
+        old = disk.beside(output, ".", f".{secrets.token_hex(4)}.old")
         os.rename(output, old)
     try:
         os.rename(made, output)

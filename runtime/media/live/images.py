@@ -15,6 +15,7 @@ from typing import Any
 
 import av
 
+from ...disk import beside
 from ..frames.colour import FULL
 from ..frames.rgb import RgbFrame
 
@@ -49,7 +50,7 @@ class ImageSeries:
         path = self._folder / (self._name % self._number)
         if not self._overwrite and path.exists():
             raise FileExistsError(errno.EEXIST, "it already exists")
-        part = path.with_name(f".{path.name}.part")
+        part = beside(path, ".", ".part")
         try:
             part.write_bytes(self._encode(ticks))
             os.replace(part, path)
