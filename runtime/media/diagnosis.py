@@ -40,6 +40,7 @@ _LIST = re.compile(  # as they begin; most are known to libav by their names alo
     rb"(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|\[playlist\]|(?:<\?xml[^>]*>\s*)?<(?:MPD|asx|smil|playlist)\b)",
     re.IGNORECASE,
 )
+_IMAGES = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # those that are read
 ENCRYPTED = "it is encrypted", "decrypt it first, or take a copy that is not protected"
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _UNIT = 6144  # bytes that Blu-ray encrypts together, of which the first 16 are as they were
@@ -75,6 +76,8 @@ def why_not_opened(path: Path, why: str, format_name: str) -> tuple[str, str]:
         return f"it is not a video file, but subtitles ({_in_words(format_name)})", ""
     if format_name.endswith("_pipe"):
         name = format_name.removesuffix("_pipe").upper()
+        if name in _IMAGES:
+            return f"it is an image whose beginning is damaged ({name})", ""
         return f"it is an image of a kind that is not read here: {name}", "convert it to PNG first"
     if format_name:
         why = f"it is of a format that is not read here: {_in_words(format_name)}"
