@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -121,7 +122,7 @@ def test_a_clock_that_jumps_back_is_left_as_it_is(tmp_path):
     path = tmp_path / "joined.ts"
     path.write_bytes(one + one)
     times = seconds(path, damaged=True)  # where they were joined
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(times)]
     assert len(times) == 60 and sum(step < 0 for step in steps) == 1
     assert steps[:29] == pytest.approx([1 / RATE] * 29)
 
