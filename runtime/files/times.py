@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-_FEW_FRAMES = 8  # that a time goes back where only frames are out of order
-
 
 @dataclass(frozen=True, slots=True)
 class Times:
@@ -21,7 +19,7 @@ class Times:
         last: Of the last frame, as written; None before the first.
         step: From the frame before it to the last one.
         late: How much later than by its time and the offset the last frame is shown.
-        before: The offset before the last jump, for a clock that was wrong for a moment.
+        before: The offset before the last jump, which may have been of one frame only.
         retimed: Frames so far that were moved, those of a jump counted once.
     """
 
@@ -34,23 +32,22 @@ class Times:
 
     def after(self, pts: int, duration: int | None) -> Times:
         """With the next frame, of the file's time and duration: `last` is when it is shown."""
-        offset = self.before if self._comes_back(pts) else self.offset
+        offset = self.before if self._is_back(pts) else self.offset
         own = pts + offset
         if self.last is None or own >= self.last:
             step = duration or (0 if self.last is None else own - self.last) or self.step
             return replace(self, offset=offset, last=own, step=step, late=0)
         step = max(1, self.step)
         moved = replace(self, step=duration or self.step, retimed=self.retimed + 1)
-        if self.last - self.late - own > _FEW_FRAMES * step:
-            shown = self.last + step
-            ahead = offset + shown - own
-            return replace(moved, offset=ahead, last=shown, late=0, before=offset)
-        shown = self.last + (1 if self.late else step)
-        return replace(moved, last=shown, late=shown - own)
+        if self.last - self.late - own < step:  # no jump: early by less than a frame
+            shown = self.last + (1 if self.late else step)
+            return replace(moved, last=shown, late=shown - own)
+        shown = self.last + step
+        return replace(moved, offset=offset + shown - own, last=shown, late=0, before=offset)
 
-    def _comes_back(self, pts: int) -> bool:
-        """Whether the clock leaps to where it would be without its last jump."""
-        if self.last is None or self.before == self.offset:
+    def _is_back(self, pts: int) -> bool:
+        """Whether the clock is where it would be without its last jump."""
+        if self.last is None or self.before == self.offset or pts + self.before < self.last:
             return False
-        latest = self.last + _FEW_FRAMES * max(1, self.step)
-        return self.last < pts + self.before <= latest < pts + self.offset
+        expected = self.last + max(1, self.step)
+        return abs(pts + self.before - expected) < abs(pts + self.offset - expected)

@@ -5,6 +5,7 @@ The engines are a stand-in that repeats pixels, where it does not matter what is
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,16 @@ def test_a_plan_is_told_and_nothing_is_done(cli, clip, tmp_path, engines):
     told = cli("upscale", clip, tmp_path / "out.mkv", *engines.options, "--plan", "--json").json
     assert (told["plan"]["frames"], told["plan"]["container"]) == (6, "matroska")
     assert names(tmp_path) == {"in.mp4"}
+
+
+def test_a_disk_that_looks_too_small_is_used_if_asked(cli, clip, tmp_path, monkeypatch):
+    free = SimpleNamespace(free=1)
+    monkeypatch.setattr("streamdiffvsr.runtime.files.ahead.disk.shutil.disk_usage", lambda _: free)
+    arguments = ["upscale", clip, tmp_path / "out.mkv", "--plan"]
+    refused = cli(*arguments)
+    assert refused.code == 1 and "--no-disk-check" in refused.error
+    begun = cli(*arguments, "--no-disk-check")
+    assert begun.code == 0 and "that may not be enough" in begun.out
 
 
 def test_sound_that_cannot_be_kept_is_told_before_the_work(cli, clip, tmp_path, engines):

@@ -15,7 +15,14 @@ from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.files.ahead import disk, job_plan, pace
 from streamdiffvsr.runtime.files.ahead import look as looking
 from streamdiffvsr.runtime.files.ahead.disk import check_disk, look_at_disk
-from streamdiffvsr.runtime.files.ahead.look import Look, clock, expected, look, policies
+from streamdiffvsr.runtime.files.ahead.look import (
+    Look,
+    clock,
+    described_input,
+    expected,
+    look,
+    policies,
+)
 from streamdiffvsr.runtime.files.inputs import Pair
 from streamdiffvsr.runtime.files.job import FileOptions
 from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
@@ -166,6 +173,30 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(looked, monkeypatch
     check_disk(short, tmp_path / "out.mkv")
     with pytest.raises(StreamDiffVSRError, match=r"out.mkv'.*at least .* GiB.*1024 MiB are free"):
         check_disk(free(GIB), tmp_path / "out.mkv")
+
+
+def test_no_disk_is_too_small_for_what_is_only_claimed(looked, monkeypatch, tmp_path):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=GIB))
+    form = looked("out.mkv", codec="ffv1").job.format
+    shape = {"size": (2160, 3840), "frames": 10**9}
+    check_disk(look_at_disk(tmp_path / "o", form, **shape, least_frames=10), tmp_path / "o")
+    with pytest.raises(StreamDiffVSRError, match="--no-disk-check"):
+        check_disk(look_at_disk(tmp_path / "o", form, **shape, least_frames=10**6), tmp_path / "o")
+
+
+def test_a_disk_check_can_be_overruled(looked, monkeypatch):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    with pytest.raises(StreamDiffVSRError, match="are free there"):
+        job_plan.plan_job(looked(), None)
+    plan = job_plan.plan_job(looked(), None, disk_check=False)
+    assert "may not be enough" in "\n".join(plan.lines())
+
+
+def test_an_estimate_refuses_nothing_and_says_that_it_is_one(looked):
+    seen = with_info(looked(), counted=False, least_frames=12)
+    assert "about 60 frames" in described_input(seen) and seen.least_frames == 12
+    later = replace(seen.job, options=FileOptions(start=Fraction(5, 2)))
+    assert expected(later) == (None, None)
 
 
 def test_what_an_interrupted_run_has_left_is_not_needed_again(looked, tmp_path):

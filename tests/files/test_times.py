@@ -22,6 +22,31 @@ def test_a_clock_that_jumps_back_goes_on_a_frame_later() -> None:
     assert placed([(500, 40), (540, 40), (0, 40), (40, 40), (20, 40)]) == [500, 540, 580, 620, 660]
 
 
+def test_a_frame_that_is_early_moves_no_other_one() -> None:
+    regular = [40 * i for i in range(20)]
+    for wrong in (0, 100, 160, -100_000):
+        pts = [*regular[:6], wrong, *regular[7:]]
+        assert placed([(p, 40) for p in pts]) == regular
+        assert placed([(p, None) for p in pts]) == regular
+
+
+def test_times_that_are_mixed_up_do_not_push_what_follows() -> None:
+    mixed = [0, 80, 120, 40, 200, 240, 160, 320, 360, 280, 400, 440]
+    shown = placed([(p, 40) for p in mixed])
+    assert shown[-1] == 440 and shown == sorted(shown)
+    assert all(at - p <= 121 for at, p in zip(shown, mixed, strict=True))
+
+
+def test_frames_that_are_moved_are_counted() -> None:
+    times = Times()
+    for pts in (0, 40, 20, 120, 160, 160, 200):
+        times = times.after(pts, 40)
+    assert times.retimed == 1
+    for pts in (5, 45, 85):  # a jump is one
+        times = times.after(pts, 40)
+    assert (times.retimed, times.last) == (2, 320)
+
+
 def test_without_durations_the_last_step_is_taken() -> None:
     assert placed([(0, None), (40, None), (0, None), (50, None)]) == [0, 40, 80, 130]
 

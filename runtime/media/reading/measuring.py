@@ -121,10 +121,11 @@ class _Stretch:
         budget: int | None,
         most: int | None,
     ) -> None:
-        self.stream, self.base = stream, stream.time_base
+        self.stream, self.base = stream, Fraction(stream.time_base)
         self.ended, self.frames, self.timed = False, 0, 0
         self.first = self.last = self.end = self.passed = 0
         self.begin = self.stop = self.place = 0
+        self._shown: int | None = None  # of the last packet without content
         self._decoding = tells_decoding_times(container, stream)
         due = time.monotonic() + _LONGEST_S
         reader.left = budget
@@ -141,7 +142,9 @@ class _Stretch:
         shown = packet.dts if self._decoding or packet.pts is None else packet.pts
         if not packet.size:  # what is shown is shown on
             if shown is not None and self.timed:
-                self.end = max(self.end, shown + packet.duration)
+                held = packet.duration or max(0, shown - max(self.last, self._shown or self.last))
+                self.end = max(self.end, shown + held)
+                self._shown = shown
             return
         if packet.is_discard:
             return
@@ -164,7 +167,7 @@ class _Stretch:
         """Seconds from the first frame to the last; 0 where too few of them tell a time."""
         if 2 * self.timed <= self.frames:
             return Fraction(0)
-        return (self.passed + self.last - self.first) * self.base
+        return Fraction(self.passed + self.last - self.first) * self.base
 
     @property
     def bytes_a_frame(self) -> Fraction:
@@ -204,8 +207,9 @@ def _of_ends(
         seconds = float(by_bytes / rate) if rate and by_bytes else None
         return Measured(by_bytes or None, seconds, rate, False, head.frames, None)
     end = tail.end * tail.base
-    if not tail.ended and tail.bytes_a_frame and rate:  # more lies behind than was to be read
-        end += (path.stat().st_size - tail.stop) / tail.bytes_a_frame / rate
+    if not tail.ended and tail.bytes_a_frame:  # more lies behind than was to be read
+        left = max(0, path.stat().st_size - tail.stop) / tail.bytes_a_frame
+        end += left * tail.span / tail.frames
     held = _told_end(path, container, tail, end) if tail.ended else None
     length = max(end, held or end) - (head.first - head.passed - tail.passed) * head.base
     found = Measured(None, float(length), rate, False, head.frames + tail.frames, held)
@@ -217,14 +221,17 @@ def _of_ends(
     frames = round(length * rate)
     if by_bytes and frames > _FAR * by_bytes:
         frames = by_bytes
-    return replace(found, frames=frames, least=min(frames, by_bytes))
+    sure = max(found.least, min(frames, by_bytes) // 2)  # the middle may be of another kind
+    return replace(found, frames=frames, least=sure)
 
 
 def _told_end(
     path: Path, container: InputContainer, found: _Stretch, end: Fraction
 ) -> Fraction | None:
     """When the last picture is no longer shown, as the file tells beside its packets' durations."""
-    ends = [told_end(container, found.stream, end)]
+    ends: list[Fraction | None] = []
+    if not (container.format.name.startswith("mov") and _is_fragmented(path)):
+        ends.append(told_end(container, found.stream, end))
     if found.end > found.last:  # without content, perhaps
         ends.append(found.end * found.base)
     if container.format.name == "avi":

@@ -192,16 +192,18 @@ class VideoFrames:
         times = DisplayTimes(self._container, self._stream)
         waiting: list[Any] = []  # at the end the last packet, and the one that flushes
         held_until: Fraction | None = None
+        shown = 0
         for packet in libav.packets(self._container, [self._stream]):
+            before, shown = shown, shown if packet is None or packet.pts is None else packet.pts
             if packet is None or packet.size:
                 times.expect(packet)
-                for before in waiting:
-                    yield from times.order(self._frames_of(before, times))
+                for left in waiting:
+                    yield from times.order(self._frames_of(left, times))
                 waiting, held_until = [packet], None
             elif packet.dts is None:
                 waiting.append(packet)
             elif packet.pts is not None:  # without content: the last picture is shown on
-                held_until = (packet.pts + packet.duration) * self._time_base
+                held_until = (shown + (packet.duration or max(0, shown - before))) * self._time_base
         frames = [one for left in waiting for one in times.order(self._frames_of(left, times))]
         frames += times.rest()
         if frames:
