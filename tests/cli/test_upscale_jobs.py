@@ -22,6 +22,15 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_a_pipe_is_refused_and_no_folder_made_for_it(cli, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for names_given in ((clip, "-"), ("-", "out.mkv"), (clip, clip, "-"), (clip, "-", "--plan")):
+        ran = cli("upscale", *names_given)
+        assert (ran.code, ran.out) == (1, "")
+        assert "'-': it stands for standard" in ran.err
+    assert names(tmp_path) == {"in.mp4"}
+
+
 class Counted(Nearest):
     """Fails with `error` at frame `at`; knows how often it was opened."""
 
@@ -69,6 +78,7 @@ def test_the_help_is_in_groups(cli):
         (["--end", "1:75"], "--end '1:75' is not a time"),
         (["--end", "-1"], "--end '-1' is not a time"),
         (["--start", "5", "--end", "0:05"], "--end 0:05 is not after --start 5"),
+        (["--deinterlace", "yes"], "'yes' is not one of 'auto', 'on', 'off', 'tff', 'bff'"),
         (["--fps", "0"], "--fps '0' is not a frame rate"),
         (["--fps", "30/0"], "--fps '30/0' is not a frame rate"),
         (["--fps", "25"], "--fps does not fit"),
