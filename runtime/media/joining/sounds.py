@@ -241,8 +241,7 @@ def _is_same(one: _Beginning, written: io.BytesIO, container: str, skipped: int)
     # missing anywhere.
     half = count // 2
     return bool(
-        np.array_equal(before[:half], after[:half])
-        or np.array_equal(before[-half:], after[-half:])
+        np.array_equal(before[:half], after[:half]) or np.array_equal(before[-half:], after[-half:])
     )
 
 
