@@ -126,6 +126,17 @@ def test_sound_that_cannot_be_kept_is_told_before_the_work(cli, clip, tmp_path, 
     assert (ran.code, engines.opened, names(tmp_path)) == (1, 0, {"in.mp4"})
 
 
+@pytest.mark.parametrize(("audio", "streams"), [("transcode", 1), ("none", 0)])
+def test_sound_is_encoded_anew_or_left_out_as_asked_for(cli, tmp_path, engines, audio, streams):
+    clip = Clip(sounds=[("wavpack", 48000)]).write(tmp_path / "in.mkv")
+    arguments = ("upscale", clip, tmp_path / "out.mp4", *engines.options, "--audio", audio)
+    assert cli(*arguments, "--plan", "--json").json["plan"]["audio"] == audio
+    ran = cli(*arguments, *FAST, "--json")
+    assert (ran.code, ran.json["audio_streams"]) == (0, streams)
+    assert len(see(tmp_path / "out.mp4").sounds) == streams
+    assert ran.json["notes"] == ran.json["plan"]["notes"] != []
+
+
 def test_a_plan_builds_no_engines(cli, clip, tmp_path):
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--plan", "--json")
     assert ran.code == 0 and ran.json["plan"]["engines"] is None

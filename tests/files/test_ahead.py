@@ -49,7 +49,7 @@ def looked(clip, info, tmp_path, monkeypatch):
     """A look at the clip, which is probed once, with options and for an output of a name."""
     monkeypatch.setattr("streamdiffvsr.runtime.files.job.probe", lambda path, **keywords: info)
     told = SimpleNamespace(notes=())
-    monkeypatch.setattr(looking, "rehearse", lambda *arguments: told)
+    monkeypatch.setattr(looking, "rehearse", lambda *arguments, audio: told)
 
     def looks(name: str = "out.mp4", **options) -> Look:
         return look(Pair(clip, tmp_path / name), FileOptions(**options))

@@ -24,6 +24,7 @@ from streamdiffvsr.runtime.state import StreamState
 from streamdiffvsr.tests.files.doubles import Remembering
 from streamdiffvsr.tests.files.films import film, pictures
 from streamdiffvsr.tests.media.clips import see
+from streamdiffvsr.tests.media.sounding import with_sound
 
 CUTS = (70, 80, 150)
 FRAMES = 330  # segments of 70, 80, 120 and 60 frames
@@ -218,3 +219,28 @@ def test_killed_again_and_again_it_still_comes_to_its_end(
         assert run_until(point, source, output) is None
     assert run_until(-1, source, output) == 0
     assert_same(output, whole)
+
+
+def test_another_choice_for_the_sound_is_another_job(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert begun(source, output, 100)
+    other = dataclasses.replace(RESUMED, audio="none")
+    with pytest.raises(StreamDiffVSRError, match="another one: audio was copy, is none"):
+        upscale_file(source, output, Remembering(), other)
+    assert not output.exists()
+
+
+def test_a_join_that_fails_loses_no_frame_and_may_be_done_with_other_sound(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
+    output = tmp_path / "out.mp4"
+    with pytest.raises(StreamDiffVSRError) as caught:
+        upscale_file(source, output, Remembering(), OPTIONS)
+    told = str(caught.value)
+    assert "cannot hold adpcm_ima_qt sound" in told and "25 finished frames are kept" in told
+    assert str(tmp_path / "out.kept.mkv") in told and not output.exists()
+    assert len(see(tmp_path / "out.kept.mkv").times) == 25
+    other = dataclasses.replace(RESUMED, audio="transcode")
+    report = upscale_file(source, output, Remembering(), other)
+    assert (report.frames, report.resumed_at, report.audio_streams) == (25, 25, 1)
+    assert len(see(output).sounds[0]) > 20
+    assert not folder_of(output).exists()

@@ -19,6 +19,7 @@ from streamdiffvsr.runtime.media.segments.writers import Segment, SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, moving, see
 from streamdiffvsr.tests.media.copying import names
 from streamdiffvsr.tests.media.segmenting import joined, written
+from streamdiffvsr.tests.media.sounding import lengths_of_mp4
 
 START = 10007
 LAST = 4004
@@ -240,8 +241,48 @@ def test_images_become_a_video_with_nothing_copied(tmp_path):
     assert see(tmp_path / "out.mp4").times == [index * info.time_base for index in range(3)]
 
 
-def test_sound_the_container_cannot_hold_is_refused(tmp_path):
+def still(index, height, width):
+    """The first moving picture with a little noise: encoders take all the B-frames they may."""
+    noise = np.random.default_rng(index).integers(0, 3, (height, width, 1), np.uint8)
+    return np.minimum(moving(0, height, width), 250) + noise
+
+
+GROWING = [0, *np.cumsum(np.linspace(500, 9000, 19).astype(int)).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("out.mp4", {"preset": "veryslow"}),
+        ("out.mov", {"preset": "ultrafast"}),
+        pytest.param("out.mp4", {"codec": "h265", "preset": "fast"}, marks=pytest.mark.slow),
+        pytest.param("out.mov", {"preset": "slower"}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("last", [40, 20000])
+def test_an_mp4_lasts_exactly_as_long_as_its_picture(tmp_path, name, asked, last):
+    clip = Clip(pts=GROWING, last_duration=last, options={"bf": "0"}, image=still)
+    clip.write(tmp_path / "clip.mp4")
+    entries, _ = joined(probe(tmp_path / "clip.mp4"), tmp_path / name, begins=(0, 8), **asked)
+    if asked["preset"] != "ultrafast":
+        assert max(segment.reorder for _, segment in entries) > 1
+    end = (GROWING[-1] + last) * NTSC
+    assert see(tmp_path / name).times == [pts * NTSC for pts in GROWING]
+    assert lengths_of_mp4(tmp_path / name) == (end, end, end)
+    assert shown_for(tmp_path / name) == end
+
+
+def test_a_frame_shown_last_is_shown_as_long_where_it_is_not_stored_last(tmp_path):
+    clip = Clip(pts=GROWING, last_duration=30000, options={"bf": "0"}, image=still)
+    clip.write(tmp_path / "clip.mp4")
+    joined(probe(tmp_path / "clip.mp4"), tmp_path / "out.mkv", begins=(0, 8), preset="veryslow")
+    end = (GROWING[-1] + 30000) * NTSC
+    assert abs(see(tmp_path / "out.mkv").length - end) < 0.002
+
+
+def test_what_was_made_is_kept_where_the_container_cannot_hold_the_sound(tmp_path):
     info = probe(Clip(sounds=[("wavpack", 48000)]).write(tmp_path / "clip.mkv"))
-    with pytest.raises(StreamDiffVSRError, match=r"cannot hold wavpack sound; give .* \.mkv"):
+    with pytest.raises(StreamDiffVSRError, match=r"cannot hold wavpack .* in '.*out\.kept\.mkv'"):
         joined(info, tmp_path / "out.mp4", preset="ultrafast")
     assert not (tmp_path / "out.mp4").exists()
+    assert len(see(tmp_path / "out.kept.mkv").times) == info.frames
