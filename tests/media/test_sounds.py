@@ -1,5 +1,7 @@
 """What becomes of sound: copied where a player finds it again, at its times, or encoded anew."""
 
+import gc
+import io
 from fractions import Fraction
 from itertools import pairwise
 
@@ -9,8 +11,10 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.formats.choice import choose_format
+from streamdiffvsr.runtime.media.joining import muxing
 from streamdiffvsr.runtime.media.joining.copied import CopiedStream, Part
 from streamdiffvsr.runtime.media.joining.join import JoinFailedError, join
+from streamdiffvsr.runtime.media.joining.origin import Origin
 from streamdiffvsr.runtime.media.joining.rehearsal import rehearse
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.media.clips import Clip, see
@@ -264,6 +268,41 @@ def test_a_picture_whose_sound_cannot_be_joined_is_kept_beside_the_output(tmp_pa
         assert len(see(tmp_path / kept).times) == 25
         assert codecs(tmp_path / kept) == ["flac"]
     assert not (tmp_path / "out.mp4").exists()
+
+
+class Refusing(Origin):
+    """Sound that a muxer has had enough of in the middle."""
+
+    taken = 0
+
+    def copy_until(self, output, seconds):
+        for _ in super().copy_until(output, seconds):
+            self.taken += 1
+            if self.taken > 10:
+                raise av.error.ArgumentError(22, "Invalid argument")
+            yield
+
+
+def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkeypatch):
+    source = with_sound(tmp_path / "in.mp4", "aac", picture="libx264")
+    info = probe(source)
+    form = choose_format(tmp_path / "out.mp4", info=info, size=(48, 64), preset="ultrafast")
+    entries = bars(tmp_path, info, form, 25, 0)
+    monkeypatch.setattr(muxing, "Origin", Refusing)
+    told = muxing._written(
+        tmp_path / "out.part",
+        entries,
+        {
+            **dict.fromkeys(("start", "end", "shift", "rate")),
+            **{"container": "mp4", "suffix": ".mp4", "tag": "", "codec": "h264"},
+            **{"audio": "copy", "source": str(source)},
+        },
+        io.BytesIO(),
+    )
+    assert (told["alone"], told["failed"]) == (True, ["Invalid argument", ""])
+    gc.collect()
+    assert len(see(tmp_path / "out.part").times) == 25
+    assert codecs(tmp_path / "out.part") == []
 
 
 def test_makers_tags_and_titles_of_tracks_are_kept(tmp_path):

@@ -115,7 +115,7 @@ def left_out(job: Job) -> tuple[str, ...]:
     if not info.others and not info.chapters:
         return ()
     if isinstance(form, VideoFormat):
-        return rehearse(job.input, job.output, form, audio=job.options.audio).notes
+        return rehearse(job.input, job.output, form, job.options.audio).notes
     kinds: list[str] = sorted({other.kind for other in info.others if other.kind != "video"})
     kinds += ["chapters"] if info.chapters else []
     return (f"{', '.join(kinds)} left out: images hold none",) if kinds else ()

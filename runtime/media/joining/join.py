@@ -162,13 +162,10 @@ class _Join:
         saved = next(path for path in _beside(self._output) if not path.exists())
         os.replace(self._part, saved)
         disk.folder_to_disk(saved.parent)
-        what = "the finished picture, without sound," if done["alone"] else "what was made"
-        raise JoinFailedError(
-            self._failure,
-            done["failed"],
-            f"{what} is in {str(saved)!r}; --resume with --audio transcode or --audio none "
-            "joins it anew",
-        )
+        (why, remedy), what = done["failed"], "the finished picture"
+        told = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
+        told += f" in {str(saved)!r}; --resume joins the frames anew, also with another --audio"
+        raise JoinFailedError(self._failure, why, f"{remedy}; {told}" if remedy else told)
 
     def _publish(self) -> None:
         if not self._overwrite and self._output.exists():

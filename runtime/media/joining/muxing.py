@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from io import RawIOBase
 from pathlib import Path
@@ -58,7 +59,9 @@ def _written(
         if arguments["source"] is None or getattr(error, "errno", None) in disk.CAUSES:
             raise
         # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
-        failed = error.why if isinstance(error, _RefusedError) else libav.describe(error)
+        failed = [libav.describe(error), ""]
+        if isinstance(error, _RefusedError):
+            failed = [error.why, error.remedy]
         for saved in (_IN_MATROSKA, _IN_MATROSKA | {"source": None}):
             with contextlib.suppress(Exception):
                 told = _Muxer(part, entries, arguments | saved, outbox).run()
@@ -90,15 +93,34 @@ class _Muxer:
         bases = [self._stored_base, *(self._origin.time_bases if self._origin else ())]
         any_tags = self._origin is not None and self._origin.own_tags
         self._output = open_output(part, self._container, bases, any_tags=any_tags)
-        self._stream = self._add_video(entries[0], arguments)
-        if self._origin:
-            self._origin.join(self._output, self._stream)
-        self._output.start_encoding()  # so that what the container cannot hold is said at once
-        if self._origin:
-            self._origin.begin(self._output)
+        with self._closing_at_failure():
+            self._stream = self._add_video(entries[0], arguments)
+            if self._origin:
+                self._origin.join(self._output, self._stream)
+            self._output.start_encoding()  # so that what it cannot hold is said at once
+            if self._origin:
+                self._origin.begin(self._output)
 
     def run(self) -> wire.Header:
         """Write everything, and tell what was copied and what not; the file is complete then."""
+        with self._closing_at_failure():
+            self._write_all()
+            self._output.close()
+        if not self._origin:
+            return {"copied": {}, "notes": []}
+        return {"copied": dict(self._origin.copied), "notes": self._origin.notes}
+
+    @contextlib.contextmanager
+    def _closing_at_failure(self) -> Iterator[None]:
+        """What failed writes nothing more: an output that is only dropped still ends its file."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._output.close()
+            raise
+
+    def _write_all(self) -> None:
         held: Any = None
         first_dts: int | None = None
         for packet in self._packets:
@@ -110,10 +132,6 @@ class _Muxer:
         end_exactly(self._container, held, first=first, first_dts=first_dts or 0, end=end)
         self._write(held)
         self._copy_until(None)
-        self._output.close()
-        if not self._origin:
-            return {"copied": {}, "notes": []}
-        return {"copied": dict(self._origin.copied), "notes": self._origin.notes}
 
     def _add_video(self, entry: Entry, arguments: dict[str, Any]) -> Any:
         with open_segment(entry) as source:

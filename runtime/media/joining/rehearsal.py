@@ -41,8 +41,8 @@ def rehearse(
     source: str | PathLike[str],
     output: Path,
     form: VideoFormat,
-    *,
     audio: str = "copy",
+    *,
     deadline_s: float = DEADLINE_S,
 ) -> Rehearsed:
     """Try what an output takes over from its source.
