@@ -43,7 +43,7 @@ def with_sound(
         output.metadata.update(tags or {})
         video = output.add_stream(picture, rate=25, width=64, height=48, pix_fmt="yuv420p")
         sound: Any = output.add_stream(codec, rate=rate)
-        sound.layout = "mono" if channels == 1 else "stereo"
+        sound.layout = {1: "mono", 2: "stereo", 8: "7.1"}[channels]
         sound.bit_rate = 64000  # some encoders have no default
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(moving(index, 48, 64), format="rgb24")

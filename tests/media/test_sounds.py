@@ -225,6 +225,15 @@ def test_what_is_encoded_anew_is_heard_at_its_times(tmp_path, name, codec):
     assert_in_step(source, tmp_path / name)
 
 
+@pytest.mark.parametrize(("name", "audio"), [("out.mp4", "copy"), ("out.webm", "transcode")])
+def test_eight_loudspeakers_are_kept(tmp_path, name, audio):
+    source = with_sound(tmp_path / "in.mkv", "aac", 48000, 8, picture="libx264")
+    made(source, tmp_path / name, audio=audio)
+    with av.open(str(tmp_path / name)) as container:
+        assert container.streams.audio[0].layout.name == "7.1"
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 48000
+
+
 def assert_in_step(source, output, tolerance=48):
     """To a millisecond, as those containers count."""
     (before, one), (after, other) = heard(source), heard(output)

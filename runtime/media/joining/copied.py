@@ -53,14 +53,19 @@ class CopiedStream:
         self._shift = round(part.shift / base)
         self._skipped = skipped
         self._refused = 0
-        self._jump = _JUMP_S.get(template.type, _OTHER_JUMP_S) / base
+        self._jump = int(_JUMP_S.get(template.type, _OTHER_JUMP_S) / base)
         self._offset = 0  # ticks added since the stream jumped back
         self._offset_before: int | None = None
         self._own: int | None = None  # the file's own time of the packet before
         self._last: int | None = None  # and where it was put
         self._last_duration = 0
         self._placed: int | None = None  # the same in ticks of the output
-        self._scale: Fraction | None = None  # ticks of the output for one of the source
+        self._longest = _LONGEST_TICKS
+        if template.type == "audio":
+            self._longest = min(_LONGEST_TICKS, int(_LONGEST_SOUND_S / base))
+        self._spread = template.type == "audio"
+        self._output_base: Fraction | None = None  # known when the header is written
+        self._over = self._under = 1  # ticks of the output for ticks of the source
         self._strict = False
         self._stream: Any = None
 
@@ -134,16 +139,13 @@ class CopiedStream:
         if last - dts > self._jump:
             self._offset_before, self._offset = self._offset, self._offset + due - dts
             return due
-        if own == self._own and self.template.type == "audio":
+        if own == self._own and self._spread:
             dts = last + self._last_duration  # of a block that is stored under one time
         return max(dts, last)
 
     def _checked_duration(self, packet: Any) -> int:
         duration = packet.duration or 0
-        longest = _LONGEST_TICKS
-        if self.template.type == "audio":
-            longest = min(longest, int(_LONGEST_SOUND_S / self._base))
-        return duration if 0 <= duration <= longest else self._last_duration
+        return duration if 0 <= duration <= self._longest else self._last_duration
 
     def _kept(self, packet: Any) -> bool:
         """Sound and data are kept from the first whole packet on."""
@@ -153,16 +155,19 @@ class CopiedStream:
 
     def _to_output(self, packet: Any) -> None:
         """Put the times of a packet in the muxer's ticks, in which they must advance."""
-        if self._scale is None:
-            self._scale = self._base / self._stream.time_base
-        over, under = self._scale.numerator, self._scale.denominator
-        dts = ((packet.dts - self._shift) * over + under // 2) // under
-        pts = ((packet.pts - self._shift) * over + under // 2) // under
+        if self._output_base is None:
+            self._output_base = self._stream.time_base
+            ticks = self._base / self._output_base
+            self._over, self._under = ticks.numerator, ticks.denominator
+        if self._over != self._under:
+            packet.time_base = self._output_base
+        over, under, half = self._over, self._under, self._under // 2
+        dts = ((packet.dts - self._shift) * over + half) // under
+        pts = ((packet.pts - self._shift) * over + half) // under
         if self._placed is not None:
             dts = max(dts, self._placed + self._strict)
-        duration = (packet.duration * over + under // 2) // under
-        packet.time_base, packet.duration = self._stream.time_base, duration
         packet.dts, packet.pts = dts, max(pts, dts)
+        packet.duration = (packet.duration * over + half) // under
         self._placed = dts
 
 

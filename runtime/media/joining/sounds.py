@@ -269,9 +269,10 @@ def _decoded(context: Any, packets: Sequence[Any]) -> Any:
         except (av.error.FFmpegError, ValueError):
             continue
         for frame in frames:
-            data = frame.to_ndarray()
-            planar = frame.format.is_planar
-            heard.append(data[0] if planar else data[0, :: max(1, frame.layout.nb_channels)])
+            # Not planar: of eight channels, PyAV counts planes that are not there.
+            packed = av.AudioResampler(format=frame.format.packed)
+            for one in packed.resample(frame):
+                heard.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
     context.flush_buffers()
     return np.concatenate(heard) if heard else np.empty((0,))
 

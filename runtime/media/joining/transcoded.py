@@ -39,8 +39,10 @@ class TranscodedStream(CopiedStream):
         super().__init__(template, part)
         self._codec, self._decoder = codec, template.codec_context
         self._rate = _nearest_rate(codec, self._decoder.sample_rate)
-        self._format = _sample_format(codec, self._decoder)
-        self._layout = _layout(codec, self._rate, self._format, self._decoder)
+        self._encoded_format = _sample_format(codec, self._decoder)
+        self._layout = _layout(codec, self._rate, self._encoded_format, self._decoder)
+        # Not planar: of a planar frame of eight channels, PyAV counts planes that are not there.
+        self._format = av.AudioFormat(self._encoded_format).packed.name
         self.time_base = Fraction(1, self._rate)
         self._shift_s = part.shift
         first, end = part.start, part.end
@@ -78,7 +80,7 @@ class TranscodedStream(CopiedStream):
 
     def _add(self, output: OutputContainer) -> Any:
         stream: Any = output.add_stream(self._codec, rate=self._rate)
-        _set(stream.codec_context, self._codec, self._format, self._layout)
+        _set(stream.codec_context, self._codec, self._encoded_format, self._layout)
         stream.time_base = stream.codec_context.time_base = self.time_base
         return stream
 
@@ -142,11 +144,8 @@ class TranscodedStream(CopiedStream):
         return made
 
     def _encoded(self, samples: Any) -> list[Any]:
-        planar = av.AudioFormat(self._format).is_planar
-        data = samples.T if planar else samples.reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(data), format=self._format, layout=self._layout
-        )
+        data = np.ascontiguousarray(samples.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(data, format=self._format, layout=self._layout)
         frame.sample_rate, frame.pts, frame.time_base = (
             self._rate,
             self._at,
@@ -198,8 +197,7 @@ class _Run:
         for frame in frames:
             if frame is None or not frame.samples:
                 continue
-            data = frame.to_ndarray()
-            samples = data.T if frame.format.is_planar else data.reshape(frame.samples, -1)
+            samples = frame.to_ndarray().reshape(frame.samples, -1)
             yield self._start + self._given, samples
             self._given += frame.samples
 
