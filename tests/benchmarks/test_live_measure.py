@@ -83,6 +83,7 @@ def test_the_time_before_the_decoder_counts_too() -> None:
     assert far["latency_ms"]["p50"] - near["latency_ms"]["p50"] == pytest.approx(300, abs=60)
 
 
+@pytest.mark.slow
 def test_what_an_engine_is_too_slow_for_is_counted_as_dropped() -> None:
     found = with_engine(cost_s=0.25, fps=20, seconds=4)
     assert found["fps_out"] < 4.5 and found["fps_in"] > 10

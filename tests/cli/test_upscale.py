@@ -165,6 +165,7 @@ def test_stopping_leaves_nothing(tmp_path, parity_engines, number, code, told):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.slow
 def test_a_file_size_limit_leaves_nothing(tmp_path, parity_engines):
     import resource
 
@@ -214,6 +215,7 @@ def test_a_full_disk_leaves_nothing(cli, tmp_path, parity_engines, small_disk):
     assert names(small_disk) == set()
 
 
+@pytest.mark.slow
 def test_engines_for_a_full_disk_leave_nothing(cli, parity_model, small_disk):
     out = small_disk / "engines"
     ran = cli("engines", "--model", parity_model, "--size", "64x48", "--out", out, "--json")

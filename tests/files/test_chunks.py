@@ -125,6 +125,7 @@ def test_a_part_that_fails_ends_all_and_what_is_done_is_resumed(
     assert pictures(output) == pictures(whole)
 
 
+@pytest.mark.slow
 def test_without_cuts_there_is_one_part(tmp_path: Path) -> None:
     assert len(split(job(film(tmp_path / "in.mp4", 40, ())), 4)) == 1
 

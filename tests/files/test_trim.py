@@ -67,6 +67,7 @@ def test_no_frame_at_those_times_is_told(tmp_path: Path, source: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_trimmed_run_is_resumed(tmp_path: Path, source: Path) -> None:
     options = FileOptions(start=Fraction(1), crf=30)
     whole = tmp_path / "whole.mp4"

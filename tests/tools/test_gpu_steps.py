@@ -35,6 +35,7 @@ def test_each_step_is_on_record_before_the_next(tmp_path: Path) -> None:
     assert (tmp_path / "steps.log").read_text() == "words\n1\n"
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_ends_with_all_that_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

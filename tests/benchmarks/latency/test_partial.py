@@ -11,6 +11,7 @@ from streamdiffvsr.benchmarks.latency.lanes import Lane, Times
 from streamdiffvsr.benchmarks.latency.run import Benchmark, Settings
 
 
+@pytest.mark.slow
 def test_a_subject_that_fails_midway_keeps_its_rounds_and_the_other_goes_on(
     stand_in_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
