@@ -49,7 +49,7 @@ def looked(clip, info, tmp_path, monkeypatch):
     """A look at the clip, which is probed once, with options and for an output of a name."""
     monkeypatch.setattr("streamdiffvsr.runtime.files.job.probe", lambda path, **keywords: info)
     told = SimpleNamespace(notes=())
-    monkeypatch.setattr(looking, "rehearse", lambda *arguments, audio: told)
+    monkeypatch.setattr(looking, "rehearse", lambda *arguments: told)
 
     def looks(name: str = "out.mp4", **options) -> Look:
         return look(Pair(clip, tmp_path / name), FileOptions(**options))
@@ -119,6 +119,7 @@ def test_what_cannot_be_is_refused_at_once(looked, tmp_path):
         ({"interlaced": True}, {"deinterlace": "off"}, ["will comb"]),
         ({}, {"deinterlace": "tff"}, ["deinterlaced first, by --deinterlace tff"]),
         ({"skewed": True}, {}, ["shown at an angle"]),
+        ({"sample_aspect": Fraction(16, 15)}, {}, []),
         ({"alpha": True}, {}, ["shown on black"]),
         ({"depth": 10}, {}, ["8 bits of the input's 10"]),
         ({"interlaced": True, "alpha": True}, {}, ["deinterlaced", "shown on black"]),
@@ -129,6 +130,13 @@ def test_policies_are_told(looked, fields, options, told):
     assert len(notes) == len(told)
     for note, part in zip(notes, told, strict=True):
         assert part in note
+
+
+@pytest.mark.parametrize(("name", "kept"), [("out.mkv", False), ("out.mp4", True)])
+def test_a_pixel_aspect_that_only_the_container_could_tell(looked, name, kept):
+    seen = with_info(looked(name, codec="ffv1"), sample_aspect=Fraction(16, 15))
+    told = [note for note in policies(seen) if "pixel aspect 16:15 left out" in note]
+    assert bool(told) is not kept
 
 
 def test_images_of_hdr_lose_its_tags_and_that_is_told(looked):

@@ -158,6 +158,20 @@ def test_a_constant_rate_stays_one(tmp_path):
     assert {b - a for a, b in pairwise(times)} == {1001}
 
 
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("out.mov", {"codec": "prores"}),
+        ("out.mp4", {"codec": "ffv1"}),
+        ("out.mp4", {"codec": "av1", "preset": "12"}),
+        ("out.mkv", {"preset": "ultrafast"}),
+    ],
+)
+def test_the_shape_of_pixels_is_the_sources(tmp_path, name, asked):
+    joined(vfr_clip(tmp_path), tmp_path / name, **asked)
+    assert probe(tmp_path / name).sample_aspect == Fraction(4, 3)
+
+
 def test_tags_colours_and_shape_are_the_sources(tmp_path):
     info = vfr_clip(tmp_path)
     joined(info, tmp_path / "out.mp4", codec="h265")

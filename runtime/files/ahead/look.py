@@ -148,6 +148,9 @@ def policies(look: Look) -> Iterator[str]:
         )
     elif options.deinterlace not in ("auto", "off"):
         yield f"each frame is deinterlaced first, by --deinterlace {options.deinterlace}"
+    if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.tells_aspect):
+        ratio = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
+        yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can tell it"
     if info.skewed:
         yield "to be shown at an angle, and upscaled as it is stored: only quarter turns are made"
     if info.alpha:

@@ -57,6 +57,11 @@ class VideoFormat:
         """The four letters the stream must be marked with for players, or ""."""
         return "hvc1" if self.codec == "h265" and self.container in ("mp4", "mov") else ""
 
+    @property
+    def tells_aspect(self) -> bool:
+        """Whether pixels can be other than square: libav's Matroska leaves it to the codec."""
+        return self.container not in ("matroska", "webm") or self.codec in ("h264", "h265")
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:

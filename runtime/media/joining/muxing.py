@@ -139,6 +139,8 @@ class _Muxer:
             # `opaque`: by the codec, not by an encoder of the decoder's name (libdav1d has none).
             stream: Any = self._output.add_stream_from_template(template, opaque=True)
             stream.time_base = self._stored_base
+            # Codecs that do not tell it themselves have it from the container.
+            stream.codec_context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(1)
             # A hint, as times rule; but a time code has no meaning without it.
             stream.codec_context.framerate = wire.unpack(arguments["rate"]) or Fraction(25)
             if arguments["tag"]:
