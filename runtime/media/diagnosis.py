@@ -82,7 +82,7 @@ def why_not_opened(path: Path, why: str, format_name: str) -> tuple[str, str]:
     if format_name:
         why = f"it is of a format that is not read here: {_in_words(format_name)}"
         return why, "convert it to another first, such as .mkv"
-    if _is_cut(path):
+    if is_cut(path):
         return f"it is cut off before its first frame ({why})", "copy or download it again"
     return f"it is not a video file, or its beginning is damaged ({why})", ""
 
@@ -98,7 +98,7 @@ def why_no_frame(path: Path, why: str) -> tuple[str, str]:
             "pieces",
             "join it with its segments first",
         )
-    if _is_cut(path):
+    if is_cut(path):
         return f"it is cut off before its first frame{why}", "copy or download it again"
     return f"no frame of it could be decoded{why}", ""
 
@@ -146,7 +146,7 @@ def _scrambled(head: bytes) -> str:
     return ""
 
 
-def _is_cut(path: Path) -> bool:
+def is_cut(path: Path) -> bool:
     """Whether a file says of itself that it is longer than it is."""
     head = _head(path)
     size = path.stat().st_size if path.is_file() else len(head)

@@ -157,8 +157,8 @@ def _why_not_opened(path: Path, error: Exception) -> tuple[str, str]:
         return diagnosis.why_not_opened(path, describe(error), name if refused else "")
     if encrypted := diagnosis.encryption(path):  # garbage fails in many ways
         return encrypted
-    if isinstance(error, EOFError):
-        return "it is cut off before the first frame", "copy or download it again"
+    if isinstance(error, EOFError) or diagnosis.is_cut(path):
+        return "it is cut off before its first frame", "copy or download it again"
     return describe(error), ""
 
 

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.reading.image_names import natural_key
 from streamdiffvsr.runtime.media.source import FileSource, SourceFrame
@@ -185,6 +186,26 @@ def tiff_contents(bits: int) -> dict[str, tuple[np.ndarray, dict[str, Any], np.n
         "alpha planes": (np.moveaxis(rgba, 2, 0), separate | unassociated, black),
         "associated": (np.dstack([black, rgba[..., 3]]), {"extrasamples": ["assocalpha"]}, black),
         "unspecified": (rgba, {"extrasamples": ["unspecified"]}, rgb),
+        "associated planes": (
+            np.moveaxis(np.dstack([black, rgba[..., 3]]), 2, 0),
+            separate | {"extrasamples": ["assocalpha"]},
+            black,
+        ),
+        "unspecified planes": (
+            np.moveaxis(rgba, 2, 0),
+            separate | {"extrasamples": ["unspecified"]},
+            rgb,
+        ),
+        "grey alpha planes": (
+            np.moveaxis(two, 2, 0),
+            {"photometric": "minisblack"} | separate | unassociated,
+            on_black(np.dstack([grey(light), two[..., 1]])),
+        ),
+        "grey associated": (
+            np.dstack([black[..., 0], rgba[..., 3]]),
+            {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]},
+            grey(black[..., 0]),
+        ),
         "grey": (light, {}, grey(light)),
         "grey alpha": (
             two,
@@ -208,6 +229,13 @@ def test_sixteen_bits_of_grey_and_rgb_are_kept_by_every_packing(tmp_path):
         files[path.name] = path.read_bytes()
     for name, frame in read(tmp_path, files).items():
         assert apart(frame, rgb if name.startswith("rgb") else grey(light)) == 0, name
+
+
+def test_a_tiff_whose_packing_is_not_read_is_told_by_it(tmp_path):
+    path = tmp_path / "deep.tif"
+    path.write_bytes(tiff(picture(3, 16), compression="lzma"))
+    with pytest.raises(StreamDiffVSRError, match="compression 34925, not LZW or Deflate"):
+        read_one(path)
 
 
 def test_a_tiff_of_jpegs_is_close_to_what_went_in(tmp_path):

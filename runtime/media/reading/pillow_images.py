@@ -68,6 +68,8 @@ def upright_frame(image: Any) -> Any:
         UnreadImageError: Its pixels are neither grey, RGB, CMYK nor of a palette.
     """
     image = ImageOps.exif_transpose(image)
+    if image.mode == "La":  # the only mode that Pillow makes nothing else of
+        image = image.convert("LA")
     mode = image.mode
     if mode in ("1", "L") and "transparency" not in image.info:
         return frame_of(np.asarray(image.convert("L")))
