@@ -150,14 +150,17 @@ def test_pixels_that_are_three_levels_off_are_told() -> None:
 
 def test_colours_that_are_tagged_otherwise_are_told() -> None:
     told = ("bt709", "tv", "bt709", "bt709")
-    assert not checks.same_colour("made", told, told)
+    assert not checks.same_colour("made", told, told, 576)
     for place in range(4):
         wrong = [*told]
         wrong[place] = "bt2020"
-        assert checks.same_colour("made", wrong, told)
+        assert checks.same_colour("made", wrong, told, 576)
     untagged = ("unknown",) * 4
-    assert not checks.same_colour("made", ("smpte170m", "tv", "smpte170m", "smpte170m"), untagged)
-    assert checks.same_colour("made", told, untagged)
+    assert not checks.same_colour(
+        "made", ("smpte170m", "tv", "smpte170m", "smpte170m"), untagged, 576
+    )
+    assert checks.same_colour("made", told, untagged, 576)
+    assert not checks.same_colour("made", ("bt709", "tv", "bt709", "bt709"), untagged, 720)
 
 
 SOUND = SoundSeen(

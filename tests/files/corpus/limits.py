@@ -93,3 +93,12 @@ def fields_told_in(suffix: str, encoder: str) -> str:
     if encoder in _FIELDS_IN_CONTAINER.get(suffix, ()):
         return "container"
     return "frame" if encoder in _FIELDS_IN_FRAME and suffix not in ("obu", "avif") else ""
+
+
+def kept_aspect(output: str, aspect: Fraction) -> Fraction:
+    """What an output such as ".mkv ffv1" tells of the shape of pixels.
+
+    libav's Matroska has it from the codec, and of these only H.264 and H.265 tell it.
+    """
+    suffix, _, codec = output.partition(" ")
+    return Fraction(1) if suffix == ".webm" or (suffix == ".mkv" and codec) else aspect

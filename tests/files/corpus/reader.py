@@ -31,6 +31,7 @@ class SoundSeen:
         time_base: Seconds per tick.
         packets: (when it is due in seconds, bytes, digest) of each.
         end: When the last one ends, in seconds.
+        tells_end: Whether the last packet says how long it is.
     """
 
     codec: str
@@ -38,6 +39,7 @@ class SoundSeen:
     time_base: Fraction
     packets: list[tuple[Fraction, int, str]]
     end: Fraction
+    tells_end: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,14 +156,16 @@ def _sounds(path: Path, streams: Sequence[dict[str, Any]]) -> list[SoundSeen]:
 def _sound(stream: dict[str, Any], packets: list[dict[str, Any]]) -> SoundSeen:
     base = Fraction(stream["time_base"])
     at: list[tuple[Fraction, int, str]] = []
-    end = Fraction(0)
+    end, lasts = Fraction(0), 0
     for packet in packets:
         pts = packet.get("pts", packet.get("dts"))
         due = end if pts is None else int(pts) * base
         at.append((due, int(packet["size"]), packet["data_hash"]))
-        end = due + int(packet.get("duration", 0)) * base
+        lasts = int(packet.get("duration", lasts))  # the last one often does not say
+        end = due + lasts * base
     language = stream.get("tags", {}).get("language", "")
-    return SoundSeen(stream.get("codec_name", ""), language, base, at, end)
+    tells_end = "duration" in packets[-1]
+    return SoundSeen(stream.get("codec_name", ""), language, base, at, end, tells_end)
 
 
 def sound_bytes(path: Path, number: int) -> bytes:
