@@ -282,6 +282,11 @@ def test_a_kind_that_is_not_read_is_called_by_its_name(tmp_path, name):
         (np.zeros((20, 30), np.float32), {}, "a TIFF image of signed or floating-point numbers"),
         (np.zeros((20, 30), np.int16), {}, "a TIFF image of signed or floating-point numbers"),
         (np.zeros((20, 30), np.uint32), {}, "a TIFF image of 32 bits"),
+        (
+            np.zeros((20, 30, 90), np.uint8),
+            {"planarconfig": "contig"},
+            "a TIFF image of 90 channels",
+        ),
         (np.zeros((20, 30), np.uint16), {"photometric": "cfa"}, "a camera's raw image"),
         (
             np.zeros((20, 30), np.uint8),

@@ -33,6 +33,7 @@ _WHITE_IS_ZERO, _GREY, _RGB, _CMYK = 0, 1, 2, 5
 _COLOURS = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3, _CMYK: 4}  # channels, transparency left out
 _SENSOR = (32803, 34892)  # photometric interpretations of what a camera has seen
 _ASSOCIATED, _UNASSOCIATED = 1, 2
+_MOST_CHANNELS = 16
 # What libav unpacks: none, LZW, Deflate by both of its numbers, PackBits.
 _UNPACKED = (1, 5, 8, 32946, 32773)
 
@@ -105,6 +106,8 @@ def _refuse_unread(tags: Mapping[int, Any]) -> None:
     thumbnail = int(tags.get(_SUBFILE, 0)) & 1
     if _DNG_VERSION in tags or photometric in _SENSOR or (thumbnail and _SUB_DIRECTORIES in tags):
         raise UnreadImageError("a camera's raw image")
+    if int(tags.get(_SAMPLES, 1)) > _MOST_CHANNELS:  # its claim decides how much memory is taken
+        raise UnreadImageError(f"a TIFF image of {tags[_SAMPLES]} channels")
     if set(_many(tags, _SAMPLE_FORMAT, 1)) - {1, 4}:
         raise UnreadImageError("a TIFF image of signed or floating-point numbers")
     if photometric in (8, 9, 10):
