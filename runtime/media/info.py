@@ -96,6 +96,11 @@ class VideoInfo:
         return self.audio_streams > 0
 
     @property
+    def holds_more(self) -> bool:
+        """Whether libav may find tags or streams in the file, beside what is shown."""
+        return not self.images and self.container != "webp"
+
+    @property
     def hdr(self) -> str:
         """ "PQ" or "HLG" where the transfer is one of HDR, else ""; the values are not mapped."""
         return {PQ: "PQ", HLG: "HLG"}.get(self.colour.transfer, "")

@@ -104,7 +104,7 @@ class FileSink(ClosesOrAborts):
             "part": str(self._part),
             "container": self._format.container,
             "codec": self._format.codec,
-            "source": str(info.path.absolute()) if info and not info.images else None,
+            "source": str(info.path.absolute()) if info and info.holds_more else None,
             "copy_sound": copy_sound,
             "timed": timed,
         }

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from streamdiffvsr import StreamDiffVSRError
+from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.media.clips import Clip, moving
 
 DURATIONS = [40, 200, 70, 130, 500]  # ms
@@ -51,6 +53,15 @@ KINDS = {  # ending: form, options, the largest error in levels
     ".png": ("PNG", {"disposal": 1, "blend": 0}, 0),
     "-over.png": ("PNG", {"disposal": 1, "blend": 1}, 0),
 }
+
+
+@pytest.mark.parametrize("ending", [".webp", ".avif", ".apng"])
+def test_an_animation_is_upscaled_and_joined(tmp_path, ending):
+    form, options, _ = KINDS[ending]
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(animation(form, alpha=False, **options))
+    done = upscale_file(path, tmp_path / "a.mp4", Nearest((40, 56)), FileOptions())
+    assert done.frames == 5 and probe(tmp_path / "a.mp4").size == (160, 224)
 
 
 @pytest.mark.parametrize("alpha", [False, True])

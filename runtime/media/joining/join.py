@@ -121,7 +121,7 @@ class _Join:
             "part": str(self._part),
             "suffix": self._output.suffix,
             "rate": pack(self._like.average_rate),
-            "source": None if self._like.images else str(self._like.path.absolute()),
+            "source": str(self._like.path.absolute()) if self._like.holds_more else None,
         }
         child = Child(
             "runtime.media.joining.muxing",
