@@ -15,7 +15,7 @@ SLOW = """
 import sys, time, shutil, av
 time.sleep(0.4)
 for _ in av.open(sys.argv[1]).decode(video=0):
-    time.sleep(0.02)
+    time.sleep(0.06)  # so long that other work on the machine counts little beside it
 shutil.copy(sys.argv[1], sys.argv[2])
 """
 
@@ -26,7 +26,7 @@ def test_a_frame_and_the_start_are_told_apart(tmp_path: Path) -> None:
     script.write_text(SLOW)
     command = [sys.executable, str(script), "{input}", "{output}"]
     told = measure_command(command, SIZE, "ours", 10.0)
-    assert 18 < told["frame_ms"]["p50"] < 40
+    assert 54 < told["frame_ms"]["p50"] < 120
     assert told["start_up_s"] > 0.3
     assert told["ratio"] == pytest.approx(told["frame_ms"]["p50"] / 10, rel=0.01)
 
