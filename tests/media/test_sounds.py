@@ -192,6 +192,17 @@ def test_a_cut_off_packet_at_the_beginning_costs_only_itself(tmp_path):
     )
 
 
+@pytest.mark.parametrize("audio", ["copy", "transcode"])
+def test_sound_from_before_a_clock_wraps_around_is_no_reason_to_refuse_it(tmp_path, audio):
+    # The clock of MPEG-TS wraps after 2^33 ticks; what lies before that is read as below zero.
+    options = {"output_ts_offset": "95441", "mpegts_copyts": "1"}
+    source = with_sound(tmp_path / "in.ts", "aac", picture="libx264", options=options)
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].start_time < 0
+    made(source, tmp_path / "out.mp4", audio=audio)
+    assert codecs(tmp_path / "out.mp4") == ["aac"]
+
+
 def test_sound_of_another_programme_is_left_out_and_told(tmp_path):
     plain = Clip(sounds=[("aac", 48000), ("aac", 48000)]).write(tmp_path / "plain.ts")
     source = of_two_programmes(tmp_path / "in.ts", plain, [(0x100, 0x101), (0x102,)])

@@ -11,6 +11,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +80,13 @@ class _Beginning:
     @property
     def enough(self) -> bool:
         return len(self.packets) >= _TRIED_PACKETS or self.bytes >= _TRIED_BYTES
+
+    @property
+    def start(self) -> Fraction:
+        """When it begins, in seconds: far below zero where a clock of MPEG-TS wraps around."""
+        pts, dts, _, base = self.times[0] if self.times else (None, None, None, None)
+        told = pts if pts is not None else dts
+        return Fraction(0 if told is None else told * base)
 
     def add(self, packet: Any) -> None:
         self.packets.append(packet)
@@ -209,7 +217,7 @@ def _written(one: _Beginning, container: str, sound: Sound) -> io.BytesIO | None
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container) as output:
-            stream = sound.stream(one.template, Part())
+            stream = sound.stream(one.template, Part(shift=one.start))
             stream.join(output, {})
             output.start_encoding()
             for packet in one.again():
