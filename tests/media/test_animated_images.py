@@ -123,6 +123,17 @@ def test_a_webp_picture_without_a_time_is_shown_for_a_tenth_of_a_second(tmp_path
         assert [(frame.pts, frame.duration) for frame in source] == [(0, 100), (100, 100)]
 
 
+def test_an_animated_avif_tells_the_shape_of_its_pixels(tmp_path):
+    clip = Clip(
+        codec="libsvtav1",
+        size=(66, 98),
+        options={"preset": "12"},
+        container="avif",
+        sample_aspect=Fraction(64, 45),
+    ).write(tmp_path / "a.avif")
+    assert (probe(clip).images, probe(clip).sample_aspect) == (False, Fraction(64, 45))
+
+
 def test_an_animated_avif_of_ten_bits_keeps_them(tmp_path):
     clip = Clip(
         codec="libsvtav1",

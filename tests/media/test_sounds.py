@@ -290,6 +290,14 @@ def test_a_picture_whose_sound_cannot_be_joined_is_kept_beside_the_output(tmp_pa
     assert not (tmp_path / "out.mp4").exists()
 
 
+def test_it_is_kept_beside_an_output_of_the_longest_name_too(tmp_path):
+    source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
+    with pytest.raises(JoinFailedError, match=r"\.kept\.mkv'; --resume"):
+        made(source, tmp_path / ("o" * 251 + ".mp4"))
+    (kept,) = tmp_path.glob("*.kept.mkv")
+    assert len(see(kept).times) == 25
+
+
 class Refusing(Origin):
     """Sound that a muxer has had enough of in the middle."""
 

@@ -160,9 +160,14 @@ class _Join:
     def _save(self, done: Header) -> NoReturn:
         """Give the picture that could not become the output a name of its own, and say so."""
         saved = next(path for path in _beside(self._output) if not path.exists())
-        os.replace(self._part, saved)
-        disk.folder_to_disk(saved.parent)
         (why, remedy), what = done["failed"], "the finished picture"
+        try:
+            os.replace(self._part, saved)
+        except OSError as error:
+            told = f"{what} cannot be saved as {str(saved)!r} either"
+            why = f"{why}; {told}: {error.strerror or error}"
+            raise StreamDiffVSRError(self._failure, why, remedy) from error
+        disk.folder_to_disk(saved.parent)
         told = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
         told += f" in {str(saved)!r}; --resume joins the frames anew, also with another --audio"
         raise JoinFailedError(self._failure, why, f"{remedy}; {told}" if remedy else told)
@@ -181,9 +186,10 @@ class _Join:
 
 def _beside(output: Path) -> Iterator[Path]:
     """Names for what is not the output."""
-    yield output.with_name(f"{output.stem}.kept.mkv")
+    plain = output.with_suffix("")
+    yield disk.beside(plain, after=".kept.mkv")
     for number in count(2):
-        yield output.with_name(f"{output.stem}.kept-{number}.mkv")
+        yield disk.beside(plain, after=f".kept-{number}.mkv")
 
 
 def _left_out_of_images(like: VideoInfo) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
-import av
-
 from ....errors import StreamDiffVSRError
 from ... import disk
 from ...processes import wire
@@ -55,8 +53,10 @@ def _written(
     """Write the file, or where its sound or the like cannot be joined, one that works."""
     try:
         return _Muxer(part, entries, arguments, outbox).run()
-    except (av.error.FFmpegError, ValueError, _RefusedError) as error:
-        if arguments["source"] is None or getattr(error, "errno", None) in disk.CAUSES:
+    except Exception as error:  # libav's depths raise OverflowError and AttributeError too
+        ours = isinstance(error, StreamDiffVSRError) and not isinstance(error, _RefusedError)
+        of_disk = getattr(error, "errno", None) in disk.CAUSES
+        if arguments["source"] is None or ours or of_disk or isinstance(error, MemoryError):
             raise
         # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
         failed = [libav.describe(error), ""]

@@ -72,6 +72,7 @@ class Sound:
 class _Beginning:
     """The first packets of a stream, and whether there are no more than those."""
 
+    path: Path
     template: Any
     packets: list[Any] = field(default_factory=list)
     times: list[tuple[Any, ...]] = field(default_factory=list)
@@ -122,7 +123,7 @@ def settle(
             return [], []
         if choice == "none":
             return [], ["sound left out, as asked for"]
-        found, notes = _beginnings(source)
+        found, notes = _beginnings(path, source)
         settled = [_settled(one, container, choice) for one in found]
         for one, sound in zip(found, settled, strict=True):
             if sound is None:
@@ -132,7 +133,7 @@ def settle(
     return [sound for sound in settled if sound is not None], list(dict.fromkeys(notes))
 
 
-def _beginnings(source: InputContainer) -> tuple[list[_Beginning], list[str]]:
+def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], list[str]]:
     """The streams of sound that are there, and notes of those that are not."""
     notes: list[str] = []
     others = of_other_programmes(source)
@@ -140,7 +141,7 @@ def _beginnings(source: InputContainer) -> tuple[list[_Beginning], list[str]]:
     left = len(source.streams.audio) - len(streams)
     if left:
         notes.append(f"sound of another programme left out: {left}")
-    found = {stream.index: _Beginning(stream) for stream in streams}
+    found = {stream.index: _Beginning(path, stream) for stream in streams}
     whole = _read_beginnings(source, found)
     for index, one in list(found.items()):
         if not one.packets and (whole or not one.template.codec_context.sample_rate):
@@ -239,7 +240,10 @@ def _is_same(one: _Beginning, written: io.BytesIO, container: str, skipped: int)
     codec, after = _heard_in(written, container)
     if codec != codec_of(one.template):
         return {codec, codec_of(one.template)} <= _MPEG_LAYERS
-    before = _decoded(one.template.codec_context, list(one.again())[skipped:])
+    # By a decoder of its own: what one makes up for noise goes on from what it has made before.
+    with libav.open_input(one.path) as fresh:
+        stream: Any = fresh.streams[one.template.index]
+        before = _decoded(stream.codec_context, list(one.again())[skipped:])
     if not len(before):  # nobody can hear it here; then its name must do
         return True
     count = min(len(before), len(after))

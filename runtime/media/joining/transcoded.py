@@ -58,7 +58,10 @@ class TranscodedStream(CopiedStream):
         self._advance(packet)
         try:
             frames = self._decoder.decode(packet)
-        except av.error.FFmpegError:  # one damaged packet is no reason to lose all else
+        except (
+            av.error.FFmpegError,
+            ValueError,
+        ):  # one damaged packet is no reason to lose all else
             self._refused, self._damaged = self._refused + 1, True
             return []
         return [packet for frame in frames for packet in self._heard(frame)]
@@ -68,7 +71,7 @@ class TranscodedStream(CopiedStream):
         made: list[Any] = []
         try:
             frames = self._decoder.decode(None)
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):
             frames = []
         for frame in frames:
             made += self._heard(frame)

@@ -38,6 +38,7 @@ class _Times(NamedTuple):
     base: Fraction
     shown: array[int]
     lengths: array[int]
+    sample_aspect: Fraction = Fraction(1)
 
 
 def is_animated_image(path: Path) -> bool:
@@ -103,13 +104,14 @@ class AnimatedImages:
         if not self._count:
             raise StreamDiffVSRError(self._failure, "no picture is in it")
         self._first = frame = self._decoded(0)
-        base, shown, lengths = self._times
+        base, shown, lengths, aspect = self._times
         last = self._count - 1
         seconds = (shown[last] + lengths[last] - shown[0]) * base
         return describe_picture(
             frame,
             path=self._shown,
             codec=self._kind.codec,
+            sample_aspect=aspect,
             average_rate=self._count / seconds if seconds else None,
             time_base=base,
             start_time=shown[0],
@@ -121,7 +123,7 @@ class AnimatedImages:
 
     def pictures(self) -> Iterator[Picture]:
         """Each at its time; from ``begin`` on, but each is made of those before it."""
-        base, shown, lengths = self._times
+        base, shown, lengths, _ = self._times
         start = 0
         while (
             self._begin is not None
@@ -173,7 +175,8 @@ def _avif_times(path: Path) -> _Times:
     """Of the packets of its track, which are in the order of display."""
     with libav.open_input(path) as container:
         stream = libav.moving_picture(container)
-        times = _Times(Fraction(stream.time_base), array("q"), array("q"))
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        times = _Times(Fraction(stream.time_base), array("q"), array("q"), aspect)
         for packet in libav.packets(container, [stream]):
             if packet is not None and packet.size and packet.pts is not None:
                 times.shown.append(packet.pts)

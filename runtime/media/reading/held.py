@@ -51,6 +51,8 @@ def extra_seconds(path: Path, place: int, stream: Any) -> Fraction:
         stream: The picture, whose ticks are frames.
     """
     count = 0
+    if place < CHUNK_HEAD:  # the demuxer has not told where
+        return Fraction(0)
     with path.open("rb") as file:
         file.seek(place - CHUNK_HEAD)
         own = file.read(2)  # the number of the stream
