@@ -302,20 +302,29 @@ class Refusing(Origin):
     """Sound that a muxer has had enough of in the middle."""
 
     taken = 0
+    error: Exception
 
     def copy_until(self, output, seconds):
         for _ in super().copy_until(output, seconds):
             self.taken += 1
             if self.taken > 10:
-                raise av.error.ArgumentError(22, "Invalid argument")
+                raise self.error
             yield
 
 
-def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (av.error.ArgumentError(22, "Invalid argument"), "Invalid argument"),
+        (OverflowError("a time beyond 64 bits"), "a time beyond 64 bits"),
+    ],
+)
+def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkeypatch, error, why):
     source = with_sound(tmp_path / "in.mp4", "aac", picture="libx264")
     info = probe(source)
     form = choose_format(tmp_path / "out.mp4", info=info, size=(48, 64), preset="ultrafast")
     entries = bars(tmp_path, info, form, 25, 0)
+    monkeypatch.setattr(Refusing, "error", error, raising=False)
     monkeypatch.setattr(muxing, "Origin", Refusing)
     told = muxing._written(
         tmp_path / "out.part",
@@ -327,7 +336,7 @@ def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkey
         },
         io.BytesIO(),
     )
-    assert (told["alone"], told["failed"]) == (True, ["Invalid argument", ""])
+    assert (told["alone"], told["failed"]) == (True, [why, ""])
     gc.collect()
     assert len(see(tmp_path / "out.part").times) == 25
     assert codecs(tmp_path / "out.part") == []
