@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,13 +19,13 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.filter import Graph
 
-from .boxes import set_matrix, set_media_time, skip_frames
 from .containers import CONTAINERS
 from .limits import claimed_rate, is_intra
-from .pictures import LAST_NUMBER, Pixels, picture, stored, woven
+from .pictures import LAST_NUMBER, Matrix, Pixels, picture, stored, woven
 from .recipes import Recipe
 from .sounds import add_sound, sound_packets
 from .stills import write_still
+from .times import Timing
 
 _LIMITED = 1
 _PLAIN = ("mkv", "mov", "mp4", "avi")  # hold plain samples beside any picture
@@ -39,6 +40,7 @@ _SEI = {  # matrix -> turned anticlockwise by, and mirrored before that
     (0, -1, 1, 0): (90, ""),
 }
 _LONG_SOUND_S = Fraction(6)
+_THREADS = 1  # with more, swscale writes other pixels now and then into rows of no multiple of 16
 
 
 def make_apart(made: Recipe, folder: Path) -> Path:
@@ -68,11 +70,11 @@ def make(made: Recipe, folder: Path) -> Path:
     else:
         _write(made, path)
     if made.told_in == "tkhd":
-        set_matrix(path, made.matrix)
+        _set_matrix(path, made.matrix)
     if made.variant == "priming" and made.sounds:
-        set_media_time(path, track=1, ticks=1500)
+        _set_media_time(path, track=1, ticks=1500)
     if made.variant == "edit list":
-        skip_frames(path, made.timing, SKIPPED_FRAMES)
+        _skip_frames(path, made.timing, SKIPPED_FRAMES)
     return path
 
 
@@ -183,9 +185,10 @@ def _frames(made: Recipe, stream: Any) -> Iterator[Any]:
                 format=made.pixels,
                 dst_colorspace={1: 1, 9: 9}.get(matrix, 5),
                 dst_color_range=2 if made.pixels.startswith("yuvj") else colour_range,
+                threads=_THREADS,
             )
         else:
-            frame = rgb.reformat(format=made.pixels)
+            frame = rgb.reformat(format=made.pixels, threads=_THREADS)
         if made.colour:
             frame.colorspace, frame.color_range = made.colour[:2]
             frame.color_primaries, frame.color_trc = made.colour[2:]
@@ -266,3 +269,59 @@ def _display_aspect(made: Recipe) -> str:
     height, width = made.size
     shape = Fraction(width, height) * (made.aspect or 1)
     return f"{shape.numerator}:{shape.denominator}"
+
+
+def _set_matrix(path: Path, matrix: Matrix) -> None:
+    """Say of the first track how its pictures must be turned."""
+    data = bytearray(path.read_bytes())
+    box = _box(data, b"tkhd", 0)
+    place = box + (56 if data[box + 4] else 44)
+    width, height = struct.unpack_from(">II", data, place + 36)
+    a, b, c, d = matrix
+    # What is turned to the left of, or above, the origin is moved back.
+    x = (width if a < 0 else 0) + (height if c < 0 else 0)
+    y = (width if b < 0 else 0) + (height if d < 0 else 0)
+    one = 1 << 16
+    values = (a * one, b * one, 0, c * one, d * one, 0, x, y, 1 << 30)
+    struct.pack_into(">9i", data, place, *values)
+    path.write_bytes(data)
+
+
+def _set_media_time(path: Path, track: int, ticks: int) -> None:
+    """Let a track begin that many of its ticks behind its first packet."""
+    data = bytearray(path.read_bytes())
+    entry, wide = _last_edit(data, track)
+    struct.pack_into(">q" if wide else ">i", data, entry + (8 if wide else 4), ticks)
+    path.write_bytes(data)
+
+
+def _skip_frames(path: Path, timing: Timing, count: int) -> None:
+    """Cut the first pictures off by the edit list of the first track."""
+    data = bytearray(path.read_bytes())
+    entry, wide = _last_edit(data, 0)
+    clock = _box(data, b"mdhd", 0)
+    (ticks_a_second,) = struct.unpack_from(">I", data, clock + (24 if data[clock + 4] else 16))
+    film = _box(data, b"mvhd", 0)
+    (film_ticks,) = struct.unpack_from(">I", data, film + (24 if data[film + 4] else 16))
+    seconds = timing.seconds[count] - timing.seconds[0]
+    duration, media_time = struct.unpack_from(">qq" if wide else ">Ii", data, entry)
+    media_time += round(seconds * ticks_a_second)
+    duration -= round(seconds * film_ticks)
+    struct.pack_into(">qq" if wide else ">Ii", data, entry, duration, media_time)
+    path.write_bytes(data)
+
+
+def _box(data: bytearray, name: bytes, number: int) -> int:
+    """Where the name of that box stands, of the n-th of its kind."""
+    place = data.rindex(b"moov")  # behind it there is no picture
+    for _ in range(number + 1):
+        place = data.index(name, place + 4)
+    return place
+
+
+def _last_edit(data: bytearray, track: int) -> tuple[int, bool]:
+    """Where the last entry of a track's edit list begins, and whether its numbers are wide."""
+    box = _box(data, b"elst", track)
+    wide = bool(data[box + 4])
+    (count,) = struct.unpack_from(">I", data, box + 8)
+    return box + 12 + (count - 1) * (20 if wide else 12), wide
