@@ -35,6 +35,8 @@ WIDGETS = {
     "--flow-scale 4": "flow_scale 1/4",
     "--flow-scale": "flow_scale",
     "--overwrite": "overwrite",
+    "--audio": "audio",
+    "--deinterlace": "deinterlace",
     "--start": "start_frame",
     "--end": "end_frame",
 }

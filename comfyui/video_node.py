@@ -70,6 +70,14 @@ DEINTERLACE: Input = (
         "say so. on: all frames. tff, bff: all frames, with the upper or lower field first.",
     },
 )
+AUDIO: Input = (
+    ["copy", "transcode", "none"],
+    {
+        "default": "copy",
+        "tooltip": "The sound of a file, in the new one. copy: as it is. transcode: encoded anew, "
+        "where the container cannot hold it. none: left out.",
+    },
+)
 
 
 @node(
@@ -97,6 +105,7 @@ class UpscaleVideo:
                 **SETTINGS,
                 "overwrite": OVERWRITE,
                 "deinterlace": DEINTERLACE,
+                "audio": AUDIO,
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -120,9 +129,11 @@ class UpscaleVideo:
         end_frame: int = -1,
         overwrite: bool = False,
         deinterlace: Deinterlace = "auto",
+        audio: str = "copy",
         unique_id: str | None = None,
         **widgets: Any,
     ) -> Any:
+        from ..runtime.files.job import FileOptions
         from .video_run import Span, upscale_images, upscale_video, video_file
 
         wanted = settings(**widgets)
@@ -133,7 +144,8 @@ class UpscaleVideo:
             return batch, "", host.blocked(NO_FILE)
         with video_file(given(video_path) if video is None else video) as source:
             output = destination(output_path, source.stem)
-            upscale_video(pipe, source, output, wanted, span, overwrite, deinterlace, unique_id)
+            options = FileOptions(overwrite=overwrite, deinterlace=deinterlace, audio=audio)
+            upscale_video(pipe, source, output, wanted, span, options, unique_id)
         result = host.blocked(NO_FRAMES), str(output), host.video_from_file(output)
         return {"ui": shown(output), "result": result}
 

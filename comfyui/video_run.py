@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from ..errors import StreamDiffVSRError
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
 from ..runtime.frames import Image
 from ..runtime.media.probe import probe
-from ..runtime.media.source import Deinterlace
 from . import host
 from .lossless import write_lossless
 from .pipe import Pipe
@@ -73,11 +72,14 @@ def upscale_video(
     output: Path,
     settings: Settings,
     span: Span,
-    overwrite: bool,
-    deinterlace: Deinterlace,
+    asked: FileOptions,
     node: str | None,
 ) -> UpscaleReport:
-    """Upscale a file; progress and Cancel are the node's. Nothing is left of a cancelled job."""
+    """Upscale a file; progress and Cancel are the node's. Nothing is left of a cancelled job.
+
+    Args:
+        asked: What the node itself asks for; the rest is of the settings.
+    """
     info = probe(source)
     upscaler = pipe.upscaler(settings.engines_for(info.size), node)
     progress, last = host.Progress(info.frames or 1, node), list[Image]()
@@ -90,11 +92,10 @@ def upscale_video(
         progress.frames(done, total or done, last[0])
 
     variant = Variant(upscaler, strength=settings.strength, temporal=settings.temporal, see=see)
-    options = FileOptions(
+    options = replace(
+        asked,
         seed=settings.seed,
-        overwrite=overwrite,
         scene_cuts=settings.scene_cuts,
-        deinterlace=deinterlace,
         keep_unfinished=False,
         **span.options(info.average_rate),
     )

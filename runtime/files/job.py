@@ -17,6 +17,8 @@ from ..frames import Cuts, FrameStream
 from ..media.formats.choice import choose_format
 from ..media.formats.kinds import ImageFormat, VideoFormat
 from ..media.info import VideoInfo
+from ..media.joining.join import left_out_of_images
+from ..media.joining.rehearsal import rehearse
 from ..media.preflight import check_input_name
 from ..media.probe import probe
 from ..media.reading.image_names import is_numbered, numbered_images
@@ -204,6 +206,18 @@ class Job:
             "format": asdict(self.format),
             "chunks": parts,
         }
+
+    def left_out(self) -> tuple[str, ...]:
+        """What the output will not have of the input, found by trying; a line each.
+
+        Raises:
+            StreamDiffVSRError: The output cannot hold the sound.
+        """
+        if isinstance(self.format, ImageFormat):
+            return left_out_of_images(self.info)
+        if not self.info.others and not self.info.chapters:
+            return ()
+        return rehearse(self.input, self.output, self.format, self.options.audio).notes
 
     def check_size(self, size: Size) -> None:
         """Raise StreamDiffVSRError unless engines of that size (h, w) take the input's frames."""

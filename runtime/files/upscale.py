@@ -92,9 +92,10 @@ def upscale_file(
         progress: Called with the frames done and the estimate of all; what it raises ends the job.
 
     Raises:
-        StreamDiffVSRError: The input cannot be read or the output not written, the size does not
-            fit the upscaler, or changes inside the input. There is no output then; what was
-            finished of it is kept to be resumed, if the options say so.
+        StreamDiffVSRError: The input cannot be read, the output not written, or the sound not
+            joined to it, which is tried before the first frame; the size does not fit the upscaler,
+            or changes inside the input. There is no output then; what was finished of it is kept to
+            be resumed, if the options say so.
     """
 
     def one_part(job: Job, folder: Path, tell: Callable[[int], None]) -> Sequence[Journal]:
@@ -119,6 +120,7 @@ def carry_out(
         chunks: How many parts were asked for; a run is resumed only with as many.
     """
     started = time.perf_counter()
+    job.left_out()  # what cannot be joined is refused before any frame is made
 
     def tell(done: int) -> None:
         if progress:

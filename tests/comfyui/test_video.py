@@ -15,7 +15,8 @@ from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.comfyui.contract import Interrupted, VideoFromFile, components
 from streamdiffvsr.tests.comfyui.doubles import Remembering
 from streamdiffvsr.tests.comfyui.test_upscale import images_of
-from streamdiffvsr.tests.media.clips import write_image
+from streamdiffvsr.tests.media.clips import see, write_image
+from streamdiffvsr.tests.media.sounding import with_sound
 
 NODE = NODES["StreamDiffVSR_UpscaleVideo"]
 
@@ -55,6 +56,17 @@ def test_the_order_of_fields_can_be_forced(pipe, clip, comfy, tmp_path):
         made[mode] = frames_of(comfy.folder / "output" / f"{mode}.mkv")
         np.testing.assert_array_equal(made[mode], frames_of(tmp_path / f"{mode}.mkv"))
     assert not np.array_equal(made["auto"], made["tff"])
+
+
+def test_sound_is_encoded_anew_or_left_out_as_asked_for(pipe, comfy):
+    with_sound(comfy.folder / "input" / "tape.mov", "adpcm_ima_qt")
+    asked = {"pipe": pipe, "video_path": "tape.mov"}
+    with pytest.raises(StreamDiffVSRError, match=r"cannot hold adpcm_ima_qt .* audio transcode"):
+        NODE().run(**asked, output_path="kept.mp4")
+    assert not list((comfy.folder / "output").glob("kept*"))
+    for audio, streams in (("transcode", 1), ("none", 0)):
+        NODE().run(**asked, output_path=f"{audio}.mp4", audio=audio)
+        assert len(see(comfy.folder / "output" / f"{audio}.mp4").sounds) == streams
 
 
 def test_a_part_of_a_file_by_its_name_in_the_input_folder(pipe, clip, comfy):

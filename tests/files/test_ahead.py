@@ -13,7 +13,6 @@ import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.files.ahead import disk, job_plan, pace
-from streamdiffvsr.runtime.files.ahead import look as looking
 from streamdiffvsr.runtime.files.ahead.disk import check_disk, look_at_disk
 from streamdiffvsr.runtime.files.ahead.look import (
     Look,
@@ -49,7 +48,7 @@ def looked(clip, info, tmp_path, monkeypatch):
     """A look at the clip, which is probed once, with options and for an output of a name."""
     monkeypatch.setattr("streamdiffvsr.runtime.files.job.probe", lambda path, **keywords: info)
     told = SimpleNamespace(notes=())
-    monkeypatch.setattr(looking, "rehearse", lambda *arguments: told)
+    monkeypatch.setattr("streamdiffvsr.runtime.files.job.rehearse", lambda *arguments: told)
 
     def looks(name: str = "out.mp4", **options) -> Look:
         return look(Pair(clip, tmp_path / name), FileOptions(**options))

@@ -18,6 +18,7 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.files.job import Job
 from streamdiffvsr.runtime.files.journal import folder_of, frames_kept
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
 from streamdiffvsr.runtime.state import StreamState
@@ -230,9 +231,19 @@ def test_another_choice_for_the_sound_is_another_job(source: Path, tmp_path: Pat
     assert not output.exists()
 
 
-def test_a_join_that_fails_loses_no_frame_and_may_be_done_with_other_sound(tmp_path: Path) -> None:
+def test_what_cannot_be_joined_is_refused_before_the_first_frame(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
+    with pytest.raises(StreamDiffVSRError, match=r"cannot hold adpcm_ima_qt .* use --audio trans"):
+        upscale_file(source, tmp_path / "out.mp4", Remembering(), OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mov"]
+
+
+def test_a_join_that_fails_loses_no_frame_and_may_be_done_with_other_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
     output = tmp_path / "out.mp4"
+    monkeypatch.setattr(Job, "left_out", lambda job: ())  # what no rehearsal has seen
     with pytest.raises(StreamDiffVSRError) as caught:
         upscale_file(source, output, Remembering(), OPTIONS)
     told = str(caught.value)

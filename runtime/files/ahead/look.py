@@ -14,7 +14,6 @@ from ....errors import StreamDiffVSRError, UsageError
 from ....spec import Size, format_size
 from ...media.formats.hdr import writes_mastering
 from ...media.formats.kinds import ImageFormat, VideoFormat
-from ...media.joining.rehearsal import rehearse
 from ...media.preflight import check_output
 from ..inputs import Pair
 from ..job import FileOptions, Job
@@ -74,7 +73,7 @@ def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look
             "images are taken for whole pictures",
             "leave it out, or make a video of them first",
         )
-    return Look(job, *expected(job), left_out(job))
+    return Look(job, *expected(job), job.left_out())
 
 
 def expected(job: Job) -> tuple[int | None, float | None]:
@@ -103,22 +102,6 @@ def expected(job: Job) -> tuple[int | None, float | None]:
     if frames is not None and options.max_frames is not None:
         frames = min(frames, options.max_frames)
     return frames, seconds
-
-
-def left_out(job: Job) -> tuple[str, ...]:
-    """Which streams the output will not have; by the words of what joins it in the end.
-
-    Raises:
-        StreamDiffVSRError: The output cannot hold the sound.
-    """
-    info, form = job.info, job.format
-    if not info.others and not info.chapters:
-        return ()
-    if isinstance(form, VideoFormat):
-        return rehearse(job.input, job.output, form, job.options.audio).notes
-    kinds: list[str] = sorted({other.kind for other in info.others if other.kind != "video"})
-    kinds += ["chapters"] if info.chapters else []
-    return (f"{', '.join(kinds)} left out: images hold none",) if kinds else ()
 
 
 def policies(look: Look) -> Iterator[str]:

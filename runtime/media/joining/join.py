@@ -88,7 +88,7 @@ def join(
     output = Path(output).absolute()
     if isinstance(format, ImageFormat):
         size = publish_images(segments, output, overwrite=overwrite)
-        return Joined(bytes=size, notes=_left_out_of_images(like))
+        return Joined(bytes=size, notes=left_out_of_images(like))
     join_ = _Join(segments, output, like, overwrite)
     options = {
         "container": format.container,
@@ -192,7 +192,8 @@ def _beside(output: Path) -> Iterator[Path]:
         yield disk.beside(plain, after=f".kept-{number}.mkv")
 
 
-def _left_out_of_images(like: VideoInfo) -> tuple[str, ...]:
+def left_out_of_images(like: VideoInfo) -> tuple[str, ...]:
+    """What of a source goes into no image, in one line or none."""
     kinds = sorted({str(other.kind) for other in like.others if other.kind != "video"})
     if like.chapters:
         kinds.append("chapters")

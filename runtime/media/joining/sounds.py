@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +25,6 @@ from .. import libav
 from ..formats.kinds import CONTAINERS, HOLDS
 from .copied import CopiedStream, Part
 from .holding import codec_of, listed
-from .programmes import of_other_programmes
 from .transcoded import TranscodedStream
 
 Choice = Literal["copy", "transcode", "none"]
@@ -136,7 +136,7 @@ def settle(
 def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], list[str]]:
     """The streams of sound that are there, and notes of those that are not."""
     notes: list[str] = []
-    others = of_other_programmes(source)
+    others = _of_other_programmes(source)
     streams = [stream for stream in source.streams.audio if stream.index not in others]
     left = len(source.streams.audio) - len(streams)
     if left:
@@ -148,6 +148,37 @@ def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], l
             del found[index]
             notes.append("sound left out: the file declares it, and holds none of it")
     return list(found.values()), notes
+
+
+def _of_other_programmes(source: Any) -> set[int]:
+    """The streams that belong to programmes, but to none of the picture's."""
+    picture = libav.moving_picture(source)
+    if picture is None or source.format.name != "mpegts":
+        return set()
+    programmes = _programmes(source)
+    ours = [streams for streams in programmes if picture.index in streams]
+    if not ours:
+        return set()
+    return set().union(*programmes) - set().union(*ours)
+
+
+def _programmes(source: Any) -> list[set[int]]:
+    """The streams of each, which PyAV tells only in libav's description for people."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        described = source.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found: list[set[int]] = []
+    for line in described.splitlines():
+        if re.match(r"  Program \d+", line):
+            found.append(set())
+        elif re.match(r"  No Program", line):
+            break
+        elif found and (stream := re.match(r"  Stream #\d+:(\d+)", line)):
+            found[-1].add(int(stream[1]))
+    return found
 
 
 def _read_beginnings(source: InputContainer, found: dict[int, _Beginning]) -> bool:

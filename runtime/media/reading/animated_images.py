@@ -117,6 +117,8 @@ class AnimatedImages:
             start_time=shown[0],
             duration_seconds=float(seconds) or None,
             frames=self._count,
+            counted=True,
+            least_frames=self._count,
             audio_streams=0,
             container=self._kind.name.lower(),
         )

@@ -1,26 +1,48 @@
 """A folder of images, or one image, as decoded frames.
 
-Runs in the child. Each image is decoded by itself, by what it is and not by its name; one that
-cannot be is an error that names it, as a frame left out would shift all others. It does not convert
-pixels. Of a file of several pages the first one counts; an animation is a video by itself, and no
-image of a folder.
+Runs in the child. Each image is decoded by itself, by what it is and not by its name, and by the
+one of libav and Pillow that is right for its kind; one that cannot be is an error that names it, as
+a frame left out would shift all others. It does not convert pixels. Pillow and what it needs are
+loaded only for what needs them. Of a file of several pages the first one counts; an animation is a
+video by itself, and no image of a folder.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
 
 from ....errors import StreamDiffVSRError
 from .. import libav
+from ..frames.colour import FULL
 from ..info import VideoInfo
 from ..limits import MAX_PIXELS
-from .image_decoding import decode_image
-from .image_kinds import MAX_BYTES, START_BYTES, Kind, UnreadImageError, is_animation, kind_of
+from .exif import MIRRORED, is_mirrored
+from .image_kinds import (
+    AVIF,
+    JPEG2000,
+    MAX_BYTES,
+    PNG,
+    START_BYTES,
+    TIFF,
+    Kind,
+    UnreadImageError,
+    avif_needs_libav,
+    has_transparent_bits,
+    is_animation,
+    jpeg2000_bits,
+    kind_of,
+)
 from .image_names import DEFAULT_FPS, SUFFIXES, images_in, is_numbered, numbered_images
 from .picture import Picture, describe_picture
+
+_BT601 = 5  # libav's number of the matrix
 
 
 def is_images(path: Path) -> bool:
@@ -157,7 +179,7 @@ class ImageFrames:
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES >> 30} GiB")
             kind = self._kind(path, data)
-            decoded = decode_image(data, kind, self._failed(path))
+            decoded = _decode_image(data, kind, self._failed(path))
         except (MemoryError, StreamDiffVSRError):
             raise
         except UnreadImageError as error:
@@ -195,3 +217,64 @@ def _why(error: Exception) -> str:
     if "max pixel count" in told:  # libav goes on about an option of its own
         return f"it is larger than the {MAX_PIXELS >> 20} megapixels that are read"
     return told
+
+
+class _Decoded(NamedTuple):
+    """A libav frame of an image.
+
+    Attributes:
+        mirrored: As of ``Picture``.
+        transparent: It was, and is shown on black already.
+    """
+
+    frame: Any
+    mirrored: bool = False
+    transparent: bool = False
+
+
+def _decode_image(data: bytes, kind: Kind, failure: str) -> _Decoded:
+    """The first picture of an image file; ``failure`` begins the message if it is too large.
+
+    Raises:
+        StreamDiffVSRError: It is too large.
+        UnreadImageError: It has pixels of a kind that are not read.
+        Exception: Whatever libav or Pillow raise of what is broken.
+    """
+    if kind is TIFF:
+        from .tiff_images import decode_tiff
+
+        frame, transparent = decode_tiff(data, failure)
+        return _Decoded(frame, transparent=transparent)
+    if kind is AVIF and avif_needs_libav(data):
+        return _deep_avif(data, failure)
+    deep = kind is JPEG2000 and jpeg2000_bits(data) > 8
+    # libav does not see what is transparent of black and white.
+    if (kind.pillow and not deep) or (kind is PNG and has_transparent_bits(data)):
+        from .pillow_images import Tags, opened, upright_frame
+
+        frame = upright_frame(opened(data, kind.pillow or "PNG", failure))
+        return _Decoded(Tags.of(data).put_on(frame) if kind is AVIF else frame)
+    return _Decoded(_by_libav(data, kind), mirrored=is_mirrored(data))
+
+
+def _deep_avif(data: bytes, failure: str) -> _Decoded:
+    """libav turns it, but does not tell that it is mirrored."""
+    from .pillow_images import ORIENTATION, opened
+
+    orientation = opened(data, "AVIF", failure).getexif().get(ORIENTATION)
+    with av.open(io.BytesIO(data), "r", format="mov") as container:
+        frame = next(container.decode(libav.moving_picture(container)))
+    return _Decoded(frame, mirrored=orientation in MIRRORED)
+
+
+def _by_libav(data: bytes, kind: Kind) -> Any:
+    # A context of its own: nothing of one image can get into the next.
+    context: Any = av.CodecContext.create(kind.codec, "r")
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    if not frames:
+        raise ValueError("no picture is in it")
+    frame = frames[0]
+    if kind is JPEG2000 and not frame.format.is_rgb:  # of full range, which libav does not say
+        frame.colorspace, frame.color_range = _BT601, FULL
+    return frame

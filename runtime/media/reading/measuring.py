@@ -3,10 +3,13 @@
 Runs in the child; nothing is decoded. What a container claims of itself is often wrong: rates that
 a demuxer makes up, lengths that count from midnight, the frames of a first fragment. A small file
 is read whole, of a large one the index is counted, or else the beginning and the end are read.
+AVI tells by chunks without bytes how long the last picture is held, MP4 and Matroska by the length
+of a track; a header's word is believed as far as it is likely.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +21,6 @@ from av.container import InputContainer
 
 from .. import libav
 from .display_times import tells_decoding_times
-from .held import CHUNK_HEAD, extra_seconds, told_end
 
 WHOLE_BYTES = 8 << 20  # of a file that is read to its end
 _END_BYTES = 4 << 20  # of the beginning, the way to the end, and the end of a larger one
@@ -30,6 +32,10 @@ _RATES = tuple(
     Fraction(rate)
     for rate in ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
 )
+_LIKELY_S = Fraction(60)
+_ROUNDED_S = Fraction(2, 1000)
+_MOST_CHUNKS = 100_000
+_CHUNK_HEAD = 8  # bytes of an AVI: four letters, and how many bytes follow
 _JUMP_S = 1  # back: files that were joined
 _FAR = 3  # times as many frames by their times as by their bytes: there are gaps in between
 
@@ -214,7 +220,7 @@ def _of_ends(
     length = max(end, held or end) - (head.first - head.passed - tail.passed) * head.base
     found = Measured(None, float(length), rate, False, head.frames + tail.frames, held)
     index = getattr(tail.stream, "index_entries", ())
-    if container.format.name == "avi" and index and index[-1].pos + CHUNK_HEAD == tail.place:
+    if container.format.name == "avi" and index and index[-1].pos + _CHUNK_HEAD == tail.place:
         return replace(found, frames=len(index), counted=True, least=len(index))
     if rate is None:
         return found
@@ -231,12 +237,68 @@ def _told_end(
     """When the last picture is no longer shown, as the file tells beside its packets' durations."""
     ends: list[Fraction | None] = []
     if not (container.format.name.startswith("mov") and _is_fragmented(path)):
-        ends.append(told_end(container, found.stream, end))
+        ends.append(_told_by_header(container, found.stream, end))
     if found.end > found.last:  # without content, perhaps
         ends.append(found.end * found.base)
     if container.format.name == "avi":
-        ends.append(end + extra_seconds(path, found.place, found.stream))
+        ends.append(end + _empty_chunks(path, found.place, found.stream))
     return max((one for one in ends if one is not None), default=None)
+
+
+def _told_by_header(container: InputContainer, stream: Any, end: Fraction) -> Fraction | None:
+    """When a track ends, by its own header; None where that says nothing, or is not likely.
+
+    Args:
+        stream: The picture.
+        end: When its last packet ends, in seconds of the file's own times.
+    """
+    first = (stream.start_time or 0) * stream.time_base
+    told: list[Fraction] = []
+    if container.format.name.startswith("mov") and stream.duration:
+        told = [first + stream.duration * stream.time_base]
+    elif container.format.name.startswith("matroska"):
+        length = _clock(stream.metadata.get("DURATION", ""))
+        told = [] if length is None else [length, first + length]  # writers mean either
+    others = (
+        other.duration * other.time_base
+        for other in container.streams
+        if other.index != stream.index and other.duration and other.time_base
+    )
+    longest = max((_LIKELY_S, end - first, *others))
+    nearest = min((one for one in told if one >= end - _ROUNDED_S), default=end)
+    return nearest if end < nearest <= end + longest else None
+
+
+def _empty_chunks(path: Path, place: int, stream: Any) -> Fraction:
+    """How long an AVI shows its last frame beyond its own time.
+
+    Args:
+        place: Where the bytes of that frame begin, behind the head of their chunk.
+        stream: The picture, whose ticks are frames.
+    """
+    count = 0
+    if place < _CHUNK_HEAD:  # the demuxer has not told where
+        return Fraction(0)
+    with path.open("rb") as file:
+        file.seek(place - _CHUNK_HEAD)
+        own = file.read(2)  # the number of the stream
+        file.seek(place - _CHUNK_HEAD)
+        for _ in range(_MOST_CHUNKS):
+            head = file.read(_CHUNK_HEAD)
+            if len(head) < _CHUNK_HEAD or head[:4] == b"idx1":
+                break
+            length = int.from_bytes(head[4:], "little")
+            count += head[:2] == own and head[2:4] in (b"dc", b"db") and length == 0
+            file.seek(4 if head[:4] in (b"RIFF", b"LIST") else length + length % 2, 1)
+    return Fraction(count * stream.time_base)
+
+
+def _clock(text: str) -> Fraction | None:
+    """Seconds of h:mm:ss.fff."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
+    if found is None:
+        return None
+    return 3600 * int(found[1]) + 60 * int(found[2]) + Fraction(found[3])
 
 
 def _is_regular_mp4(path: Path, container: InputContainer, stream: Any, index: Any) -> bool:
