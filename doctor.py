@@ -15,6 +15,7 @@ from typing import Any
 
 from . import host
 from .doctor_report import OK, OPTIONAL, PROBLEM, Check, Report
+from .engines import backends
 from .engines.backends import BACKENDS, Backend, installed_version
 from .engines.cache import cache_root
 from .engines.choice import choose, why_not
@@ -123,7 +124,7 @@ def _backends() -> Iterator[Check]:
         yield conflict
     for backend in BACKENDS.values():
         name = f"backend {backend.name}"
-        if not host.is_installed(backend):
+        if not backends.is_installed(backend):
             remedy = f"pip install 'streamdiffvsr[{backend.extra}]'"
             if backend.name == "onnxruntime" and host.nvidia_gpus():
                 remedy = "pip install 'streamdiffvsr[cuda]'"
@@ -218,7 +219,7 @@ def _on_gpu(backend: Backend) -> Check:
     if backend.name == "onnxruntime":
         built_in = "CUDAExecutionProvider" in host.onnxruntime_providers()
         return Check(name, OPTIONAL, why, "" if built_in else _reinstall())
-    installed = host.is_installed(backend)
+    installed = backends.is_installed(backend)
     remedy = "" if installed else f"pip install 'streamdiffvsr[{backend.extra}]'"
     return Check(name, OPTIONAL, why, remedy)
 

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .engines.backends import Backend
 from .engines.gpu import Gpu as Gpu
 from .engines.gpu import nvidia_gpus as nvidia_gpus
 from .errors import StreamDiffVSRError
@@ -27,11 +26,6 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def is_installed(backend: Backend) -> bool:
-    """Whether the library of a backend is there; it is not loaded."""
-    return find_spec(backend.module) is not None
 
 
 def missing_export(needed: tuple[str, ...] = EXPORT_MODULES) -> list[str]:

@@ -163,6 +163,11 @@ BACKENDS = {
 }
 
 
+def is_installed(backend: Backend) -> bool:
+    """Whether the library of a backend is there; it is not loaded."""
+    return find_spec(backend.module) is not None
+
+
 def installed_version(backend: Backend) -> str | None:
     """Version of the installed library, or None."""
     if find_spec(backend.module) is None:

@@ -7,7 +7,7 @@ import pytest
 from streamdiffvsr import doctor, host
 from streamdiffvsr.doctor import examine
 from streamdiffvsr.doctor_report import Check
-from streamdiffvsr.engines import gpu
+from streamdiffvsr.engines import backends, gpu
 from streamdiffvsr.errors import StreamDiffVSRError
 
 
@@ -157,7 +157,7 @@ def test_a_provider_that_does_not_load_is_told_with_its_remedy(two_gpus, monkeyp
     assert (found.status, found.value, found.remedy) == ("-", two_gpus["onnxruntime"], "")
     monkeypatch.setattr(host, "onnxruntime_providers", lambda: ["CPUExecutionProvider"])
     assert check("gpu onnxruntime").remedy.startswith("pip uninstall -y onnxruntime ")
-    monkeypatch.setattr(host, "is_installed", lambda backend: backend.name == "onnxruntime")
+    monkeypatch.setattr(backends, "is_installed", lambda backend: backend.name == "onnxruntime")
     assert check("gpu tensorrt").remedy == "pip install 'streamdiffvsr[tensorrt]'"
     assert not any("on the GPU with CUDA" in line for line in examine().can)
 
@@ -166,7 +166,7 @@ def test_a_tensorrt_that_cannot_be_loaded(monkeypatch):
     def fails(name):
         raise StreamDiffVSRError("TensorRT cannot be loaded", "no libnvinfer.so", "install it")
 
-    monkeypatch.setattr(host, "is_installed", lambda backend: True)
+    monkeypatch.setattr(backends, "is_installed", lambda backend: True)
     monkeypatch.setattr(doctor, "load_library", fails)
     found = check("backend tensorrt")
     assert (found.status, found.remedy) == ("-", "install it")
