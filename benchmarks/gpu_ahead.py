@@ -14,8 +14,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ..building.order import carry_out
-from ..building.request import settle
+from ..building.order import execute
+from ..building.request import resolve
 from ..engines.backends import BACKENDS
 from ..engines.cache import refuse_foreign, staged
 from ..engines.choice import default_precision
@@ -44,14 +44,14 @@ def build_ahead(backend: str, device: str, folder: Path) -> Path:
     # What is run as it was exported is settled for a CPU, as the graphs are the same; a library
     # that compiles asks for its own device.
     settled = device if BACKENDS[backend].compile is not None else "cpu"
-    order, _ = settle(
+    order, _ = resolve(
         MODEL, size=SMALL, backend=backend, device=settled,
         precision=default_precision(device), out=out,
     )  # fmt: skip
     order = replace(order, key=replace(order.key, device=device), started=time.monotonic())
     refuse_foreign(out)
     with staged(out) as stage:
-        carry_out(replace(order, stage=stage), _say)
+        execute(replace(order, stage=stage), _say)
     return out
 
 

@@ -26,7 +26,7 @@ from ..engines.manifest import EngineKey, read_manifest
 from ..graph_set import GRAPH_VERSION
 from ..runtime.part import CAPTURE
 from ..runtime.state import StreamState
-from ..runtime.upscaler import AHEAD, Image, Mode, Upscaler, load
+from ..runtime.upscaler import FRAMES_AHEAD, Image, Mode, Upscaler, load
 from ..spec import Size, format_size
 from .gpu_reference import (
     MODEL,
@@ -105,12 +105,12 @@ def _compare(row: Row, upscaler: Upscaler, expected: Reference) -> None:
     plain = _plainly(upscaler, frames)
     row["step_equal"] = _equal(stepped(upscaler, frames), plain)
     row["not_captured"] = {} if upscaler.in_slots else None
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         streamed = upscaler.stream(frames, StreamState(seed=SEED), overlap=True, mode=mode)
         row[f"{mode}_equal"] = _equal(list(streamed), plain)
         if upscaler.in_slots:
             row["not_captured"] |= _not_captured(upscaler, frames, mode)
-    wanted = ("close", "step_equal", *(f"{mode}_equal" for mode in AHEAD))
+    wanted = ("close", "step_equal", *(f"{mode}_equal" for mode in FRAMES_AHEAD))
     failed = [name for name in wanted if not row[name]]
     row["works"] = not failed
     row["said"] = f"wrong frames: not {', '.join(failed)}" if failed else ""

@@ -15,9 +15,9 @@ from ..errors import StreamDiffVSRError, UsageError
 from ..plan import Plan
 from ..spec import Size
 from .memory import check_memory
-from .order import BuildOrder, carry_out
-from .process import carry_out_in_child
-from .request import settle
+from .order import BuildSpec, execute
+from .process import execute_in_child
+from .request import resolve
 
 Progress = Callable[[str], None]
 
@@ -71,7 +71,7 @@ def build(
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    order, plan = settle(
+    order, plan = resolve(
         model,
         size=size,
         backend=backend,
@@ -101,14 +101,14 @@ def find(model: str | Path, *, size: Size, **options: Any) -> Path | None:
     Arguments and errors are those of `build`; a geometry that is not possible is None too.
     """
     try:
-        order, _ = settle(model, size=size, **options)
+        order, _ = resolve(model, size=size, **options)
     except UsageError:
         return None
     return order.stage if _why_stale(order.stage, order.key) is None else None
 
 
 def _bring_up_to_date(
-    folder: Path, order: BuildOrder, plan: Plan, progress: Progress, *, in_process: bool
+    folder: Path, order: BuildSpec, plan: Plan, progress: Progress, *, in_process: bool
 ) -> None:
     """Build the set unless it is there; the caller has locked it."""
     from ..export.digest import model_files
@@ -120,7 +120,7 @@ def _bring_up_to_date(
     progress(f"building {folder} ({stale})")
     progress(plan.describe())
     check_memory(model_files(order.source), order.key)
-    carry = carry_out if in_process else carry_out_in_child
+    carry = execute if in_process else execute_in_child
     with staged(folder) as stage:
         carry(replace(order, stage=stage), progress)
     remember_files(folder, {k: v.sha256 for k, v in read_manifest(folder).files.items()})

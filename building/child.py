@@ -35,8 +35,8 @@ def main() -> None:
 
     try:
         orders = import_module(f"{PACKAGE}.building.order")
-        order = orders.BuildOrder.from_json(request["order"])
-        orders.carry_out(order, lambda line: tell(progress=line))
+        order = orders.BuildSpec.from_json(request["order"])
+        orders.execute(order, lambda line: tell(progress=line))
     except BaseException as error:
         tell(error=_told(error))
     else:

@@ -18,7 +18,7 @@ from ..graph_set import onnx_file
 from ..spec import GRAPHS, Size
 from .memory import check_memory
 from .order import export
-from .request import settle
+from .request import resolve
 
 Progress = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def count_graphs(
     from ..export.digest import model_files
     from ..network import count_operators
 
-    order, _ = settle(model, size=size, precision=precision, **options)
+    order, _ = resolve(model, size=size, precision=precision, **options)
     check_memory(model_files(order.source), order.key)
     counted = []
     with tempfile.TemporaryDirectory(prefix="streamdiffvsr-graphs-") as name:

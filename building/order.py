@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOrder:
+class BuildSpec:
     """What to build, from what, and where.
 
     Attributes:
@@ -64,7 +64,7 @@ class BuildOrder:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> BuildOrder:
+    def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
         """The inverse of `to_json`."""
         return cls(
             source=Path(data["source"]),
@@ -79,7 +79,7 @@ class BuildOrder:
         )
 
 
-def carry_out(order: BuildOrder, progress: Progress) -> None:
+def execute(order: BuildSpec, progress: Progress) -> None:
     """Fill `order.stage` with a whole engine set.
 
     Raises:
@@ -98,7 +98,7 @@ def carry_out(order: BuildOrder, progress: Progress) -> None:
     )
 
 
-def export(order: BuildOrder, progress: Progress) -> None:
+def export(order: BuildSpec, progress: Progress) -> None:
     """Fill `order.stage` with a graph folder, as the backend of the order takes it.
 
     Raises:
@@ -133,7 +133,7 @@ def export(order: BuildOrder, progress: Progress) -> None:
         ) from error
 
 
-def _quantiser(model: Model, order: BuildOrder, progress: Progress) -> Callable[[], None]:
+def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
     """What quantises the graphs once they are exported; it needs the model no more."""
     from .quantised import calibration_inputs, quantise_graphs
 

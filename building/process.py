@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from ..errors import StreamDiffVSRError, UsageError
-from .order import BuildOrder, Progress
+from .order import BuildSpec, Progress
 
 CHILD = Path(__file__).with_name("child.py")
 DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what libraries print, and tracebacks
@@ -24,7 +24,7 @@ LAST_BYTES = 4096
 SMALLER = "use --tile, --flow-scale 2, --precision fp16 or a smaller input, or free memory"
 
 
-def carry_out_in_child(order: BuildOrder, progress: Progress) -> None:
+def execute_in_child(order: BuildSpec, progress: Progress) -> None:
     """Fill `order.stage` with a whole engine set, in another process.
 
     Raises:
@@ -77,7 +77,7 @@ def _start(stderr: IO[bytes] | None) -> subprocess.Popen[str]:
 
 
 def _follow(
-    process: subprocess.Popen[str], order: BuildOrder, progress: Progress
+    process: subprocess.Popen[str], order: BuildSpec, progress: Progress
 ) -> dict[str, Any] | None:
     """The last message, or None if the process ended without one."""
     assert process.stdin is not None and process.stdout is not None

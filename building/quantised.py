@@ -22,7 +22,7 @@ from ..spec import Geometry, GraphSpec
 from .calibration import PACKAGE, SEED, calibration_clips, quantiser_version
 
 if TYPE_CHECKING:
-    from ..export.calibration import Inputs
+    from ..export.calibration import SampleInputs
     from ..export.model import Model
 
 Progress = Callable[[str], None]
@@ -36,7 +36,7 @@ WORST_NOISE = 0.1
 
 def calibration_inputs(
     model: Model, geometry: Geometry, steps: int, correlation: str, progress: Progress
-) -> Sequence[Inputs]:
+) -> Sequence[SampleInputs]:
     """What `denoise` is given while the model upscales the calibration's clips."""
     from ..export.calibration import denoise_inputs
 
@@ -52,7 +52,7 @@ def calibration_inputs(
     )
 
 
-def quantise_graphs(folder: Path, inputs: Sequence[Inputs], progress: Progress) -> None:
+def quantise_graphs(folder: Path, inputs: Sequence[SampleInputs], progress: Progress) -> None:
     """Quantise an fp16 graph folder in place.
 
     Raises:

@@ -25,13 +25,13 @@ from ..host import EXPORT_MODULES, TORCH_MODULES, require_export
 from ..plan import Plan, make_plan
 from ..spec import Size, format_size
 from .calibration import recipe_digest, require_quantiser
-from .order import BuildOrder
+from .order import BuildSpec
 
 MAX_STEPS = 50
 COLOR_MATCH = ("auto", "on", "off")
 
 
-def settle(
+def resolve(
     model: str | Path,
     *,
     size: Size,
@@ -48,7 +48,7 @@ def settle(
     workspace_mib: int | None = None,
     optimization_level: int | None = None,
     color_match: str = "auto",
-) -> tuple[BuildOrder, Plan]:
+) -> tuple[BuildSpec, Plan]:
     """The order whose stage is the folder of the set itself, and the plan it follows.
 
     Arguments and errors are those of `builder.build`.
@@ -78,7 +78,7 @@ def settle(
         asked = color_match == "on"
         differs = read_configs(source).vae.match_colour != asked
         key = replace(key, colour=color_match if differs else "")
-    order = BuildOrder(
+    order = BuildSpec(
         source=source,
         stage=Path(out) if out is not None else default_folder(str(model), key),
         key=key,

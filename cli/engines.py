@@ -163,9 +163,9 @@ def check_runs_here(options: opt.BuildOptions) -> None:
 
 def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
     """Say on stderr what a run of an engine set needs: to a person, and where it is much."""
-    from ..runtime.memory import look_ahead
+    from ..runtime.memory import check_memory_fit
 
-    found = look_ahead(engines, device)
+    found = check_memory_fit(engines, device)
     if always or found.tight or sys.stderr.isatty():
         typer.echo(found.describe(), err=True)
 

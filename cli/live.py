@@ -106,9 +106,9 @@ def live(
     Without --to and --preview it shows the preview page.
     """
     require_live()
-    from ..runtime.live.operation import operate
+    from ..runtime.live.operation import run_session
     from ..runtime.live.session import LiveSession
-    from ..runtime.live.shelf import Shelf
+    from ..runtime.live.shelf import EnginePool
     from ..runtime.live.source import LiveSource
     from ..runtime.media.live.address import parse_source
 
@@ -118,14 +118,14 @@ def live(
         check_runs_here(options)
     reporter = Reporter(as_json=json)
     tell, seen = reporter.tell, SessionStatus()
-    shelf = Shelf(opener(engines, model, options, seed, latency_ms, tell), tell=tell)
+    shelf = EnginePool(opener(engines, model, options, seed, latency_ms, tell), tell=tell)
     sinks = _sinks(to or [], overwrite, tell)
     with closing_all(sinks):  # closed by `operate`; here if it never comes to that
         if preview is not None or not sinks:
             sinks.append(_preview(preview or PREVIEW, token, seen, tell))
         with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
             session = seen.session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
-            ended = operate(session, feed, shelf, max_seconds, max_frames, reporter.show)
+            ended = run_session(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
 
 

@@ -12,7 +12,7 @@ from ..spec import Size, format_size
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ..runtime.live.engine import Ladder
+    from ..runtime.live.engine import QualityLevels
 
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
@@ -26,7 +26,7 @@ def opener(
     seed: int,
     latency_ms: float | None,
     tell: Tell,
-) -> Callable[[Size, Tell], Ladder]:
+) -> Callable[[Size, Tell], QualityLevels]:
     """How a frame size gets its engines: the given set, or those of the cache, built if need be.
 
     Args:
@@ -35,8 +35,8 @@ def opener(
             receives what a build is at.
     """
 
-    def open_ladder(size: Size, at: Tell) -> Ladder:
-        from ..runtime.live.engine import Ladder, LiveEngine
+    def open_ladder(size: Size, at: Tell) -> QualityLevels:
+        from ..runtime.live.engine import LiveEngine, QualityLevels
         from ..runtime.upscaler import load
 
         made = _built(model, size, options, tell, at) if engines is None else _given(engines, size)
@@ -48,7 +48,9 @@ def opener(
         opened = {rung: LiveEngine(load(folder, device)) for rung, folder in folders.items()}
         what = opt.described(folders["full"], device)
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)
-        return Ladder(opened, seed=seed, described=described, device=device or what["device"])
+        return QualityLevels(
+            opened, seed=seed, described=described, device=device or what["device"]
+        )
 
     return open_ladder
 

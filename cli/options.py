@@ -223,7 +223,7 @@ def parse_capabilities(text: str | None) -> list[int] | None:
 def described(folder: Path, device: str | None = None) -> dict[str, Any]:
     """What `--json` tells of an engine set, with the memory that is free on a device."""
     from ..engines.manifest import read_manifest
-    from ..runtime.memory import look_ahead
+    from ..runtime.memory import check_memory_fit
 
     manifest = read_manifest(folder)
     key = manifest.key
@@ -236,7 +236,7 @@ def described(folder: Path, device: str | None = None) -> dict[str, Any]:
         "device": key.device,
         "steps": key.steps,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        "memory": look_ahead(folder, device).to_json(),
+        "memory": check_memory_fit(folder, device).to_json(),
         "gate": manifest.gate,
         "parity_error": max((entry.error for entry in manifest.parity.values()), default=None),
         "build_seconds": manifest.build_seconds,

@@ -16,12 +16,12 @@ import typer
 from ..errors import StreamDiffVSRError, UsageError
 from . import options as opt
 from . import upscale_options as up
-from .upscale_work import Asked, Worker, refuse_build_options
+from .upscale_work import JobRunner, UpscaleCommand, refuse_build_options
 
 if TYPE_CHECKING:
-    from ..runtime.files.ahead.look import Look
+    from ..runtime.files.ahead.look import JobReport
     from ..runtime.files.batch import Outcome
-    from ..runtime.files.inputs import Named, Pair
+    from ..runtime.files.inputs import InOut, JobList
 
 
 def upscale(
@@ -96,7 +96,7 @@ def upscale(
         revision,
         color_match=color_match,
     )
-    asked = Asked(
+    asked = UpscaleCommand(
         files,
         engines,
         model,
@@ -123,7 +123,9 @@ def summary(report: Mapping[str, Any]) -> str:
     return line.format(**report) + damaged + kept
 
 
-def _refuse_contradictions(asked: Asked, inputs: Sequence[str] | None, output: str) -> None:
+def _refuse_contradictions(
+    asked: UpscaleCommand, inputs: Sequence[str] | None, output: str
+) -> None:
     if not inputs:
         missing = "OUTPUT is missing" if output else "INPUT and OUTPUT are missing"
         raise UsageError(missing, "", "see streamdiffvsr upscale --help")
@@ -142,14 +144,14 @@ def _refuse_contradictions(asked: Asked, inputs: Sequence[str] | None, output: s
     refuse_build_options(asked)
 
 
-def _single(pair: Pair, asked: Asked) -> dict[str, Any]:
+def _single(pair: InOut, asked: UpscaleCommand) -> dict[str, Any]:
     if asked.files.resume and not asked.files.overwrite and (done := _done_before(pair)):
         if not asked.quiet:
             typer.echo(f"{pair.output}: {done}")
         names = {"input": str(pair.input), "output": str(pair.output)}
         return {"state": "skipped", **names, "reason": done}
-    worker = Worker(asked)
-    told = worker.work(worker.look(pair))
+    worker = JobRunner(asked)
+    told = worker.work(worker.inspect(pair))
     if not (asked.quiet or asked.plan):
         typer.echo(summary(told))
         if "compare" in told:
@@ -157,7 +159,7 @@ def _single(pair: Pair, asked: Asked) -> dict[str, Any]:
     return told
 
 
-def _done_before(pair: Pair) -> str:
+def _done_before(pair: InOut) -> str:
     """Why a job that may be gone on with needs nothing more, or ""."""
     from ..runtime.files.batch import why_done
     from ..runtime.files.journal import frames_kept
@@ -165,7 +167,7 @@ def _done_before(pair: Pair) -> str:
     return "" if frames_kept(pair.output) else why_done(pair)
 
 
-def _batch(named: Named, asked: Asked) -> dict[str, Any]:
+def _batch(named: JobList, asked: UpscaleCommand) -> dict[str, Any]:
     from ..runtime.files.batch import run_batch
 
     assert named.folder is not None
@@ -173,9 +175,9 @@ def _batch(named: Named, asked: Asked) -> dict[str, Any]:
         raise UsageError("--compare is for one input", "this is a batch", "leave it out")
     if not asked.plan:
         _make_folder(named.folder)
-    started, worker, label = time.monotonic(), Worker(asked), ""
+    started, worker, label = time.monotonic(), JobRunner(asked), ""
 
-    def begin(number: int, pair: Pair) -> None:
+    def begin(number: int, pair: InOut) -> None:
         nonlocal label
         label = f"{number}/{len(named.pairs)} {pair.output.name}"
 
@@ -183,8 +185,8 @@ def _batch(named: Named, asked: Asked) -> dict[str, Any]:
         if outcome.state == "failed":
             typer.echo(f"error: {outcome.why}", err=True)
 
-    def look(pair: Pair) -> Look:
-        return worker.look(pair, folder_there=named.folder is not None and named.folder.is_dir())
+    def look(pair: InOut) -> JobReport:
+        return worker.inspect(pair, folder_there=named.folder is not None and named.folder.is_dir())
 
     outcomes = run_batch(
         named.pairs,

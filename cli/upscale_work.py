@@ -22,15 +22,15 @@ from .upscale_options import CompareMode
 
 if TYPE_CHECKING:
     from ..runtime.files.ahead.job_plan import JobPlan
-    from ..runtime.files.ahead.look import Look
-    from ..runtime.files.inputs import Pair
+    from ..runtime.files.ahead.look import JobReport
+    from ..runtime.files.inputs import InOut
     from ..runtime.files.job import FileOptions
     from ..runtime.files.upscale import UpscaleReport
     from ..runtime.upscaler import Upscaler
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UpscaleCommand:
     """What the command line asks for, whatever the input."""
 
     files: FileOptions
@@ -45,21 +45,21 @@ class Asked:
     disk_check: bool = True
 
 
-class Worker:
+class JobRunner:
     """Does jobs, with the engines of one size open at a time."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: UpscaleCommand) -> None:
         self._asked = asked
         self._opened: tuple[Path, Upscaler] | None = None
         self._checked = asked.engines is not None
 
-    def look(self, pair: Pair, *, folder_there: bool = True) -> Look:
+    def inspect(self, pair: InOut, *, folder_there: bool = True) -> JobReport:
         """Open the input once; whatever would stop the job is told before any work for it."""
-        from ..runtime.files.ahead.look import look
+        from ..runtime.files.ahead.look import inspect_job
         from ..runtime.files.upscale import check_begun
 
         asked = self._asked
-        seen = look(pair, asked.files, folder_there=folder_there)
+        seen = inspect_job(pair, asked.files, folder_there=folder_there)
         if asked.compare is not None:
             from ..runtime.files.compare import check_comparison
 
@@ -67,7 +67,7 @@ class Worker:
         check_begun(seen.job, None, asked.chunks)
         return seen
 
-    def work(self, seen: Look, label: str = "") -> dict[str, Any]:
+    def work(self, seen: JobReport, label: str = "") -> dict[str, Any]:
         """Do the job, or only plan it; gives what `--json` tells of it."""
         asked = self._asked
         folder = self._engines(seen.group)
@@ -103,7 +103,7 @@ class Worker:
             return _found(asked, size)
         return build_engines(asked.model, size, asked.build, None, quiet=asked.quiet)
 
-    def _planned(self, seen: Look, folder: Path | None) -> JobPlan:
+    def _planned(self, seen: JobReport, folder: Path | None) -> JobPlan:
         """The plan; with the time that it will take, where somebody is there to read it."""
         from ..runtime.files.ahead.job_plan import plan_job
         from ..runtime.files.ahead.pace import seconds_per_frame
@@ -133,7 +133,7 @@ class Worker:
             self._opened = folder, load(folder, self._asked.build.run_on)
         return self._opened[1]
 
-    def _run(self, seen: Look, folder: Path, label: str) -> UpscaleReport:
+    def _run(self, seen: JobReport, folder: Path, label: str) -> UpscaleReport:
         from ..runtime.files.chunks import upscale_chunks
         from ..runtime.files.progress import progress_bar
         from ..runtime.files.upscale import upscale_file
@@ -153,7 +153,7 @@ class Worker:
             upscaler = self._open(folder)
             return upscale_file(job.input, job.output, upscaler, job.options, progress=progress)
 
-    def _compared(self, seen: Look, report: UpscaleReport) -> dict[str, Any]:
+    def _compared(self, seen: JobReport, report: UpscaleReport) -> dict[str, Any]:
         asked = self._asked
         if asked.compare is None:
             return {}
@@ -205,7 +205,7 @@ def _kept_is_told(output: Path) -> Iterator[None]:
         raise type(stop)(f"{told}: --resume goes on behind them") from stop
 
 
-def _found(asked: Asked, size: Size) -> Path | None:
+def _found(asked: UpscaleCommand, size: Size) -> Path | None:
     """The set for a size, if it is in the cache."""
     from ..building.builder import find
 
@@ -217,7 +217,7 @@ def _found(asked: Asked, size: Size) -> Path | None:
     return find(asked.model or opt.BUILT_IN, size=size, **settled)
 
 
-def refuse_build_options(asked: Asked) -> None:
+def refuse_build_options(asked: UpscaleCommand) -> None:
     """Raise `UsageError` where a given set is to be built otherwise."""
     given = opt.BuildOptions(device=asked.build.device)  # that is of the run, too
     if asked.engines is not None and (asked.model is not None or asked.build != given):

@@ -12,14 +12,14 @@ from typing import Any
 
 from ..building.builder import build, find
 from ..engines.choice import Choice
-from ..runtime.memory import look_ahead
+from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler, load
 from ..spec import Size, format_size
 from . import host
 from .installed import for_nodes
 
-KEPT = 2  # sets of engines: a workflow that goes to and fro between two sizes must not reload
+MAX_LOADED = 2  # sets of engines: a workflow that goes to and fro between two sizes must not reload
 # Of a build without a compiler: what it says beside its own first and last lines.
 BUILD_LINES = 18
 
@@ -64,7 +64,7 @@ class Pipe:
         """
         found = self._loaded.pop(wish, None)
         if found is None:
-            while len(self._loaded) >= KEPT:
+            while len(self._loaded) >= MAX_LOADED:
                 self._loaded.popitem(last=False)
                 self._last = None
             found = self._open(wish, node)
@@ -113,7 +113,7 @@ class Pipe:
         if folder is None:
             host.make_room(gpu=gpu)
             folder = build(self.model, progress=tell, **options)
-        host.make_room(look_ahead(folder, device).needs.total, gpu)
+        host.make_room(check_memory_fit(folder, device).needs.total, gpu)
         progress.say(f"loading engines for {format_size(wish.size)}")
         upscaler = load(folder, device)
         what = for_nodes(self.choice.describe())

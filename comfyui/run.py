@@ -15,7 +15,7 @@ from . import host
 from .images import check_room, new_batch, put, size_of, to_frame
 from .node_state import NodeState
 from .pipe import EngineWish, Pipe
-from .variant import Variant
+from .variant import GuidedUpscaler
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def upscale_images(
             host.stop_if_cancelled()
             yield to_frame(image)
 
-    variant = Variant(
+    variant = GuidedUpscaler(
         upscaler, strength=settings.strength, temporal=settings.temporal, see=lambda frame: None
     )
     outputs = variant.stream(

@@ -18,10 +18,10 @@ from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler
 from ..spec import GraphSpec, Size
 
-See = Callable[[Image], None]
+FrameCallback = Callable[[Image], None]
 
 
-class Variant:
+class GuidedUpscaler:
     """What a node upscales with.
 
     Args:
@@ -32,7 +32,12 @@ class Variant:
     """
 
     def __init__(
-        self, upscaler: Upscaler, *, strength: float = 1.0, temporal: bool = True, see: See
+        self,
+        upscaler: Upscaler,
+        *,
+        strength: float = 1.0,
+        temporal: bool = True,
+        see: FrameCallback,
     ) -> None:
         self._upscaler = upscaler if temporal else without_temporal(upscaler)
         self._strength, self._temporal, self._see = strength, temporal, see
@@ -62,7 +67,7 @@ class Variant:
 class _Seen:
     """A stream whose frames are shown to someone as they pass."""
 
-    def __init__(self, frames: FrameStream, see: See) -> None:
+    def __init__(self, frames: FrameStream, see: FrameCallback) -> None:
         self._frames, self._see = frames, see
 
     @property

@@ -22,7 +22,7 @@ from . import host
 from .lossless import write_lossless
 from .pipe import Pipe
 from .run import Settings, upscale_images
-from .variant import Variant
+from .variant import GuidedUpscaler
 
 __all__ = ["Span", "upscale_images", "upscale_video", "video_file"]
 
@@ -91,7 +91,9 @@ def upscale_video(
     def tell(done: int, total: int | None) -> None:
         progress.frames(done, total or done, last[0])
 
-    variant = Variant(upscaler, strength=settings.strength, temporal=settings.temporal, see=see)
+    variant = GuidedUpscaler(
+        upscaler, strength=settings.strength, temporal=settings.temporal, see=see
+    )
     options = replace(
         asked,
         seed=settings.seed,

@@ -28,7 +28,7 @@ from .protocol import Engine
 
 Progress = Callable[[str], None]
 # What a set is made of. Anything else in its folder is a cache that may change or be lost.
-KEPT = (".onnx", ".data", ".plan", ".safetensors")
+ENGINE_SUFFIXES = (".onnx", ".data", ".plan", ".safetensors")
 
 
 def accept_graphs(
@@ -79,7 +79,9 @@ def accept_graphs(
         machine=f"{platform.system()} {platform.machine()}",
         driver="" if gpu is None else gpu.driver,
         build_seconds=time.monotonic() - started,
-        files={p.name: file_entry(p) for p in sorted(folder.iterdir()) if p.suffix in KEPT},
+        files={
+            p.name: file_entry(p) for p in sorted(folder.iterdir()) if p.suffix in ENGINE_SUFFIXES
+        },
         gate=gate,
         parity=parity,
     )

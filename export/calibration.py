@@ -23,7 +23,7 @@ from .model import Model
 
 Image = npt.NDArray[np.uint8]
 Clip = Sequence[Image]
-Inputs = dict[str, npt.NDArray[Any]]
+SampleInputs = dict[str, npt.NDArray[Any]]
 
 
 def denoise_inputs(
@@ -35,7 +35,7 @@ def denoise_inputs(
     correlation: str = "all-pairs",
     seed: int = 0,
     progress: Callable[[float], None] = lambda _: None,
-) -> list[Inputs]:
+) -> list[SampleInputs]:
     """The inputs of the fp16 `denoise`, by name, of every step of every frame, in order.
 
     Args:
@@ -48,7 +48,7 @@ def denoise_inputs(
         progress: Called with the fraction of the frames that is done.
     """
     runner = _Runner(model, geometry, steps, correlation, seed)
-    inputs: list[Inputs] = []
+    inputs: list[SampleInputs] = []
     total = sum(len(clip) for clip in clips)
     for done, taken in enumerate(_frames(runner, clips), start=1):
         inputs += taken
@@ -56,7 +56,7 @@ def denoise_inputs(
     return inputs
 
 
-def _frames(runner: _Runner, clips: Sequence[Clip]) -> Iterator[list[Inputs]]:
+def _frames(runner: _Runner, clips: Sequence[Clip]) -> Iterator[list[SampleInputs]]:
     for clip in clips:
         runner.start()
         for image in clip:
@@ -84,7 +84,7 @@ class _Runner:
         self._previous: tuple[Tensor, Tensor] | None = None  # its features and its raw hr
 
     @torch.inference_mode()
-    def frame(self, image: Image) -> list[Inputs]:
+    def frame(self, image: Image) -> list[SampleInputs]:
         """One frame; returns what `denoise` was given at each of its steps."""
         lr, up = self._graphs["prepare"](torch.from_numpy(image.copy())[None])
         fmap, context = self._graphs["features"](up)
@@ -112,7 +112,7 @@ class _Runner:
         hr: Tensor = self._graphs["decode"](latent, *matched, *features, gate)[0]
         return hr
 
-    def _as_given(self, **tensors: Tensor) -> Inputs:
+    def _as_given(self, **tensors: Tensor) -> SampleInputs:
         return {
             name: x.numpy().astype(self._dtypes[name], order="C") for name, x in tensors.items()
         }

@@ -13,7 +13,7 @@ from .configs import RAFT_LARGE, RAFT_SMALL, RAFTConfig
 
 KNOWN = {"raft_large": RAFT_LARGE, "raft_small": RAFT_SMALL}
 SUFFIXES = (".safetensors", ".pth")
-MAX_WIDTH = 4096
+MAX_FLOW_WIDTH = 4096
 BLOCKS, NORMS = ("residual", "bottleneck"), ("instance", "batch", "none")
 KERNEL_SIDES = (1, 3, 5, 7)
 GET_RAFT = "see docs/models.md, which says how to get raft_large.safetensors"
@@ -83,12 +83,12 @@ def _raft(file: ConfigReader) -> RAFTConfig:
             values[key] = _kernels(file, key, default)
         elif isinstance(default, tuple):
             count = lengths.get(key, (5, 5))
-            values[key] = file.integers(key, default, 1, MAX_WIDTH, lengths=count)
+            values[key] = file.integers(key, default, 1, MAX_FLOW_WIDTH, lengths=count)
         elif isinstance(default, str):
             values[key] = file.text(key, default, BLOCKS if key.endswith("block") else NORMS)
         else:
             low = 0 if key == "mask_predictor_hidden_size" else 1
-            values[key] = file.integer(key, default, low, limits.get(key, MAX_WIDTH))
+            values[key] = file.integer(key, default, low, limits.get(key, MAX_FLOW_WIDTH))
     if values["flow_scale"] not in FLOW_SCALES:
         file.refuse("flow_scale", values["flow_scale"], "1, 2 or 4")
     _check_widths(file, values)

@@ -20,7 +20,7 @@ from ..plan import Plan, make_plan
 from ..spec import FLOW_SCALES, MIN_SIDE, SCALE, Size, format_size
 from .footprint import MIB, Footprint, footprint, resized
 
-LEAST = 0.6  # of the estimate: measured peaks are 0.85 to 1.15 of it (docs/memory.md)
+MIN_FIT_RATIO = 0.6  # of the estimate: measured peaks are 0.85 to 1.15 of it (docs/memory.md)
 GIB = 2**30
 Option: TypeAlias = tuple[str, Plan]
 WHERE = {"cpu": "", "cuda": " on the GPU"}
@@ -63,7 +63,7 @@ class Preflight:
         return {"total": self.needs.total, "free": self.free, **asdict(self.needs)}
 
 
-def look_ahead(folder: Path, device: str | None = None) -> Preflight:
+def check_memory_fit(folder: Path, device: str | None = None) -> Preflight:
     """What a run of an engine set would need here.
 
     Args:
@@ -79,13 +79,13 @@ def check_memory(manifest: Manifest, device: str | None = None) -> None:
     """Refuse a run that cannot fit, before its engines are loaded.
 
     Args:
-        device: See `look_ahead`.
+        device: See `check_memory_fit`.
 
     Raises:
         StreamDiffVSRError: What it takes at least, what is free, and what would fit.
     """
     found = _preflight(manifest, device)
-    least = int(LEAST * found.needs.total)
+    least = int(MIN_FIT_RATIO * found.needs.total)
     if found.free is None or least <= found.free:
         return
     where = WHERE[found.needs.device]

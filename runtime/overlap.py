@@ -23,7 +23,7 @@ import numpy as np
 
 from ..engines.device import Device, Event, Stream
 from ..spec import GRAPHS, LANES
-from .part import Part
+from .part import CapturedWork
 from .slot import Array, Slot
 
 
@@ -44,10 +44,10 @@ class _Lane:
 
     slot: Slot
     at: _Progress
-    enter: Part
-    refine: Part
-    decode: Part
-    whole: Part
+    enter: CapturedWork
+    refine: CapturedWork
+    decode: CapturedWork
+    whole: CapturedWork
 
 
 class Schedule:
@@ -86,7 +86,7 @@ class Schedule:
         slot.write_hr(hr)
         np.copyto(slot.frame, lr)
         slot.upload(self._input)
-        slot.look(self._input)
+        slot.extract_features(self._input)
 
     def begin(self, index: int, *, guided: bool, alone: bool) -> None:
         """Put every stage of a frame on the streams; its slot's host memory is filled.
@@ -148,7 +148,7 @@ class Schedule:
 
     def _enter(self, slot: Slot, *, guided: bool) -> None:
         slot.upload(self._input)
-        slot.look(self._input)
+        slot.extract_features(self._input)
         if guided:
             slot.find_flow(self._input)
         else:
@@ -180,28 +180,28 @@ class Schedule:
         return _Lane(
             slot,
             at,
-            Part(
+            CapturedWork(
                 device,
                 "enter",
                 [into],
                 partial(self._enter, slot, guided=True),
                 partial(self._why_not, slot, "prepare", "features", "flow"),
             ),
-            Part(
+            CapturedWork(
                 device,
                 "refine",
                 [denoise, output],
                 partial(self._refine, slot, at),
                 partial(self._why_not, slot, "guide", "temporal", "denoise"),
             ),
-            Part(
+            CapturedWork(
                 device,
                 "decode",
                 [output],
                 partial(slot.decode, output),
                 partial(self._why_not, slot, "decode"),
             ),
-            Part(
+            CapturedWork(
                 device,
                 "whole",
                 [into, denoise, output],

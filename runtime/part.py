@@ -20,7 +20,7 @@ TRIES = 3
 CAPTURE = "STREAMDIFFVSR_CAPTURE"
 
 
-class Part:
+class CapturedWork:
     """Work of one slot, the same every time.
 
     Args:

@@ -112,7 +112,7 @@ class Slot:
             for name, host in pairs:
                 self._device.copy(self._buffers[name], host, stream)
 
-    def look(self, stream: Stream) -> None:
+    def extract_features(self, stream: Stream) -> None:
         """LR, bicubic frame, RAFT's features."""
         self._enqueue("prepare", self._prepare, stream)
         self._enqueue("features", self._features, stream)

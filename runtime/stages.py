@@ -46,7 +46,7 @@ class Stages:
         self._matches_colour = any(t.name == "lr" for t in self._specs["decode"].inputs)
         self._no_temporal = {t.name: self._zeros("temporal", t.name) for t in self._temporal()}
 
-    def look(self, frame: Image) -> tuple[Array, Array, Array]:
+    def extract_features(self, frame: Image) -> tuple[Array, Array, Array]:
         """(h, w, 3) -> LR (1, 3, h', w') and RAFT's features and context."""
         lr, up = self._run("prepare", frame=np.ascontiguousarray(frame)[None])
         fmap, context = self._run("features", up=up)

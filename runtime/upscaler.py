@@ -34,7 +34,7 @@ from .tiles import TileGrid
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]
 Mode = Literal["throughput", "latency"]
-AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
+FRAMES_AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
 
 
 class Upscaler:
@@ -106,7 +106,7 @@ class Upscaler:
         if self.in_slots:
             return self._step_on_device(frame, state, noise, guidance_scale)
         stages = self._stages
-        lr, fmap, context = stages.look(frame)
+        lr, fmap, context = stages.extract_features(frame)
         guidance = stages.no_guidance
         if state.previous_hr is not None and guidance_scale > 0:
             before = self._previous_fmap(state)
@@ -162,7 +162,7 @@ class Upscaler:
         if self._ring is None or not self._ring.is_open:
             steps = self.manifest.graphs.steps
             self._ring = Ring(self.device, self.engines, steps, self._latent)
-        return Run(self._ring, state, ahead=AHEAD[mode])
+        return Run(self._ring, state, ahead=FRAMES_AHEAD[mode])
 
     def close(self) -> None:
         """Give back the buffers and streams of its frames; the next frame makes new ones."""
@@ -184,7 +184,7 @@ class Upscaler:
         if kept is not None and kept.owner is self:
             return kept.fmap
         assert state.previous_lr is not None
-        return self._stages.look(state.previous_lr)[1]
+        return self._stages.extract_features(state.previous_lr)[1]
 
     def _check(self, frame: Image, state: StreamState) -> None:
         """Raise StreamDiffVSRError unless frame and state are of these engines' size."""

@@ -79,7 +79,7 @@ def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(builder, "carry_out_in_child", builder.carry_out)
+        patch.setattr(builder, "execute_in_child", builder.execute)
         yield
 
 

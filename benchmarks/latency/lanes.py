@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ...engines.timed import timed
 from ...runtime.frames import OverlappedFrames
-from ...runtime.upscaler import AHEAD, Image, Mode, Upscaler
+from ...runtime.upscaler import FRAMES_AHEAD, Image, Mode, Upscaler
 from .frames import endless
 from .observed import ObservedDevice, Recorder
 
@@ -51,7 +51,7 @@ class Lane:
     ) -> None:
         self._handed: deque[float] = deque()
         self._recorder = recorder
-        self._ahead = AHEAD[mode] if overlap else 0
+        self._ahead = FRAMES_AHEAD[mode] if overlap else 0
         frames = self._frames(upscaler)
         self._stream = upscaler.stream(frames, overlap=overlap, mode=mode)
         self.output: Image | None = None

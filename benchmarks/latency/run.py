@@ -10,7 +10,7 @@ from typing import Any
 
 from ...engines.manifest import Manifest
 from ...errors import StreamDiffVSRError
-from ...runtime.upscaler import AHEAD
+from ...runtime.upscaler import FRAMES_AHEAD
 from ...spec import Precision
 from ..machine import describe_machine
 from ..roofline.engine_work import engine_work
@@ -164,7 +164,9 @@ class Benchmark:
     def _finish(self, subject: Subject) -> None:
         """What need not be repeated, and would disturb the rounds."""
         told = self._told[subject.id]
-        told["host"] = {mode: subject.host_costs(mode) for mode in AHEAD if mode in subject.modes}
+        told["host"] = {
+            mode: subject.host_costs(mode) for mode in FRAMES_AHEAD if mode in subject.modes
+        }
         for name, part in AROUND.items() if self._settings.around else ():
             self._tell(f"{subject.id}: {name}")
             try:

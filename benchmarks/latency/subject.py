@@ -11,7 +11,7 @@ from typing import Any
 from ...engines.device import kind_of
 from ...engines.manifest import Manifest, read_manifest
 from ...runtime.state import StreamState
-from ...runtime.upscaler import AHEAD, Mode, Upscaler, load
+from ...runtime.upscaler import FRAMES_AHEAD, Mode, Upscaler, load
 from ...spec import SCALE, format_size
 from .frames import endless
 from .lanes import Lane, Times, overlapped_lane, plain_lane
@@ -48,7 +48,7 @@ class Subject:
             "watched": plain_lane(self.upscaler, self._recorder),
         }
         if self.manifest.graphs.geometry.tile is None:
-            for mode in AHEAD:
+            for mode in FRAMES_AHEAD:
                 self._lanes[mode] = overlapped_lane(self.upscaler, mode)
         self.times: dict[str, Times] = {name: Times() for name in self._lanes}
         self.rounds: dict[str, list[float]] = {name: [] for name in self.modes}

@@ -15,10 +15,10 @@ from typing import Any
 
 from ...engines.manifest import read_manifest
 from ...errors import StreamDiffVSRError
-from ...runtime.live.engine import Ladder, LiveEngine
+from ...runtime.live.engine import LiveEngine, QualityLevels
 from ...runtime.live.frame import Sink
 from ...runtime.live.session import LiveSession
-from ...runtime.live.shelf import Shelf
+from ...runtime.live.shelf import EnginePool
 from ...runtime.live.source import LiveSource
 from ...runtime.media.live.address import Address, parse_source
 from ...runtime.upscaler import load
@@ -31,7 +31,7 @@ FIRST_FRAME_S = 30.0  # of the source; opening engines and their first frame may
 PASS_THROUGH_SIZE = (90, 160)
 _END_S = 2.0
 _TICK_S = 0.1
-Open = Callable[[Size, Callable[[str], None]], Ladder]
+Open = Callable[[Size, Callable[[str], None]], QualityLevels]
 
 
 def measure_live(
@@ -67,7 +67,7 @@ def measure_live(
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
-        shelf = Shelf(_opener(engines, seed, device), tell=lambda _: None)
+        shelf = EnginePool(_opener(engines, seed, device), tell=lambda _: None)
         taking = Taking(seconds, stamped=is_clock(source))
         found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
     if stopped:
@@ -77,7 +77,7 @@ def measure_live(
 
 def take(
     address: Address,
-    shelf: Shelf,
+    shelf: EnginePool,
     taking: Taking,
     limit_ms: float | None = None,
     *,
@@ -107,7 +107,7 @@ class _Run:
     def __init__(
         self,
         address: Address,
-        shelf: Shelf,
+        shelf: EnginePool,
         taking: Taking,
         limit_ms: float | None,
         model: bool,
@@ -220,7 +220,7 @@ def _opened(source: str, size: Size) -> Iterator[Address]:
 
 
 def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
-    def open_ladder(size: Size, at: Callable[[str], None]) -> Ladder:
+    def open_ladder(size: Size, at: Callable[[str], None]) -> QualityLevels:
         if engines is None:
             raise StreamDiffVSRError("no engines were given")
         manifest = read_manifest(engines)
@@ -236,6 +236,6 @@ def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
         engine, where = LiveEngine(load(engines, device)), device or key.device
-        return Ladder({"full": engine}, seed=seed, described=described, device=where)
+        return QualityLevels({"full": engine}, seed=seed, described=described, device=where)
 
     return open_ladder

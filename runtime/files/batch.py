@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ...errors import StreamDiffVSRError
 from ..media.reading.image_names import is_numbered, numbered_images
-from .inputs import Pair
+from .inputs import InOut
 
 State = Literal["done", "skipped", "failed", "planned"]
 
@@ -40,7 +40,7 @@ class Outcome:
         seconds: That were spent on it.
     """
 
-    pair: Pair
+    pair: InOut
     state: State
     told: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
@@ -54,13 +54,13 @@ class Outcome:
 
 
 def run_batch(
-    pairs: Sequence[Pair],
-    look: Callable[[Pair], S],
+    pairs: Sequence[InOut],
+    look: Callable[[InOut], S],
     work: Callable[[S], Mapping[str, Any]],
     *,
     overwrite: bool = False,
     plan: bool = False,
-    begin: Callable[[int, Pair], None] = lambda number, pair: None,
+    begin: Callable[[int, InOut], None] = lambda number, pair: None,
     ended: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Do the jobs; every failure is an outcome. What is no failure of a job (Ctrl-C) goes through.
@@ -79,13 +79,13 @@ def run_batch(
     Returns:
         An outcome for each pair, in their order.
     """
-    outcomes: dict[Pair, Outcome] = {}
+    outcomes: dict[InOut, Outcome] = {}
 
     def settle(outcome: Outcome) -> None:
         outcomes[outcome.pair] = outcome
         ended(outcome)
 
-    groups: dict[Hashable, list[tuple[Pair, S]]] = {}
+    groups: dict[Hashable, list[tuple[InOut, S]]] = {}
     for pair in pairs:
         with _failure_settles(pair, settle):
             if done := "" if overwrite else why_done(pair):
@@ -103,7 +103,7 @@ def run_batch(
     return [outcomes[pair] for pair in pairs]
 
 
-def why_done(pair: Pair) -> str:
+def why_done(pair: InOut) -> str:
     """Why nothing is to be done, or "" if there is: an output as new as its input is done.
 
     Raises:
@@ -135,7 +135,7 @@ def _changed(path: Path) -> int | None:
 
 
 @contextmanager
-def _failure_settles(pair: Pair, settle: Callable[[Outcome], None]) -> Iterator[None]:
+def _failure_settles(pair: InOut, settle: Callable[[Outcome], None]) -> Iterator[None]:
     """Whatever fails in the block is the outcome of the pair, and the next one is done."""
     try:
         yield

@@ -15,7 +15,7 @@ from ...engines.ort import THREADS, usable_cpus
 from ..processes import wire
 from ..upscaler import load
 from .job import FileOptions, Job
-from .part import Part, run_part
+from .part import FrameRange, upscale_range
 from .times import Times
 
 
@@ -27,13 +27,13 @@ def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     job = Job.of(
         Path(order["input"]), Path(order["output"]), FileOptions.from_json(order["options"])
     )
-    part = Part(**{**order["part"], "times": Times(**order["part"]["times"])})
+    part = FrameRange(**{**order["part"], "times": Times(**order["part"]["times"])})
 
     def tell(frames: int) -> None:
         wire.send(outbox, {"kind": "frames", "frames": frames})
 
     upscaler = load(order["engines"], order["device"])
-    run_part(job, part, Path(order["folder"]), upscaler, tell)
+    upscale_range(job, part, Path(order["folder"]), upscaler, tell)
     wire.send(outbox, {"kind": "end"})
 
 

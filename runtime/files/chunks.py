@@ -20,7 +20,7 @@ from ..media.preflight import check_output
 from ..processes.child import Child
 from .job import FileOptions, Job, Progress
 from .journal import Journal
-from .part import Part
+from .part import FrameRange
 from .position import frames_of
 from .segmenter import Segmenter
 from .times import Times
@@ -71,21 +71,21 @@ def upscale_chunks(
     return carry_out(job, manifest.key.digest(), chunks, in_processes, progress)
 
 
-def split(job: Job, chunks: int) -> list[Part]:
+def split(job: Job, chunks: int) -> list[FrameRange]:
     """Parts of about one length, each but the first beginning at a scene cut."""
     cuts = list(_cuts(job))
     total = cuts.pop().first  # the end of the job
     wanted = [total * number / chunks for number in range(1, chunks)]
     chosen = {min(cuts, key=lambda cut: abs(cut.first - at)) for at in wanted} if cuts else set()
-    first = [Part(), *sorted(chosen, key=lambda part: part.first)]
+    first = [FrameRange(), *sorted(chosen, key=lambda part: part.first)]
     last = [part.first for part in first[1:]] + [total]
     return [
-        Part(number, part.first, end - part.first, part.pts, part.times)
+        FrameRange(number, part.first, end - part.first, part.pts, part.times)
         for number, (part, end) in enumerate(zip(first, last, strict=True))
     ]
 
 
-def _cuts(job: Job) -> Iterator[Part]:
+def _cuts(job: Job) -> Iterator[FrameRange]:
     """A part without an end for each cut that begins a segment, and one for the end of the job."""
     detector, segmenter, times = CutDetector(), Segmenter(), Times()
     source, frames = frames_of(job, None)
@@ -95,26 +95,26 @@ def _cuts(job: Job) -> Iterator[Part]:
             if job.is_end(count, frame):
                 break
             cut = detector.is_cut(frame.image)
-            if segmenter.begins(cut) and cut:
-                yield Part(first=count, pts=pts, times=times)
+            if segmenter.starts_segment(cut) and cut:
+                yield FrameRange(first=count, pts=pts, times=times)
             times = times.after(frame.pts, frame.duration)
             count, pts = count + 1, frame.pts
-    yield Part(first=count, pts=pts, times=times)
+    yield FrameRange(first=count, pts=pts, times=times)
 
 
-def _planned(job: Job, folder: Path, chunks: int) -> list[Part]:
+def _planned(job: Job, folder: Path, chunks: int) -> list[FrameRange]:
     """The parts of the job, written down for a run that goes on with it."""
     path = folder / PARTS
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-        return [Part(**{**part, "times": Times(**part["times"])}) for part in found]
+        return [FrameRange(**{**part, "times": Times(**part["times"])}) for part in found]
     parts = split(job, chunks)
     path.write_text(json.dumps([asdict(part) for part in parts]), encoding="utf-8")
     return parts
 
 
 def _run_all(
-    job: Job, parts: Sequence[Part], folder: Path, opens: Mapping[str, str | None], tell: Tell
+    job: Job, parts: Sequence[FrameRange], folder: Path, opens: Mapping[str, str | None], tell: Tell
 ) -> None:
     """Each part in a process that opens the engines; the first failure ends all."""
     done = dict.fromkeys(range(len(parts)), 0)
@@ -140,7 +140,7 @@ def _run_all(
 
 
 def _start(
-    job: Job, part: Part, folder: Path, opens: Mapping[str, str | None], workers: int
+    job: Job, part: FrameRange, folder: Path, opens: Mapping[str, str | None], workers: int
 ) -> Child:
     order = {
         "input": str(job.input.absolute()),

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ...spec import SCALE
 
 Image = npt.NDArray[np.uint8]
-DeepImage = npt.NDArray[np.uint16]
+Image16 = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 
-def deep_frame(hr: npt.NDArray[np.floating], image: Image, deep: DeepImage) -> DeepImage:
+def restore_16bit(hr: npt.NDArray[np.floating], image: Image, deep: Image16) -> Image16:
     """The output frame, (H, W, 3) uint16 RGB [0, 65535].
 
     Args:
@@ -26,7 +26,7 @@ def deep_frame(hr: npt.NDArray[np.floating], image: Image, deep: DeepImage) -> D
     """
     lost: Floats = (deep / np.float32(65535) - image / np.float32(255)).astype(np.float32)
     unit: Floats = hr[0].astype(np.float32).transpose(1, 2, 0) / 2 + np.float32(0.5)
-    whole: DeepImage = np.rint(np.clip(unit + enlarged(lost), 0, 1) * 65535).astype(np.uint16)
+    whole: Image16 = np.rint(np.clip(unit + enlarged(lost), 0, 1) * 65535).astype(np.uint16)
     return whole
 
 

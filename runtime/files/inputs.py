@@ -21,12 +21,12 @@ from ..media.reading import image_names
 from .journal import SUFFIX
 
 IMAGES = frozenset(image_names.SUFFIXES)
-KEPT = frozenset(CONTAINERS)  # endings that outputs have too
-ELSE = ".mkv"  # holds nearly everything
+KEPT_SUFFIXES = frozenset(CONTAINERS)  # endings that outputs have too
+FALLBACK_SUFFIX = ".mkv"  # holds nearly everything
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class InOut:
     """An input and the output that is made of it: the names of one job."""
 
     input: Path
@@ -34,18 +34,18 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class JobList:
     """The jobs of a command line.
 
     Attributes:
         folder: Where the outputs of a batch go; None for a single pair.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[InOut, ...]
     folder: Path | None = None
 
 
-def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> Named:
+def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> JobList:
     """The jobs that a command line names.
 
     One file, one folder of images, or one pattern of their numbers (``frame_%05d.png``) is a job
@@ -70,12 +70,12 @@ def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> N
     check_output_name(output)
     found, batch = _found(inputs)
     if not batch:
-        return Named((Pair(found[0], Path(output)),))
+        return JobList((InOut(found[0], Path(output)),))
     folder = _folder(output, len(found))
     _refuse_single_images(found)
-    pairs = tuple(Pair(path, folder / _name(path, images=images)) for path in found)
+    pairs = tuple(InOut(path, folder / _name(path, images=images)) for path in found)
     _refuse_clashes(pairs)
-    return Named(pairs, folder)
+    return JobList(pairs, folder)
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -175,7 +175,7 @@ def _name(path: Path, *, images: bool) -> str:
         return path.resolve().parent.name
     if images or path.is_dir():
         return path.resolve().name if path.is_dir() else path.stem
-    return path.stem + (path.suffix if path.suffix.lower() in KEPT else ELSE)
+    return path.stem + (path.suffix if path.suffix.lower() in KEPT_SUFFIXES else FALLBACK_SUFFIX)
 
 
 def _refuse_single_images(paths: Sequence[Path]) -> None:
@@ -189,7 +189,7 @@ def _refuse_single_images(paths: Sequence[Path]) -> None:
             )
 
 
-def _refuse_clashes(pairs: Sequence[Pair]) -> None:
+def _refuse_clashes(pairs: Sequence[InOut]) -> None:
     taken: dict[str, Path] = {}
     for pair in pairs:
         # Not by case: there are disks to which A.mkv and a.mkv are one.

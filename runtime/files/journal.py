@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from ...errors import StreamDiffVSRError
 from ..disk import beside, why
-from .point import POINT_SUFFIXES, Point, forget_old_points
+from .point import POINT_SUFFIXES, Checkpoint, forget_old_points
 
 SUFFIX = ".unfinished"
 JOB, LOCK = "job.json", "lock"
@@ -43,7 +43,7 @@ class Journal:
 
     folder: Path
     segments: list[dict[str, Any]] = field(default_factory=list)
-    point: Point | None = None
+    point: Checkpoint | None = None
 
     @property
     def frames(self) -> int:
@@ -56,7 +56,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         entries = list(_whole_entries(folder))
         while entries:
-            point = Point.load(folder, entries[-1])
+            point = Checkpoint.load(folder, entries[-1])
             if point is not None:
                 break
             entries.pop()
@@ -64,7 +64,7 @@ class Journal:
         _remove_strays(folder, entries)
         return cls(folder, [entry["segment"] for entry in entries], point if entries else None)
 
-    def hold(self, point: Point) -> None:
+    def hold(self, point: Checkpoint) -> None:
         """Write down what the frame after a segment needs, before that segment is committed.
 
         Raises:
@@ -73,7 +73,7 @@ class Journal:
         with _told(self.folder):
             point.save(self.folder)
 
-    def commit(self, segment: Mapping[str, Any], point: Point) -> None:
+    def commit(self, segment: Mapping[str, Any], point: Checkpoint) -> None:
         """A segment and all before it are on the disk, and `hold` was called with the point.
 
         Raises:

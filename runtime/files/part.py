@@ -20,17 +20,17 @@ from ..media.formats.kinds import ImageFormat
 from ..media.segments.writers import ImageSegmentWriter, SegmentWriter
 from ..media.source import FileSource, SourceFrame
 from ..state import StreamState
-from .deep import DeepImage, deep_frame
+from .deep import Image16, restore_16bit
 from .job import FrameUpscaler, Image, Job
 from .journal import Journal
-from .point import Point
-from .position import Behind, frames_of
+from .point import Checkpoint
+from .position import ResumeAfter, frames_of
 from .segmenter import Segmenter
 from .times import Times
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FrameRange:
     """Which frames of a job.
 
     Attributes:
@@ -62,8 +62,8 @@ class _Taken:
     memory: Thumbnail | None
 
 
-def run_part(
-    job: Job, part: Part, folder: Path, upscaler: FrameUpscaler, tell: Callable[[int], None]
+def upscale_range(
+    job: Job, part: FrameRange, folder: Path, upscaler: FrameUpscaler, tell: Callable[[int], None]
 ) -> Journal:
     """Upscale the frames of a part that its journal does not have yet.
 
@@ -77,27 +77,27 @@ def run_part(
     """
     journal = Journal.open(folder / part.name)
     state = StreamState(seed=job.options.seed, frame_index=part.first)
-    point = journal.point or Point(0, state, None, part.pts, part.times)
+    point = journal.point or Checkpoint(0, state, None, part.pts, part.times)
     if part.frames is not None and point.frames >= part.frames:
         return journal
     source, frames = frames_of(job, _behind(part, point))
     with source:
-        run = _Run(job, part, journal, point, source)
+        run = _RangeRun(job, part, journal, point, source)
         run.follow(frames, upscaler, tell)
     return journal
 
 
-def _behind(part: Part, point: Point) -> Behind | None:
+def _behind(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
     if point.pts is None:
         return None
     count = part.first + point.frames
     sought = point.times.offset == 0 and point.damaged == 0
-    return Behind(count, point.pts, point.state.previous_lr, sought)
+    return ResumeAfter(count, point.pts, point.state.previous_lr, sought)
 
 
-class _Run:
+class _RangeRun:
     def __init__(
-        self, job: Job, part: Part, journal: Journal, point: Point, source: FileSource
+        self, job: Job, part: FrameRange, journal: Journal, point: Checkpoint, source: FileSource
     ) -> None:
         self._job, self._part, self._journal, self._source = job, part, journal, source
         self._point = point  # behind the last frame that was written
@@ -110,7 +110,7 @@ class _Run:
         self._segment = ""
         # What a killed run's encoder still removes must not be named like a file of this run.
         self._token = secrets.token_hex(4)
-        self._held: dict[str, Point] = {}  # by the segment that ends there
+        self._held: dict[str, Checkpoint] = {}  # by the segment that ends there
         self._writer = _writer(job, part, journal, point)
 
     def follow(
@@ -154,26 +154,26 @@ class _Run:
     def _write(self, out: Image, state: Callable[[], StreamState]) -> None:
         taken = self._waiting.popleft()
         frame, times = taken.frame, self._point.times.after(taken.frame.pts, taken.frame.duration)
-        if self._segmenter.begins(taken.cut):
+        if self._segmenter.starts_segment(taken.cut):
             if self._segment and self._segment not in self._held:
                 self._hold(self._point.state.reset())  # it ends at a cut
             self._segment = f"{self._point.frames:09d}-{self._token}"
             self._writer.begin(self._segment)
         assert times.last is not None
-        picture: Image | DeepImage = out
+        picture: Image | Image16 = out
         if frame.deep is not None:
             hr = state().previous_hr
             assert hr is not None
-            picture = deep_frame(hr, frame.image, frame.deep)
+            picture = restore_16bit(hr, frame.image, frame.deep)
         self._writer.write(picture, times.last, frame.time_base, frame.duration)
         self._point = self._next_point(taken, times)
         if self._segmenter.full:
             self._hold(state())
 
-    def _next_point(self, taken: _Taken, times: Times) -> Point:
+    def _next_point(self, taken: _Taken, times: Times) -> Checkpoint:
         before = self._point
         index = self._part.first + before.frames + 1
-        return Point(
+        return Checkpoint(
             frames=before.frames + 1,
             state=StreamState(seed=self._job.options.seed, frame_index=index),
             cuts=taken.memory,
@@ -207,7 +207,7 @@ def _time(frame: SourceFrame, job: Job) -> str:
     return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
 
 
-def _writer(job: Job, part: Part, journal: Journal, point: Point) -> SegmentWriter:
+def _writer(job: Job, part: FrameRange, journal: Journal, point: Checkpoint) -> SegmentWriter:
     common: dict[str, Any] = {
         "size": job.output_size,
         "like": job.info,

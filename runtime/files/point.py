@@ -17,11 +17,11 @@ from ..state import StreamState
 from .times import Times
 
 STATE, CUTS = POINT_SUFFIXES = (".state", ".cuts")
-KEPT = 3  # the last, the one before it should that be damaged, and one whose segment is not whole
+MAX_CHECKPOINTS = 3  # the last, the one before it if that is damaged, one of an unfinished segment
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Checkpoint:
     """What a run leaves behind a frame.
 
     Attributes:
@@ -72,7 +72,7 @@ class Point:
                 os.fsync(file.fileno())
 
     @classmethod
-    def load(cls, folder: Path, fields: Mapping[str, Any]) -> Point | None:
+    def load(cls, folder: Path, fields: Mapping[str, Any]) -> Checkpoint | None:
         """What `to_json` and `save` wrote; None if the pictures are gone or damaged."""
         state, cuts, frames = StreamState(**fields["state"]), None, fields["frames"]
         try:
@@ -96,7 +96,7 @@ class Point:
 def forget_old_points(folder: Path) -> None:
     """Remove the pictures of all but the last points."""
     for suffix in POINT_SUFFIXES:
-        for path in sorted(folder.glob(f"*{suffix}"))[:-KEPT]:
+        for path in sorted(folder.glob(f"*{suffix}"))[:-MAX_CHECKPOINTS]:
             path.unlink(missing_ok=True)
 
 

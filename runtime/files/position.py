@@ -18,7 +18,7 @@ from .job import Image, Job
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class ResumeAfter:
     """The frame that a run begins behind.
 
     Attributes:
@@ -34,7 +34,7 @@ class Behind:
     sought: bool
 
 
-def frames_of(job: Job, behind: Behind | None) -> tuple[FileSource, Iterator[SourceFrame]]:
+def frames_of(job: Job, behind: ResumeAfter | None) -> tuple[FileSource, Iterator[SourceFrame]]:
     """The frames from there on, and the source that they come from, to be closed.
 
     Raises:

@@ -16,7 +16,7 @@ class Segmenter:
     def __init__(self) -> None:
         self._length = 0
 
-    def begins(self, cut: bool) -> bool:
+    def starts_segment(self, cut: bool) -> bool:
         """Whether the next frame, a cut or not, is the first of a segment; it is counted."""
         first = self._length == 0 or self.full or (cut and self._length >= SHORTEST)
         self._length = 1 if first else self._length + 1

@@ -22,7 +22,7 @@ from ..media.preflight import check_output
 from ..media.segments.writers import Segment
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
-from .part import Part, run_part
+from .part import FrameRange, upscale_range
 
 __all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file"]
 
@@ -99,8 +99,8 @@ def upscale_file(
     """
 
     def one_part(job: Job, folder: Path, tell: Callable[[int], None]) -> Sequence[Journal]:
-        part = Part(frames=job.options.max_frames)
-        return [run_part(job, part, folder, upscaler, tell)]
+        part = FrameRange(frames=job.options.max_frames)
+        return [upscale_range(job, part, folder, upscaler, tell)]
 
     options = options or FileOptions()
     output = Path(output)

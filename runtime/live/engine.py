@@ -54,7 +54,7 @@ class LiveEngine:
         self._upscaler.close()
 
 
-class Ladder:
+class QualityLevels:
     """The engines of one size by rung, best first, sharing one state.
 
     Args:

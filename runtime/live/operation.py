@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import StreamDiffVSRError
 from .frame import Sink
 from .session import LiveSession, Source
-from .shelf import Shelf
+from .shelf import EnginePool
 
 END_S = 5.0
 _LOOP_S, _SINKS_S, _CLOSE_S = 1.0, 3.0, 3.5  # of it: the frame in work, a sink, all that closes
@@ -39,10 +39,10 @@ class Ended:
     stuck: bool = False
 
 
-def operate(
+def run_session(
     session: LiveSession,
     source: Source,
-    shelf: Shelf,
+    shelf: EnginePool,
     max_seconds: float | None = None,
     max_frames: int | None = None,
     show: Callable[[dict[str, Any]], None] = lambda _: None,

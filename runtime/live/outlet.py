@@ -48,7 +48,7 @@ NETWORK = Deadlines(open_s=10, frame_s=5, close_s=5)
 LOCAL = Deadlines(open_s=20, frame_s=20, close_s=20)  # a disk that slept needs ten
 
 
-class Outlet:
+class SinkProcess:
     """A child that writes frames of one size to one place.
 
     Args:

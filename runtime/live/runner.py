@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .engine import Ladder
+from .engine import QualityLevels
 from .status import gpu_status
 
 Image = npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ _GPU_S = 1.0  # between two looks at the GPU's memory
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HangLimits:
     """How long a frame may take.
 
     Attributes:
@@ -48,7 +48,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Job:
-    ladder: Ladder
+    ladder: QualityLevels
     rung: str
     image: Image
     deadline_s: float
@@ -58,7 +58,7 @@ class _Job:
     error: Exception | None = None
 
 
-class Runner:
+class EngineThread:
     """Steps ladders, one frame at a time; for one session.
 
     Attributes:
@@ -66,14 +66,14 @@ class Runner:
             Only the engines' own thread asks, as a GPU that hangs may not answer that either.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: HangLimits | None = None) -> None:
+        self.limits = limits or HangLimits()
         self.gpu: dict[str, Any] | None = None
         self._gpu_at = float("-inf")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._overdue: _Job | None = None
-        self._ladder: Ladder | None = None
+        self._ladder: QualityLevels | None = None
         self._costs_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     @property
@@ -93,8 +93,8 @@ class Runner:
         costs = list(self._costs_s[rung])  # a late frame may add its own just now
         return statistics.median(costs) if len(costs) >= WARM_UP else None
 
-    def step(self, ladder: Ladder, rung: str, image: Image) -> Stepped | None:
-        """`Ladder.step` in the engines' thread; None when it is overdue.
+    def step(self, ladder: QualityLevels, rung: str, image: Image) -> Stepped | None:
+        """`QualityLevels.step` in the engines' thread; None when it is overdue.
 
         Then `stuck_s` says for how long, and nothing may use the ladder until that is 0. What
         comes too late is thrown away, but for the time that it took.

@@ -16,10 +16,10 @@ from ...spec import SCALE, format_size
 from ..cuts import CutDetector
 from ..media.frames.resize import Bicubic
 from .budget import BICUBIC, LatencyBudget
-from .engine import Ladder
+from .engine import QualityLevels
 from .frame import Image, LiveFrame, OutputFrame, Sink
-from .runner import Limits, Runner
-from .shelf import Shelf
+from .runner import EngineThread, HangLimits
+from .shelf import EnginePool
 from .status import Tally, memory_mb
 
 WAIT_S = 0.2
@@ -53,21 +53,21 @@ class LiveSession:
     def __init__(
         self,
         source: Source,
-        shelf: Shelf,
+        shelf: EnginePool,
         sinks: Sequence[Sink],
         *,
         limit_ms: float | None = None,
         tell: Callable[[str], None] = lambda _: None,
         max_gap_s: float = MAX_GAP_S,
-        limits: Limits | None = None,
+        limits: HangLimits | None = None,
     ) -> None:
         self._source, self._shelf, self.sinks = source, shelf, list(sinks)
         self._limit_ms, self._tell, self._max_gap_s = limit_ms, tell, max_gap_s
         self._tally = Tally()
         self._cuts = CutDetector()
         self._bicubic = Bicubic(SCALE)
-        self._runner = Runner(limits)
-        self._ladder: Ladder | None = None
+        self._runner = EngineThread(limits)
+        self._ladder: QualityLevels | None = None
         self._budget = LatencyBudget([BICUBIC], limit_ms)
         self._last: LiveFrame | None = None
         self._reconnects = 0  # of the source, at the last new epoch
@@ -131,7 +131,7 @@ class LiveSession:
         return self._shelf.note(self._last.size) if self._last else ""
 
     def _frame(self, frame: LiveFrame) -> None:
-        self._look(frame)
+        self._note_resets(frame)
         ladder = None if self._stuck else self._ladder_for(frame)
         age_ms = 1000 * (time.monotonic() - frame.captured)
         rung = self._budget.choose(age_ms)
@@ -147,7 +147,7 @@ class LiveSession:
         self._tally.frame(out, passed_through=rung == BICUBIC)
         self._last = frame
 
-    def _look(self, frame: LiveFrame) -> None:
+    def _note_resets(self, frame: LiveFrame) -> None:
         """Note why the state must be forgotten, if it must; the first reason counts."""
         last = self._last
         if last is not None and frame.epoch != last.epoch:
@@ -164,7 +164,7 @@ class LiveSession:
             return "size"
         return "reconnect" if self._reconnects > before else "jump"
 
-    def _ladder_for(self, frame: LiveFrame) -> Ladder | None:
+    def _ladder_for(self, frame: LiveFrame) -> QualityLevels | None:
         ladder = self._shelf.get(frame.size)
         if ladder is not self._ladder:
             rungs = ladder.rungs if ladder else (BICUBIC,)
@@ -174,7 +174,7 @@ class LiveSession:
                 ladder.forget()  # it may have been used before
         return ladder
 
-    def _make(self, ladder: Ladder, rung: str, frame: LiveFrame, age_ms: float) -> Made:
+    def _make(self, ladder: QualityLevels, rung: str, frame: LiveFrame, age_ms: float) -> Made:
         """The frame by the model; bicubic, and from then on, where the engines fail."""
         if self._last_made is not None:
             if frame.seconds - self._last_made > max(self._max_gap_s, self._own_pace_s):

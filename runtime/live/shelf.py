@@ -13,10 +13,10 @@ from typing import Any
 
 from ...errors import StreamDiffVSRError
 from ...spec import Size, format_size
-from .engine import Ladder
+from .engine import QualityLevels
 
 Tell = Callable[[str], None]
-KEPT = 2  # sizes: a source that changes to and fro finds both
+MAX_POOLED = 2  # sizes: a source that changes to and fro finds both
 
 
 class _Opening:
@@ -32,7 +32,7 @@ class _Opening:
         return self._step, int(time.monotonic() - self._since)
 
 
-class Shelf:
+class EnginePool:
     """The ladders of the sizes that were asked for.
 
     Args:
@@ -41,19 +41,19 @@ class Shelf:
         tell: Receives one line when engines are wanted, are there, or cannot be had.
     """
 
-    def __init__(self, open_ladder: Callable[[Size, Tell], Ladder], *, tell: Tell) -> None:
+    def __init__(self, open_ladder: Callable[[Size, Tell], QualityLevels], *, tell: Tell) -> None:
         self._open, self._tell = open_ladder, tell
-        self._ladders: dict[Size, Ladder] = {}
+        self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
         self._opening: dict[Size, _Opening] = {}
         self._lock = threading.Lock()
 
-    def put(self, ladder: Ladder) -> None:
+    def put(self, ladder: QualityLevels) -> None:
         """A ladder that was opened already."""
         with self._lock:
             self._ladders[ladder.size] = ladder
 
-    def get(self, size: Size) -> Ladder | None:
+    def get(self, size: Size) -> QualityLevels | None:
         """The engines of a size, or None: they are being opened then, or cannot be had."""
         with self._lock:
             if size in self._ladders:
@@ -119,6 +119,8 @@ class Shelf:
         with self._lock:
             self._opening.pop(size)
             self._ladders[size] = ladder
-            for old in list(self._ladders)[:-KEPT]:  # not closed: it may be in a frame just now
+            for old in list(self._ladders)[
+                :-MAX_POOLED
+            ]:  # not closed: it may be in a frame just now
                 self._ladders.pop(old)
         self._tell(f"engines for {format_size(size)}: {ladder.described}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .frame import OutputFrame, Sink
 from .targets import parse_target
-from .writer import Writer
+from .writer import EncodedSink
 
 
 def open_sink(
@@ -40,7 +40,7 @@ def open_sink(
     parsed = parse_target(target, overwrite=overwrite)
     if parsed.kind == "null":
         return NullSink()
-    return Writer(parsed, fps=fps, encoder=encoder, tell=tell)
+    return EncodedSink(parsed, fps=fps, encoder=encoder, tell=tell)
 
 
 class NullSink:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ...errors import StreamDiffVSRError
 from .frame import OutputFrame
-from .outlet import LOCAL, NETWORK, Deadlines, LastingError, Outlet, RefusedError
+from .outlet import LOCAL, NETWORK, Deadlines, LastingError, RefusedError, SinkProcess
 from .reconnect import REFUSED, Backoff
 from .targets import Target
 
@@ -29,7 +29,7 @@ _KILL_S = 0.4  # of a deadline, kept for ending what did not finish in it
 _RELISTEN_S = 1.0
 
 
-class Writer:
+class EncodedSink:
     """A `Sink` for one target that is no preview.
 
     Args:
@@ -61,7 +61,7 @@ class Writer:
         self._tried = False
         self._opened_at: float | None = None  # by the clock; None unless it is open
         self._origin = 0.0  # the time of the stream that is 0 in the file
-        self._outlet: Outlet | None = None
+        self._outlet: SinkProcess | None = None
         self._ring: deque[OutputFrame] = deque()
         self._changed = threading.Condition()
         self._closing = self._killed = False
@@ -137,8 +137,8 @@ class Writer:
         else:
             self._written += 1
 
-    def _open(self, size: tuple[int, int], seconds: float) -> Outlet:
-        outlet = Outlet(
+    def _open(self, size: tuple[int, int], seconds: float) -> SinkProcess:
+        outlet = SinkProcess(
             self._target,
             size,
             path=self._path(),
@@ -170,7 +170,7 @@ class Writer:
         taken = self._target.kind == "file" and self._tried and path.exists()
         return self._target.next_file() if taken else path
 
-    def _renamed(self, outlet: Outlet) -> bool:
+    def _renamed(self, outlet: SinkProcess) -> bool:
         return self._target.kind == "file" and str(outlet.path) != self._target.where
 
     def _finish(self, new_size: tuple[int, int] | None) -> None:

@@ -18,7 +18,7 @@ from .. import disk
 from ..processes import wire
 from . import libav
 from .frames.rgb import RgbFrame
-from .joining.origin import Origin
+from .joining.origin import StreamCopier
 from .joining.output_file import end_exactly, open_output
 from .segments.frame_times import FrameTimes
 from .segments.video_encoding import VideoEncoder
@@ -56,7 +56,7 @@ class _Writer:
         self.busy: list[tuple[float, float]] | None = [] if arguments["timed"] else None
         source = arguments["source"]
         self._container: str = arguments["container"]
-        self._origin = source and Origin(
+        self._origin = source and StreamCopier(
             Path(source),
             container=self._container,
             suffix=part.suffix,

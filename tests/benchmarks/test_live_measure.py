@@ -21,7 +21,7 @@ from streamdiffvsr.benchmarks.live.taking import Taken, Taking, ages_ms
 from streamdiffvsr.benchmarks.report.conforms import violation
 from streamdiffvsr.benchmarks.report.read import result_schema
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.live.shelf import Shelf
+from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.runtime.media.live.address import parse_source
 from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder
 from streamdiffvsr.tests.live.streams import at_pace, tcp, transport_stream
@@ -51,7 +51,7 @@ def late_by(seconds: float, port: int) -> Callable[[socket.socket], None]:
 
 def with_engine(cost_s: float, fps: int, seconds: float, network_s: float = 0.0) -> dict[str, Any]:
     """What is measured of the clock and an engine that takes so long."""
-    shelf = Shelf(lambda size, at: pytest.fail("engines are there"), tell=lambda line: None)
+    shelf = EnginePool(lambda size, at: pytest.fail("engines are there"), tell=lambda line: None)
     shelf.put(ladder(full=PassThrough(cost_s=lambda: cost_s, size=SIZE)))
     with (
         clock_running(SIZE, fps) as url,

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from streamdiffvsr.building import builder, memory, process
 from streamdiffvsr.building import order as orders
-from streamdiffvsr.building.order import BuildOrder
+from streamdiffvsr.building.order import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.plan import make_plan
@@ -31,7 +31,7 @@ pytest.importorskip("torch", reason="engines are built with the export extra")
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "carry_out_in_child", process.carry_out_in_child)
+    monkeypatch.setattr(builder, "execute_in_child", process.execute_in_child)
 
 
 @pytest.fixture
@@ -201,14 +201,14 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_p
 
 def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
     key, geometry = EngineKey(*"abcd", "fp32", 4, "torch", "cuda", *"efg", 1), make_plan((48, 64))
-    order = BuildOrder(
+    order = BuildSpec(
         parity_model, parity_model, key, "m", geometry.geometry, "all-pairs", "cuda:1", None, 0.0
     )
-    assert BuildOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
+    assert BuildSpec.from_json(json.loads(json.dumps(order.to_json()))) == order
     given: dict[str, Any] = {}
     monkeypatch.setattr(orders, "export", lambda order, progress: None)
     monkeypatch.setattr(orders, "accept_graphs", lambda *_, **keywords: given.update(keywords))
-    orders.carry_out(order, print)
+    orders.execute(order, print)
     assert given["device"] == "cuda:1"
 
 

@@ -36,7 +36,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     monkeypatch.setattr(pipes, "find", find)
     monkeypatch.setattr(pipes, "load", lambda folder, device: Remembering(sizes[-1], device))
     needs = SimpleNamespace(needs=SimpleNamespace(total=123))
-    monkeypatch.setattr(pipes, "look_ahead", lambda folder, device: needs)
+    monkeypatch.setattr(pipes, "check_memory_fit", lambda folder, device: needs)
     return sizes
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.building import builder, request
-from streamdiffvsr.building.order import BuildOrder
+from streamdiffvsr.building.order import BuildSpec
 from streamdiffvsr.engines import backends, engine_set, trt_backend
 from streamdiffvsr.engines.gate import check_parity, run_on_host
 from streamdiffvsr.engines.gpu import Gpu
@@ -99,7 +99,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
         it.gated.append(engine.describe().name)
         return check_parity(engine, *arguments)
 
-    def carry_out(order: BuildOrder, progress: Any) -> None:
+    def carry_out(order: BuildSpec, progress: Any) -> None:
         shutil.copytree(graphs, order.stage, dirs_exist_ok=True)
         keywords = {"package_version": "0", "started": order.started, "progress": progress}
         keywords["device"] = order.device
@@ -128,7 +128,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
     monkeypatch.setattr(engine_set, "check_parity", gated)
     monkeypatch.setattr(engine_set, "current_gpu", it.made_current)
     monkeypatch.setattr(request, "check_gpu", lambda device: None)
-    monkeypatch.setattr(builder, "carry_out_in_child", carry_out)
+    monkeypatch.setattr(builder, "execute_in_child", carry_out)
     return it
 
 

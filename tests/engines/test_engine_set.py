@@ -43,7 +43,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     def carry_out(*_: object) -> None:
         raise Told
 
-    monkeypatch.setattr(builder, "carry_out_in_child", carry_out)
+    monkeypatch.setattr(builder, "execute_in_child", carry_out)
 
 
 def test_a_second_build_does_nothing_and_says_so(

@@ -15,14 +15,14 @@ from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.files.ahead import disk, job_plan, pace
 from streamdiffvsr.runtime.files.ahead.disk import check_disk, look_at_disk
 from streamdiffvsr.runtime.files.ahead.look import (
-    Look,
+    JobReport,
     clock,
     described_input,
     expected,
-    look,
+    inspect_job,
     policies,
 )
-from streamdiffvsr.runtime.files.inputs import Pair
+from streamdiffvsr.runtime.files.inputs import InOut
 from streamdiffvsr.runtime.files.job import FileOptions
 from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
 from streamdiffvsr.runtime.media.frames.colour import Colour
@@ -50,8 +50,8 @@ def looked(clip, info, tmp_path, monkeypatch):
     told = SimpleNamespace(notes=())
     monkeypatch.setattr("streamdiffvsr.runtime.files.job.rehearse", lambda *arguments: told)
 
-    def looks(name: str = "out.mp4", **options) -> Look:
-        return look(Pair(clip, tmp_path / name), FileOptions(**options))
+    def looks(name: str = "out.mp4", **options) -> JobReport:
+        return inspect_job(InOut(clip, tmp_path / name), FileOptions(**options))
 
     return looks
 
@@ -69,7 +69,7 @@ def with_second_video(source: Path, path: Path) -> Path:
     return path
 
 
-def with_info(seen: Look, **fields) -> Look:
+def with_info(seen: JobReport, **fields) -> JobReport:
     return replace(seen, job=replace(seen.job, info=replace(seen.job.info, **fields)))
 
 
@@ -145,9 +145,9 @@ def test_images_of_hdr_lose_its_tags_and_that_is_told(looked):
 
 def test_images_are_not_deinterlaced(tmp_path):
     write_image(tmp_path / "0.png", np.zeros((48, 64, 3), np.uint8))
-    look(Pair(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="off"))
+    inspect_job(InOut(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="off"))
     with pytest.raises(UsageError, match="--deinterlace bff does not fit"):
-        look(Pair(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="bff"))
+        inspect_job(InOut(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="bff"))
 
 
 def test_images_have_no_sound_and_that_is_told(looked):
@@ -156,11 +156,11 @@ def test_images_have_no_sound_and_that_is_told(looked):
 
 def test_what_the_output_cannot_hold_is_told_before_the_work(tmp_path):
     sounds = Clip(sounds=[("aac", 48000), ("flac", 48000)]).write(tmp_path / "in.mkv")
-    assert look(Pair(sounds, tmp_path / "out.mkv"), FileOptions()).left_out == ()
+    assert inspect_job(InOut(sounds, tmp_path / "out.mkv"), FileOptions()).left_out == ()
     with pytest.raises(StreamDiffVSRError, match=r"\.webm.*cannot hold aac.*ends in \.mkv"):
-        look(Pair(sounds, tmp_path / "out.webm"), FileOptions())
+        inspect_job(InOut(sounds, tmp_path / "out.webm"), FileOptions())
     two = with_second_video(sounds, tmp_path / "two.mkv")
-    notes = list(policies(look(Pair(two, tmp_path / "out.mp4"), FileOptions())))
+    notes = list(policies(inspect_job(InOut(two, tmp_path / "out.mp4"), FileOptions())))
     assert notes == ["another video stream was left out: one is upscaled"]
 
 

@@ -8,23 +8,23 @@ import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.files.batch import Outcome, run_batch
-from streamdiffvsr.runtime.files.inputs import Pair
+from streamdiffvsr.runtime.files.inputs import InOut
 
 
 @dataclass(frozen=True)
 class Seen:
-    pair: Pair
+    pair: InOut
     group: str
 
 
-def pairs(folder: Path, *names: str) -> list[Pair]:
-    made = [Pair(folder / f"{name}.avi", folder / f"{name}.mkv") for name in names]
+def pairs(folder: Path, *names: str) -> list[InOut]:
+    made = [InOut(folder / f"{name}.avi", folder / f"{name}.mkv") for name in names]
     for pair in made:
         pair.input.touch()
     return made
 
 
-def look(pair: Pair) -> Seen:
+def look(pair: InOut) -> Seen:
     """The size of a clip is its first letter."""
     return Seen(pair, pair.input.stem[0])
 
@@ -108,7 +108,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
 
 def test_a_folder_of_images_is_as_old_as_its_newest(tmp_path):
-    pair = Pair(tmp_path / "in", tmp_path / "out")
+    pair = InOut(tmp_path / "in", tmp_path / "out")
     for folder, times in ((pair.input, (100, 300)), (pair.output, (200, 400))):
         folder.mkdir()
         for time in times:

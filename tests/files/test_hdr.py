@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streamdiffvsr.runtime.files.ahead.look import look, policies
-from streamdiffvsr.runtime.files.inputs import Pair
+from streamdiffvsr.runtime.files.ahead.look import inspect_job, policies
+from streamdiffvsr.runtime.files.inputs import InOut
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.files.doubles import Nearest
@@ -68,6 +68,8 @@ def test_what_is_not_told_is_not_made_up(tmp_path):
     ],
 )
 def test_what_is_lost_is_told_before(tmp_path, name, codec, lost):
-    seen = look(Pair(HDR.write(tmp_path / "in.mkv"), tmp_path / name), FileOptions(codec=codec))
+    seen = inspect_job(
+        InOut(HDR.write(tmp_path / "in.mkv"), tmp_path / name), FileOptions(codec=codec)
+    )
     notes = [note for note in policies(seen) if "mastering" in note]
     assert len(notes) == lost

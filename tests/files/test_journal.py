@@ -17,18 +17,18 @@ from streamdiffvsr.runtime.files.journal import (
     locked,
     note_job,
 )
-from streamdiffvsr.runtime.files.point import Point
+from streamdiffvsr.runtime.files.point import Checkpoint
 from streamdiffvsr.runtime.files.times import Times
 from streamdiffvsr.runtime.state import StreamState
 
 HR, LR = np.arange(3 * 64 * 32, dtype=np.float32).reshape(1, 3, 64, 32), np.ones((16, 8, 3), "u1")
 
 
-def point(frames: int, *, guided: bool = True) -> Point:
+def point(frames: int, *, guided: bool = True) -> Checkpoint:
     previous = {"previous_hr": HR * frames, "previous_lr": LR} if guided else {}
     state = StreamState(seed=7, frame_index=frames, **previous)
     cuts = np.full((2, 2, 3), frames, np.float32) if guided else None
-    return Point(frames, state, cuts, 1001 * frames, Times(5, 1001 * frames, 1001), 2, 1)
+    return Checkpoint(frames, state, cuts, 1001 * frames, Times(5, 1001 * frames, 1001), 2, 1)
 
 
 def add(journal: Journal, frames: int, *, guided: bool = True) -> None:

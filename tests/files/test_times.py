@@ -53,7 +53,7 @@ def test_without_durations_the_last_step_is_taken() -> None:
 
 def begins(cuts: set[int], frames: int, offset: int = 0) -> list[int]:
     segmenter = Segmenter()
-    return [f + offset for f in range(frames) if segmenter.begins(f + offset in cuts)]
+    return [f + offset for f in range(frames) if segmenter.starts_segment(f + offset in cuts)]
 
 
 def test_segments_begin_at_cuts_and_do_not_grow_long() -> None:

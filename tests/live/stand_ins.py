@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.live.engine import Ladder
+from streamdiffvsr.runtime.live.engine import QualityLevels
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
 from streamdiffvsr.runtime.state import StreamState
 
@@ -127,7 +127,7 @@ class PassThrough:
         self.closed = True
 
 
-def ladder(**engines: PassThrough) -> Ladder:
+def ladder(**engines: PassThrough) -> QualityLevels:
     """Rungs by name; underlines are spaces."""
     named = {name.replace("_", " "): engine for name, engine in engines.items()}
-    return Ladder(named, seed=0, described="stand-ins")  # type: ignore[arg-type]
+    return QualityLevels(named, seed=0, described="stand-ins")  # type: ignore[arg-type]

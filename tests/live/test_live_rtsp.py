@@ -17,7 +17,7 @@ from streamdiffvsr.benchmarks.live import clock_code
 from streamdiffvsr.runtime.live.frame import OutputFrame
 from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import Shelf
+from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.source import LiveSource
 from streamdiffvsr.runtime.media.live.address import parse_source
@@ -53,7 +53,9 @@ class Running:
     def __init__(self, url: str, engine: PassThrough, out: Path | None) -> None:
         self.ages = AgeSink()
         self.source = LiveSource(parse_source(url), backoff=SOON, stall_timeout_s=1.5)
-        shelf = Shelf(lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None)
+        shelf = EnginePool(
+            lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None
+        )
         shelf.put(ladder(full=engine))
         sinks = [self.ages] if out is None else [self.ages, open_sink(str(out))]
         self.session = LiveSession(self.source, shelf, sinks)  # type: ignore[arg-type]

@@ -15,9 +15,9 @@ import pytest
 from streamdiffvsr.engines.gpu import Gpu
 from streamdiffvsr.runtime.live import status
 from streamdiffvsr.runtime.live.frame import LiveFrame
-from streamdiffvsr.runtime.live.operation import END_S, operate
+from streamdiffvsr.runtime.live.operation import END_S, run_session
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import Shelf
+from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.tests.live.stand_ins import (
     SIZE,
     KeepingSink,
@@ -34,8 +34,8 @@ def frame(index: int, **changes: object) -> LiveFrame:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
-def shelf_of(**engines: PassThrough) -> Shelf:
-    shelf = Shelf(lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None)
+def shelf_of(**engines: PassThrough) -> EnginePool:
+    shelf = EnginePool(lambda size, tell: pytest.fail("engines are there"), tell=lambda line: None)
     shelf.put(ladder(**engines))
     return shelf
 
@@ -95,7 +95,9 @@ def test_a_stream_may_become_tiny() -> None:
         frame(0, image=picture(size=(180, 320))),
         frame(1, image=picture(size=(12, 16)), epoch=1),
     ]
-    shelf = Shelf(lambda size, tell: ladder(full=PassThrough(size=size)), tell=lambda line: None)
+    shelf = EnginePool(
+        lambda size, tell: ladder(full=PassThrough(size=size)), tell=lambda line: None
+    )
     sink = KeepingSink()
     LiveSession(ListedSource(frames), shelf, [sink]).run(threading.Event())
     assert [out.image.shape[:2] for out in sink.frames] == [(720, 1280), (48, 64)]
@@ -132,7 +134,7 @@ def test_a_new_size_is_bicubic_until_its_engines_are_there() -> None:
         assert size == wanted and there.wait(10)
         return ladder(full=PassThrough(size=wanted))
 
-    shelf = Shelf(open_ladder, tell=told.append)  # type: ignore[arg-type]
+    shelf = EnginePool(open_ladder, tell=told.append)  # type: ignore[arg-type]
     shelf.put(ladder(full=PassThrough()))
     sink = KeepingSink()
     large = [frame(n, image=picture(size=wanted), epoch=1) for n in range(1, 4)]
@@ -156,7 +158,7 @@ def test_a_new_size_is_bicubic_until_its_engines_are_there() -> None:
 
 def test_engines_that_fail_leave_the_stream_running() -> None:
     sink, told = KeepingSink(), []
-    shelf = Shelf(lambda size, tell: pytest.fail("asked again"), tell=told.append)
+    shelf = EnginePool(lambda size, tell: pytest.fail("asked again"), tell=told.append)
     shelf.put(ladder(full=PassThrough(breaks=True)))
     session = LiveSession(ListedSource([frame(n) for n in range(3)]), shelf, [sink])
     session.run(threading.Event())
@@ -221,7 +223,7 @@ class TestOperation:
         good = KeepingSink()
         session = LiveSession(PacedSource(30), shelf_of(full=Hanging()), [Stubborn(), good])
         started = time.monotonic()
-        ended = operate(session, PacedSource(30), Shelf(list, tell=print), max_seconds=0.5)  # type: ignore[arg-type]
+        ended = run_session(session, PacedSource(30), EnginePool(list, tell=print), max_seconds=0.5)  # type: ignore[arg-type]
         took = time.monotonic() - started
         release.set()
         assert (ended.reason, ended.stuck, good.closed) == ("time", True, True)
@@ -239,7 +241,7 @@ class TestOperation:
             if len(sink.frames) > 3:
                 signal.raise_signal(number)
 
-        ended = operate(session, PacedSource(30), shelf, show=show)
+        ended = run_session(session, PacedSource(30), shelf, show=show)
         assert (ended.reason, ended.error, sink.closed) == ("stopped", None, True)
         assert shown[-1]["size"] == f"{SIZE[1]}x{SIZE[0]}"
 
@@ -247,10 +249,10 @@ class TestOperation:
         shelf = shelf_of(full=PassThrough())
         sinks = [KeepingSink(name="a", state="failed"), KeepingSink(name="b", state="failed")]
         session = LiveSession(PacedSource(30), shelf, sinks)
-        ended = operate(session, PacedSource(30), shelf, max_seconds=30)
+        ended = run_session(session, PacedSource(30), shelf, max_seconds=30)
         assert ended.reason == "failed" and "a: no; b: no" in str(ended.error)
 
     def test_the_end_of_the_source_ends_it(self) -> None:
         source, shelf = ListedSource([frame(0)]), shelf_of(full=PassThrough())
         session = LiveSession(source, shelf, [KeepingSink()])
-        assert operate(session, source, shelf, max_seconds=30).reason == "source"
+        assert run_session(session, source, shelf, max_seconds=30).reason == "source"

@@ -13,7 +13,7 @@ import pytest
 from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.targets import parse_target
-from streamdiffvsr.runtime.live.writer import Writer
+from streamdiffvsr.runtime.live.writer import EncodedSink
 from streamdiffvsr.tests.live.receivers import (
     FPS,
     PATCH,
@@ -79,7 +79,7 @@ def test_a_real_receiver_gets_every_frame(tmp_path, scheme):
 @pytest.mark.parametrize("scheme", ["rtsp", pytest.param("tcp", marks=pytest.mark.slow)])
 def test_a_receiver_that_comes_back_is_found_and_gets_a_key_frame_first(tmp_path, told, scheme):
     url, listen_at, port, options = addresses(scheme)
-    sink = Writer(parse_target(url), tell=told.append, backoff=Backoff(0.2, 0.5))
+    sink = EncodedSink(parse_target(url), tell=told.append, backoff=Backoff(0.2, 0.5))
     index = 0
 
     def feed_until(done) -> None:
@@ -169,7 +169,7 @@ def test_a_crash_and_another_size_open_it_again_with_a_key_frame(tmp_path, told,
 
     threading.Thread(target=receive, daemon=True).start()
     url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    sink = Writer(parse_target(url), tell=told.append, backoff=Backoff(0.1, 0.1))
+    sink = EncodedSink(parse_target(url), tell=told.append, backoff=Backoff(0.1, 0.1))
     feed(sink, [output(index) for index in range(10)])
     size = (180, 320) if cause == "crash" else (360, 480)
     if cause == "crash":
@@ -193,7 +193,7 @@ def look_bytes(tmp_path, data: bytes) -> Seen:
 
 @pytest.mark.skipif(os.name != "posix", reason="counts descriptors")
 def test_opening_again_and_again_leaks_nothing():
-    sink = Writer(parse_target(f"tcp://127.0.0.1:{free_port()}"), backoff=Backoff(0.01, 0.01))
+    sink = EncodedSink(parse_target(f"tcp://127.0.0.1:{free_port()}"), backoff=Backoff(0.01, 0.01))
     me = psutil.Process()
 
     def fail(times: int) -> tuple[int, int]:

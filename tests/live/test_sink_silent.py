@@ -14,7 +14,7 @@ import pytest
 from streamdiffvsr.runtime.live.outlet import Deadlines
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.targets import parse_target
-from streamdiffvsr.runtime.live.writer import Writer
+from streamdiffvsr.runtime.live.writer import EncodedSink
 from streamdiffvsr.tests.live.receivers import (
     SilentServer,
     children,
@@ -62,7 +62,7 @@ def noise(index: int) -> object:
 
 def test_a_silent_receiver_costs_neither_the_session_nor_another_sink(tmp_path, silent, told):
     url = f"tcp://127.0.0.1:{silent.port}?send_buffer_size=4096"
-    stuck = Writer(parse_target(url), tell=told.append, deadlines=Deadlines(20, 1, 1))
+    stuck = EncodedSink(parse_target(url), tell=told.append, deadlines=Deadlines(20, 1, 1))
     other = open_sink(str(tmp_path / "other.ts"))
     frames = [noise(index) for index in range(8)]
     took, blocked = [], 0.0

@@ -16,10 +16,10 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.operation import END_S, operate
-from streamdiffvsr.runtime.live.runner import WARM_UP, Limits, Runner
+from streamdiffvsr.runtime.live.operation import END_S, run_session
+from streamdiffvsr.runtime.live.runner import WARM_UP, EngineThread, HangLimits
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import Shelf
+from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.tests.live.hanging import HANGS_AT
 from streamdiffvsr.tests.live.stand_ins import (
     KeepingSink,
@@ -29,7 +29,7 @@ from streamdiffvsr.tests.live.stand_ins import (
     picture,
 )
 
-SOON = Limits(least_s=0.3, times=20.0, unknown_s=5.0, give_up=4.0)
+SOON = HangLimits(least_s=0.3, times=20.0, unknown_s=5.0, give_up=4.0)
 
 
 @dataclass
@@ -51,8 +51,10 @@ def engine() -> Any:
     made.released.set()
 
 
-def session_of(engine: PassThrough, limits: Limits, told: list[str]) -> tuple[LiveSession, Shelf]:
-    shelf = Shelf(lambda size, tell: pytest.fail("engines are there"), tell=told.append)
+def session_of(
+    engine: PassThrough, limits: HangLimits, told: list[str]
+) -> tuple[LiveSession, EnginePool]:
+    shelf = EnginePool(lambda size, tell: pytest.fail("engines are there"), tell=told.append)
     shelf.put(ladder(full=engine))
     sink = KeepingSink()
     return LiveSession(PacedSource(30), shelf, [sink], tell=told.append, limits=limits), shelf
@@ -62,15 +64,15 @@ class TestRunner:
     @pytest.mark.parametrize(
         ("cost_s", "limits", "deadline_s"),
         [
-            (0.05, Limits(least_s=0.2, times=20, unknown_s=9), 1.0),
-            (0.0, Limits(least_s=0.4, times=20, unknown_s=9), 0.4),
+            (0.05, HangLimits(least_s=0.2, times=20, unknown_s=9), 1.0),
+            (0.0, HangLimits(least_s=0.4, times=20, unknown_s=9), 0.4),
         ],
     )
     def test_a_frame_may_take_many_times_its_usual_time(
-        self, engine: Blocking, cost_s: float, limits: Limits, deadline_s: float
+        self, engine: Blocking, cost_s: float, limits: HangLimits, deadline_s: float
     ) -> None:
         engine.cost_s = lambda: cost_s
-        runner, rungs = Runner(limits), ladder(full=engine)
+        runner, rungs = EngineThread(limits), ladder(full=engine)
         for _ in range(5):
             assert runner.step(rungs, "full", picture()) is not None
         began = time.monotonic()
@@ -83,14 +85,14 @@ class TestRunner:
         """Nothing is usual yet, and the first one may load and compile."""
         costs = iter([0.5] * WARM_UP + [0.0])
         engine = PassThrough(cost_s=lambda: next(costs))
-        runner = Runner(Limits(least_s=0.1, unknown_s=10))
+        runner = EngineThread(HangLimits(least_s=0.1, unknown_s=10))
         rungs = ladder(full=engine)
         assert all(runner.step(rungs, "full", picture()) for _ in range(WARM_UP + 1))
 
     def test_a_frame_that_comes_late_is_thrown_away_and_its_time_learnt(
         self, engine: Blocking
     ) -> None:
-        runner, rungs = Runner(Limits(least_s=0.2, unknown_s=9)), ladder(full=engine)
+        runner, rungs = EngineThread(HangLimits(least_s=0.2, unknown_s=9)), ladder(full=engine)
         for shade in range(5):
             runner.step(rungs, "full", picture(shade))
         assert runner.step(rungs, "full", picture(5)) is None
@@ -105,7 +107,7 @@ class TestRunner:
 
     def test_its_thread_ends_with_it(self) -> None:
         before = threading.active_count()
-        runner = Runner()
+        runner = EngineThread()
         runner.step(ladder(full=PassThrough()), "full", picture())
         assert threading.active_count() == before + 1
         runner.close()
@@ -113,12 +115,12 @@ class TestRunner:
 
     def test_what_the_engine_raises_arrives(self) -> None:
         with pytest.raises(Exception, match="on purpose"):
-            Runner().step(ladder(full=PassThrough(breaks=True)), "full", picture())
+            EngineThread().step(ladder(full=PassThrough(breaks=True)), "full", picture())
 
 
 def test_frames_go_on_as_bicubic_and_the_engine_may_come_back(engine: Blocking) -> None:
     told: list[str] = []
-    session, _ = session_of(engine, Limits(least_s=0.3, unknown_s=5, give_up=1000), told)
+    session, _ = session_of(engine, HangLimits(least_s=0.3, unknown_s=5, give_up=1000), told)
     (sink,) = session.sinks
     assert isinstance(sink, KeepingSink)
     stop = threading.Event()
@@ -143,7 +145,7 @@ def test_an_engine_that_never_comes_back_ends_the_session_with_its_files(engine:
     session, shelf = session_of(engine, SOON, told)
     (sink,) = session.sinks
     shown: list[dict[str, Any]] = []
-    ended = operate(session, PacedSource(30), shelf, max_seconds=60, show=shown.append)
+    ended = run_session(session, PacedSource(30), shelf, max_seconds=60, show=shown.append)
     assert (ended.reason, ended.stuck) == ("failed", True)
     assert "the engine has been stuck for 1 s" in str(ended.error)
     assert isinstance(sink, KeepingSink) and sink.closed

@@ -12,9 +12,9 @@ import pytest
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.formats.choice import choose_format
 from streamdiffvsr.runtime.media.joining import muxing
-from streamdiffvsr.runtime.media.joining.copied import CopiedStream, Part
+from streamdiffvsr.runtime.media.joining.copied import CopiedStream, TimeWindow
 from streamdiffvsr.runtime.media.joining.join import JoinFailedError, join
-from streamdiffvsr.runtime.media.joining.origin import Origin
+from streamdiffvsr.runtime.media.joining.origin import StreamCopier
 from streamdiffvsr.runtime.media.joining.rehearsal import rehearse
 from streamdiffvsr.runtime.media.probe import probe
 from streamdiffvsr.tests.media.clips import Clip, see
@@ -127,7 +127,7 @@ def test_packets_of_a_block_that_share_a_time_follow_each_other(tmp_path):
 def copied(source, output, change):
     """Copy the sound alone, its packets changed on the way; (seconds, duration) of each."""
     with av.open(str(source)) as original, av.open(str(output), "w") as made:
-        stream = CopiedStream(original.streams.audio[0], Part())
+        stream = CopiedStream(original.streams.audio[0], TimeWindow())
         stream.join(made, {})
         made.start_encoding()
         for number, packet in enumerate(original.demux(audio=0)):
@@ -298,7 +298,7 @@ def test_it_is_kept_beside_an_output_of_the_longest_name_too(tmp_path):
     assert len(see(kept).times) == 25
 
 
-class Refusing(Origin):
+class Refusing(StreamCopier):
     """Sound that a muxer has had enough of in the middle."""
 
     taken = 0
@@ -325,7 +325,7 @@ def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkey
     form = choose_format(tmp_path / "out.mp4", info=info, size=(48, 64), preset="ultrafast")
     entries = bars(tmp_path, info, form, 25, 0)
     monkeypatch.setattr(Refusing, "error", error, raising=False)
-    monkeypatch.setattr(muxing, "Origin", Refusing)
+    monkeypatch.setattr(muxing, "StreamCopier", Refusing)
     told = muxing._written(
         tmp_path / "out.part",
         entries,

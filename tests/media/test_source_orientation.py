@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from streamdiffvsr.runtime.files.ahead.look import look, policies
-from streamdiffvsr.runtime.files.inputs import Pair
+from streamdiffvsr.runtime.files.ahead.look import inspect_job, policies
+from streamdiffvsr.runtime.files.inputs import InOut
 from streamdiffvsr.runtime.files.job import FileOptions
 from streamdiffvsr.runtime.live.source import LiveSource
 from streamdiffvsr.runtime.media.live.address import parse_source
@@ -129,7 +129,7 @@ def test_h264_tells_it_by_itself(tmp_path):
 def test_what_is_no_upright_orientation_is_left_as_it_is_stored(tmp_path, rows, skewed):
     path = replace(FRAMES, matrix=matrix(rows)).write(tmp_path / "odd.mp4")
     assert_shown(path, STORED)
-    seen = look(Pair(path, tmp_path / "out.mkv"), FileOptions())
+    seen = inspect_job(InOut(path, tmp_path / "out.mkv"), FileOptions())
     assert any("shown at an angle" in line for line in policies(seen)) == skewed
 
 

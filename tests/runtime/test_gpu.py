@@ -14,7 +14,7 @@ from streamdiffvsr.engines import cuda_device, cuda_driver
 from streamdiffvsr.engines.choice import ORDER, why_not
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.engines.gpu import why_no_gpu
-from streamdiffvsr.runtime.upscaler import AHEAD, Mode, Upscaler
+from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Mode, Upscaler
 from streamdiffvsr.tests.recorded import FRAMES, assert_gives_the_recorded_run
 
 pytestmark = [
@@ -71,7 +71,7 @@ def test_half_precision_stays_close(half: Upscaler, parity_trace: dict[str, Any]
         assert np.abs(state.previous_hr.astype(np.float32) - parity_trace[f"raw.{f}"]).max() <= 0.1
 
 
-@pytest.mark.parametrize("mode", AHEAD)
+@pytest.mark.parametrize("mode", FRAMES_AHEAD)
 def test_streams_give_the_frames_of_steps(half: Upscaler, mode: Mode) -> None:
     """Captured and overlapped as far as that goes, bit for bit."""
     frames, state, expected = frames_of(half, 12), StreamState(seed=5), []
@@ -85,7 +85,7 @@ def test_streams_give_the_frames_of_steps(half: Upscaler, mode: Mode) -> None:
 def test_two_streams_of_one_upscaler_take_turns(half: Upscaler) -> None:
     frames = frames_of(half, 8)
     expected = list(half.stream(frames, StreamState(seed=5)))
-    one, other = (half.stream(frames, StreamState(seed=5), mode=mode) for mode in AHEAD)
+    one, other = (half.stream(frames, StreamState(seed=5), mode=mode) for mode in FRAMES_AHEAD)
     got = [(next(one), next(other)) for _ in frames]
     for pair, frame in zip(got, expected, strict=True):
         assert np.array_equal(pair[0], frame) and np.array_equal(pair[1], frame)

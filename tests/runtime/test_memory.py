@@ -20,7 +20,7 @@ from streamdiffvsr.graph_set import GraphSet
 from streamdiffvsr.plan import correlation_bytes, make_plan
 from streamdiffvsr.runtime import memory
 from streamdiffvsr.runtime.footprint import footprint, resized
-from streamdiffvsr.runtime.memory import Preflight, check_memory, fitting, look_ahead
+from streamdiffvsr.runtime.memory import Preflight, check_memory, check_memory_fit, fitting
 from streamdiffvsr.spec import ModelDims, Size
 
 MIB = 2**20
@@ -172,7 +172,7 @@ def test_a_set_that_does_not_fit_is_not_loaded(
     with pytest.raises(StreamDiffVSRError, match="does not fit in 50 MiB of free memory"):
         streamdiffvsr.load(parity_engines)
     assert opened == []
-    assert look_ahead(parity_engines).tight
+    assert check_memory_fit(parity_engines).tight
 
 
 def test_a_containers_limit_is_what_is_free(

@@ -20,7 +20,7 @@ from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.live.engine import LiveEngine
-from streamdiffvsr.runtime.upscaler import AHEAD, Image, Upscaler
+from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Image, Upscaler
 from streamdiffvsr.spec import LANES, Geometry
 from streamdiffvsr.tests.standin.engines import (
     FRAMES,
@@ -59,11 +59,11 @@ def test_a_stream_captures_nothing_that_an_earlier_one_has(
     standin: Standin, tmp_path: Path
 ) -> None:
     up = make_upscaler(standin, "plans", tmp_path)
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         list(up.stream(FRAMES, START, mode=mode))
     gc.collect()
     before = standin.live(), standin.calls("cuStreamBeginCapture"), standin.used()
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         list(up.stream(FRAMES, START, mode=mode))
     after = standin.live(), standin.calls("cuStreamBeginCapture"), standin.used()
     assert after == before
@@ -198,7 +198,7 @@ def test_states_are_read_by_other_threads_while_frames_go_on(
     assert all(np.array_equal(array, by_index[s.frame_index]) for s, array in read)
 
 
-@pytest.mark.parametrize("mode", AHEAD)
+@pytest.mark.parametrize("mode", FRAMES_AHEAD)
 def test_an_interruption_anywhere_gives_no_wrong_frame(
     standin: Standin, tmp_path: Path, expected: Any, mode: Any
 ) -> None:
@@ -288,7 +288,7 @@ def test_sessions_of_an_unsafe_release_are_never_captured(standin: Standin, expe
     manifest, kernels = kernels_of(standin, Geometry(SIZE))
     engines = {n: SessionEngine(k, 0, "this release frees it") for n, k in kernels.items()}
     up = Upscaler(manifest, engines, CudaDevice())
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         run = up.run(START, mode)
         before = standin.calls("cuStreamBeginCapture")
         got = []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.engines.cuda_driver import primary_context
-from streamdiffvsr.runtime.upscaler import AHEAD, Upscaler
+from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Upscaler
 from streamdiffvsr.tests.standin.engines import (
     FRAMES,
     START,
@@ -33,7 +33,7 @@ def test_streams_and_steps_give_the_frames_of_the_plain_loop(
     standin.seed(seed)
     standin.progress((0, 20, 30)[seed % 3])
     up = make_upscaler(standin, kind, tmp_path)
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         stream = up.stream(FRAMES, START, mode=mode)
         assert different(list(stream), frames) == [], mode
         assert np.array_equal(stream.state.previous_hr, last.previous_hr)
@@ -47,7 +47,7 @@ def test_streams_and_steps_give_the_frames_of_the_plain_loop(
 def test_frames_behind_a_cut_are_those_of_a_new_epoch(up: Upscaler, standin: Standin) -> None:
     beginnings = (0, 3, 4, 8)
     expected, _ = expected_frames(standin, FRAMES, START, beginnings=beginnings)
-    for mode in AHEAD:
+    for mode in FRAMES_AHEAD:
         flags = iter([index in beginnings for index in range(len(FRAMES))])
         stream = up.stream(FRAMES, START, mode=mode, cuts=lambda _: next(flags))  # noqa: B023
         assert different(list(stream), expected) == [], mode
@@ -66,7 +66,7 @@ def test_tiles_are_those_of_the_plain_loop(standin: Standin, kind: str, tmp_path
 
 def test_two_streams_of_one_upscaler_take_turns(up: Upscaler, expected: Any) -> None:
     frames, last = expected
-    for one, other in itertools.product(AHEAD, repeat=2):
+    for one, other in itertools.product(FRAMES_AHEAD, repeat=2):
         a, b = (up.stream(FRAMES, START, mode=mode) for mode in (one, other))
         got = [(next(a), next(b)) for _ in FRAMES]
         assert different([out for out, _ in got], frames) == []

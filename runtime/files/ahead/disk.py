@@ -20,7 +20,7 @@ from ..journal import folder_of
 
 # Bits for a pixel of a detailed film at quality `AT`; six steps of crf halve them.
 LOSSY_BITS = {"h264": 0.22, "h265": 0.15, "av1": 0.12}
-AT = {"h264": 17, "h265": 18, "av1": 24}
+REFERENCE_CRF = {"h264": 17, "h265": 18, "av1": 24}
 DEFAULT_BITS = 0.25
 PRORES_BITS = 3.6  # of the HQ profile, which changes little with the picture
 COMPRESSED = 0.5  # of lossless frames
@@ -124,8 +124,10 @@ def bits_per_pixel(form: VideoFormat | ImageFormat) -> float:
         return PRORES_BITS
     if form.codec in LOSSY_BITS:
         quality = form.options.get("crf") or form.options.get("cq") or form.options.get("qp")
-        crf = int(quality) if quality and quality.lstrip("-").isdigit() else AT[form.codec]
-        return float(LOSSY_BITS[form.codec] * 2 ** ((AT[form.codec] - crf) / 6))
+        crf = (
+            int(quality) if quality and quality.lstrip("-").isdigit() else REFERENCE_CRF[form.codec]
+        )
+        return float(LOSSY_BITS[form.codec] * 2 ** ((REFERENCE_CRF[form.codec] - crf) / 6))
     samples = 1.5 if "420" in form.pixel_format else 2 if "422" in form.pixel_format else 3
     return COMPRESSED * samples * (12 if form.deep else 8)
 

@@ -16,11 +16,11 @@ from ....errors import StreamDiffVSRError
 from ....plan import Plan
 from ....spec import format_size
 from ...media.formats.kinds import ImageFormat, VideoFormat
-from ...memory import LEAST, Preflight, look_ahead
+from ...memory import MIN_FIT_RATIO, Preflight, check_memory_fit
 from ...memory import size as shown
 from ..journal import frames_kept
 from .disk import Disk, check_disk, look_at_disk
-from .look import Look, clock, described_input, described_output, policies
+from .look import JobReport, clock, described_input, described_output, policies
 from .processes import Processes, processes
 
 
@@ -36,7 +36,7 @@ class JobPlan:
         frame_seconds: Of the engines, measured just now; None if it was not.
     """
 
-    look: Look
+    look: JobReport
     engines: Path | None
     manifest: Manifest | None
     memory: Preflight | None
@@ -144,7 +144,7 @@ class JobPlan:
 
 
 def plan_job(
-    look: Look,
+    look: JobReport,
     engines: Path | None,
     *,
     chunks: int = 1,
@@ -181,7 +181,7 @@ def plan_job(
         look=look,
         engines=engines,
         manifest=manifest,
-        memory=None if engines is None else look_ahead(engines, device),
+        memory=None if engines is None else check_memory_fit(engines, device),
         processes=processes(look.job.info.size, look.job.output_size, look.job.format),
         disk=disk,
         chunks=chunks,
@@ -198,11 +198,12 @@ def _check_host_memory(plan: JobPlan, needed: int | None) -> None:
     A single set of engines is `check_memory`'s to refuse, with what would fit.
     """
     free = free_host_bytes()
-    if needed is None or LEAST * needed <= free:
+    if needed is None or MIN_FIT_RATIO * needed <= free:
         return
     remedy = "use a smaller --chunks" if plan.chunks > 1 else "use another --codec, or --tile"
     raise StreamDiffVSRError(
         f"could not upscale {str(plan.look.job.input)!r}",
-        f"it takes at least {shown(int(LEAST * needed))} of memory, and {shown(free)} are free",
+        f"it takes at least {shown(int(MIN_FIT_RATIO * needed))} of memory, "
+        f"and {shown(free)} are free",
         f"free some, or {remedy}",
     )

@@ -15,12 +15,12 @@ from ....spec import Size, format_size
 from ...media.formats.hdr import writes_mastering
 from ...media.formats.kinds import ImageFormat, VideoFormat
 from ...media.preflight import check_output
-from ..inputs import Pair
+from ..inputs import InOut
 from ..job import FileOptions, Job
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class JobReport:
     """A job whose input has been opened once.
 
     Attributes:
@@ -45,7 +45,7 @@ class Look:
         return self.job.info.size
 
 
-def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look:
+def inspect_job(pair: InOut, options: FileOptions, *, folder_there: bool = True) -> JobReport:
     """Read what the input is and choose how the output is written.
 
     Args:
@@ -73,7 +73,7 @@ def look(pair: Pair, options: FileOptions, *, folder_there: bool = True) -> Look
             "images are taken for whole pictures",
             "leave it out, or make a video of them first",
         )
-    return Look(job, *expected(job), job.left_out())
+    return JobReport(job, *expected(job), job.left_out())
 
 
 def expected(job: Job) -> tuple[int | None, float | None]:
@@ -104,7 +104,7 @@ def expected(job: Job) -> tuple[int | None, float | None]:
     return frames, seconds
 
 
-def policies(look: Look) -> Iterator[str]:
+def policies(look: JobReport) -> Iterator[str]:
     """What is done with inputs that are not plain, a line each."""
     info, form, options = look.job.info, look.job.format, look.job.options
     if isinstance(form, VideoFormat) and form.note:
@@ -141,7 +141,7 @@ def policies(look: Look) -> Iterator[str]:
     yield from look.left_out
 
 
-def described_input(look: Look) -> str:
+def described_input(look: JobReport) -> str:
     """One line: what comes in."""
     info = look.job.info
     length = "" if look.seconds is None else f", {clock(look.seconds)}"
@@ -154,7 +154,7 @@ def described_input(look: Look) -> str:
     )
 
 
-def described_output(look: Look) -> str:
+def described_output(look: JobReport) -> str:
     """One line: what goes out."""
     job, form = look.job, look.job.format
     size = format_size(job.output_size)

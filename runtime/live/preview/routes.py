@@ -31,7 +31,7 @@ _MAX_VIEWERS = 16
 _MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
 _STUCK_S = 20.0  # a client that takes nothing for so long is gone
-_LEAVE_S = 0.2
+_GOODBYE_S = 0.2
 _QUEUED_BYTES = 1 << 18
 _BOUNDARY = "frame"
 
@@ -138,7 +138,7 @@ class Routes:
             heartbeat=_HEARTBEAT_S,
             compress=False,
             max_msg_size=_MAX_MESSAGE_BYTES,
-            timeout=_LEAVE_S,
+            timeout=_GOODBYE_S,
         )
         await connection.prepare(request)
         viewer = Viewer()
@@ -226,7 +226,7 @@ def _gone(request: web.Request) -> Iterator[None]:
 
 async def _leave(connection: web.WebSocketResponse) -> None:
     with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
-        await asyncio.wait_for(connection.close(code=WSCloseCode.GOING_AWAY), 2 * _LEAVE_S)
+        await asyncio.wait_for(connection.close(code=WSCloseCode.GOING_AWAY), 2 * _GOODBYE_S)
 
 
 def _keep_short(request: web.Request) -> None:

@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 Image = npt.NDArray[np.uint8]
-_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_RESIZE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def resized(
@@ -29,7 +29,7 @@ def resized(
         width=width,
         height=height,
         format="rgb24",
-        interpolation=_QUALITY,
+        interpolation=_RESIZE_QUALITY,
     )
     pixels: Image = frame.to_ndarray().astype(np.uint8, copy=False)
     return pixels

@@ -25,7 +25,7 @@ _TS_NONSTRICT = 0x20000  # libav's flag of a muxer that takes packets of equal t
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TimeWindow:
     """What is kept of a source, in seconds of it, and what is subtracted from every time."""
 
     start: Fraction | None = None
@@ -45,7 +45,7 @@ class CopiedStream:
         time_base: Seconds per tick of what is muxed.
     """
 
-    def __init__(self, template: Any, part: Part, skipped: int = 0) -> None:
+    def __init__(self, template: Any, part: TimeWindow, skipped: int = 0) -> None:
         self.template, self.time_base = template, template.time_base
         base = self._base = template.time_base
         self._start = None if part.start is None else part.start / base
@@ -194,7 +194,7 @@ class TurnedSubtitles(CopiedSubtitles):
         codec: libav's name of the codec.
     """
 
-    def __init__(self, template: Any, part: Part, codec: str) -> None:
+    def __init__(self, template: Any, part: TimeWindow, codec: str) -> None:
         super().__init__(template, part)
         self._codec = codec
 

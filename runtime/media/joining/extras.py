@@ -16,7 +16,7 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from .. import libav
-from .copied import Part
+from .copied import TimeWindow
 from .holding import codec_of, holds
 
 # Written by muxers about the file they wrote, so not true of the new one.
@@ -88,7 +88,9 @@ def add_attachments(output: OutputContainer, attachments: Sequence[Any]) -> tupl
     return len(attachments), 0
 
 
-def add_chapters(output: OutputContainer, chapters: Sequence[Any], part: Part) -> tuple[int, int]:
+def add_chapters(
+    output: OutputContainer, chapters: Sequence[Any], part: TimeWindow
+) -> tuple[int, int]:
     """Copy the chapters of what is kept; (how many were copied, how many were not)."""
     if output.format.name == "mpegts":
         return 0, len(chapters)

@@ -19,8 +19,8 @@ from ....errors import StreamDiffVSRError
 from ... import disk
 from ...processes import wire
 from .. import libav
-from .copied import Part
-from .origin import Origin
+from .copied import TimeWindow
+from .origin import StreamCopier
 from .output_file import coarse_enough, end_exactly, open_output
 from .packets import Entry, JoinedPackets, open_segment, read_entries
 
@@ -88,7 +88,7 @@ class _Muxer:
         ticks = round((shift or Fraction(0)) / base)
         self._packets = JoinedPackets(entries, ticks)
         self._container: str = arguments["container"]
-        self._origin = _origin(arguments, Part(start, end, shift or Fraction(0)))
+        self._origin = _origin(arguments, TimeWindow(start, end, shift or Fraction(0)))
         self._stored_base = coarse_enough(self._container, base, self._packets.longest)
         bases = [self._stored_base, *(self._origin.time_bases if self._origin else ())]
         any_tags = self._origin is not None and self._origin.own_tags
@@ -165,11 +165,11 @@ class _Muxer:
             wire.send(self._outbox, {"kind": "beat", "frames": self._frames})
 
 
-def _origin(arguments: dict[str, Any], part: Part) -> Origin | None:
+def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
     if arguments["source"] is None:
         return None
     try:
-        return Origin(
+        return StreamCopier(
             Path(arguments["source"]),
             container=arguments["container"],
             suffix=arguments["suffix"],

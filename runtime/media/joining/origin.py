@@ -19,7 +19,7 @@ from av.container import InputContainer, OutputContainer
 
 from ....errors import StreamDiffVSRError
 from .. import libav
-from .copied import CopiedStream, CopiedSubtitles, Part, TurnedSubtitles
+from .copied import CopiedStream, CopiedSubtitles, TimeWindow, TurnedSubtitles
 from .extras import (
     Cover,
     add_attachments,
@@ -39,7 +39,7 @@ _MAKERS = "com."  # tags such as com.apple.quicktime.make
 _SEEKABLE = ("mov", "matroska")  # their index can be trusted
 
 
-class Origin:
+class StreamCopier:
     """The source of an output, demuxed a second time for what is copied from it.
 
     Args:
@@ -69,10 +69,10 @@ class Origin:
         codec: str,
         sound: Choice,
         copy_rest: bool = False,
-        part: Part | None = None,
+        part: TimeWindow | None = None,
         most_bytes: int | None = None,
     ) -> None:
-        self._path, self._part, self._copy_rest = path, part or Part(), copy_rest
+        self._path, self._part, self._copy_rest = path, part or TimeWindow(), copy_rest
         self._suffix, self._bytes_left = suffix, most_bytes
         self._input = _opened(path)
         settled, self.notes = settle(path, sound, container=container, suffix=suffix, codec=codec)

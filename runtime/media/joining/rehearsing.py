@@ -17,7 +17,7 @@ from typing import Any
 from ....errors import StreamDiffVSRError
 from ...processes import wire
 from .. import libav
-from .origin import Origin
+from .origin import StreamCopier
 from .output_file import open_output
 
 _MOST_PACKETS = 2000
@@ -43,7 +43,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 def _joined(arguments: dict[str, Any]) -> dict[str, Any]:
     """Join the beginning of the source; what was copied and left out."""
     container = arguments["container"]
-    origin = Origin(
+    origin = StreamCopier(
         Path(arguments["source"]),
         container=container,
         suffix=arguments["suffix"],

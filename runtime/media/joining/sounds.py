@@ -23,7 +23,7 @@ from av.container import InputContainer
 from ....errors import StreamDiffVSRError
 from .. import libav
 from ..formats.kinds import CONTAINERS, HOLDS
-from .copied import CopiedStream, Part
+from .copied import CopiedStream, TimeWindow
 from .holding import codec_of, listed
 from .transcoded import TranscodedStream
 
@@ -61,7 +61,7 @@ class Sound:
     encoder: str = ""
     skipped: int = 0
 
-    def stream(self, template: Any, part: Part) -> CopiedStream:
+    def stream(self, template: Any, part: TimeWindow) -> CopiedStream:
         """What carries it out."""
         if self.encoder:
             return TranscodedStream(template, part, self.encoder)
@@ -249,7 +249,7 @@ def _written(one: _Beginning, container: str, sound: Sound) -> io.BytesIO | None
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container) as output:
-            stream = sound.stream(one.template, Part(shift=one.start))
+            stream = sound.stream(one.template, TimeWindow(shift=one.start))
             stream.join(output, {})
             output.start_encoding()
             for packet in one.again():

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.container import OutputContainer
 
-from .copied import CopiedStream, Part
+from .copied import CopiedStream, TimeWindow
 
 _BITS_A_CHANNEL = {"aac": 112_000, "libopus": 80_000}
 _DRIFT_S = Fraction(1, 25)  # less than that is how coarsely times are stored
@@ -35,7 +35,7 @@ class TranscodedStream(CopiedStream):
         ValueError, av.error.FFmpegError: The encoder takes no sound of this kind.
     """
 
-    def __init__(self, template: Any, part: Part, codec: str) -> None:
+    def __init__(self, template: Any, part: TimeWindow, codec: str) -> None:
         super().__init__(template, part)
         self._codec, self._decoder = codec, template.codec_context
         self._rate = _nearest_rate(codec, self._decoder.sample_rate)

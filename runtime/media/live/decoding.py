@@ -20,7 +20,7 @@ import av
 from ....errors import StreamDiffVSRError
 from ...processes import wire
 from ..limits import MAX_PIXELS, MAX_SIDE
-from .delivery import Decoded, Outlet
+from .delivery import Decoded, FrameMailbox
 from .log import LiveLog
 from .opening import Ended, open_live, read_failure
 from .pace import Pace
@@ -34,7 +34,7 @@ _LAST_FRAME_S = 5.0
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     """Play the source to its end, tell it, and wait to be killed."""
-    outlet, told = Outlet(outbox), threading.Event()
+    outlet, told = FrameMailbox(outbox), threading.Event()
     threading.Thread(target=_listen, args=(inbox, outlet, told), daemon=True).start()
     outlet.send({"kind": "ready"})
     told.wait()
@@ -43,7 +43,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
     threading.Event().wait()  # a pipe that closes now could cost the parent the last messages
 
 
-def _play(arguments: dict[str, Any], outlet: Outlet) -> Ended:
+def _play(arguments: dict[str, Any], outlet: FrameMailbox) -> Ended:
     """Hand out frames as long as there are any; why there are no more."""
     try:
         _Player(arguments, outlet).play()
@@ -60,7 +60,7 @@ def _play(arguments: dict[str, Any], outlet: Outlet) -> Ended:
     return end
 
 
-def _listen(inbox: RawIOBase, outlet: Outlet, told: threading.Event) -> None:
+def _listen(inbox: RawIOBase, outlet: FrameMailbox, told: threading.Event) -> None:
     """Obey the parent; its end is the end of this process, whatever libav is doing."""
     try:
         while True:
@@ -74,7 +74,7 @@ def _listen(inbox: RawIOBase, outlet: Outlet, told: threading.Event) -> None:
 
 
 class _Player:
-    def __init__(self, arguments: dict[str, Any], outlet: Outlet) -> None:
+    def __init__(self, arguments: dict[str, Any], outlet: FrameMailbox) -> None:
         self._arguments, self._outlet = arguments, outlet
         self._log = LiveLog()
         self._index = 0

@@ -35,7 +35,7 @@ class Decoded:
     damaged: bool
 
 
-class Outlet:
+class FrameMailbox:
     """Sends frames, and a sign of life every half second.
 
     Attributes:

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
-from streamdiffvsr.benchmarks.quality import clips as clips  # noqa: E402
+from streamdiffvsr.benchmarks.quality import clips  # noqa: E402
 from streamdiffvsr.benchmarks.quality.metrics import psnr, temporal_errors  # noqa: E402
 from streamdiffvsr.errors import StreamDiffVSRError  # noqa: E402
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("skimage")
 pytest.importorskip("PIL")
 
-from streamdiffvsr.benchmarks.quality import measure as measure  # noqa: E402
+from streamdiffvsr.benchmarks.quality import measure  # noqa: E402
 from streamdiffvsr.benchmarks.quality.clips import MeasuredClip  # noqa: E402
 from streamdiffvsr.benchmarks.quality.metrics import bicubic_frames  # noqa: E402
 from streamdiffvsr.runtime.state import StreamState  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from streamdiffvsr.benchmarks.quality import metrics as metrics  # noqa: E402
+from streamdiffvsr.benchmarks.quality import metrics  # noqa: E402
 
 SIZE = (24, 32)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.quality import report as report
+from streamdiffvsr.benchmarks.quality import report
 
 AVERAGE_RATIO = "warp error / bicubic's, average"
 
