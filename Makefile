@@ -77,7 +77,7 @@ live: setup ## upscale a live source: make live SRC=rtsp://... ARGS='--to out.mk
 	@$(BIN)/streamdiffvsr live '$(SRC)' $(ARGS)
 
 train-tiny: setup ## train the built-in model again, into training-out/; goes on where it stopped
-	@$(BIN)/python -m streamdiffvsr.training $(ARGS)
+	@$(BIN)/python -m streamdiffvsr.research.training $(ARGS)
 
 engines: setup ## build engines: make engines MODEL=... SIZE=320x180 BACKEND=tensorrt-rtx
 	@$(BIN)/streamdiffvsr engines --model '$(MODEL)' --size '$(SIZE)' --backend '$(BACKEND)' $(ARGS)
@@ -94,8 +94,9 @@ test-slow: setup ## the tests that take minutes
 test-gpu: setup ## what needs an NVIDIA GPU, in twelve minutes: frames, tests, figures
 	@$(BIN)/python tools/gpu_steps.py --out build/test-gpu --minutes 12 $(ARGS)
 
-lint: setup ## formatting, lint, types
+lint: setup ## formatting, lint, types, layers
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	@PYTHONPATH=.links $(BIN)/lint-imports
 
 clean: ## remove .venv and whatever was made here; the engines in the user's cache stay
 	rm -rf .venv .links build dist *.egg-info demo-out training-out .pytest_cache .mypy_cache .ruff_cache

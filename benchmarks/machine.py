@@ -11,10 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from ..engines.device import kind_of, ordinal_of
-from ..engines.gpu import ask_driver, cuda_gpu, gpu_address
-from ..engines.ort import usable_cpus
-from ..host import package_version
+from ..engines.host import ask_driver, cuda_gpu, gpu_address, package_version
+from ..engines.interface import kind_of, ordinal_of
+from ..engines.onnxruntime_backend import usable_cpus
 
 if sys.platform != "win32":
     import resource

@@ -1,29 +1,33 @@
-"""Why an engine does not match: the first of its layers that differ from the float32 reference.
-
-Exports one graph twice, in float32 and in the engine's precision, into a folder that is removed
-again, and compares layer by layer (`engines/divergence.py`) on the inputs of the parity gate.
-"""
+"""Finds the layers in which an engine diverges, and lists the operators of a model."""
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from ..engines.backends import BACKENDS, Backend, require_backend
-from ..engines.device import kind_of
-from ..engines.gate import TOLERANCE, relative_error
-from ..engines.gpu import check_gpu
+from ..engines.host import FP8, check_gpu, check_precision, require_export
+from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey
-from ..engines.precision import FP8, check_precision
+from ..engines.parity import TOLERANCE, relative_error
+from ..engines.registry import BACKENDS, Backend, require_backend
 from ..errors import StreamDiffVSRError, UsageError
-from ..graph_set import GRAPH_VERSION, golden_file, onnx_file
-from ..host import require_export
-from ..plan import Plan, make_plan
-from ..spec import GRAPHS, GraphSpec, Precision, Size, format_size, graph_specs
-from .memory import check_memory
+from ..graphs.plan import Plan, make_plan
+from ..graphs.spec import (
+    GRAPH_VERSION,
+    GRAPHS,
+    GraphSpec,
+    Precision,
+    Size,
+    format_size,
+    golden_file,
+    graph_specs,
+    onnx_file,
+)
+from .request import check_memory, export, resolve
 
 if TYPE_CHECKING:
     from ..engines.divergence import Divergence
@@ -138,15 +142,13 @@ def _export(
     request: Request, key: EngineKey, folder: Path, progress: Progress
 ) -> tuple[GraphSpec, GraphSpec]:
     """Write the graph in both precisions and the recorded tensors; gives both specs."""
-    from ..export.digest import model_files
-    from ..export.flow_files import read_flow
-    from ..export.golden import record_golden
-    from ..export.graph_folder import CORRELATIONS, model_dims
+    from ..export.config_files import read_flow
+    from ..export.graph_folder import CORRELATIONS, model_dims, record_golden
     from ..export.graphs import build_graphs
-    from ..export.hub import resolve_model
     from ..export.model import load_model
+    from ..export.model_source import model_files, resolve_model
     from ..export.onnx_export import export_graph
-    from ..schedule import step_table
+    from ..graphs.schedule import step_table
 
     source = resolve_model(request.model, request.revision)
     plan = _plan(request, read_flow(source).flow_scale)
@@ -190,3 +192,55 @@ def _key(request: Request, backend: Backend) -> EngineKey:
         gpu=target.gpu,
         graph_version=GRAPH_VERSION,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """How many nodes of each operator one graph has."""
+
+    graph: str
+    exported: Counter[str]
+    rewritten: Counter[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "graph": self.graph,
+            "exported": dict(self.exported.most_common()),
+            "tensorrt": dict(self.rewritten.most_common()),
+        }
+
+
+def count_graphs(
+    model: str, *, size: Size, precision: str, progress: Progress = lambda _: None, **options: Any
+) -> list[Operators]:
+    """The operators of every graph.
+
+    Args:
+        options: More of `builder.build`'s that decide how a graph is exported.
+
+    Raises:
+        StreamDiffVSRError: The model cannot be exported here.
+    """
+    if precision == FP8:
+        raise UsageError(
+            "the operators of fp8 graphs are not counted",
+            "they are those of fp16 with pairs of conversions to eight bits in denoise",
+            "use --precision fp16",
+        )
+    from ..engines.tensorrt_graph import rewrite_graph
+    from ..export.model_source import model_files
+    from ..graphs.onnx_network import count_operators
+
+    order, _ = resolve(model, size=size, precision=precision, **options)
+    check_memory(model_files(order.source), order.key)
+    counted = []
+    with tempfile.TemporaryDirectory(prefix="streamdiffvsr-graphs-") as name:
+        folder = Path(name)
+        export(replace(order, stage=folder), progress)
+        for graph in GRAPHS:
+            path = folder / onnx_file(graph)
+            exported = count_operators(path)
+            rewrite_graph(path, group_norms=True)
+            counted.append(Operators(graph, exported, count_operators(path)))
+    return counted

@@ -1,31 +1,215 @@
-"""What a build is asked for, checked and settled: the order that it makes of it.
-
-Decides everything that can be decided before minutes are spent; reads configs and digests, and
-builds nothing.
-"""
+"""What a build is asked for, resolved to one build order with its memory estimate."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..engines.backends import BACKENDS, require_backend
-from ..engines.cache import default_folder
-from ..engines.device import kind_of
-from ..engines.digest_memo import remembered_digest
-from ..engines.gpu import check_gpu
+from .. import __version__
+from ..engines.cache import default_folder, remembered_digest
+from ..engines.engine_set import accept_graphs
+from ..engines.host import (
+    EXPORT_MODULES,
+    FP8,
+    TORCH_MODULES,
+    check_gpu,
+    check_precision,
+    free_host_bytes,
+    graph_precision,
+    require_export,
+)
+from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey, Target
-from ..engines.precision import FP8, check_precision
+from ..engines.registry import BACKENDS, require_backend
 from ..errors import StreamDiffVSRError, UsageError
-from ..graph_set import GRAPH_VERSION
-from ..host import EXPORT_MODULES, TORCH_MODULES, require_export
-from ..plan import Plan, make_plan
-from ..spec import Size, format_size
-from .calibration import recipe_digest, require_quantiser
-from .order import BuildSpec
+from ..graphs.plan import Plan, make_plan
+from ..graphs.spec import GRAPH_VERSION, Geometry, Size, format_size
+from .fp8 import recipe_digest, require_quantiser
+
+GIB = 2**30
+BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
+EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
+# Of the same: the graph, what the compiler makes of it, and the plan.
+COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
+MAX_HEADER_BYTES = 10_000_000
+
+
+def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
+    """The least memory that a build takes, in bytes."""
+    total = sum(_float32_bytes(path) for path in weights)
+    compiles = BACKENDS[key.backend].compile is not None
+    compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
+    return BASE_BYTES + int(total * max(EXPORT_FACTOR, compiled))
+
+
+def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
+    """Raise `StreamDiffVSRError` where a build would take more than there is, swap included."""
+    needed = estimated_bytes(weights, key)
+    free = free_host_bytes()
+    if needed > free:
+        raise StreamDiffVSRError(
+            f"the engines cannot be built in {free / GIB:.1f} GiB of free memory",
+            f"it takes at least {needed / GIB:.1f}",
+            "free some, add swap, or build them on another machine and copy the folder",
+        )
+
+
+def _float32_bytes(path: Path) -> int:
+    """What the tensors of a file take as float32; the file's own bytes where it does not say."""
+    size = path.stat().st_size
+    if path.suffix != ".safetensors":
+        return size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(MAX_HEADER_BYTES, length)))
+        wide = sum(
+            4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
+        )
+        return min(wide, 4 * size)  # a header may lie, until the weights are read
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return size  # a damaged file is refused when it is read
+
+
+if TYPE_CHECKING:
+    from ..export.graph_folder import Form
+    from ..export.model import Model
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What to build, from what, and where.
+
+    Attributes:
+        source: The model folder.
+        stage: An existing empty folder, which becomes the engine set.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        device: Where the engines are made and checked, "cpu", "cuda" or "cuda:1".
+        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
+        started: `time.monotonic()` when the build began.
+    """
+
+    source: Path
+    stage: Path
+    key: EngineKey
+    model_name: str
+    geometry: Geometry
+    correlation: str
+    device: str
+    workspace_bytes: int | None
+    started: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
+        return {
+            "source": str(self.source),
+            "stage": str(self.stage),
+            "key": asdict(self.key),
+            "model_name": self.model_name,
+            "geometry": self.geometry.to_json(),
+            "correlation": self.correlation,
+            "device": self.device,
+            "workspace_bytes": self.workspace_bytes,
+            "started": self.started,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
+        """The inverse of `to_json`."""
+        return cls(
+            source=Path(data["source"]),
+            stage=Path(data["stage"]),
+            key=EngineKey(**data["key"]),
+            model_name=data["model_name"],
+            geometry=Geometry.from_json(data["geometry"]),
+            correlation=data["correlation"],
+            device=data["device"],
+            workspace_bytes=data["workspace_bytes"],
+            started=data["started"],
+        )
+
+
+def execute(order: BuildSpec, progress: Progress) -> None:
+    """Fill `order.stage` with a whole engine set.
+
+    Raises:
+        StreamDiffVSRError: One line: what could not be done, why, what to do.
+    """
+    export(order, progress)
+    accept_graphs(
+        order.stage,
+        order.key,
+        order.model_name,
+        package_version=__version__,
+        started=order.started,
+        progress=progress,
+        workspace_bytes=order.workspace_bytes,
+        device=order.device,
+    )
+
+
+def export(order: BuildSpec, progress: Progress) -> None:
+    """Fill `order.stage` with a graph folder, as the backend of the order takes it.
+
+    Raises:
+        StreamDiffVSRError: The model cannot be read or quantised, or the graphs not be written.
+    """
+    from ..export.graph_folder import export_graphs
+    from ..export.model import load_model
+
+    form, key = _form(order.key.backend), order.key
+    progress("load weights")
+    model = load_model(order.source, match_colour=key.match_colour)
+    try:
+        quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
+        export_graphs(
+            model,
+            order.stage,
+            form,
+            geometry=order.geometry,
+            precision=graph_precision(key.precision),
+            steps=key.steps,
+            correlation=order.correlation,
+            progress=lambda name: progress(f"export {name}"),
+        )
+        del model  # quantising takes gigabytes of its own
+        if quantise is not None:
+            quantise()
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write the graphs to {order.stage.parent}",
+            str(error),
+            "free space or use --out",
+        ) from error
+
+
+def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
+    """What quantises the graphs once they are exported; it needs the model no more."""
+    from .fp8 import calibration_inputs, quantise_graphs
+
+    key = order.key
+    inputs = calibration_inputs(model, order.geometry, key.steps, order.correlation, progress)
+    return partial(quantise_graphs, order.stage, inputs, progress)
+
+
+def _form(backend: str) -> Form:
+    """What the graphs of a backend are exported as; ONNX takes most of a build, and torch none."""
+    if backend == "torch":
+        from ..export.torch_export import PROGRAMS
+
+        return PROGRAMS
+    from ..export.onnx_export import ONNX
+
+    return ONNX
+
 
 MAX_STEPS = 50
 COLOR_MATCH = ("auto", "on", "off")
@@ -63,9 +247,8 @@ def resolve(
     require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
     if precision == FP8:
         require_quantiser()
-    from ..export.digest import model_digest
-    from ..export.flow_files import read_flow
-    from ..export.hub import resolve_model
+    from ..export.config_files import read_flow
+    from ..export.model_source import model_digest, resolve_model
 
     source = resolve_model(str(model), revision)
     plan = planned(preferred=read_flow(source).flow_scale)

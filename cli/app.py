@@ -14,13 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..console import end, run
 from . import options as opt
 from .bench import bench_app
-from .debug import debug
-from .engines import engines_app
+from .console import end, run
+from .engines import debug, engines_app, operators
 from .live import live, with_preview_at
-from .operators import operators
 from .upscale import upscale
 
 DEMO_FOLDER = Path("demo-out")
@@ -79,8 +77,7 @@ def _options(
 @app.command()
 def doctor(json: opt.Json = False) -> dict[str, Any]:
     """Say what this machine has, what can run here, and how to get what is missing."""
-    from ..doctor import examine
-    from ..doctor_report import show
+    from .doctor import examine, show
 
     report = examine()
     if not json:

@@ -1,4 +1,4 @@
-"""`streamdiffvsr bench`: how long frames take here, side by side, and where the time goes."""
+"""`streamdiffvsr bench`: measures latency and throughput, of engines, files and live sources."""
 
 from __future__ import annotations
 
@@ -9,16 +9,84 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import build_progress
 from ..errors import StreamDiffVSRError, UsageError
-from ..spec import check_size, parse_size
+from ..graphs.spec import check_size, parse_size
 from . import options as opt
-from .bench_live import live
+from .console import build_progress
 from .engines import build_engines, check_runs_here
 
-if TYPE_CHECKING:
-    from ..benchmarks.latency.run import Settings
+LiveSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="clock (pictures that carry the time; clock=640x360@30), or any source of live.",
+    ),
+]
+OneSet = Annotated[
+    Path | None,
+    typer.Option("--engines", metavar="DIR", help="An engine set; without one, bicubic."),
+]
+Seconds = Annotated[float, typer.Option(metavar="S", min=1, help="How long to measure.")]
+LatencyMs = Annotated[
+    float | None, typer.Option(metavar="MS", min=1, help="As of live: late frames are bicubic.")
+]
+
+
+def live(
+    source: LiveSource = "clock",
+    engines: OneSet = None,
+    seconds: Seconds = 30,
+    latency_ms: LatencyMs = None,
+    device: opt.Device = "auto",
+    json_file: opt.JsonFile = None,
+) -> None:
+    """Measure a live source from its frames' coming to their going out."""
+    from ..benchmarks.live import measure_live
+    from ..benchmarks.machine import describe_machine
     from ..benchmarks.report.outputs import Outputs
+    from ..benchmarks.run import make_result
+    from ..benchmarks.statistics import NoiseWatch
+
+    if engines is None and device != "auto":
+        raise UsageError(
+            f"--device {device} has nothing to run there",
+            "without --engines the frames are made bicubic",
+            "give --engines, or leave out --device",
+        )
+    outputs, run_on = Outputs(json_file, None, None), opt.BuildOptions(device=device).run_on
+    machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
+    with build_progress(enabled=json_file != "-", passing=("",)) as tell:
+        tell(f"measuring {source} for {seconds:g} s")
+        watch.probe()
+        found = measure_live(
+            source,
+            engines=engines,
+            seconds=seconds,
+            latency_ms=latency_ms,
+            device=run_on,
+            on_stop=stopped.append,
+        )
+        watch.probe()
+    outputs.write(
+        make_result(
+            timed="from the stamp in a picture to its being read at the sink"
+            if found["stamped"]
+            else "from a decoded frame to its being taken by the sink",
+            machine=machine,
+            noise=watch.report([]),
+            settings={"frames": None, "rounds": 1, "warm_up": 0, "seed": 0},
+            stopped="; ".join(stopped) or None,
+            command=sys.argv[2:],
+            live=found,
+        )
+    )
+    if stopped:
+        raise StreamDiffVSRError("the benchmark is not complete", "; ".join(stopped))
+
+
+if TYPE_CHECKING:
+    from ..benchmarks.report.outputs import Outputs
+    from ..benchmarks.run import Settings
 
 ALL = "all"
 NO_BASELINES = "none"
@@ -133,8 +201,8 @@ def _settings(
     *,
     around: bool,
 ) -> Settings:
-    from ..benchmarks.latency.command import split_command
-    from ..benchmarks.latency.run import BASELINES, Settings
+    from ..benchmarks.baselines import split_command
+    from ..benchmarks.run import BASELINES, Settings
 
     if frames is not None and frames < 1:
         raise UsageError(f"--frames {frames} leaves nothing to time", remedy="use 1 or more")
@@ -185,8 +253,8 @@ def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptio
     """What works here of those listed, best first."""
     from dataclasses import replace
 
-    from ..engines.choice import ORDER, why_not
-    from ..engines.device import kind_of
+    from ..engines.interface import kind_of
+    from ..engines.registry import ORDER, why_not
 
     asked = None if options.device == "auto" else kind_of(options.device)
     names = None if listed == ALL else listed.split(",")
@@ -208,7 +276,7 @@ def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptio
 
 
 def _measure(folders: Sequence[Path], settings: Settings, outputs: Outputs, *, quiet: bool) -> None:
-    from ..benchmarks.latency.run import Benchmark
+    from ..benchmarks.run import Benchmark
 
     with build_progress(enabled=not quiet, passing=("",)) as tell:
         benchmark = Benchmark(settings, tell)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..demo_clip import CLIP, TRUTH, TRUTH_FRAME
+from .._about import CLIP, TRUTH, TRUTH_FRAME
 from ..errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
-    from ..engines.choice import Choice
-    from ..runtime.frames import Cuts, FrameStream, Image
+    from ..engines.registry import Choice
+    from ..runtime.frame_stream import Cuts, FrameStream, Image
     from ..runtime.state import StreamState
     from ..runtime.upscaler import Upscaler
 
@@ -35,11 +35,11 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    from ..engines.choice import choose
-    from ..runtime.files import comparison  # first of all: it tells if its library is missing
+    from ..engines.registry import choose
+    from ..runtime.files import compare  # first of all: it tells if its library is missing
 
     started = time.monotonic()
-    truth = comparison.read_picture(_asset(TRUTH))
+    truth = compare.read_picture(_asset(TRUTH))
     choice = choose(device=device)  # refused before anything is written
     clip = _copied_clip(out)
     engines, device = _build(clip, choice, quiet=quiet), choice.device
@@ -114,8 +114,8 @@ class _WatchedFrames:
 
 def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
     """Draw the sheet; returns the PSNR in dB of each picture."""
-    from ..runtime.files.comparison import Box, Panel, bicubic, contact_sheet, psnr, write_png
-    from ..spec import SCALE
+    from ..graphs.spec import SCALE
+    from ..runtime.files.compare import Box, Panel, bicubic, contact_sheet, psnr, write_png
 
     assert watched.before is not None and watched.after is not None
     pictures = {"bicubic": bicubic(watched.before, SCALE), "ours": watched.after}
@@ -142,9 +142,9 @@ def _tell(result: dict[str, Any]) -> None:
 
 def _build(clip: Path, choice: Choice, *, quiet: bool) -> Path:
     from ..building.builder import build
-    from ..console import build_progress
-    from ..export.hub import BUILT_IN
-    from ..runtime.media.probe import probe
+    from ..export.model_source import BUILT_IN
+    from ..runtime.media.reader import probe
+    from .console import build_progress
 
     size = probe(clip).size
     with build_progress(enabled=not quiet, first=[choice.describe()]) as progress:
@@ -161,10 +161,10 @@ def _build(clip: Path, choice: Choice, *, quiet: bool) -> Path:
 def _upscale(
     clip: Path, output: Path, engines: Path, device: str, *, quiet: bool
 ) -> tuple[dict[str, Any], Watched]:
-    from ..runtime.files.progress import progress_bar
     from ..runtime.files.upscale import FileOptions, upscale_file
     from ..runtime.upscaler import load
     from .engines import tell_memory
+    from .progress import progress_bar
 
     if not quiet:
         tell_memory(engines, device)

@@ -1,4 +1,4 @@
-"""`streamdiffvsr engines`: build engine sets, list them, and remove those that nothing can use."""
+"""`streamdiffvsr engines`: builds, lists, removes and debugs engine sets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..console import build_progress
 from ..errors import StreamDiffVSRError
-from ..spec import Size, check_size, format_size, parse_size
+from ..graphs.spec import Size, check_size, format_size, parse_size
 from . import options as opt
+from .console import FAILED, build_progress
 
 if TYPE_CHECKING:
     from ..engines.cache_listing import CachedSet
@@ -136,7 +136,7 @@ def build_engines(
     settled = options.settled(first.append)
     check_size(size)
     if model == opt.AUTO:
-        from ..export.hub import released_or_built_in
+        from ..export.model_source import released_or_built_in
 
         model = released_or_built_in(lambda line: typer.echo(line, err=True))
     with build_progress(enabled=not quiet, first=first) as progress:
@@ -145,9 +145,9 @@ def build_engines(
 
 def check_runs_here(options: opt.BuildOptions) -> None:
     """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
-    from ..engines.backends import BACKENDS
-    from ..engines.device import kind_of, ordinal_of
-    from ..engines.gpu import why_no_gpu
+    from ..engines.host import why_no_gpu
+    from ..engines.interface import kind_of, ordinal_of
+    from ..engines.registry import BACKENDS
 
     settled = options.settled()
     device = settled["device"]
@@ -178,3 +178,151 @@ def _age(days: float) -> str:
 def _total(sets: Sequence[CachedSet]) -> str:
     noun = "engine set" if len(sets) == 1 else "engine sets"
     return f"{len(sets)} {noun}, {sum(entry.bytes for entry in sets) / MIB:.1f} MiB"
+
+
+if TYPE_CHECKING:
+    from ..building.debug import Report, Request
+
+Graph = Annotated[
+    str,
+    typer.Argument(
+        metavar="GRAPH", help="prepare, features, flow, guide, temporal, denoise or decode."
+    ),
+]
+OF_KEPT_ENGINES = ("compute_capabilities", "workspace_mib", "optimization_level", "color_match")
+DebugSize = Annotated[str, typer.Option("--size", metavar="WxH", help="Of the input.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="E",
+        min=0,
+        help="Error of a layer, relative to its largest value (at least 1).",
+        show_default="the parity gate's",
+    ),
+]
+First = Annotated[int, typer.Option("--first", metavar="N", min=1, help="Layers to show.")]
+
+
+def debug(
+    graph: Graph,
+    model: opt.Model = None,
+    size: DebugSize = opt.DEFAULT_SIZE,
+    backend: opt.BackendName = "auto",
+    precision: opt.PrecisionName = None,
+    device: opt.Device = "auto",
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    revision: opt.Revision = None,
+    tolerance: Tolerance = None,
+    first: First = 10,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Name the first layer of an engine that differs from ONNX Runtime in float32."""
+    from ..building.debug import Request, debug_engine
+
+    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
+    settled = options.settled(lambda line: None if json else typer.echo(line, err=True))
+    for name in OF_KEPT_ENGINES:
+        del settled[name]
+    request = Request(
+        graph=graph,
+        model=model or opt.BUILT_IN,
+        size=parse_size(size, "--size"),
+        tolerance=tolerance,
+        **settled,
+    )
+    with build_progress(enabled=not json) as progress:
+        report = debug_engine(request, progress)
+    if not json:
+        _show(report, request, first)
+    return _described(report, request, first)
+
+
+def _show(report: Report, request: Request, first: int) -> None:
+    outputs = ", ".join(f"{name} {error:.2g}" for name, error in report.outputs.items())
+    what = f"{request.graph}, {request.backend} {request.precision} on {request.device}"
+    typer.echo(f"{what}: error of its outputs {outputs} (tolerance {report.tolerance:.2g})")
+    if not report.layers:
+        typer.echo(
+            "no layer diverges when each is an output" if report.diverges else "no layer diverges"
+        )
+        return
+    shown = report.layers[:first]
+    typer.echo(f"{len(report.layers)} layers diverge; in order:")
+    width = max(len(found.layer.name) for found in shown)
+    for found in shown:
+        shape = "x".join(map(str, found.layer.tensor.shape))
+        where = f"{found.place:>6} of {found.count}"
+        typer.echo(f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.told}")
+
+
+def _described(report: Report, request: Request, first: int) -> dict[str, Any]:
+    """What `--json` prints; an error that is not finite is null."""
+    return {
+        "graph": request.graph,
+        "backend": request.backend,
+        "precision": request.precision,
+        "device": request.device,
+        "tolerance": report.tolerance,
+        "outputs": {name: _finite(error) for name, error in report.outputs.items()},
+        "diverging": len(report.layers),
+        "layers": [
+            {
+                "node": found.layer.name,
+                "op": found.layer.op,
+                "output": found.layer.tensor.name,
+                "shape": list(found.layer.tensor.shape),
+                "error": _finite(found.error),
+                "place": found.place,
+                "of": found.count,
+            }
+            for found in report.layers[:first]
+        ],
+        "exit_code": FAILED if report.diverges else 0,
+    }
+
+
+def _finite(error: float) -> float | None:
+    return error if error < float("inf") else None
+
+
+if TYPE_CHECKING:
+    from ..building.debug import Operators
+
+
+def operators(
+    model: opt.Model = None,
+    size: DebugSize = opt.DEFAULT_SIZE,
+    precision: opt.PrecisionName = None,
+    steps: opt.Steps = 4,
+    flow_scale: opt.FlowScale = None,
+    tile: opt.Tile = "auto",
+    revision: opt.Revision = None,
+    json: opt.Json = False,
+) -> dict[str, Any]:
+    """Count the nodes of every graph, as it is exported and as TensorRT is given it."""
+    from ..building.debug import count_graphs
+
+    options = opt.BuildOptions("onnxruntime", precision, steps, flow_scale, tile, "cpu", revision)
+    wanted = parse_size(size, "--size")
+    check_size(wanted)
+    with build_progress(enabled=not json) as progress:
+        counted = count_graphs(
+            model or opt.BUILT_IN, size=wanted, progress=progress, **options.settled()
+        )
+    if not json:
+        typer.echo("| graph | exported | given to TensorRT | operators |\n|---|---|---|---|")
+        for one in counted:
+            typer.echo(_row(one))
+    return {"graphs": [one.to_json() for one in counted]}
+
+
+def _row(one: Operators) -> str:
+    """One graph; an operator whose number changes has both."""
+    told = []
+    for name in sorted(one.exported | one.rewritten, key=lambda op: (-one.exported[op], op)):
+        before, after = one.exported[name], one.rewritten[name]
+        told.append(f"{name} {before}" if before == after else f"{name} {before} to {after}")
+    counts = f"{one.exported.total()} | {one.rewritten.total()}"
+    return f"| `{one.graph}` | {counts} | {', '.join(told)} |"

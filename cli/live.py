@@ -1,28 +1,141 @@
-"""`streamdiffvsr live`: a camera or a stream in, files, streams and a browser out.
-
-Puts source, engines and sinks together and shows what they tell; what they do is in runtime/live.
-"""
+"""`streamdiffvsr live`: upscales a camera or a stream as it arrives."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 
-from ..console import leave_at_once
+from ..engines.host import require_live
 from ..errors import UsageError
-from ..host import require_live
 from . import options as opt
+from .console import leave_at_once
+from .engine_provider import opener
 from .engines import check_runs_here
-from .live_engines import opener
-from .status_line import Reporter
+
+EVERY_S = 1.0  # between two JSON lines
+_LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
+
+
+class Reporter:
+    """Shows messages and status; from any thread.
+
+    Args:
+        as_json: JSON lines at a terminal too, and the last line is its user's to print.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._lines = as_json or not sys.stdout.isatty()
+        self._as_json = as_json
+        self._lock = threading.Lock()
+        self._shown_at = float("-inf")
+        self._drawn = False
+
+    def tell(self, line: str) -> None:
+        """A message, above the status line."""
+        with self._lock:
+            if self._lines:
+                self._print({"event": "message", "text": line})
+            else:
+                self._wipe()
+                typer.echo(line, err=True)
+
+    def show(self, status: dict[str, Any]) -> None:
+        """The present status."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._lines:
+                self._wipe()
+                width = shutil.get_terminal_size().columns - 1
+                typer.echo(in_one_line(status, width), err=True, nl=False)
+                self._drawn = True
+            elif now - self._shown_at >= EVERY_S:
+                self._shown_at = now
+                self._print({"event": "status", **status})
+
+    def end(self, reason: str, status: dict[str, Any]) -> None:
+        """The last status, and why it ended."""
+        with self._lock:
+            if not self._lines:
+                self._wipe()
+                typer.echo(f"{ended(reason)}: {in_one_line(status)}", err=True)
+            elif not self._as_json:
+                self._print({"event": "end", "reason": reason, **status})
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            typer.echo("\r\x1b[K", err=True, nl=False)
+            self._drawn = False
+
+    def _print(self, event: dict[str, Any]) -> None:
+        typer.echo(json.dumps(event))
+
+
+def ended(reason: str) -> str:
+    """Why a session ended, in words."""
+    return {
+        "time": "the time is up",
+        "frames": "all frames are done",
+        "source": "the source has ended",
+    }.get(reason, reason)
+
+
+def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
+    """A live session's status for a person.
+
+    Args:
+        width: Terminal cells that there are. Where they do not do, what matters least goes first,
+            and only what is left then is cut.
+    """
+    parts = _parts(status)
+    for least in _LEAST_FIRST:
+        if width is None or cell_len(_joined(parts)) <= width:
+            break
+        parts.pop(least, None)
+    line = _joined(parts)
+    if width is None or cell_len(line) <= width:
+        return line
+    return set_cell_size(line, width - 1).rstrip() + "…"
+
+
+def _parts(status: dict[str, Any]) -> dict[str, str]:
+    """What a line may have, by name, in its order; empty where there is nothing to say."""
+    source, latency = status["source"], status["latency_ms"]
+    parts = {"state": source["state"]}
+    if status["size"]:
+        rate = f" at {status['fps_in']:.1f} fps" if status["fps_in"] else ""
+        parts["rates"] = f"{status['size']}{rate} -> {status['fps_out']:.1f} fps"
+    if latency["p50"] is not None:
+        parts["latency"] = f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})"
+    parts["rung"] = "" if status["note"] else status["rung"]  # a note says what makes the frames
+    for name, count in (
+        ("dropped", status["dropped"]),
+        ("reconnects", source["reconnects"]),
+        ("resets", sum(status["resets"].values())),
+    ):
+        parts[name] = f"{count} {name}" if count else ""
+    parts["note"] = status["note"]
+    parts["source"] = source["error"] if source["state"] != "playing" else ""
+    parts["sinks"] = ", ".join(f"{s['name']}: {s['error']}" for s in status["sinks"] if s["error"])
+    return parts
+
+
+def _joined(parts: dict[str, str]) -> str:
+    return ", ".join(part for part in parts.values() if part)
+
 
 if TYPE_CHECKING:
     from ..runtime.live.frame import Sink
-    from ..runtime.live.operation import Ended
+    from ..runtime.live.run import Ended
     from ..runtime.live.session import LiveSession
 
 PREVIEW = "127.0.0.1:8080"
@@ -106,11 +219,11 @@ def live(
     Without --to and --preview it shows the preview page.
     """
     require_live()
-    from ..runtime.live.operation import run_session
+    from ..runtime.live.addresses import parse_source
+    from ..runtime.live.engine_pool import EnginePool
+    from ..runtime.live.run import run_session
     from ..runtime.live.session import LiveSession
-    from ..runtime.live.shelf import EnginePool
     from ..runtime.live.source import LiveSource
-    from ..runtime.media.live.address import parse_source
 
     options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
     address = parse_source(source, _pairs(option))
@@ -177,7 +290,7 @@ def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> 
 def _preview(
     place: str, token: str | None, status: SessionStatus, tell: Callable[[str], None]
 ) -> Sink:
-    from ..runtime.live.preview.sink import Preview
+    from ..runtime.live.preview.preview import Preview
 
     host, _, port = place.rpartition(":")
     page = Preview(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..spec import Size, parse_size
+from ..graphs.spec import Size, parse_size
 
 BUILT_IN, AUTO = "tiny", "auto"
 MAX_SEED = 2**63 - 1
@@ -187,7 +187,7 @@ class BuildOptions:
         Raises:
             StreamDiffVSRError: The backend is unknown or not installed, or the tile not a size.
         """
-        from ..engines.choice import choose
+        from ..engines.registry import choose
 
         choice = choose(self.backend, self.precision, self.device)
         if self.backend == "auto":

@@ -1,13 +1,13 @@
-"""ComfyUI's IMAGE and our frames: (batch, h, w, channels) float [0, 1] and (h, w, 3) uint8 RGB.
-
-What was eight bits wide before it became an IMAGE comes back as the same numbers.
-"""
+"""Conversion between ComfyUI's tensors and this package's images and states."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamDiffVSRError
+from ..runtime.scene_cuts import CutDetector, Thumbnail
+from ..runtime.state import StreamState
 from . import host
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def to_frame(image: Any) -> Frame:
 
 def check_room(count: int, size: tuple[int, int]) -> None:
     """Raise StreamDiffVSRError unless the outputs of that many frames of an LR size fit."""
-    from ..engines.free_memory import free_host_bytes
+    from ..engines.host import free_host_bytes
 
     height, width = SCALE * size[0], SCALE * size[1]
     needed, free = 12 * count * height * width, free_host_bytes()
@@ -80,3 +80,29 @@ def from_frame(frame: Frame) -> Any:
     import torch
 
     return torch.from_numpy(frame)[None].to(host.image_device()).float() / 255
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A state of the stream, and what its scene looks like.
+
+    Attributes:
+        stream: All that the next frame depends on.
+        scene: The memory of the cut detector; None before the first frame.
+    """
+
+    stream: StreamState
+    scene: Thumbnail | None = None
+
+    @classmethod
+    def after(cls, stream: StreamState) -> NodeState:
+        """Of a state that comes from elsewhere: the scene is that of its previous frame."""
+        detector = CutDetector()
+        if stream.previous_lr is not None:
+            detector.is_cut(stream.previous_lr)
+        return cls(stream, detector.memory)
+
+    def seeded(self, seed: int) -> NodeState:
+        """The state for a node with this seed, which counts only where a stream begins."""
+        begins = self.stream.frame_index == 0 and not self.stream.has_previous
+        return replace(self, stream=replace(self.stream, seed=seed)) if begins else self

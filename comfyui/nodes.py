@@ -1,13 +1,187 @@
-"""The nodes by the names that workflows use."""
+"""The ComfyUI nodes, and those that handle stream states."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .loader_nodes import Loader, Unload
-from .state_nodes import CreateState, ExtractState, LoadState, SaveState
-from .upscale_nodes import ProcessFrame, Upscale
-from .video_node import UpscaleVideo
+from ..errors import StreamDiffVSRError
+from . import host
+from .host import explained
+from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node
+from .loader import Loader, Unload
+from .upscale import ProcessFrame, Upscale
+from .video import UpscaleVideo
+
+if TYPE_CHECKING:
+    from .images import NodeState
+
+ENDING = ".safetensors"
+PREFIX = "StreamDiffVSR/state"
+
+
+@node("Create Stream-DiffVSR State", outputs={"state": STATE_TYPE}, category=ADVANCED)
+class CreateState:
+    """The state at the start of a video; or, from a frame and its upscaled one, that behind it."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {},
+            "optional": {
+                "initial_frame": (
+                    "IMAGE",
+                    {"tooltip": "The upscaled frame before; of a batch the last."},
+                ),
+                "initial_lq_frame": (
+                    "IMAGE",
+                    {"tooltip": "The same frame as it was before, four times smaller."},
+                ),
+                "seed": ("INT", {**SEED[1], "tooltip": "Of the noise, if frames are given."}),
+                "frame_index": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 0,
+                        "max": 2**31 - 1,
+                        "tooltip": "Of the next frame, if frames are given.",
+                    },
+                ),
+            },
+        }
+
+    @explained
+    def run(
+        self,
+        initial_frame: Any = None,
+        initial_lq_frame: Any = None,
+        seed: int = 0,
+        frame_index: int = 1,
+    ) -> tuple[NodeState]:
+        from ..runtime.state import StreamState
+        from .images import NodeState
+
+        if initial_frame is None and initial_lq_frame is None:
+            return (NodeState(StreamState()),)
+        hr, lr = _pair(initial_frame, initial_lq_frame)
+        stream = StreamState(seed % SEEDS, frame_index, previous_hr=hr, previous_lr=lr)
+        return (NodeState.after(stream),)
+
+
+@node(
+    "Extract Stream-DiffVSR State",
+    outputs={
+        "previous_hq": "IMAGE",
+        "previous_lq": "IMAGE",
+        "frame_index": "INT",
+        "has_previous": "BOOLEAN",
+    },
+    category=ADVANCED,
+)
+class ExtractState:
+    """What a state holds: the last output and input frame (black if there are none), and the
+    number of the next frame."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"state": (STATE_TYPE, {"tooltip": "The state to look into."})}}
+
+    @explained
+    def run(self, state: NodeState) -> tuple[Any, Any, int, bool]:
+        import torch
+
+        from ..runtime.stages import to_uint8
+        from .images import from_frame
+
+        stream = state.stream
+        black = torch.zeros(1, 64, 64, 3)
+        hr = black if stream.previous_hr is None else from_frame(to_uint8(stream.previous_hr))
+        lr = black if stream.previous_lr is None else from_frame(stream.previous_lr)
+        return hr, lr, stream.frame_index, stream.has_previous
+
+
+@node("Save Stream-DiffVSR State", outputs={"path": "STRING"}, output_node=True, category=ADVANCED)
+class SaveState:
+    """Write a state to a file in ComfyUI's output folder: the next part of a video can be upscaled
+    another day, or by another program of this project."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        name = {"default": PREFIX, "tooltip": "Its name gets a number."}
+        return {
+            "required": {
+                "state": (STATE_TYPE, {"tooltip": "The state to save."}),
+                "filename_prefix": ("STRING", name),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @explained
+    def run(
+        self, state: NodeState, filename_prefix: str, unique_id: str | None = None
+    ) -> tuple[str]:
+        prefix = filename_prefix.strip() or PREFIX
+        path = host.numbered_output(prefix, ENDING, state.stream.size or (0, 0))
+        state.stream.save(path)
+        host.Progress(1, unique_id).say(str(path))
+        return (str(path),)
+
+
+@node("Load Stream-DiffVSR State", outputs={"state": STATE_TYPE}, category=ADVANCED)
+class LoadState:
+    """Read a state that was saved."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tip = "A file, or its name in ComfyUI's output or input folder."
+        return {"required": {"path": ("STRING", {"default": "", "tooltip": tip})}}
+
+    @classmethod
+    def IS_CHANGED(cls, path: str) -> float:
+        """Another file of the same name is another state."""
+        return _found(path).stat().st_mtime
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, path: Any = None) -> bool | str:
+        """Whether there is such a file; a path that comes from a node is not known yet."""
+        if isinstance(path, str) and not _found(path).is_file():
+            return f"no state file {path!r:.200}; give the path that Save State has told"
+        return True
+
+    @explained
+    def run(self, path: str) -> tuple[NodeState]:
+        from ..runtime.state import StreamState
+        from .images import NodeState
+
+        return (NodeState.after(StreamState.load(_found(path))),)
+
+
+def _found(path: str) -> Path:
+    name = Path(path).expanduser()
+    folders = (host.output_folder(), host.input_folder())
+    return next((folder / name for folder in folders if (folder / name).is_file()), name)
+
+
+def _pair(upscaled: Any, frame: Any) -> tuple[Any, Any]:
+    """An IMAGE of each -> HR (1, 3, 4h, 4w) float32 in [-1, 1] and LR (h, w, 3) uint8 RGB."""
+    from .images import SCALE, size_of, to_frame
+
+    if upscaled is None or frame is None:
+        raise StreamDiffVSRError(
+            "a state needs both frames",
+            f"{'initial_frame' if upscaled is None else 'initial_lq_frame'} is not connected",
+            "connect the upscaled frame and the one it was made of, or neither",
+        )
+    (height, width), (h, w) = size_of(upscaled), size_of(frame)
+    if (height, width) != (SCALE * h, SCALE * w):
+        raise StreamDiffVSRError(
+            "the two frames of a state do not belong together",
+            f"{width}x{height} is not four times {w}x{h}",
+            "connect an upscaled frame and the one it was made of",
+        )
+    hr = upscaled[-1, ..., :3].float().cpu().permute(2, 0, 1)[None] * 2 - 1
+    return hr.contiguous().numpy(), to_frame(frame[-1])
+
 
 NODE_CLASS_MAPPINGS: dict[str, Any] = {
     "StreamDiffVSR_Loader": Loader,

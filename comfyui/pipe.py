@@ -1,23 +1,119 @@
-"""STREAM_DIFFVSR_PIPE: one model and how it is run; its engines by the size of the frames.
-
-Engines are made for one size, and the size is known when frames come, so they are built or opened
-then. A pipe holds all that it has loaded; nothing is kept outside it.
-"""
+"""The pipe that the loader node passes on: engines by size, and guidance settings."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..building.builder import build, find
-from ..engines.choice import Choice
+from ..engines.interface import Bound, Buffer, Device, Engine
+from ..engines.registry import Choice
+from ..graphs.spec import GraphSpec, Size, format_size
+from ..runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
 from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler, load
-from ..spec import Size, format_size
 from . import host
-from .installed import for_nodes
+from .host import for_nodes
+
+FrameCallback = Callable[[Image], None]
+
+
+class GuidedUpscaler:
+    """What a node upscales with.
+
+    Args:
+        upscaler: Its engines are used as they are.
+        strength: Of the ControlNet; 0 runs every frame without its previous one.
+        temporal: Whether the decoder's temporal processors run.
+        see: Called with every output frame; what it raises ends the stream.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        *,
+        strength: float = 1.0,
+        temporal: bool = True,
+        see: FrameCallback,
+    ) -> None:
+        self._upscaler = upscaler if temporal else without_temporal(upscaler)
+        self._strength, self._temporal, self._see = strength, temporal, see
+
+    @property
+    def size(self) -> Size:
+        """(h, w) of the LR frames."""
+        return self._upscaler.size
+
+    @property
+    def identity(self) -> str:
+        """Of another identity, it may make other frames."""
+        return f"{self._upscaler.identity} {self._strength} {self._temporal}"
+
+    def stream(
+        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
+    ) -> FrameStream:
+        """See `Upscaler.stream`."""
+        if self._strength == 1:
+            outputs = self._upscaler.stream(frames, state, cuts=cuts)
+        else:
+            step = partial(self._upscaler.step, guidance_scale=self._strength)
+            outputs = SteppedFrames(step, frames, state or StreamState(), cuts)
+        return _Seen(outputs, self._see)
+
+
+class _Seen:
+    """A stream whose frames are shown to someone as they pass."""
+
+    def __init__(self, frames: FrameStream, see: FrameCallback) -> None:
+        self._frames, self._see = frames, see
+
+    @property
+    def state(self) -> StreamState:
+        return self._frames.state
+
+    def __iter__(self) -> _Seen:
+        return self
+
+    def __next__(self) -> Image:
+        out = next(self._frames)
+        self._see(out)
+        return out
+
+    def close(self) -> None:
+        self._frames.close()
+
+
+def without_temporal(upscaler: Upscaler) -> Upscaler:
+    """The same engines; the decoder's gate is held at zero."""
+    engines = dict(upscaler.engines)
+    engines["decode"] = _Ungated(engines["decode"], upscaler.device)
+    return Upscaler(upscaler.manifest, engines, upscaler.device)
+
+
+class _Ungated:
+    """A `decode` engine to which the gate is always zero: no temporal processor has a say."""
+
+    def __init__(self, engine: Engine, device: Device) -> None:
+        self._engine, self._device = engine, device
+
+    def describe(self) -> GraphSpec:
+        return self._engine.describe()
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        gate = buffers["gate"]
+        zero: Buffer
+        if isinstance(gate, np.ndarray):
+            zero = np.zeros_like(gate)
+        else:
+            zero = self._device.empty(gate.shape, gate.dtype.name)
+        return self._engine.bind({**buffers, "gate": zero})
+
 
 MAX_LOADED = 2  # sets of engines: a workflow that goes to and fro between two sizes must not reload
 # Of a build without a compiler: what it says beside its own first and last lines.

@@ -1,21 +1,67 @@
-"""A batch of images through a pipe, frame by frame: what Upscale and ProcessFrame are."""
+"""Runs the upscaler for the ComfyUI nodes of images and videos.
+
+Imported when a node runs: ComfyUI starts without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
+
 from ..errors import StreamDiffVSRError
-from ..runtime.cuts import CutDetector
-from ..runtime.frames import Image
+from ..graphs.spec import Size, format_size
+from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
+from ..runtime.frame_stream import Image
+from ..runtime.media.reader import probe
+from ..runtime.scene_cuts import CutDetector
 from ..runtime.state import StreamState
-from ..spec import Size, format_size
 from . import host
-from .images import check_room, new_batch, put, size_of, to_frame
-from .node_state import NodeState
-from .pipe import EngineWish, Pipe
-from .variant import GuidedUpscaler
+from .images import NodeState, check_room, new_batch, put, size_of, to_frame
+from .pipe import EngineWish, GuidedUpscaler, Pipe
+
+
+def write_lossless(
+    path: Path, images: Any, rate: Fraction, sound: Mapping[str, Any] | None
+) -> None:
+    """Write a VIDEO's components.
+
+    Args:
+        images: IMAGE (count, h, w, C).
+        rate: Frames a second.
+        sound: AUDIO, {"waveform": (1, channels, samples), "sample_rate": n}, or None.
+    """
+    height, width = size_of(images)
+    with av.open(str(path), "w") as container:
+        picture: Any = container.add_stream("png", rate=Fraction(rate))
+        picture.width, picture.height, picture.pix_fmt = width, height, "rgb24"
+        picture.options = {"compression_level": "1"}
+        track: Any = None
+        if sound is not None:
+            layout = "mono" if sound["waveform"].shape[1] == 1 else "stereo"
+            track = container.add_stream("aac", rate=int(sound["sample_rate"]), layout=layout)
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(to_frame(image), format="rgb24")
+            container.mux(picture.encode(frame))
+        container.mux(picture.encode(None))
+        if sound is not None:
+            _write_sound(container, track, sound)
+
+
+def _write_sound(container: Any, track: Any, sound: Mapping[str, Any]) -> None:
+    """The first two channels, or the only one."""
+    samples = sound["waveform"][0, :2].float().cpu().contiguous().numpy()
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=track.layout.name)
+    frame.sample_rate, frame.pts = int(sound["sample_rate"]), 0
+    container.mux(track.encode(frame))
+    container.mux(track.encode(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +142,109 @@ def _check_state(state: StreamState, size: Size) -> None:
             f"these are {format_size(size)}, so it is not of the frames before them",
             "connect the state of the same video, or none where a video begins",
         )
+
+
+__all__ = ["Span", "upscale_images", "upscale_video", "video_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Frames `first` to `last`, included; None: to the end.
+
+    Raises:
+        StreamDiffVSRError: There is none between them.
+    """
+
+    first: int = 0
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < self.first:
+            raise StreamDiffVSRError(
+                f"there is no frame from {self.first} to {self.last}",
+                "end_frame is before start_frame",
+                "set end_frame to -1 for all, or behind start_frame",
+            )
+
+    def of(self, images: Any) -> Any:
+        """Those frames of an IMAGE.
+
+        Raises:
+            StreamDiffVSRError: It has none of them.
+        """
+        count = len(images)
+        if self.first >= count:
+            raise StreamDiffVSRError(
+                f"there is no frame {self.first}", f"images has {count}", "lower start_frame"
+            )
+        return images[self.first : None if self.last is None else self.last + 1]
+
+    def options(self, rate: Fraction | None) -> dict[str, Any]:
+        """As options of a job: half a frame early, so that rounded times do not lose one."""
+        count = None if self.last is None else self.last - self.first + 1
+        early = Fraction(2 * self.first - 1, 2) / (rate or Fraction(25))
+        return {"max_frames": count, "start": early if self.first else None}
+
+
+def upscale_video(
+    pipe: Pipe,
+    source: Path,
+    output: Path,
+    settings: Settings,
+    span: Span,
+    asked: FileOptions,
+    node: str | None,
+) -> UpscaleReport:
+    """Upscale a file; progress and Cancel are the node's. Nothing is left of a cancelled job.
+
+    Args:
+        asked: What the node itself asks for; the rest is of the settings.
+    """
+    info = probe(source)
+    upscaler = pipe.upscaler(settings.engines_for(info.size), node)
+    progress, last = host.Progress(info.frames or 1, node), list[Image]()
+
+    def see(frame: Image) -> None:
+        host.stop_if_cancelled()
+        last[:] = [frame]
+
+    def tell(done: int, total: int | None) -> None:
+        progress.frames(done, total or done, last[0])
+
+    variant = GuidedUpscaler(
+        upscaler, strength=settings.strength, temporal=settings.temporal, see=see
+    )
+    options = replace(
+        asked,
+        seed=settings.seed,
+        scene_cuts=settings.scene_cuts,
+        keep_unfinished=False,
+        **span.options(info.average_rate),
+    )
+    report = upscale_file(source, output, variant, options, progress=tell)
+    for note in report.notes:
+        progress.say(note)
+    return report
+
+
+@contextmanager
+def video_file(video: Any) -> Iterator[Path]:
+    """The file of a VIDEO, or a path as it is; one that had to be written is removed at the end."""
+    if isinstance(video, Path):
+        yield video
+        return
+    frames = host.frames_of(video)
+    source: Any = None if frames is not None else video.get_stream_source()
+    if isinstance(source, str) and host.is_whole(video, source):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory(dir=host.temporary_folder()) as folder:
+        path = Path(folder, "video.mov")
+        if frames is not None:
+            write_lossless(path, frames.images, frames.frame_rate, frames.audio)
+        elif isinstance(source, str):
+            video.save_to(str(path))  # a part of a file: its packets, copied
+        else:
+            with path.open("wb") as file:
+                shutil.copyfileobj(source, file)
+        yield path

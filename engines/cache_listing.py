@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StreamDiffVSRError
-from ..graph_set import GRAPH_VERSION
-from .acceptance import ACCEPTANCE
-from .backends import BACKENDS
+from ..graphs.spec import GRAPH_VERSION
 from .cache import leftovers, remove, try_locked
+from .engine_set import ACCEPTANCE
 from .manifest import MANIFEST, Manifest, read_manifest
-from .torch_engine import torch_version
-from .trt_library import MODULES, load_library
+from .registry import BACKENDS
+from .tensorrt_build import MODULES, load_library
+from .torch_backend import torch_version
 
 DAY_S = 86400.0
 SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .device import Event, Stream, Work
+from .interface import Event, Stream, Work
 
 
 class CpuEvent:

@@ -31,8 +31,7 @@ from .cuda_driver import (
     primary_context,
     stops_other_threads,
 )
-from .device import Event, Stream, Work
-from .protocol import Buffer, DeviceArray
+from .interface import Buffer, DeviceArray, Event, Stream, Work
 
 try:
     import nvtx

@@ -1,21 +1,23 @@
-"""An engine set: accept freshly exported graphs as engines, or open a set that was accepted."""
+"""Opens an engine set, and checks it the first time that it is opened on a machine."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..errors import StreamDiffVSRError, UsageError
-from ..graph_set import GRAPHS_JSON, GraphSet, golden_file
-from ..spec import GRAPHS, LANES, GraphSpec
-from .acceptance import is_accepted, record_acceptance
-from .backends import Backend, Fraction, installed_version, require_backend
-from .device import kind_of, ordinal_of
-from .gate import check_parity
-from .gpu import cuda_gpu, current_gpu
+from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, golden_file
+from .host import Gpu, cuda_gpu, current_gpu
+from .interface import Engine, kind_of, ordinal_of
 from .manifest import (
+    MANIFEST,
     EngineKey,
     Gate,
     Manifest,
@@ -24,7 +26,47 @@ from .manifest import (
     read_manifest,
     verify_files,
 )
-from .protocol import Engine
+from .parity import check_parity
+from .registry import Backend, Fraction, installed_version, require_backend
+
+ACCEPTANCE = "acceptance.json"
+MAX_BYTES = 2**20
+
+
+def is_accepted(folder: Path, gpu: Gpu, library: str) -> bool:
+    """Whether this very set has passed on this kind of GPU, driver and library version."""
+    return _place(folder, gpu, library) in [entry["place"] for entry in _read(folder)]
+
+
+def record_acceptance(
+    folder: Path, gpu: Gpu, library: str, parity: Mapping[str, ParityEntry]
+) -> None:
+    """Remember that it has; a set that cannot be written is simply gated at every start."""
+    place = _place(folder, gpu, library)
+    kept = [entry for entry in _read(folder) if entry["place"] != place]
+    entries = {name: asdict(entry) for name, entry in parity.items()}
+    text = json.dumps([*kept, {"place": place, "parity": entries}], indent=2)
+    part = folder / f".{ACCEPTANCE}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, folder / ACCEPTANCE)
+
+
+def _place(folder: Path, gpu: Gpu, library: str) -> dict[str, str]:
+    manifest = file_entry(folder / MANIFEST).sha256
+    return {"gpu": gpu.name, "driver": gpu.driver, "library": library, "manifest": manifest}
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    path = folder / ACCEPTANCE
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return []
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [entry for entry in entries if isinstance(entry["place"], dict)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # missing or damaged: gated again
+
 
 Progress = Callable[[str], None]
 # What a set is made of. Anything else in its folder is a cache that may change or be lost.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from ..errors import StreamDiffVSRError
-from ..graph_set import GraphSet
+from ..graphs.spec import GraphSet
 
 MANIFEST = "manifest.json"
 FORMAT = 4

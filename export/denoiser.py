@@ -1,12 +1,13 @@
-"""The way down and the middle: the half of the UNet that the ControlNet is a copy of.
-
-`Denoiser` holds what both have under the names both use; the UNet adds the way up, the ControlNet
-its hint and its zero convolutions. Knows neither of them.
-"""
+"""The denoiser: the UNet, the ControlNet that guides it, and what both share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import (
@@ -16,9 +17,10 @@ from .blocks import (
     ResnetBlock,
     TimestepEmbedding,
     Transformer,
+    Upsample,
     sinusoidal_embedding,
 )
-from .configs import DenoiserConfig
+from .configs import ControlNetConfig, DenoiserConfig, UNetConfig
 
 
 class Level(nn.Module):
@@ -151,3 +153,128 @@ class Denoiser(nn.Module):
 def as_batch(timestep: int | Tensor) -> Tensor:
     """A timestep as the (1,) float32 tensor that `embed_time` takes."""
     return torch.as_tensor(timestep, dtype=torch.float32).reshape(1)
+
+
+class UpLevel(Level):
+    """A level of the way up: each layer takes the last skip beside its input."""
+
+    def __init__(
+        self, resnets: list[ResnetBlock], attentions: list[Transformer], upsample: bool
+    ) -> None:
+        super().__init__(resnets, attentions)
+        channels = resnets[-1].conv2.out_channels
+        self.upsamplers = nn.ModuleList([Upsample(channels)]) if upsample else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, prompt: Prompt) -> Tensor:
+        for i in range(len(self.resnets)):
+            x = self.layer(i, torch.cat([x, skips.pop()], dim=1), time, prompt)
+        if self.upsamplers is not None:
+            height, width = skips[-1].shape[2:]  # the next level's size, odd ones included
+            x = self.upsamplers[0](x, (height, width))
+        return x
+
+
+class UNet(Denoiser):
+    """Rombach et al. (arXiv:2112.10752), with the ControlNet's residuals added to its skips."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        widths = config.block_out_channels
+        self.up_blocks = nn.ModuleList(self._up(config, i) for i in range(len(widths)))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], eps=config.norm_eps)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def _up(self, config: UNetConfig, i: int) -> UpLevel:
+        widths, layers = config.block_out_channels, config.layers_per_block + 1
+        level = len(widths) - 1 - i
+        # The skips, last made first: this level's layers, then what the level above handed down.
+        skips = [widths[level]] * config.layers_per_block + [widths[max(level - 1, 0)]]
+        before = [widths[min(level + 1, len(widths) - 1)]] + [widths[level]] * (layers - 1)
+        attends = config.up_block_types[i].startswith("CrossAttn")
+        return UpLevel(
+            [resnet(config, b + s, widths[level]) for b, s in zip(before, skips, strict=True)],
+            [transformer(config, level) for _ in range(layers)] if attends else [],
+            upsample=level > 0,
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        prompt: Prompt,
+        residuals: tuple[Sequence[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """One prediction.
+
+        Args:
+            x: Latent and LR concatenated, (1, 7, h, w).
+            time: Time embedding (1, 4 C0), or whatever the time projections were folded to take.
+            prompt: (1, L, D).
+            residuals: The ControlNet's, for every skip (in the order made) and for the middle.
+
+        Returns:
+            (1, 4, h, w).
+        """
+        x, skips = self.descend(x, time, prompt)
+        if residuals is not None:
+            skips = [skip + extra for skip, extra in zip(skips, residuals[0], strict=True)]
+            x = x + residuals[1]
+        for block in self.up_blocks:
+            x = block(x, skips, time, prompt)
+        return cast(Tensor, self.conv_out(F.silu(self.conv_norm_out(x))))
+
+
+class ConditioningEmbedding(nn.Module):
+    """The hint: the warped frame at HR brought down to LR, (1, 3, H, W) -> (1, C0, h, w).
+
+    It depends on the frame and not on the step, so an engine runs it once per frame.
+    """
+
+    def __init__(self, config: ControlNetConfig) -> None:
+        super().__init__()
+        widths = config.conditioning_embedding_out_channels
+        self.conv_in = nn.Conv2d(config.conditioning_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for inputs, outputs in pairwise(widths):
+            self.blocks.append(nn.Conv2d(inputs, inputs, 3, padding=1))
+            self.blocks.append(nn.Conv2d(inputs, outputs, 3, padding=1, stride=2))
+        self.conv_out = nn.Conv2d(widths[-1], config.block_out_channels[0], 3, padding=1)
+
+    def forward(self, warped: Tensor) -> Tensor:
+        x = F.silu(self.conv_in(warped))
+        for block in self.blocks:
+            x = F.silu(block(x))
+        return cast(Tensor, self.conv_out(x))
+
+
+class ControlNet(Denoiser):
+    """Zhang et al. (arXiv:2302.05543): a copy of the way down, read out by 1x1 convolutions."""
+
+    def __init__(self, config: ControlNetConfig) -> None:
+        super().__init__(config)
+        widths, layers = config.block_out_channels, config.layers_per_block
+        self.controlnet_cond_embedding = ConditioningEmbedding(config)
+        taps = [widths[0]]
+        for level, width in enumerate(widths):
+            taps += [width] * (layers + (level < len(widths) - 1))
+        self.controlnet_down_blocks = nn.ModuleList(nn.Conv2d(c, c, 1) for c in taps)
+        self.controlnet_mid_block = nn.Conv2d(widths[-1], widths[-1], 1)
+
+    def hint(self, warped: Tensor) -> Tensor:
+        """(1, 3, H, W) in the model's range, as it is -> (1, C0, h, w)."""
+        return cast(Tensor, self.controlnet_cond_embedding(warped))
+
+    def forward(
+        self, x: Tensor, time: Tensor, prompt: Prompt, hint: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Residuals for the UNet's skips, in the order the UNet makes them, and for its middle.
+
+        Args:
+            x: Latent and LR concatenated, (1, 7, h, w), as the UNet takes them.
+            time: Time embedding of this ControlNet, (1, 4 C0).
+            prompt: (1, L, D).
+            hint: (1, C0, h, w), from `hint`.
+        """
+        x, skips = self.descend(x, time, prompt, hint)
+        taps = zip(self.controlnet_down_blocks, skips, strict=True)
+        return [conv(skip) for conv, skip in taps], self.controlnet_mid_block(x)

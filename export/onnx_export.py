@@ -1,28 +1,113 @@
-"""Export of the seven graphs to ONNX: static shapes, named tensors, weights in external data.
-
-The dynamo exporter at opset 20, which TensorRT 10.13, TensorRT-RTX and ONNX Runtime all take.
-Knows no backend: whether a graph computes the right thing is for the engines' parity gate to find,
-on the tensors that are recorded here.
-"""
+"""Exports a graph to ONNX, merges duplicate initializers and counts the live activations."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Iterator
 from math import prod
 from pathlib import Path
 
 import onnx
 import onnxscript.optimizer
 import torch
+from onnx import numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 from polygraphy.backend.onnx import fold_constants as polygraphy_fold
 from torch import nn
 
-from ..graph_set import onnx_file
-from ..spec import GraphSpec
-from .activations import activation_bytes
-from .graph_folder import Form
-from .onnx_tidy import tidy
-from .tracing import example_inputs, tracing
+from ..graphs.onnx_network import Kind, replace_nodes, tensor_kinds
+from ..graphs.spec import GraphSpec, onnx_file
+from .graph_folder import Form, example_inputs, tracing
+
+# Another view of the same memory.
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+
+
+def activation_bytes(path: Path) -> int:
+    """Bytes of the intermediate tensors that are alive at the worst node of an ONNX file.
+
+    Neither weights count nor the graph's own inputs and outputs, for which a caller has buffers.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    sizes = {value.name: _bytes(value) for value in graph.value_info}
+    owner: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type in VIEWS:
+            owner[node.output[0]] = owner.get(node.input[0], node.input[0])
+    last_use = {
+        owner.get(name, name): index
+        for index, node in enumerate(graph.node)
+        for name in (*node.input, *node.output)
+    }
+    peak = now = 0
+    alive: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        born = {name: sizes.get(name, 0) for name in node.output if name not in owner}
+        alive |= born
+        now += sum(born.values())
+        peak = max(peak, now)
+        touched: Iterable[str] = {owner.get(name, name) for name in (*node.input, *node.output)}
+        now -= sum(alive.pop(name, 0) for name in touched if last_use[name] == index)
+    return peak
+
+
+def _bytes(value: onnx.ValueInfoProto) -> int:
+    tensor = value.type.tensor_type
+    width = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+    count: int = prod(dim.dim_value for dim in tensor.shape.dim)
+    return count * int(width)
+
+
+# Nodes that hand on their first input as it is, where the kind of what they give is its own.
+HANDS_ON = ("Cast", "CastLike", "Identity", "Reshape")
+WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def tidy(network: onnx.ModelProto) -> None:
+    """Remove what does nothing and what is there twice, in place; weights need not be loaded."""
+    graph = network.graph
+    kinds = tensor_kinds(graph)
+    outputs = {value.name for value in graph.output}
+    same = dict(_equal_constants(graph))  # a tensor -> the one that is taken in its place
+    made: dict[Hashable, onnx.NodeProto] = {}
+    kept = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+        needed = not outputs.isdisjoint(node.output)
+        if not needed and _hands_on(node, kinds):
+            same[node.output[0]] = node.input[0]
+            continue
+        twin = made.setdefault(_work(node), node)
+        if twin is not node and not needed:
+            same |= zip(node.output, twin.output, strict=True)
+            continue
+        kept.append(node)
+    replace_nodes(graph, kept)
+
+
+def _equal_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """(constant, an earlier one that is equal): whole numbers and scalars, no weights."""
+    first: dict[Hashable, str] = {}
+    for tensor in graph.initializer:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if external or not (tensor.data_type in WHOLE or not tensor.dims):
+            continue
+        content = numpy_helper.to_array(tensor).tobytes()
+        known = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
+        if known != tensor.name:
+            yield tensor.name, known
+
+
+def _hands_on(node: onnx.NodeProto, kinds: dict[str, Kind]) -> bool:
+    given, made = kinds.get(node.input[0]), kinds.get(node.output[0])
+    return node.op_type in HANDS_ON and given is not None and given == made
+
+
+def _work(node: onnx.NodeProto) -> Hashable:
+    """What a node computes: equal for two that compute the same."""
+    attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+    return node.domain, node.op_type, tuple(node.input), len(node.output), tuple(attributes)
+
 
 OPSET = 20
 NO_LIMIT = 2**40  # folding may produce tensors of any size: transposed weights are some

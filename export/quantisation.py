@@ -1,14 +1,4 @@
-"""`denoise` in fp8: its weighted layers multiply in eight bits, everything else stays as exported.
-
-nvidia-modelopt finds the scales, by running the graph in ONNX Runtime on given inputs, and writes
-them as pairs of QuantizeLinear and DequantizeLinear to e4m3, which TensorRT computes in fp8.
-Quantised are the convolutions and the products with a weight matrix, one scale for each output
-channel of a weight and one for each activation. Not quantised: attention's products, norms, sums,
-the tables of steps and prompt, the DDIM update. Knows no backend and no clip.
-
-NVIDIA: Model Optimizer, https://github.com/NVIDIA/Model-Optimizer (Apache-2.0).
-Micikevicius et al.: FP8 Formats for Deep Learning (arXiv:2209.05433).
-"""
+"""Quantises graphs to fp8, with scales calibrated on real frames."""
 
 from __future__ import annotations
 
@@ -20,8 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
+from torch import Tensor
+
+from ..graphs.schedule import step_table
+from ..graphs.spec import MIN_SIDE, Geometry, graph_specs
+from .graph_folder import CORRELATIONS, model_dims
+from .graphs import build_graphs
+from .model import Model
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -149,3 +148,104 @@ def _move(network: onnx.ModelProto, made: Path, path: Path) -> None:
                 entry.value = data.name
     os.replace(made.with_name(f"{made.name}_data"), data)
     onnx.save_model(network, str(path))
+
+
+Image = npt.NDArray[np.uint8]
+Clip = Sequence[Image]
+SampleInputs = dict[str, npt.NDArray[Any]]
+
+
+def denoise_inputs(
+    model: Model,
+    geometry: Geometry,
+    clips: Sequence[Clip],
+    *,
+    steps: int = 4,
+    correlation: str = "all-pairs",
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> list[SampleInputs]:
+    """The inputs of the fp16 `denoise`, by name, of every step of every frame, in order.
+
+    Args:
+        geometry: Of the engines; the size of the clips is the one on which `denoise` runs, which is
+            a tile's where there are tiles.
+        clips: (h, w, 3) uint8 RGB frames of `geometry.denoised`, in order of time. The first frame
+            of each has no guidance, every other is guided by what the model made of the last.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        seed: Of the noise.
+        progress: Called with the fraction of the frames that is done.
+    """
+    runner = _Runner(model, geometry, steps, correlation, seed)
+    inputs: list[SampleInputs] = []
+    total = sum(len(clip) for clip in clips)
+    for done, taken in enumerate(_frames(runner, clips), start=1):
+        inputs += taken
+        progress(done / total)
+    return inputs
+
+
+def _frames(runner: _Runner, clips: Sequence[Clip]) -> Iterator[list[SampleInputs]]:
+    for clip in clips:
+        runner.start()
+        for image in clip:
+            yield runner.frame(image)
+
+
+class _Runner:
+    """The seven float32 modules in a row: frames in, what `denoise` takes out."""
+
+    def __init__(
+        self, model: Model, geometry: Geometry, steps: int, correlation: str, seed: int
+    ) -> None:
+        size, scale = geometry.denoised, geometry.flow_scale
+        whole = Geometry(size, scale if min(size) >= scale * MIN_SIDE else 1)
+        table, dims = step_table(model.configs.scheduler, steps), model_dims(model)
+        self._graphs = build_graphs(model, whole, "fp32", table, CORRELATIONS[correlation])
+        self._specs = graph_specs(whole, dims, "fp32")
+        self._dtypes = {t.name: t.dtype for t in graph_specs(whole, dims, "fp16")["denoise"].inputs}
+        self._steps = [torch.tensor([i], dtype=torch.int32) for i in range(steps)]
+        self._noise = torch.Generator().manual_seed(seed)
+        self.start()
+
+    def start(self) -> None:
+        """A new epoch: the next frame has no previous one."""
+        self._previous: tuple[Tensor, Tensor] | None = None  # its features and its raw hr
+
+    @torch.inference_mode()
+    def frame(self, image: Image) -> list[SampleInputs]:
+        """One frame; returns what `denoise` was given at each of its steps."""
+        lr, up = self._graphs["prepare"](torch.from_numpy(image.copy())[None])
+        fmap, context = self._graphs["features"](up)
+        hint, warped, gate = self._zeros("guide", "hint"), None, torch.zeros(1)
+        if self._previous is not None:
+            flow = self._graphs["flow"](fmap, self._previous[0], context)
+            warped, hint = self._graphs["guide"](self._previous[1], flow)
+            gate = torch.ones(1)
+        latent = torch.randn(self._zeros("denoise", "denoised").shape, generator=self._noise)
+        same = self._as_given(lr=lr, hint=hint, gate=gate)
+        taken = []
+        for step in self._steps:
+            taken.append(same | self._as_given(latent=latent, step=step))
+            latent = self._graphs["denoise"](latent, lr, hint, step, gate)
+        self._previous = fmap, self._decoded(latent, lr, warped, gate)
+        return taken
+
+    def _decoded(self, latent: Tensor, lr: Tensor, warped: Tensor | None, gate: Tensor) -> Tensor:
+        if warped is None:
+            names = [t.name for t in self._specs["temporal"].outputs]
+            features = [self._zeros("temporal", name) for name in names]
+        else:
+            features = list(self._graphs["temporal"](warped))
+        matched = [lr] if any(t.name == "lr" for t in self._specs["decode"].inputs) else []
+        hr: Tensor = self._graphs["decode"](latent, *matched, *features, gate)[0]
+        return hr
+
+    def _as_given(self, **tensors: Tensor) -> SampleInputs:
+        return {
+            name: x.numpy().astype(self._dtypes[name], order="C") for name, x in tensors.items()
+        }
+
+    def _zeros(self, graph: str, output: str) -> Tensor:
+        found = next(t for t in self._specs[graph].outputs if t.name == output)
+        return torch.zeros(found.shape)

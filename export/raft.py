@@ -1,12 +1,10 @@
-"""RAFT: optical flow between two frames, split so that each frame is encoded once.
-
-Teed, Deng: RAFT (arXiv:2003.12039). Every width, depth and count comes from the config;
-RAFT-large and RAFT-small checkpoints in torchvision's naming load as they are.
-"""
+"""RAFT optical flow (Teed and Deng, 2020): encoders, recurrent update, and the whole model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +12,239 @@ from torch import Tensor, nn
 
 from .configs import RAFTConfig
 from .correlation import AllPairs, Correlation
-from .raft_encoder import Encoder
-from .raft_update import MaskPredictor, UpdateBlock, upsample_flow
+
+STRIDES = (2, 1, 2, 2)  # of the first convolution and the three layers: a factor of 8
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.InstanceNorm2d(channels)
+
+
+def conv_norm_relu(
+    inputs: int,
+    outputs: int,
+    kernel: int | tuple[int, int],
+    *,
+    stride: int = 1,
+    norm: str = "none",
+    relu: bool = True,
+) -> nn.Sequential:
+    """A padded convolution with bias, its norm if any, and a ReLU."""
+    padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding)]
+    if norm != "none":
+        layers.append(_norm(norm, outputs))
+    if relu:
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a residual; the first may halve the size."""
+
+    def __init__(self, inputs: int, outputs: int, *, norm: str, stride: int) -> None:
+        super().__init__()
+        self.convnormrelu1 = conv_norm_relu(inputs, outputs, 3, stride=stride, norm=norm)
+        self.convnormrelu2 = conv_norm_relu(outputs, outputs, 3, norm=norm)
+        self.downsample = _shortcut(inputs, outputs, norm, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.convnormrelu2(self.convnormrelu1(x))
+        return F.relu(self.downsample(x) + hidden)
+
+
+class BottleneckBlock(nn.Module):
+    """The same through a quarter of the channels, as the small model has it."""
+
+    def __init__(self, inputs: int, outputs: int, *, norm: str, stride: int) -> None:
+        super().__init__()
+        narrow = outputs // 4
+        self.convnormrelu1 = conv_norm_relu(inputs, narrow, 1, norm=norm)
+        self.convnormrelu2 = conv_norm_relu(narrow, narrow, 3, stride=stride, norm=norm)
+        self.convnormrelu3 = conv_norm_relu(narrow, outputs, 1, norm=norm)
+        self.downsample = _shortcut(inputs, outputs, norm, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.convnormrelu3(self.convnormrelu2(self.convnormrelu1(x)))
+        return F.relu(self.downsample(x) + hidden)
+
+
+def _shortcut(inputs: int, outputs: int, norm: str, stride: int) -> nn.Module:
+    if stride == 1:
+        return nn.Identity()
+    return conv_norm_relu(inputs, outputs, 1, stride=stride, norm=norm, relu=False)
+
+
+BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}
+
+
+class Encoder(nn.Module):
+    """(1, 3, H, W) -> (1, widths[-1], H/8, W/8)."""
+
+    def __init__(self, widths: tuple[int, ...], block: str, norm: str) -> None:
+        super().__init__()
+        self.convnormrelu = conv_norm_relu(3, widths[0], 7, stride=STRIDES[0], norm=norm)
+        make = BLOCKS[block]
+        for i in (1, 2, 3):
+            first = make(widths[i - 1], widths[i], norm=norm, stride=STRIDES[i])
+            second = make(widths[i], widths[i], norm=norm, stride=1)
+            setattr(self, f"layer{i}", nn.Sequential(first, second))
+        self.conv = nn.Conv2d(widths[3], widths[4], 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.convnormrelu(image)
+        for i in (1, 2, 3):
+            x = getattr(self, f"layer{i}")(x)
+        return cast(Tensor, self.conv(x))
+
+
+FACTOR = 8  # the flow is found at an eighth of the image's resolution
+MASK_SCALE = 0.25  # balances the gradients of mask and flow; part of the trained weights' meaning
+
+
+class MotionEncoder(nn.Module):
+    """Correlation features and the present flow -> motion features, the flow itself last."""
+
+    def __init__(self, config: RAFTConfig) -> None:
+        super().__init__()
+        samples = config.corr_block_num_levels * (2 * config.corr_block_radius + 1) ** 2
+        corr, flow = config.motion_encoder_corr_layers, config.motion_encoder_flow_layers
+        self.convcorr1 = conv_norm_relu(samples, corr[0], 1)
+        two = len(corr) == 2
+        self.convcorr2 = conv_norm_relu(corr[0], corr[1], 3) if two else nn.Identity()
+        self.convflow1 = conv_norm_relu(2, flow[0], 7)
+        self.convflow2 = conv_norm_relu(flow[0], flow[1], 3)
+        self.conv = conv_norm_relu(corr[-1] + flow[-1], config.motion_encoder_out_channels - 2, 3)
+
+    def forward(self, flow: Tensor, corr: Tensor) -> Tensor:
+        corr = self.convcorr2(self.convcorr1(corr))
+        features = self.convflow2(self.convflow1(flow))
+        return torch.cat([self.conv(torch.cat([corr, features], dim=1)), flow], dim=1)
+
+
+class ConvGRU(nn.Module):
+    """A convolutional gated recurrent unit (Cho et al., arXiv:1406.1078)."""
+
+    def __init__(self, hidden: int, inputs: int, kernel: tuple[int, int]) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.hidden = hidden
+        self.convz = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
+        self.convr = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
+        self.convq = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        """The unit as written down: state h (1, hidden, ..), input x (1, inputs, ..)."""
+        hx = torch.cat([h, x], dim=1)
+        z, r = self.convz(hx).sigmoid(), self.convr(hx).sigmoid()
+        q = self.convq(torch.cat([r * h, x], dim=1)).tanh()
+        out: Tensor = (1 - z) * h + z * q
+        return out
+
+    def unroll(self, context: Tensor) -> GRUStep:
+        """`forward` for x = (context, motion), with all that does not change done beforehand."""
+        hidden, count = self.hidden, context.shape[1]
+        convs = (self.convz, self.convr, self.convq)
+        weight = torch.cat([conv.weight for conv in convs])
+        bias = torch.cat([cast(Tensor, conv.bias) for conv in convs])
+        padding = cast("tuple[int, int]", self.convz.padding)
+        terms = F.conv2d(context, weight[:, hidden : hidden + count], bias, padding=padding)
+        changing = torch.cat([weight[:, :hidden], weight[:, hidden + count :]], dim=1)
+        gates, candidate = torch.split(changing, [2 * hidden, hidden])
+        gate_terms, candidate_terms = torch.split(terms, [2 * hidden, hidden], dim=1)
+        return GRUStep(gates, candidate, gate_terms, candidate_terms, padding)
+
+
+@dataclass(frozen=True, slots=True)
+class GRUStep:
+    """A `ConvGRU` for one context: the context's terms are added, its channels not convolved."""
+
+    gates: Tensor  # (2 hidden, hidden + motion, *kernel): z and r at once
+    candidate: Tensor  # (hidden, hidden + motion, *kernel)
+    gate_terms: Tensor  # (1, 2 hidden, h, w)
+    candidate_terms: Tensor  # (1, hidden, h, w)
+    padding: tuple[int, int]
+
+    def __call__(self, h: Tensor, motion: Tensor) -> Tensor:
+        zr = F.conv2d(torch.cat([h, motion], dim=1), self.gates, padding=self.padding)
+        z, r = (zr + self.gate_terms).sigmoid().chunk(2, dim=1)
+        q = F.conv2d(torch.cat([r * h, motion], dim=1), self.candidate, padding=self.padding)
+        return h + z * ((q + self.candidate_terms).tanh() - h)
+
+
+class RecurrentBlock(nn.Module):
+    """One recurrent unit, or two that look along rows and then along columns."""
+
+    def __init__(self, config: RAFTConfig, context: int) -> None:
+        super().__init__()
+        hidden = config.recurrent_block_hidden_state_size
+        inputs = context + config.motion_encoder_out_channels
+        self.count = len(config.recurrent_block_kernel_size)
+        for i, kernel in enumerate(config.recurrent_block_kernel_size, start=1):
+            setattr(self, f"convgru{i}", ConvGRU(hidden, inputs, kernel))
+
+    def units(self) -> list[ConvGRU]:
+        return [cast(ConvGRU, getattr(self, f"convgru{i + 1}")) for i in range(self.count)]
+
+
+class FlowHead(nn.Module):
+    """Hidden state -> the change of the flow, (1, 2, h, w)."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.conv2 = nn.Conv2d(hidden, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.conv2(F.relu(self.conv1(x))))
+
+
+class UpdateBlock(nn.Module):
+    """The parts of one update, under torchvision's names."""
+
+    def __init__(self, config: RAFTConfig, context: int) -> None:
+        super().__init__()
+        hidden = config.recurrent_block_hidden_state_size
+        self.motion_encoder = MotionEncoder(config)
+        self.recurrent_block = RecurrentBlock(config, context)
+        self.flow_head = FlowHead(hidden, config.flow_head_hidden_size)
+
+
+class MaskPredictor(nn.Module):
+    """Hidden state -> the weights of the convex upsampling, (1, 9 * 64, h, w)."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.convrelu = conv_norm_relu(inputs, hidden, 3)
+        self.conv = nn.Conv2d(hidden, FACTOR * FACTOR * 9, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return MASK_SCALE * cast(Tensor, self.conv(self.convrelu(x)))
+
+
+def upsample_flow(flow: Tensor, mask: Tensor | None) -> Tensor:
+    """(1, 2, h, w) in pixels at 1/8 -> (1, 2, 8 h, 8 w) in full-size pixels.
+
+    With a mask, each fine pixel is a convex combination of its 3x3 coarse neighbours (RAFT,
+    section 3.3); without, bilinear with aligned corners as the small model has it.
+    """
+    height, width = flow.shape[2:]
+    if mask is None:
+        size = (FACTOR * height, FACTOR * width)
+        return FACTOR * F.interpolate(flow, size=size, mode="bilinear", align_corners=True)
+    logits = mask.float().view(1, 9, FACTOR * FACTOR, height, width)
+    # The softmax is divided out last: over an inner axis engines would transpose the whole mask.
+    weights = (logits - logits.amax(dim=1, keepdim=True)).exp()
+    padded = F.pad(FACTOR * flow, (1, 1, 1, 1))
+    # The neighbours as nine shifted views: every runtime has Slice, few have im2col.
+    neighbours = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    around = torch.stack(neighbours, dim=1)  # (1, 9, 2, h, w)
+    sums = [(weights * around[:, :, c : c + 1]).sum(1) for c in (0, 1)]  # (1, 64, h, w) each
+    fine = torch.stack(sums, dim=1) / weights.sum(1)[:, None]
+    return F.pixel_shuffle(fine.flatten(0, 1), FACTOR).transpose(0, 1)
+
 
 MakeCorrelation = Callable[[Tensor, Tensor, int, int], Correlation]
 MIN_SIDE = 128  # the coarsest correlation level must still be two pixels wide

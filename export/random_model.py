@@ -20,16 +20,14 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .autoencoder import TemporalAutoencoder
-from .config_files import read_configs
+from .config_files import KNOWN, SUFFIXES, read_configs
 from .configs import ModelConfigs
-from .controlnet import ControlNet
-from .digest import PROMPT_FILE
-from .flow_files import KNOWN, SUFFIXES
+from .denoiser import ControlNet, UNet
+from .model import TENSOR_NAME
+from .model_source import PROMPT_FILE
 from .presets import PRESETS, Keys, Preset
-from .prompt import TENSOR_NAME
 from .raft import RAFT
-from .unet import UNet
-from .weight_files import DIFFUSERS_STEM, HEADER_LENGTH_BYTES
+from .weights import DIFFUSERS_STEM, HEADER_LENGTH_BYTES
 
 Fill = Callable[[str, torch.Size], Tensor]
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..schedule import StepTable, step_table
-from ..spec import SCALE, padded_size
+from ..graphs.schedule import StepTable, step_table
+from ..graphs.spec import SCALE, padded_size
 from .denoiser import as_batch
-from .image import (
+from .graphs import (
     bicubic,
     bicubic_kernel,
     colour_kernel,
@@ -31,8 +31,7 @@ from .image import (
     warp,
 )
 from .model import Model
-from .raft import RAFT, pixel_grid
-from .raft_update import upsample_flow
+from .raft import RAFT, pixel_grid, upsample_flow
 
 Image = npt.NDArray[np.uint8]
 

@@ -1,14 +1,9 @@
-"""Export of a graph to a program of ATen operators (`program.py`), constants folded.
-
-`torch.export` traces the module, a third of the time that ONNX takes. Its own file is not used:
-reading one back costs as much as tracing again (7 s for the small model's `denoise`, 0.2 s for
-this), holds a pickle, and keeps weights that no operator reads. Knows no backend.
-"""
+"""Exports a graph as a torch program: a JSON file of ATen calls, with each value's last use."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +14,41 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from ..program import GETITEM, PROGRAM, Call, Program, program_file
-from ..spec import GraphSpec
-from .graph_folder import Form
-from .liveness import peak_bytes
-from .tracing import example_inputs, tracing
+from ..graphs.program import GETITEM, PROGRAM, Call, Program, program_file
+from ..graphs.spec import GraphSpec
+from .graph_folder import Form, example_inputs, tracing
+
+
+def peak_bytes(calls: Sequence[Node]) -> int:
+    """Bytes of the results that are alive at the worst of these calls, run in this order.
+
+    What lies in a call's own workspace does not count, nor what was there before: inputs, weights.
+    """
+    last_use: dict[int, int] = {}
+    for index, node in enumerate(calls):
+        for one in (node, *node.all_input_nodes):
+            last_use |= {storage: index for storage, _ in _storages(one)}
+    given = {one for node in calls for one in node.all_input_nodes} - set(calls)
+    seen = {storage for node in given for storage, _ in _storages(node)}
+    alive: dict[int, int] = {}
+    peak = 0
+    for index, node in enumerate(calls):
+        alive |= {storage: size for storage, size in _storages(node) if storage not in seen}
+        seen |= alive.keys()
+        peak = max(peak, sum(alive.values()))
+        alive = {storage: size for storage, size in alive.items() if last_use[storage] > index}
+    return peak
+
+
+def _storages(node: Node) -> Iterator[tuple[int, int]]:
+    """(identity, bytes) of the memory of a node's results: a view has that of what it views."""
+    value = node.meta.get("val")
+    results: Iterable[object] = value if isinstance(value, (list, tuple)) else (value,)
+    for result in results:
+        if isinstance(result, Tensor):
+            storage = result.untyped_storage()
+            yield storage._cdata, storage.nbytes()
+
 
 SMALL_BYTES = 2**20  # what is computed from constants may be this large, or as they are
 # Of a channels-last tensor, which `view` refuses and the engines may make of an activation.

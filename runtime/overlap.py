@@ -21,10 +21,9 @@ from functools import partial
 
 import numpy as np
 
-from ..engines.device import Device, Event, Stream
-from ..spec import GRAPHS, LANES
-from .part import CapturedWork
-from .slot import Array, Slot
+from ..engines.interface import Device, Event, Stream
+from ..graphs.spec import GRAPHS, LANES
+from .frame_slot import Array, CapturedWork, Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.device import Device
-from ..engines.protocol import Engine
+from ..engines.interface import Device, Engine
 from ..errors import StreamDiffVSRError
+from .frame_slot import Array, Slot
 from .overlap import Schedule
-from .slot import Array, Slot
 from .state import HeldOutput, HeldState, StreamState
 
 Image: TypeAlias = npt.NDArray[np.uint8]

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import StreamDiffVSRError
-from .disk import CAUSES, beside, to_disk, why
+from .durable import CAUSES, beside, to_disk, why
 
 Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"

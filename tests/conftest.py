@@ -129,9 +129,9 @@ Cli = Callable[..., Ran]
 @pytest.fixture
 def stand_in_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that `bench --quick` opens as engines that sleep; other folders open as ever."""
-    from streamdiffvsr.benchmarks.latency import subject
+    from streamdiffvsr.benchmarks import subject
     from streamdiffvsr.engines.cpu_device import CpuDevice
-    from streamdiffvsr.tests.benchmarks.latency.taking import taking_upscaler
+    from streamdiffvsr.tests.benchmarks.taking import taking_upscaler
 
     folder, real, real_place = tmp_path / "stand_in", subject.load, subject.place_of
     folder.mkdir()

@@ -106,7 +106,7 @@ def _built_ahead(options: argparse.Namespace, folder: Path) -> Path | None:
     if "torch" in wanted and _release("torch") != options.torch:
         wanted.remove("torch")
         print(f"torch's programs are built there: they are not for sure of {_release('torch')}")
-    command = [sys.executable, "-m", "streamdiffvsr.benchmarks.gpu_ahead", str(folder)]
+    command = [sys.executable, "-m", "streamdiffvsr.research.gpu.ahead", str(folder)]
     command += ["--device", options.device]
     for backend in wanted:
         command += ["--backend", backend]

@@ -106,7 +106,7 @@ def _source(work: Path) -> Path:
     if carried.is_dir() and not carried.is_symlink():
         return carried
     here = Path.cwd()
-    if not (here / "engines/choice.py").is_file():
+    if not (here / "engines/registry.py").is_file():
         sys.exit("the bundle has no source, and this folder is no checkout of streamdiffvsr")
     link = work / "links" / "streamdiffvsr"
     shutil.rmtree(link.parent, ignore_errors=True)

@@ -19,7 +19,7 @@ def tag(name: str, *inside: str, **attributes: str | float | None) -> Markup:
 
     Args:
         inside: Markup, or text, which is escaped.
-        attributes: Escaped. `class_` is class, `stroke_width` is stroke-width; None leaves it out.
+        attributes: Escaped. `class_` is class, an underscore a hyphen; None leaves it out.
     """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_written(value))}"'

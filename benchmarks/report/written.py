@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
-from ...runtime.disk import beside
+from ...runtime.durable import beside
 
 
 def write_text(path: str | Path, text: str) -> None:

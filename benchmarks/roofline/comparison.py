@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...spec import Size, padded_size
+from ...graphs.spec import Size, padded_size
 from .counts import STEPS, read_counts
 
 UPDATES = 12  # of RAFT-large

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StreamDiffVSRError
-from ...plan import Plan, make_plan
-from ...spec import GRAPHS, TILED, Precision, Size, format_size
+from ...graphs.plan import Plan, make_plan
+from ...graphs.spec import GRAPHS, TILED, Precision, Size, format_size
 from .engine_work import FrameWork, frame_runs
 from .graph_work import GraphWork
 

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...engines.cache import cache_root, engines_root
+from ...engines.cache import cache_root, engines_root, remembered_digest
 from ...engines.cache_listing import is_engine_set
-from ...engines.digest_memo import remembered_digest
 from ...engines.manifest import Manifest, read_manifest
 from ...errors import StreamDiffVSRError
-from ...graph_set import onnx_file
-from ...plan import Plan
-from ...runtime.tiles import TileGrid
-from ...spec import GRAPHS, TILED, Geometry, Precision
+from ...graphs.plan import Plan
+from ...graphs.spec import GRAPHS, TILED, Geometry, Precision, onnx_file
+from ...runtime.stages import TileGrid
 from .graph_work import GraphWork, count_file
 
 if TYPE_CHECKING:
@@ -158,7 +156,7 @@ def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
     what = f"the work of {folder} cannot be counted"
     try:
         source = find_local(manifest.model_name)
-        from ...export.digest import model_digest
+        from ...export.model_source import model_digest
 
         digest = model_digest(source, remembered_digest)
     except StreamDiffVSRError as error:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import StreamDiffVSRError
-from ...export.digest import PROMPT_FILE
-from ...export.hub import BUILT_IN, resolve_model
+from ...export.model_source import BUILT_IN, PROMPT_FILE, resolve_model
 
 if TYPE_CHECKING:
     from ...export.configs import ModelConfigs

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...engines.protocol import HostArray
+from ...engines.interface import HostArray
 from ...errors import StreamDiffVSRError
-from ...spec import FLOAT, GraphSpec, Precision, TensorSpec
+from ...graphs.spec import FLOAT, GraphSpec, Precision, TensorSpec
 
 OPSET = 20
 IR_VERSION = 10  # that opset's; onnx would write its own newest, which engines may not read yet

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...engines.device import kind_of, ordinal_of
-from ...spec import Precision
+from ...engines.interface import kind_of, ordinal_of
+from ...graphs.spec import Precision
 from .sample import Sample
 
 

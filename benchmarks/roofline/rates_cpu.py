@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...engines.ort import OrtEngine, usable_cpus
+from ...engines.onnxruntime_backend import OrtEngine, usable_cpus
 from ...errors import StreamDiffVSRError
-from ...spec import Precision
+from ...graphs.spec import Precision
 from .product import product_arrays, product_spec, write_product
 from .sample import Sample, sample
 

@@ -16,13 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...engines.backends import BACKENDS, Backend
 from ...engines.cuda_device import CudaDevice, CudaStream
-from ...engines.gpu import current_gpu, why_no_gpu
+from ...engines.host import current_gpu, why_no_gpu
 from ...engines.manifest import EngineKey
+from ...engines.registry import BACKENDS, Backend
 from ...errors import StreamDiffVSRError
-from ...graph_set import GRAPH_VERSION
-from ...spec import FLOAT, Precision
+from ...graphs.spec import FLOAT, GRAPH_VERSION, Precision
 from .product import product_arrays, product_spec, write_product
 from .sample import Sample, sample
 
@@ -69,7 +68,7 @@ def _torch_times(side: int, precision: Precision, ordinal: int) -> list[float]:
     if find_spec("torch") is None:
         raise ImportError("not installed")
     torch: Any = import_module("torch")
-    from ...engines.torch_cuda import exact_kernels
+    from ...engines.torch_backend import exact_kernels
 
     if not torch.cuda.is_available():
         raise RuntimeError("it has no CUDA here")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...spec import format_size
+from ...graphs.spec import format_size
 from ..report.read import read_result
 from .counts import SIZES, STEPS, read_counts
 from .engine_work import FrameWork

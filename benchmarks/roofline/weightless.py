@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...graph_set import onnx_file
-from ...host import require_export
-from ...plan import Plan
-from ...spec import GRAPHS, GraphSpec, Precision
+from ...engines.host import require_export
+from ...graphs.plan import Plan
+from ...graphs.spec import GRAPHS, GraphSpec, Precision, onnx_file
 from .graph_work import GraphWork, count_file
 from .local_model import PROMPT_TOKENS
 
@@ -80,8 +79,8 @@ def write_graphs(traced: Traced, folder: Path, only: Iterable[str] = GRAPHS) -> 
 
     from ...export.graph_folder import CORRELATIONS, model_dims
     from ...export.graphs import build_graphs
-    from ...schedule import step_table
-    from ...spec import graph_specs
+    from ...graphs.schedule import step_table
+    from ...graphs.spec import graph_specs
 
     plan, table = traced.plan, step_table(traced.configs.scheduler, traced.steps)
     with torch.device("meta"):
@@ -115,8 +114,8 @@ def _export(module: nn.Module, spec: GraphSpec) -> Any:
     """The module as the exporter's own representation; its weights are on the meta device."""
     import torch
 
+    from ...export.graph_folder import example_inputs, tracing
     from ...export.onnx_export import OPSET
-    from ...export.tracing import example_inputs, tracing
 
     with tracing():
         program = torch.onnx.export(
@@ -139,8 +138,8 @@ def _save(model: Any, path: Path) -> None:
     import onnx_ir
     import onnxscript.optimizer
 
+    from ...export.graph_folder import tracing
     from ...export.onnx_export import SMALL_BYTES, fold_small_constants
-    from ...export.tracing import tracing
 
     for value in model.graph.initializers.values():
         value.const_value = _stand_in(value.const_value)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ...errors import StreamDiffVSRError
-from ..media.reading.image_names import is_numbered, numbered_images
+from ..media.readable import is_numbered, numbered_images
 from .inputs import InOut
 
 State = Literal["done", "skipped", "failed", "planned"]

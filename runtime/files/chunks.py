@@ -15,15 +15,13 @@ from pathlib import Path
 
 from ...engines.manifest import read_manifest
 from ...errors import UsageError
-from ..cuts import CutDetector
 from ..media.preflight import check_output
 from ..processes.child import Child
+from ..scene_cuts import CutDetector
+from .checkpoint import Segmenter, Times, frames_of
+from .frame_loop import FrameRange
 from .job import FileOptions, Job, Progress
 from .journal import Journal
-from .part import FrameRange
-from .position import frames_of
-from .segmenter import Segmenter
-from .times import Times
 from .upscale import UpscaleReport, carry_out
 
 PARTS = "parts.json"
@@ -152,7 +150,7 @@ def _start(
         "workers": workers,
     }
     return Child(
-        "runtime.files.chunk_worker",
+        "runtime.files.chunk_child",
         order,
         failure=f"could not upscale {str(job.input)!r}",
         deadline_s=_LONGEST_FRAME_S,

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError, UsageError
-from ..media.formats.kinds import CONTAINERS
+from ..media import readable
+from ..media.encoders import CONTAINERS
 from ..media.preflight import check_input_name, check_output_name
 from ..media.readable import VIDEO_ENDINGS
-from ..media.reading import image_names
 from .journal import SUFFIX
 
-IMAGES = frozenset(image_names.SUFFIXES)
+IMAGES = frozenset(readable.SUFFIXES)
 KEPT_SUFFIXES = frozenset(CONTAINERS)  # endings that outputs have too
 FALLBACK_SUFFIX = ".mkv"  # holds nearly everything
 
@@ -100,7 +100,7 @@ def _named_by(text: str) -> tuple[list[Path], bool]:
     path = Path(text)
     if path.is_dir():
         return _in_folder(path)
-    if path.exists() or not glob.has_magic(text) or image_names.is_numbered(path):
+    if path.exists() or not glob.has_magic(text) or readable.is_numbered(path):
         return [path], False
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     media = [one for one in matches if _is_media(one)]
@@ -171,7 +171,7 @@ def _folder(output: str, count: int) -> Path:
 
 
 def _name(path: Path, *, images: bool) -> str:
-    if image_names.is_numbered(path):
+    if readable.is_numbered(path):
         return path.resolve().parent.name
     if images or path.is_dir():
         return path.resolve().name if path.is_dir() else path.stem
@@ -180,7 +180,7 @@ def _name(path: Path, *, images: bool) -> str:
 
 def _refuse_single_images(paths: Sequence[Path]) -> None:
     for path in paths:
-        series = path.is_dir() or image_names.is_numbered(path)
+        series = path.is_dir() or readable.is_numbered(path)
         if path.suffix.lower() in IMAGES and not series:
             raise UsageError(
                 f"{str(path)!r} is one image among several inputs",

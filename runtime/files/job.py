@@ -12,17 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
-from ...spec import SCALE, Size, format_size
-from ..frames import Cuts, FrameStream
-from ..media.formats.choice import choose_format
-from ..media.formats.kinds import ImageFormat, VideoFormat
+from ...graphs.spec import SCALE, Size, format_size
+from ..frame_stream import Cuts, FrameStream
+from ..media.encoders import ImageFormat, VideoFormat
+from ..media.formats import choose_format
 from ..media.info import VideoInfo
-from ..media.joining.join import left_out_of_images
-from ..media.joining.rehearsal import rehearse
+from ..media.join import left_out_of_images, rehearse
 from ..media.preflight import check_input_name
-from ..media.probe import probe
-from ..media.reading.image_names import is_numbered, numbered_images
-from ..media.source import Deinterlace, FileSource, SourceFrame, deinterlace_mode
+from ..media.readable import is_numbered, numbered_images
+from ..media.reader import Deinterlace, FileSource, SourceFrame, deinterlace_mode, probe
 from ..state import StreamState
 
 Image = npt.NDArray[np.uint8]

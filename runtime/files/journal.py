@@ -25,8 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...errors import StreamDiffVSRError
-from ..disk import beside, why
-from .point import POINT_SUFFIXES, Checkpoint, forget_old_points
+from ..durable import beside, why
+from .checkpoint import POINT_SUFFIXES, Checkpoint, forget_old_points
 
 SUFFIX = ".unfinished"
 JOB, LOCK = "job.json", "lock"

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StreamDiffVSRError
-from ...spec import Size, format_size
-from ..media.joining.join import Joined, JoinFailedError, join
+from ...graphs.spec import Size, format_size
+from ..media.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
-from ..media.segments.writers import Segment
+from ..media.writer import Segment
+from .frame_loop import FrameRange, upscale_range
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
-from .part import FrameRange, upscale_range
 
 __all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file"]
 

@@ -12,14 +12,13 @@ from threading import Event
 from typing import Any, Protocol
 
 from ...errors import StreamDiffVSRError
-from ...spec import SCALE, format_size
-from ..cuts import CutDetector
-from ..media.frames.resize import Bicubic
-from .budget import BICUBIC, LatencyBudget
-from .engine import QualityLevels
+from ...graphs.spec import SCALE, format_size
+from ..media.rgb import Bicubic
+from ..scene_cuts import CutDetector
+from .engine_pool import EnginePool, QualityLevels
+from .engine_thread import EngineThread, HangLimits
 from .frame import Image, LiveFrame, OutputFrame, Sink
-from .runner import EngineThread, HangLimits
-from .shelf import EnginePool
+from .latency_budget import BICUBIC, LatencyBudget
 from .status import Tally, memory_mb
 
 WAIT_S = 0.2

@@ -1,17 +1,228 @@
-"""Opens a sink by the name of its target: the one place the session asks.
-
-What can be known at once is checked at once; whatever is found later is the sink's own to tell and
-to mend. It knows nothing of the preview.
-"""
+"""The sinks of a live session: opened by target, each with its own encoder process."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+from ...errors import StreamDiffVSRError
 from .frame import OutputFrame, Sink
-from .targets import parse_target
-from .writer import EncodedSink
+from .sink_process import LOCAL, NETWORK, Deadlines, LastingError, RefusedError, SinkProcess
+from .sink_targets import Target, parse_target
+from .source import REFUSED, Backoff
+
+RING = 2
+TICKS = 90000  # per second
+_KILL_S = 0.4  # of a deadline, kept for ending what did not finish in it
+_RELISTEN_S = 1.0
+
+
+class EncodedSink:
+    """A `Sink` for one target that is no preview.
+
+    Args:
+        target: Where to.
+        fps: Frames per second, roughly: it sets the rate of hardware encoders, no time.
+        encoder: The H.264 encoder; None for the best that works here.
+        tell: Receives one line for whatever a user should know.
+        deadlines: The longest that opening, a frame and finishing may take.
+        backoff: How long to wait before opening again.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        fps: float | None = None,
+        encoder: str | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        deadlines: Deadlines | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.name = target.shown
+        self._target, self._tell, self._encoder = target, tell, encoder
+        self._rate = Fraction(fps or 30).limit_denominator(1001)
+        self._deadlines = deadlines or (NETWORK if target.kind == "network" else LOCAL)
+        self._backoff = backoff or Backoff()
+        self._state, self._error, self._codec = "waiting", "", ""
+        self._written = self._dropped = self._opened = 0
+        self._tried = False
+        self._opened_at: float | None = None  # by the clock; None unless it is open
+        self._origin = 0.0  # the time of the stream that is 0 in the file
+        self._outlet: SinkProcess | None = None
+        self._ring: deque[OutputFrame] = deque()
+        self._changed = threading.Condition()
+        self._closing = self._killed = False
+        self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, frame: OutputFrame) -> None:
+        """As `Sink`."""
+        with self._changed:
+            if self._closing or self._state == "failed":
+                self._dropped += 1
+                return
+            if len(self._ring) == RING:
+                self._ring.popleft()
+                self._dropped += 1
+            self._ring.append(frame)
+            self._changed.notify()
+
+    def status(self) -> dict[str, Any]:
+        """As `Sink`; also the `encoder` in use and the `file` that is being written."""
+        outlet = self._outlet
+        return {
+            "name": self.name,
+            "state": self._state,
+            "written": self._written,
+            "dropped": self._dropped,
+            "reopened": max(0, self._opened - 1),
+            "error": self._error,
+            "encoder": self._codec,
+            "file": outlet.path.name if outlet and self._target.kind == "file" else "",
+        }
+
+    def close(self, deadline_s: float) -> None:
+        """As `Sink`."""
+        due = time.monotonic() + deadline_s
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(max(0.0, deadline_s - min(_KILL_S, deadline_s / 2)))
+        if self._thread.is_alive():
+            with self._changed:
+                self._killed, outlet = True, self._outlet
+            if outlet:
+                outlet.kill()
+            self._thread.join(max(0.0, due - time.monotonic()))
+        if self._state != "failed":
+            self._state = "closed"
+
+    def _run(self) -> None:
+        try:
+            while self._state != "failed" and (frame := self._next()) is not None:
+                self._take(frame)
+            self._finish(None)
+        except Exception as error:  # no frame may bring down more than its own sink
+            self._give_up(f"{type(error).__name__}: {error}")
+
+    def _next(self) -> OutputFrame | None:
+        """The oldest frame of the ring; None when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ring or self._closing)
+            return self._ring.popleft() if self._ring and not self._killed else None
+
+    def _take(self, frame: OutputFrame) -> None:
+        try:
+            size = frame.image.shape[0], frame.image.shape[1]
+            if self._outlet and self._outlet.size != size:
+                self._finish(size)
+            outlet = self._outlet or self._open(size, frame.source.seconds)
+            outlet.write(frame.image, round((frame.source.seconds - self._origin) * TICKS))
+        except StreamDiffVSRError as error:
+            self._dropped += 1
+            self._failed(error)
+        else:
+            self._written += 1
+
+    def _open(self, size: tuple[int, int], seconds: float) -> SinkProcess:
+        outlet = SinkProcess(
+            self._target,
+            size,
+            path=self._path(),
+            rate=self._rate,
+            encoder=self._encoder,
+            first=self._written,
+            resumed=self._opened > 0,
+            deadlines=self._deadlines,
+        )
+        with self._changed:
+            self._outlet, self._tried = outlet, True
+            if self._killed:
+                outlet.kill()
+        self._codec = outlet.open()
+        self._opened += 1
+        self._origin = seconds if self._target.kind == "file" else 0.0
+        if self._state == "retrying":
+            going_on = (
+                f"going on in {outlet.path.name!r}" if self._renamed(outlet) else "open again"
+            )
+            self._say(f"{self.name}: {going_on}")
+        self._state = "open"
+        self._opened_at = time.monotonic()
+        return outlet
+
+    def _path(self) -> Path:
+        """The file to write: another one if this sink has had its first."""
+        path = Path(self._target.where)
+        taken = self._target.kind == "file" and self._tried and path.exists()
+        return self._target.next_file() if taken else path
+
+    def _renamed(self, outlet: SinkProcess) -> bool:
+        return self._target.kind == "file" and str(outlet.path) != self._target.where
+
+    def _finish(self, new_size: tuple[int, int] | None) -> None:
+        """Finish what is open: because it is all, or because frames have another size now."""
+        outlet = self._outlet
+        if outlet is None:
+            return
+        try:
+            outlet.finish()
+        except StreamDiffVSRError as error:
+            late = self._killed
+            why = "it did not finish in time" if late else self._target.clean(error.why)
+            self._error = why
+            self._say(f"{self._target.failure}: {why}")
+        with self._changed:
+            self._outlet = None
+        if new_size and self._target.kind == "file":
+            size = f"{new_size[1]}x{new_size[0]}"
+            self._say(f"{self.name}: frames are {size} now: going on in {self._path().name!r}")
+
+    def _failed(self, error: StreamDiffVSRError) -> None:
+        """Drop what is open; give up, or wait until it is time to open again."""
+        with self._changed:
+            outlet, self._outlet = self._outlet, None
+        if outlet:
+            outlet.kill()
+        why = self._target.clean(error.why or error.what)
+        if isinstance(error, LastingError) or self._closing:
+            self._give_up("it did not finish in time" if self._killed else why)
+            return
+        cause = REFUSED if isinstance(error, RefusedError) else ""
+        open_s = time.monotonic() - self._opened_at if self._opened_at is not None else 0.0
+        self._opened_at = None
+        wait_s = self._backoff.after(cause, open_s)
+        if self._target.listens:
+            wait_s = min(wait_s, _RELISTEN_S)
+        if why != self._error or self._state == "open":
+            self._say(f"{self._target.failure}: {why}; trying again in {wait_s:.1f} s")
+        self._error, self._state = why, "retrying"
+        with self._changed:
+            closing = self._changed.wait_for(lambda: self._closing, wait_s)
+            while len(self._ring) > (0 if closing else 1):  # begin with the newest, if at all
+                self._ring.popleft()
+                self._dropped += 1
+
+    def _give_up(self, why: str) -> None:
+        with self._changed:
+            outlet, self._outlet = self._outlet, None
+            self._dropped += len(self._ring)
+            self._ring.clear()
+            self._error, self._state = why, "failed"
+        if outlet:
+            outlet.kill()
+        self._say(f"{self._target.failure}: {why}")
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(Exception):  # nobody to tell must not end a recording
+            self._tell(line)
 
 
 def open_sink(

@@ -1,9 +1,4 @@
-"""A live source that never gives up: the newest frame of whatever can be had at the moment.
-
-A thread keeps one connection playing, and opens another when it ends. It holds one frame at most:
-whoever is slow gets the newest, and what was never asked for is counted as dropped. It knows
-nothing of the upscaler.
-"""
+"""The source of a live session: captures, reconnects, and keeps one timeline."""
 
 from __future__ import annotations
 
@@ -12,14 +7,92 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
+from tenacity.wait import wait_base
+
 from ...errors import StreamDiffVSRError
-from ..media.live.address import Address
 from ..media.redact import redact
-from .connection import Connection, Disconnected, Received
+from .addresses import Address
+from .capture import Connection, Disconnected, Received
 from .frame import LiveFrame
-from .reconnect import Backoff
 from .source_status import SourceStatus
-from .timeline import Timeline
+
+_TICK_S = 1e-3  # the least from one frame to the next
+_MAX_DRIFT_S = 5.0  # how far the two clocks may differ over one step
+
+
+class Timeline:
+    """Places frames; the first is at 0."""
+
+    def __init__(self) -> None:
+        self._placed: float | None = None
+        self._own: float | None = None
+        self._captured = 0.0
+
+    def restart(self) -> None:
+        """The source's own times say nothing about the last frame any more."""
+        self._own = None
+
+    def place(self, own: float | None, captured: float) -> tuple[float, bool]:
+        """Seconds of the next frame, and whether the source's clock has jumped before it.
+
+        Args:
+            own: The source's time of it in seconds, if it has one.
+            captured: When it left the decoder, in seconds of a steady clock.
+        """
+        waited, jumped = captured - self._captured, False
+        step = waited
+        if own is not None and self._own is not None:
+            step = own - self._own
+            jumped = step < 0 or step > waited + _MAX_DRIFT_S
+            if jumped:
+                step = waited
+        self._own, self._captured = own, captured
+        self._placed = 0.0 if self._placed is None else self._placed + max(step, _TICK_S)
+        return self._placed, jumped
+
+
+REFUSED = "refused"  # the cause of an end that will not change soon: 401, 404, no video
+
+
+class Backoff:
+    """Waits that double from attempt to attempt, with jitter, until a source plays steadily.
+
+    Args:
+        first_s: The first wait.
+        longest_s: No wait is longer, but for jitter and refusals.
+        refused_s: The wait behind a refusal.
+        steady_s: A source that has played for so long begins with the first wait again.
+    """
+
+    def __init__(
+        self,
+        first_s: float = 1.0,
+        longest_s: float = 30.0,
+        *,
+        refused_s: float = 60.0,
+        steady_s: float = 30.0,
+    ) -> None:
+        self._steady_s = steady_s
+        jitter = wait_random(0, first_s / 2)
+        self._lost: wait_base = wait_exponential(multiplier=first_s, max=longest_s) + jitter
+        self._refused: wait_base = wait_random(refused_s, refused_s + first_s)
+        self._attempt = RetryCallState(Retrying(), None, (), {})
+        self._failures = 0
+
+    def after(self, cause: str, played_s: float) -> float:
+        """Seconds to wait now.
+
+        Args:
+            cause: Why the last attempt ended, ``REFUSED`` or anything else.
+            played_s: How long it had given frames; 0 if it never did.
+        """
+        if played_s >= self._steady_s:
+            self._failures = 0
+        self._failures += 1
+        self._attempt.attempt_number = self._failures
+        return float((self._refused if cause == REFUSED else self._lost)(self._attempt))
+
 
 _LEAD_S = 1.5  # a process is started so long before it is needed
 _CLOSE_S = 1.8

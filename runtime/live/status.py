@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ...engines.device import kind_of, ordinal_of
-from ...engines.free_memory import free_device_bytes
-from ...engines.gpu import cuda_gpu
+from ...engines.host import cuda_gpu, free_device_bytes
+from ...engines.interface import kind_of, ordinal_of
 from .frame import OutputFrame
 
 WINDOW_S = 10.0  # over which rates and percentiles are taken

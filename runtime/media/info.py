@@ -10,9 +10,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from ..processes.wire import Header, pack, unpack
-from .frames.colour import HLG, PQ, Colour
-from .frames.mastering import Mastering
+from ..processes.messages import Header, pack, unpack
+from .colour import HLG, PQ, Colour, Mastering
 
 OtherKind = Literal["audio", "subtitle", "data", "attachment", "video", "cover"]
 

@@ -1,9 +1,4 @@
-"""What every media child needs of libav: a safe way to open a file, its packets, its errors.
-
-Runs in the child only. Opening is bound to local files and to formats that hold their media
-themselves: a playlist or script that is named like a video cannot make it open another file. It
-does not decode or encode.
-"""
+"""Opening media with libav: demuxers allowed, limits, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -17,9 +12,27 @@ import av
 from av.container import InputContainer
 
 from ...errors import StreamDiffVSRError
-from ..disk import CAUSES
+from ..durable import CAUSES
 from . import diagnosis
 from .readable import DEMUXERS
+
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 26  # 67 million: 8K is 33 million
+
+
+def check_frame_size(width: int, height: int, failure: str) -> None:
+    """Refuse what is too large; ``failure`` begins the message.
+
+    Raises:
+        StreamDiffVSRError: The frame has too many pixels, or too many on one side.
+    """
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise StreamDiffVSRError(
+            failure,
+            f"its frames are {width}x{height}, and at most {MAX_SIDE} a side and "
+            f"{MAX_PIXELS >> 20} megapixels are read",
+        )
+
 
 _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 _BUFFER_BYTES = 1 << 18

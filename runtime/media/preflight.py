@@ -11,9 +11,9 @@ from os import PathLike
 from pathlib import Path
 
 from ...errors import StreamDiffVSRError
-from ..disk import is_too_long
-from .formats import sizes as encoder_sizes
-from .formats.kinds import CONTAINERS, is_image_folder
+from ..durable import is_too_long
+from . import formats as encoder_sizes
+from .encoders import CONTAINERS, is_image_folder
 from .redact import redact
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -20,15 +20,13 @@ import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ..processes.child import DEADLINE_S, Child
-from ..processes.wire import pack
-from .closing import ClosesOrAborts
-from .formats.arguments import encoder_arguments, memory_bytes
-from .formats.kinds import H264_CONTAINERS, VideoFormat
-from .formats.options import options
-from .formats.sizes import check_size
+from ..processes.messages import pack
+from .encoders import H264_CONTAINERS, VideoFormat, options
+from .formats import check_size, encoder_arguments, memory_bytes
 from .info import VideoInfo
 from .preflight import check_output
-from .probe import probe
+from .reader import probe
+from .writer import ClosesOrAborts
 
 _SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
 
@@ -201,7 +199,7 @@ class FileSink(ClosesOrAborts):
 
     def _start(self, arguments: dict[str, Any], deadline_s: float) -> None:
         self._child = Child(
-            "runtime.media.sink_encoding",
+            "runtime.media.sink_child",
             arguments,
             failure=self._failure,
             deadline_s=deadline_s,

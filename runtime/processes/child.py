@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from . import wire
+from . import messages
 
 DEADLINE_S = 60.0
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
@@ -36,7 +36,7 @@ class Child:
     """One running task, and the messages to and from it.
 
     Args:
-        task: The module whose ``serve`` the child runs, such as "runtime.media.reading.decoding".
+        task: The module whose ``serve`` the child runs, such as "runtime.media.reader_child".
         arguments: What ``serve`` gets; anything JSON can carry.
         failure: What could not be done, should it fail: "could not read 'a.mp4'".
         deadline_s: The longest one message may take.
@@ -86,7 +86,7 @@ class Child:
         """The process id of the child."""
         return self._process.pid
 
-    def send(self, header: Mapping[str, Any], payload: wire.Payload = b"") -> None:
+    def send(self, header: Mapping[str, Any], payload: messages.Payload = b"") -> None:
         """Hand one message to the child; returns when the pipe has taken it.
 
         Raises:
@@ -96,14 +96,14 @@ class Child:
         assert pipe is not None
         try:
             with self._sending, self._watchdog.limit(self._deadline_s):
-                wire.send(pipe, header, payload)  # type: ignore[arg-type]  # raw, as bufsize is 0
-        except wire.WireError:
+                messages.send(pipe, header, payload)  # type: ignore[arg-type]  # raw, as bufsize is 0
+        except messages.WireError:
             raise
         except (OSError, ValueError):
             while True:  # it says why before it ends, behind any message that is still unread
                 self.receive()
 
-    def receive(self, deadline_s: float | None = None) -> tuple[wire.Header, memoryview]:
+    def receive(self, deadline_s: float | None = None) -> tuple[messages.Header, memoryview]:
         """Wait for the next message; its payload is memory of its own.
 
         Raises:
@@ -114,7 +114,7 @@ class Child:
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         try:
             with self._receiving, self._watchdog.limit(limit_s):
-                header, payload = wire.receive(pipe, _new_memory)  # type: ignore[arg-type]
+                header, payload = messages.receive(pipe, _new_memory)  # type: ignore[arg-type]
         except (EOFError, OSError, ValueError) as error:
             self._explain_end(limit_s, error)
         if header["kind"] == "error":

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from streamdiffvsr.building import builder, calibration, quantised
-from streamdiffvsr.building.calibration import MODULES, calibration_clips, fitted
-from streamdiffvsr.engines import trt_backend
-from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.building import builder, fp8
+from streamdiffvsr.building.fp8 import MODULES, calibration_clips, fitted
+from streamdiffvsr.engines import tensorrt_backend
+from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.graph_set import GraphSet, golden_file
+from streamdiffvsr.graphs.spec import GraphSet, golden_file
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 
@@ -31,7 +31,7 @@ from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 )
 def test_backends_without_fp8_say_so_in_one_line(cli, tmp_path, monkeypatch, arguments, told):
     pytest.importorskip("onnxruntime", reason="of the cpu extra")
-    monkeypatch.setattr("streamdiffvsr.engines.choice.why_no_gpu", lambda ordinal: "no GPU")
+    monkeypatch.setattr("streamdiffvsr.engines.registry.why_no_gpu", lambda ordinal: "no GPU")
     ran = cli("engines", "--precision", "fp8", "--out", tmp_path / "set", *arguments)
     assert ran.code != 0 and told in ran.error
     assert list(tmp_path.iterdir()) == []
@@ -55,26 +55,24 @@ def test_gpus_without_fp8_are_refused_in_one_line(tmp_path, capabilities):
 
 def test_the_gpu_that_tensorrt_builds_for_is_looked_at_too(monkeypatch):
     library = type("Library", (), {"builds_for_named_gpus": False, "version": "10.13", "title": ""})
-    monkeypatch.setattr(trt_backend, "load_library", lambda name: library)
+    monkeypatch.setattr(tensorrt_backend, "load_library", lambda name: library)
     for capability, able in (("8.6", False), ("8.9", True), ("9.0", True), ("12.0", True)):
         gpu = Gpu("a GPU", "580.1", "", capability)
         gpus = [gpu, Gpu("another GPU", "580.1", "", "12.0")]
-        monkeypatch.setattr(trt_backend, "cuda_gpu", lambda ordinal, gpus=gpus: gpus[ordinal])
-        assert trt_backend.target("tensorrt", None, "fp8", "cuda:1").gpu == "another GPU sm120"
-        assert trt_backend.target("tensorrt", None, "fp16").gpu == f"a GPU {gpu.sm}"
+        monkeypatch.setattr(tensorrt_backend, "cuda_gpu", lambda ordinal, gpus=gpus: gpus[ordinal])
+        assert tensorrt_backend.target("tensorrt", None, "fp8", "cuda:1").gpu == "another GPU sm120"
+        assert tensorrt_backend.target("tensorrt", None, "fp16").gpu == f"a GPU {gpu.sm}"
         if able:
-            assert trt_backend.target("tensorrt", None, "fp8").gpu == f"a GPU {gpu.sm}"
+            assert tensorrt_backend.target("tensorrt", None, "fp8").gpu == f"a GPU {gpu.sm}"
         else:
             with pytest.raises(UsageError, match=r"a GPU of 8\.6 does not multiply in fp8"):
-                trt_backend.target("tensorrt", None, "fp8")
+                tensorrt_backend.target("tensorrt", None, "fp8")
 
 
 def test_without_the_quantiser_one_line_says_what_to_install(tmp_path, monkeypatch):
     pytest.importorskip("tensorrt_rtx", reason="of the tensorrt-rtx extra")
-    there = calibration.find_spec
-    monkeypatch.setattr(
-        calibration, "find_spec", lambda name: None if name == "modelopt" else there(name)
-    )
+    there = fp8.find_spec
+    monkeypatch.setattr(fp8, "find_spec", lambda name: None if name == "modelopt" else there(name))
     with pytest.raises(StreamDiffVSRError, match=r"not installed: modelopt") as caught:
         builder.build(
             "tiny",
@@ -116,7 +114,7 @@ def test_a_model_that_eight_bits_would_ruin_is_not_built(parity_engines, tmp_pat
     with pytest.raises(
         StreamDiffVSRError, match=r"not fit for fp8.* dB, and needs 20\.0 dB"
     ) as told:
-        quantised.quantise_graphs(tmp_path, [], lambda _: None)
+        fp8.quantise_graphs(tmp_path, [], lambda _: None)
     assert "use --precision fp16" in str(told.value)
     assert "quantised.denoised" not in load_file(path)
 
@@ -128,7 +126,7 @@ def test_what_fails_in_the_quantiser_is_one_line(parity_engines, tmp_path, monke
     read_manifest(parity_engines).graphs.write(tmp_path)
     monkeypatch.setattr("streamdiffvsr.export.quantisation.quantise", fail)
     with pytest.raises(StreamDiffVSRError, match=r"cannot quantise denoise: AssertionError: some"):
-        quantised.quantise_graphs(tmp_path, [], lambda _: None)
+        fp8.quantise_graphs(tmp_path, [], lambda _: None)
 
 
 @pytest.mark.slow
@@ -147,7 +145,7 @@ def test_an_fp8_set_is_built_where_there_is_no_gpu(parity_model, tmp_path):
     )
     manifest = read_manifest(folder)
     assert (manifest.key.precision, manifest.key.gpu) == ("fp8", "sm89,sm120,sm121")
-    assert manifest.key.calibration == calibration.recipe_digest()
+    assert manifest.key.calibration == fp8.recipe_digest()
     assert manifest.graphs.precision == "fp16" and "nvidia-modelopt" in manifest.graphs.exporter
     if manifest.gate == "pending":
         recorded = load_file(folder / golden_file("denoise"))

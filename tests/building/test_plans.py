@@ -6,9 +6,9 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.engines.manifest import read_manifest
-from streamdiffvsr.engines.trt_backend import plan_file
-from streamdiffvsr.engines.trt_build import RTX_CAPABILITIES
-from streamdiffvsr.spec import GRAPHS
+from streamdiffvsr.engines.tensorrt_backend import plan_file
+from streamdiffvsr.engines.tensorrt_build import RTX_CAPABILITIES
+from streamdiffvsr.graphs.spec import GRAPHS
 
 
 @pytest.mark.slow

@@ -19,12 +19,13 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr.building import builder, memory, process
-from streamdiffvsr.building import order as orders
-from streamdiffvsr.building.order import BuildSpec
+from streamdiffvsr.building import builder, request
+from streamdiffvsr.building import builder as process
+from streamdiffvsr.building import request as orders
+from streamdiffvsr.building.request import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.plan import make_plan
+from streamdiffvsr.graphs.plan import make_plan
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
@@ -221,7 +222,7 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", 1)
 
     def above_base(key: EngineKey) -> int:
-        return memory.estimated_bytes(tmp_path.iterdir(), key) - memory.BASE_BYTES
+        return request.estimated_bytes(tmp_path.iterdir(), key) - request.BASE_BYTES
 
     assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
     assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)

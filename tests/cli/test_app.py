@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from streamdiffvsr import console
-from streamdiffvsr.console import DEBUG, run
+from streamdiffvsr.cli import console
+from streamdiffvsr.cli.console import DEBUG, run
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 
 
 @pytest.fixture
 def no_built_in(monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.export.hub.BUILT_IN_FOLDER", tmp_path / "not-there")
+    monkeypatch.setattr("streamdiffvsr.export.model_source.BUILT_IN_FOLDER", tmp_path / "not-there")
 
 
 def test_help_is_what_no_arguments_give(cli):
@@ -66,7 +66,7 @@ def test_usage_errors_are_one_line_and_exit_2(cli, arguments, told):
 
 
 def test_a_backend_that_is_not_installed_names_its_extra(cli, monkeypatch):
-    for module in ("engines.backends", "host"):
+    for module in ("engines.registry", "host"):
         monkeypatch.setattr(f"streamdiffvsr.{module}.find_spec", lambda name: None)
     ran = cli("engines", "--model", ".")
     assert "backend onnxruntime is not installed" in ran.error

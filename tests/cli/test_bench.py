@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.latency import run as running
-from streamdiffvsr.benchmarks.latency.result import SCHEMA
+from streamdiffvsr.benchmarks import run as running
 from streamdiffvsr.benchmarks.report.read import read_result
+from streamdiffvsr.benchmarks.run import SCHEMA
 from streamdiffvsr.tests.conftest import Cli
 
 QUICK = ("--frames", "2", "--rounds", "2", "--quick", "--baselines", "none")

@@ -7,10 +7,9 @@ import pytest
 pytest.importorskip("torch", reason="graphs are exported with the export extra")
 
 from streamdiffvsr.building import debug
-from streamdiffvsr.engines.divergence import Divergence
-from streamdiffvsr.engines.gate import TOLERANCE
-from streamdiffvsr.engines.layers import Layer
-from streamdiffvsr.spec import TensorSpec
+from streamdiffvsr.engines.divergence import Divergence, Layer
+from streamdiffvsr.engines.parity import TOLERANCE
+from streamdiffvsr.graphs.spec import TensorSpec
 
 
 @pytest.mark.slow
@@ -78,10 +77,10 @@ def test_what_cannot_be_asked(cli, arguments, told):
 
 
 def test_an_engine_for_a_gpu_needs_one(cli, parity_model, monkeypatch):
-    from streamdiffvsr.engines import trt_backend
+    from streamdiffvsr.engines import tensorrt_backend
 
     pytest.importorskip("tensorrt_rtx")
-    monkeypatch.setattr(trt_backend, "cuda_gpu", lambda ordinal: None)
+    monkeypatch.setattr(tensorrt_backend, "cuda_gpu", lambda ordinal: None)
     ran = cli(
         "engines", "debug", "flow", "--model", parity_model, "--backend", "tensorrt-rtx", "--json"
     )

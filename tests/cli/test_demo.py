@@ -6,35 +6,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamdiffvsr import demo_clip
+from streamdiffvsr import _about
 from streamdiffvsr.cli.demo import Watched
-from streamdiffvsr.runtime.files import comparison
-from streamdiffvsr.runtime.frames import SteppedFrames
+from streamdiffvsr.runtime.files import compare
+from streamdiffvsr.runtime.frame_stream import SteppedFrames
 from streamdiffvsr.runtime.state import StreamState
 from streamdiffvsr.tests.media.clips import see
 
 
 def decoded():
-    return [image.to_ndarray(format="rgb24") for image in see(demo_clip.CLIP).images]
+    return [image.to_ndarray(format="rgb24") for image in see(_about.CLIP).images]
 
 
 def test_the_clip_is_small_and_has_sound():
-    seen = see(demo_clip.CLIP)
+    seen = see(_about.CLIP)
     assert len(seen.images) == 24 and seen.length == pytest.approx(2, abs=0.05)
     assert (seen.images[0].width, seen.images[0].height) == (160, 88)
     assert len(seen.sounds) == 1 and len(seen.sounds[0]) > 80
-    assert sum(path.stat().st_size for path in demo_clip.ASSETS.iterdir()) < 1_000_000
+    assert sum(path.stat().st_size for path in _about.ASSETS.iterdir()) < 1_000_000
 
 
 def test_the_truth_is_that_of_its_frame():
-    truth = comparison.read_picture(demo_clip.TRUTH)
-    scores = [comparison.psnr(comparison.bicubic(frame, 4), truth) for frame in decoded()]
-    assert np.argmax(scores) == demo_clip.TRUTH_FRAME
-    assert scores[demo_clip.TRUTH_FRAME] > 26
+    truth = compare.read_picture(_about.TRUTH)
+    scores = [compare.psnr(compare.bicubic(frame, 4), truth) for frame in decoded()]
+    assert np.argmax(scores) == _about.TRUTH_FRAME
+    assert scores[_about.TRUTH_FRAME] > 26
 
 
 def test_the_photograph_is_credited():
-    text = (demo_clip.ASSETS / "README.md").read_text(encoding="utf-8")
+    text = (_about.ASSETS / "README.md").read_text(encoding="utf-8")
     assert "CC0 by the photographer (Rachel\nMichetti)" in text
 
 
@@ -67,7 +67,7 @@ def test_the_watched_frame_is_kept_and_every_frame_goes_through():
 
 
 def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.host.missing_export", lambda needed: ["torch"])
+    monkeypatch.setattr("streamdiffvsr.engines.host.missing_export", lambda needed: ["torch"])
     ran = cli("demo", "--out", tmp_path)
     assert "pip install 'streamdiffvsr[export]'" in ran.error
     assert ran.code == 1
@@ -75,7 +75,7 @@ def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):
 
 def test_without_the_built_in_model_it_says_so(cli, monkeypatch, tmp_path):
     pytest.importorskip("torch", reason="of the export extra")
-    monkeypatch.setattr("streamdiffvsr.export.hub.BUILT_IN_FOLDER", tmp_path / "not-there")
+    monkeypatch.setattr("streamdiffvsr.export.model_source.BUILT_IN_FOLDER", tmp_path / "not-there")
     ran = cli("demo", "--out", tmp_path)
     assert "the built-in model is not here" in ran.error
     assert ran.code == 1
@@ -104,12 +104,12 @@ def test_a_device_that_is_not_there_leaves_nothing_behind(cli, tmp_path):
 def test_the_clip_is_made_again_by_its_script():
     pytest.importorskip("torch", reason="of the train extra")
     pytest.importorskip("skimage", reason="of the train extra")
-    from streamdiffvsr.training.demo_clip import make_frames
+    from streamdiffvsr.research.training.demo_clip import make_frames
 
     hr, lr = make_frames()
-    assert (hr[demo_clip.TRUTH_FRAME] == comparison.read_picture(demo_clip.TRUTH)).mean() > 0.99
+    assert (hr[_about.TRUTH_FRAME] == compare.read_picture(_about.TRUTH)).mean() > 0.99
     pairs = zip(lr, decoded(), strict=True)
-    assert min(comparison.psnr(made, kept) for made, kept in pairs) > 30
+    assert min(compare.psnr(made, kept) for made, kept in pairs) > 30
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_the_whole_demo(cli, tmp_path):
     ran = cli("demo", "--out", out)
     assert ran.code == 0, ran.err
     assert f"look at: {out / 'side_by_side.png'}" in ran.out
-    seen, source = see(out / "clip_4x.mp4"), see(demo_clip.CLIP)
+    seen, source = see(out / "clip_4x.mp4"), see(_about.CLIP)
     assert (seen.images[0].width, seen.images[0].height) == (640, 352)
     assert seen.times == source.times and seen.sounds == source.sounds
     assert sorted(path.name for path in out.iterdir()) == [
@@ -138,5 +138,5 @@ def test_the_whole_demo(cli, tmp_path):
     assert {"input", "output", "engines", "side_by_side", "psnr", "total_seconds"} <= set(result)
     assert result["engines"] in before and built() == before, "the engines are the first run's"
     assert result["psnr"]["ours"] > result["psnr"]["bicubic"] + 0.3
-    sheet = comparison.read_picture(out / "side_by_side.png")
-    assert sheet.shape[1] == 3 * 640 + 4 * comparison.GAP and sheet.shape[0] > 2 * 352
+    sheet = compare.read_picture(out / "side_by_side.png")
+    assert sheet.shape[1] == 3 * 640 + 4 * compare.GAP and sheet.shape[0] > 2 * 352

@@ -14,8 +14,8 @@ from typing import Any
 import av
 import pytest
 
+from streamdiffvsr.cli.engine_provider import cheaper_sets, opener
 from streamdiffvsr.cli.live import PREVIEW, with_preview_at
-from streamdiffvsr.cli.live_engines import cheaper_sets, opener
 from streamdiffvsr.cli.options import BuildOptions
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
@@ -159,7 +159,9 @@ def test_the_engines_of_a_stream_are_opened_on_the_device(
         seen.append(device)
 
     monkeypatch.setattr("streamdiffvsr.runtime.upscaler.load", load)
-    monkeypatch.setattr("streamdiffvsr.runtime.live.engine.LiveEngine", lambda upscaler: StandIn())
+    monkeypatch.setattr(
+        "streamdiffvsr.runtime.live.engine_pool.LiveEngine", lambda upscaler: StandIn()
+    )
     for device in ("auto", "cuda:1"):
         open_ladder = opener(parity_engines, None, BuildOptions(device=device), 0, None, print)
         seen.append(open_ladder((48, 64), print).device)

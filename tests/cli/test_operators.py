@@ -9,10 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="graphs are exported with the export extra")
 
-from streamdiffvsr.building import operators
-from streamdiffvsr.graph_set import onnx_file
-from streamdiffvsr.network import count_operators
-from streamdiffvsr.spec import GRAPHS
+from streamdiffvsr.building import debug
+from streamdiffvsr.graphs.onnx_network import count_operators
+from streamdiffvsr.graphs.spec import GRAPHS, onnx_file
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def ready(monkeypatch, parity_engines):
         for path in parity_engines.glob("*.onnx*"):
             shutil.copy(path, order.stage)
 
-    monkeypatch.setattr(operators, "export", export)
+    monkeypatch.setattr(debug, "export", export)
     return orders
 
 

@@ -227,7 +227,9 @@ def test_engines_for_a_full_disk_leave_nothing(cli, parity_model, small_disk):
 def test_engines_that_could_not_run_here_are_not_built_first(
     cli, clip, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("streamdiffvsr.engines.gpu.why_no_gpu", lambda ordinal: "no driver answers")
+    monkeypatch.setattr(
+        "streamdiffvsr.engines.host.why_no_gpu", lambda ordinal: "no driver answers"
+    )
     monkeypatch.setattr(
         "streamdiffvsr.cli.options.BuildOptions.settled",
         lambda self, tell=None: {"backend": "tensorrt-rtx", "device": "cuda"},

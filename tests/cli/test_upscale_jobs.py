@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.files.films import film, pictures
 from streamdiffvsr.tests.media.clips import Clip, see
@@ -112,7 +112,7 @@ def test_a_plan_is_told_and_nothing_is_done(cli, clip, tmp_path, engines):
 
 def test_a_disk_that_looks_too_small_is_used_if_asked(cli, clip, tmp_path, monkeypatch):
     free = SimpleNamespace(free=1)
-    monkeypatch.setattr("streamdiffvsr.runtime.files.ahead.disk.shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("streamdiffvsr.runtime.files.estimates.shutil.disk_usage", lambda _: free)
     arguments = ["upscale", clip, tmp_path / "out.mkv", "--plan"]
     refused = cli(*arguments)
     assert refused.code == 1 and "--no-disk-check" in refused.error

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="ComfyUI's images are tensors")
 
 from streamdiffvsr.comfyui import pipe as pipes
 from streamdiffvsr.comfyui.pipe import Pipe
-from streamdiffvsr.engines.choice import Choice
+from streamdiffvsr.engines.registry import Choice
 from streamdiffvsr.tests.comfyui.contract import Comfy, install
 from streamdiffvsr.tests.comfyui.doubles import Remembering
 

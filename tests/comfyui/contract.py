@@ -1,6 +1,6 @@
 """ComfyUI's documented call contract, for machines that have no ComfyUI: only what the nodes call.
 
-The real one is tried by `python -m streamdiffvsr.comfyui.check`.
+The real one is tried by `python -m streamdiffvsr.tests.comfyui.real`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamdiffvsr.runtime.frames import Cuts, FrameStream, Image, SteppedFrames
+from streamdiffvsr.runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
 from streamdiffvsr.runtime.state import PreviousFeatures, StreamState
 
 

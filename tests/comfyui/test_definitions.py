@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.comfyui.check.workflow import to_prompt
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS
 from streamdiffvsr.tests.comfyui.contract import widgets_of
+from streamdiffvsr.tests.comfyui.real.workflow import to_prompt
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 NODES = NODE_CLASS_MAPPINGS.items()

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamdiffvsr.comfyui import models
+from streamdiffvsr.comfyui import loader
 from streamdiffvsr.comfyui import pipe as pipes
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
 from streamdiffvsr.comfyui.pipe import EngineWish, Pipe
-from streamdiffvsr.engines.choice import Choice
+from streamdiffvsr.engines.registry import Choice
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.comfyui.test_upscale import upscale
 
@@ -29,17 +29,17 @@ def local(comfy):
 
 
 def test_local_models_are_offered_beside_the_released_and_the_built_in(comfy, local):
-    assert models.names() == ["v1", "v1-mix-degradation", "tiny", "mine"]
+    assert loader.names() == ["v1", "v1-mix-degradation", "tiny", "mine"]
 
 
 def test_a_local_folder_comes_before_what_would_be_fetched(comfy, local):
-    assert models.find("mine") == str(local)
-    assert models.find("v1") == "Jamichsu/Stream-DiffVSR"
+    assert loader.find("mine") == str(local)
+    assert loader.find("v1") == "Jamichsu/Stream-DiffVSR"
     (local.parent / "v1").mkdir()
-    assert models.find("v1") == str(local.parent / "v1")
-    assert models.find("v1", local=False) == "Jamichsu/Stream-DiffVSR"
-    assert models.find(str(local)) == str(local)
-    assert models.find("someone/something") == "someone/something"
+    assert loader.find("v1") == str(local.parent / "v1")
+    assert loader.find("v1", local=False) == "Jamichsu/Stream-DiffVSR"
+    assert loader.find(str(local)) == str(local)
+    assert loader.find("someone/something") == "someone/something"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_on_a_cpu_every_dtype_is_float32(comfy, dtype):
 
 
 def test_a_device_that_is_not_there_is_told_in_the_words_of_the_node(comfy, monkeypatch):
-    monkeypatch.setattr("streamdiffvsr.engines.choice.why_not", lambda name, device: "no driver")
+    monkeypatch.setattr("streamdiffvsr.engines.registry.why_not", lambda name, device: "no driver")
     with pytest.raises(StreamDiffVSRError, match="set device to auto or cpu"):
         LOADER().run("tiny", "cuda", "auto")
 
@@ -91,7 +91,7 @@ def test_the_gpu_is_comfyuis_own_unless_another_is_named(comfy, monkeypatch, own
         seen.append((device, gpu))
         return Choice("onnxruntime", "fp32", "cpu")
 
-    monkeypatch.setattr("streamdiffvsr.engines.choice.choose", choose)
+    monkeypatch.setattr("streamdiffvsr.engines.registry.choose", choose)
     comfy.device = torch.device(own) if own else None
     LOADER().run("tiny", widget, "auto")
     assert seen == [asked]
@@ -101,14 +101,14 @@ def test_gpus_are_offered_by_their_numbers_where_there_are_several(comfy, monkey
     def offered():
         return LOADER.INPUT_TYPES()["required"]["device"][0]
 
-    monkeypatch.setattr("streamdiffvsr.engines.gpu.gpu_count", lambda: 1)
+    monkeypatch.setattr("streamdiffvsr.engines.host.gpu_count", lambda: 1)
     assert offered() == ["cuda", "cpu", "auto"]
     assert "choose among cuda, cpu, auto" in LOADER.VALIDATE_INPUTS("tiny", device="cuda:1")
-    monkeypatch.setattr("streamdiffvsr.engines.gpu.gpu_count", lambda: 2)
+    monkeypatch.setattr("streamdiffvsr.engines.host.gpu_count", lambda: 2)
     assert offered() == ["cuda", "cpu", "auto", "cuda:0", "cuda:1"]
     assert LOADER.VALIDATE_INPUTS("tiny", device="cuda:1") is True
     assert LOADER.VALIDATE_INPUTS("tiny", device=None) is True  # of a link
-    monkeypatch.setitem(sys.modules, "streamdiffvsr.engines.gpu", None)
+    monkeypatch.setitem(sys.modules, "streamdiffvsr.engines.host", None)
     assert offered() == ["cuda", "cpu", "auto"]
 
 
@@ -123,7 +123,7 @@ def test_engines_are_opened_and_room_is_made_on_that_gpu(comfy, opened):
 def test_why_a_backend_is_passed_over_is_told_as_comfyuis_python_mends_it(comfy, monkeypatch):
     why = "libcublasLt.so.13 is missing: run pip install 'streamdiffvsr[cuda]'"
     choice = Choice("torch", "fp32", "cpu", (("onnxruntime", "cuda", why),))
-    monkeypatch.setattr("streamdiffvsr.engines.choice.choose", lambda *_, **__: choice)
+    monkeypatch.setattr("streamdiffvsr.engines.registry.choose", lambda *_, **__: choice)
     LOADER().run("tiny", "cpu", "auto", unique_id="1")
     packages = '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings'
     assert f'run "{sys.executable}" -m pip install {packages} and restart' in comfy.said[0]

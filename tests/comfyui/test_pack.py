@@ -85,7 +85,7 @@ def test_a_node_says_what_to_install(loaded):
 
 
 def test_requirements_have_all_that_nodes_need_and_leave_comfyuis_own_alone():
-    from streamdiffvsr.comfyui.installed import ALWAYS, FOR_GRAPHS
+    from streamdiffvsr.comfyui.host import ALWAYS, FOR_GRAPHS
 
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = {line.split(">")[0].split(";")[0].strip() for line in lines if line[:1] not in "#"}

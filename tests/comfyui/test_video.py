@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from streamdiffvsr.comfyui.check.inputs import frames_of, sound_of, write_clip
-from streamdiffvsr.comfyui.lossless import write_lossless
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
-from streamdiffvsr.comfyui.video_run import video_file
+from streamdiffvsr.comfyui.run import video_file, write_lossless
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.comfyui.contract import Interrupted, VideoFromFile, components
 from streamdiffvsr.tests.comfyui.doubles import Remembering
+from streamdiffvsr.tests.comfyui.real.inputs import frames_of, sound_of, write_clip
 from streamdiffvsr.tests.comfyui.test_upscale import images_of
 from streamdiffvsr.tests.media.clips import see, write_image
 from streamdiffvsr.tests.media.sounding import with_sound
@@ -100,7 +99,7 @@ def test_what_is_no_file_is_told_as_it_was_written(pipe, comfy, path):
 
 def test_cancel_leaves_nothing(pipe, clip, comfy, monkeypatch):
     """Nor of what is finished already, which the command line would keep to be resumed."""
-    monkeypatch.setattr("streamdiffvsr.runtime.files.segmenter.LONGEST", 2)
+    monkeypatch.setattr("streamdiffvsr.runtime.files.checkpoint.LONGEST", 2)
     comfy.cancel_at = 5
     with pytest.raises(Interrupted):
         NODE().run(pipe=pipe, video_path=str(clip))

@@ -16,14 +16,13 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.building import builder, request
-from streamdiffvsr.building.order import BuildSpec
-from streamdiffvsr.engines import backends, engine_set, trt_backend
-from streamdiffvsr.engines.gate import check_parity, run_on_host
-from streamdiffvsr.engines.gpu import Gpu
-from streamdiffvsr.engines.ort import OrtEngine
-from streamdiffvsr.engines.trt_library import TrtLibrary
-from streamdiffvsr.graph_set import onnx_file
-from streamdiffvsr.spec import GraphSpec
+from streamdiffvsr.building.request import BuildSpec
+from streamdiffvsr.engines import engine_set, registry, tensorrt_backend
+from streamdiffvsr.engines.host import Gpu
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.engines.parity import check_parity, run_on_host
+from streamdiffvsr.engines.tensorrt_build import TrtLibrary
+from streamdiffvsr.graphs.spec import GraphSpec, onnx_file
 from streamdiffvsr.tests.engines.graphs import make_graph_folder
 
 VERSION = "1.7.1.116"
@@ -86,10 +85,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
     def compile(folder: Path, spec: GraphSpec, *_: object) -> None:
         for path in folder.glob(f"{onnx_file(spec.name)}*"):
             path.unlink()
-        (folder / trt_backend.plan_file(spec.name)).write_bytes(f"plan of {spec.name}".encode())
+        (folder / tensorrt_backend.plan_file(spec.name)).write_bytes(
+            f"plan of {spec.name}".encode()
+        )
 
     def open_plan(folder: Path, spec: GraphSpec, device: str, scratch: None) -> OrtEngine:
-        plan = (folder / trt_backend.plan_file(spec.name)).read_bytes()
+        plan = (folder / tensorrt_backend.plan_file(spec.name)).read_bytes()
         assert plan == f"plan of {spec.name}".encode(), "a plan that nobody built was loaded"
         it.opened.append(spec.name)
         it.places.add(device)
@@ -106,24 +107,24 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
         engine_set.accept_graphs(order.stage, order.key, order.model_name, **keywords)
 
     rtx = replace(
-        backends.BACKENDS["tensorrt-rtx"],
+        registry.BACKENDS["tensorrt-rtx"],
         module="json",  # which is installed everywhere
         compile=compile,
         open=open_plan,
         scratch=None,
     )
-    monkeypatch.setattr(backends, "_run_on_gpu", lambda device, *rest: run_on_host(*rest))
+    monkeypatch.setattr(registry, "_run_on_gpu", lambda device, *rest: run_on_host(*rest))
     ort = replace(
-        backends.BACKENDS["onnxruntime"],
+        registry.BACKENDS["onnxruntime"],
         open=lambda folder, spec, device, scratch: OrtEngine(folder / onnx_file(spec.name), spec),
         obstacle=lambda key, device: it.missing(key.device),
     )
-    monkeypatch.setitem(backends.BACKENDS, "onnxruntime", ort)
-    monkeypatch.setitem(backends.BACKENDS, "tensorrt-rtx", rtx)
+    monkeypatch.setitem(registry.BACKENDS, "onnxruntime", ort)
+    monkeypatch.setitem(registry.BACKENDS, "tensorrt-rtx", rtx)
     monkeypatch.setattr(
-        trt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)
+        tensorrt_backend, "load_library", lambda name: TrtLibrary(fake, "TensorRT-RTX", it.version)
     )
-    monkeypatch.setattr(trt_backend, "cuda_gpu", it.gpu_at)
+    monkeypatch.setattr(tensorrt_backend, "cuda_gpu", it.gpu_at)
     monkeypatch.setattr(engine_set, "cuda_gpu", it.gpu_at)
     monkeypatch.setattr(engine_set, "check_parity", gated)
     monkeypatch.setattr(engine_set, "current_gpu", it.made_current)

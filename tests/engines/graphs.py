@@ -12,9 +12,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from streamdiffvsr.engines.manifest import read_manifest
-from streamdiffvsr.engines.ort import OrtEngine
-from streamdiffvsr.graph_set import golden_file, onnx_file
-from streamdiffvsr.spec import GraphSpec
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.graphs.spec import GraphSpec, golden_file, onnx_file
 
 
 def specs_of(engines: Path) -> dict[str, GraphSpec]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import choice, cuda_driver, gpu
-from streamdiffvsr.engines.backends import BACKENDS, Backend, require_backend
-from streamdiffvsr.engines.choice import choose
-from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.engines import cuda_driver, host, registry
+from streamdiffvsr.engines.host import Gpu
+from streamdiffvsr.engines.registry import BACKENDS, Backend, choose, require_backend
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 
 ADA = Gpu("RTX 4090", "580.1", "24564 MiB", "8.9")
@@ -28,17 +27,17 @@ class Machine:
         self.others: list[Gpu] = []  # behind it
         self.provider = ""  # what stands against ONNX Runtime's of CUDA
         self.torch_cuda = True
-        monkeypatch.setattr(choice, "find_spec", lambda name: name in self.installed or None)
-        for module in (choice, gpu):
+        monkeypatch.setattr(registry, "find_spec", lambda name: name in self.installed or None)
+        for module in (registry, host):
             monkeypatch.setattr(module, "why_no_gpu", self._why_no_gpu)
-        monkeypatch.setattr(choice, "cuda_gpu", lambda ordinal: [self.gpu, *self.others][ordinal])
-        monkeypatch.setattr(choice, "why_no_cuda_provider", lambda: self.provider)
+        monkeypatch.setattr(registry, "cuda_gpu", lambda ordinal: [self.gpu, *self.others][ordinal])
+        monkeypatch.setattr(registry, "why_no_cuda_provider", lambda: self.provider)
         monkeypatch.setattr(
-            choice,
+            registry,
             "load_library",
             lambda name: SimpleNamespace(builds_for_named_gpus="rtx" in name),
         )
-        monkeypatch.setattr(choice, "require_backend", self._backend)
+        monkeypatch.setattr(registry, "require_backend", self._backend)
         ort = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
         monkeypatch.setitem(sys.modules, "onnxruntime", ort)
         count = lambda: 1 + len(self.others)  # noqa: E731
@@ -191,13 +190,13 @@ class Driver:
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Driver], None]]:
     """Puts a driver in the place of this machine's, which nvidia-smi does not know."""
     pytest.importorskip("cuda.bindings.driver")
-    asked = (gpu._cuda_device, gpu.gpu_count)
+    asked = (host._cuda_device, host.gpu_count)
 
     def put(it: Driver) -> None:
         monkeypatch.setattr(cuda_driver, "_driver", lambda: it)
         monkeypatch.setattr("cuda.bindings.driver", it)
 
-    monkeypatch.setattr(gpu, "nvidia_gpus", lambda: [])
+    monkeypatch.setattr(host, "nvidia_gpus", lambda: [])
     for one in asked:
         one.cache_clear()
     yield put
@@ -207,14 +206,14 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Driver], None]
 
 def test_gpus_as_cuda_numbers_them(driver: Callable[[Driver], None]) -> None:
     driver(Driver("RTX 4090", "RTX A6000"))
-    assert gpu.gpu_count() == 2
-    assert gpu.cuda_gpu(1) == Gpu("RTX A6000", "CUDA 13.0", "24564 MiB", "8.9")
-    assert gpu.why_no_gpu(1) == "" and gpu.cuda_gpu(2) is None
-    assert gpu.why_no_gpu(2) == "there is no cuda:2, CUDA shows 2"
-    gpu.check_gpu("cuda:1")
-    gpu.check_gpu("cuda")
+    assert host.gpu_count() == 2
+    assert host.cuda_gpu(1) == Gpu("RTX A6000", "CUDA 13.0", "24564 MiB", "8.9")
+    assert host.why_no_gpu(1) == "" and host.cuda_gpu(2) is None
+    assert host.why_no_gpu(2) == "there is no cuda:2, CUDA shows 2"
+    host.check_gpu("cuda:1")
+    host.check_gpu("cuda")
     with pytest.raises(StreamDiffVSRError, match=r"there is no cuda:2, CUDA shows 2; use another"):
-        gpu.check_gpu("cuda:2")
+        host.check_gpu("cuda:2")
 
 
 @pytest.mark.parametrize(
@@ -230,8 +229,8 @@ def test_why_there_is_no_gpu(
 ) -> None:
     driver(it)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert told in gpu.why_no_gpu()
-    assert gpu.cuda_gpu() is None and gpu.gpu_count() == 0
+    assert told in host.why_no_gpu()
+    assert host.cuda_gpu() is None and host.gpu_count() == 0
 
 
 def test_without_a_driver_or_its_package(
@@ -241,10 +240,10 @@ def test_without_a_driver_or_its_package(
         raise ModuleNotFoundError("No module named 'cuda'")
 
     monkeypatch.setattr(cuda_driver, "_driver", absent)
-    assert gpu.why_no_gpu() == "no NVIDIA driver answers" and gpu.gpu_count() == 0
-    gpu._cuda_device.cache_clear()
-    monkeypatch.setattr(gpu, "nvidia_gpus", lambda: [ADA])
-    assert "cuda-bindings does not load beside the RTX 4090 (ModuleNotFound" in gpu.why_no_gpu()
+    assert host.why_no_gpu() == "no NVIDIA driver answers" and host.gpu_count() == 0
+    host._cuda_device.cache_clear()
+    monkeypatch.setattr(host, "nvidia_gpus", lambda: [ADA])
+    assert "cuda-bindings does not load beside the RTX 4090 (ModuleNotFound" in host.why_no_gpu()
 
 
 def test_fp8_is_of_the_backends_that_have_it(machine: Machine) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.engines import digest_memo
-from streamdiffvsr.engines.digest_memo import MEMO, remember_files, remembered_digest
+from streamdiffvsr.engines import cache
+from streamdiffvsr.engines.cache import MEMO, remember_files, remembered_digest
 
 CONTENT = bytes(2**20)
 
@@ -19,14 +19,14 @@ CONTENT = bytes(2**20)
 def reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """The files that were read; the memo is in a cache of its own."""
     seen: list[Path] = []
-    real = digest_memo.file_digest
+    real = cache.file_digest
 
     def file_digest(path: Path) -> str:
         seen.append(path)
         return real(path)
 
     monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(digest_memo, "file_digest", file_digest)
+    monkeypatch.setattr(cache, "file_digest", file_digest)
     return seen
 
 
@@ -35,7 +35,7 @@ def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that was written long ago."""
     (tmp_path / "weights").write_bytes(CONTENT)
     now = time.time_ns()
-    monkeypatch.setattr(digest_memo.time, "time_ns", lambda: now + 3 * 10**9)
+    monkeypatch.setattr(cache.time, "time_ns", lambda: now + 3 * 10**9)
     return tmp_path / "weights"
 
 

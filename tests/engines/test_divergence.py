@@ -15,11 +15,16 @@ pytest.importorskip("polygraphy", reason="layers are read with the export extra"
 from onnx import numpy_helper
 
 from streamdiffvsr.engines import divergence
-from streamdiffvsr.engines.backends import BACKENDS
-from streamdiffvsr.engines.divergence import Divergence, Probe, find_divergences
-from streamdiffvsr.engines.layers import LayeredGraph, pair_layers
+from streamdiffvsr.engines.divergence import (
+    Divergence,
+    LayeredGraph,
+    Probe,
+    find_divergences,
+    pair_layers,
+)
 from streamdiffvsr.engines.manifest import read_manifest
-from streamdiffvsr.graph_set import onnx_file
+from streamdiffvsr.engines.registry import BACKENDS
+from streamdiffvsr.graphs.spec import onnx_file
 
 GRAPH = "decode"
 

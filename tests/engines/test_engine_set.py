@@ -15,13 +15,13 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.building import builder
-from streamdiffvsr.engines import backends
+from streamdiffvsr.engines import registry
 from streamdiffvsr.engines.cache import locked, staged
-from streamdiffvsr.engines.gate import check_parity, relative_error
 from streamdiffvsr.engines.manifest import MANIFEST
-from streamdiffvsr.engines.ort import OrtEngine
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.engines.parity import check_parity, relative_error
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.graph_set import golden_file
+from streamdiffvsr.graphs.spec import golden_file
 
 
 @pytest.fixture
@@ -226,9 +226,9 @@ def test_senseless_requests_are_usage_errors(
 
 
 def test_a_backend_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(StreamDiffVSRError, match=r"pip install 'streamdiffvsr\[cpu\]'"):
-        backends.require_backend("onnxruntime")
+        registry.require_backend("onnxruntime")
 
 
 def test_a_provider_that_is_missing_is_refused_not_replaced(parity_engines: Path) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr.engines.gate import FP8_FLOOR, check_parity, decibels, noise_to_signal
+from streamdiffvsr.engines.parity import FP8_FLOOR, check_parity, decibels, noise_to_signal
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.graph_set import golden_file
-from streamdiffvsr.spec import GraphSpec, TensorSpec
+from streamdiffvsr.graphs.spec import GraphSpec, TensorSpec, golden_file
 
 SHAPE = (1, 4, 32, 32)
 DRAW = np.random.default_rng(0)

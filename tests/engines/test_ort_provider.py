@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import ort_cuda, ort_provider
-from streamdiffvsr.engines.ort_provider import CUDA, CUDNN, INSTALL, SHARED, why_no_cuda_provider
+from streamdiffvsr.engines import onnxruntime_backend
+from streamdiffvsr.engines.onnxruntime_backend import (
+    CUDA,
+    CUDNN,
+    INSTALL,
+    SHARED,
+    why_no_cuda_provider,
+)
 
 NOT_THERE = "cannot open shared object file: No such file or directory"
 
@@ -41,8 +47,8 @@ class Installed:
             preload_dlls=self._preload,
         )
         patch.setitem(sys.modules, "onnxruntime", module)
-        patch.setattr(ort_provider.ctypes, "CDLL", self._load)
-        patch.setattr(ort_provider, "driver_call", lambda name: self.driver)
+        patch.setattr(onnxruntime_backend.ctypes, "CDLL", self._load)
+        patch.setattr(onnxruntime_backend, "driver_call", lambda name: self.driver)
 
     def _preload(self) -> None:
         self.preloads += 1
@@ -58,7 +64,7 @@ class Installed:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Installed]:
-    caches = (why_no_cuda_provider, ort_cuda.find_cuda_libraries)
+    caches = (why_no_cuda_provider, onnxruntime_backend.find_cuda_libraries)
     for one in caches:
         one.cache_clear()
     yield Installed(monkeypatch, tmp_path)

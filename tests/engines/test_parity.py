@@ -16,12 +16,12 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.engines.manifest import read_manifest
-from streamdiffvsr.export.hub import BUILT_IN_FOLDER
 from streamdiffvsr.export.model import load_model
+from streamdiffvsr.export.model_source import BUILT_IN_FOLDER
 from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.export.reference import Reference, ReferenceState
-from streamdiffvsr.runtime.noise import frame_noise
-from streamdiffvsr.spec import padded_size
+from streamdiffvsr.graphs.spec import padded_size
+from streamdiffvsr.runtime.upscaler import frame_noise
 from streamdiffvsr.tests.recorded import RAW_TOLERANCE, assert_gives_the_recorded_run
 
 

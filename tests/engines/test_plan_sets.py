@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import engine_set, trt_backend
-from streamdiffvsr.engines.acceptance import ACCEPTANCE, is_accepted, record_acceptance
-from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.engines import engine_set, tensorrt_backend
+from streamdiffvsr.engines.engine_set import ACCEPTANCE, is_accepted, record_acceptance
+from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.manifest import MANIFEST, read_manifest
-from streamdiffvsr.engines.ort import OrtEngine
-from streamdiffvsr.engines.trt_build import BuildSettings
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.engines.tensorrt_build import BuildSettings
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.graph_set import golden_file
-from streamdiffvsr.spec import GRAPHS
+from streamdiffvsr.graphs.spec import GRAPHS, golden_file
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 GPU = Gpu("NVIDIA RTX", "580.1", "16380 MiB", "8.9")
@@ -171,7 +170,7 @@ def test_damaged_bytes_are_never_loaded(build, machine):
     folder, _ = build()
     machine.gpu = GPU
     draw, refusals = random.Random(0), 0
-    plans = [folder / trt_backend.plan_file(name) for name in GRAPHS]
+    plans = [folder / tensorrt_backend.plan_file(name) for name in GRAPHS]
     for variant in range(200):
         victim = draw.choice([*plans, folder / MANIFEST])
         whole = victim.read_bytes()
@@ -196,17 +195,17 @@ def test_damaged_bytes_are_never_loaded(build, machine):
 def test_a_graph_is_rewritten_as_its_library_can_take_it(
     parity_engines, tmp_path, monkeypatch, has_norms
 ):
-    from streamdiffvsr.network import count_operators
+    from streamdiffvsr.graphs.onnx_network import count_operators
 
     library = SimpleNamespace(builds_for_named_gpus=True, has_group_norms=has_norms)
-    monkeypatch.setattr(trt_backend, "load_library", lambda name: library)
+    monkeypatch.setattr(tensorrt_backend, "load_library", lambda name: library)
     given = []
 
     def build_plan(library, onnx, spec, plan, settings, progress):
         given.append((count_operators(onnx), settings))
         plan.write_bytes(b"plan")
 
-    monkeypatch.setattr(trt_backend, "build_plan", build_plan)
+    monkeypatch.setattr(tensorrt_backend, "build_plan", build_plan)
     key = replace(
         read_manifest(parity_engines).key,
         backend="tensorrt-rtx",
@@ -215,7 +214,7 @@ def test_a_graph_is_rewritten_as_its_library_can_take_it(
     )
     copy_graph(parity_engines, "denoise", tmp_path)
     spec = specs_of(parity_engines)["denoise"]
-    trt_backend.compile_graph(tmp_path, spec, key, 2**20, lambda fraction: None)
+    tensorrt_backend.compile_graph(tmp_path, spec, key, 2**20, lambda fraction: None)
     ((counts, settings),) = given
     assert counts["GroupNormalization"] == (88 if has_norms else 0)
     assert counts["Transpose"] == 202

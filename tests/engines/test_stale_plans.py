@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.building import calibration, request
-from streamdiffvsr.engines import trt_backend
+from streamdiffvsr.building import fp8, request
+from streamdiffvsr.engines import tensorrt_backend
 from streamdiffvsr.engines.cache import default_folder
 from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
@@ -38,12 +38,12 @@ def test_another_way_to_calibrate_makes_an_fp8_set_stale(build, monkeypatch):
     assert (key.precision, key.gpu, len(key.calibration)) == ("fp8", "sm89,sm120,sm121", 16)
     assert build(precision="fp8")[1] == [f"up to date: {folder}"]
     for name, value in (("PHOTOGRAPHIC_FRAMES", 7), ("SEED", 1), ("CLIP", Path(__file__))):
-        monkeypatch.setattr(calibration, name, value)
+        monkeypatch.setattr(fp8, name, value)
         before = read_manifest(folder).key.calibration
         _, said = build(precision="fp8")
         now = read_manifest(folder).key.calibration
         assert now != before and said[0].endswith(f"(calibration: {before} -> {now})")
-    monkeypatch.setattr(calibration, "quantiser_version", lambda: "0.99")
+    monkeypatch.setattr(fp8, "quantiser_version", lambda: "0.99")
     assert "calibration: " in build(precision="fp8")[1][0]
     assert build(precision="fp16")[0] and read_manifest(folder).key.calibration == ""
 
@@ -60,7 +60,7 @@ def test_sets_of_other_levels_lie_beside_each_other(build):
 
 
 def test_a_library_without_levels_says_so(build, monkeypatch):
-    config = trt_backend.load_library("tensorrt-rtx").module.IBuilderConfig
+    config = tensorrt_backend.load_library("tensorrt-rtx").module.IBuilderConfig
     monkeypatch.delattr(config, "builder_optimization_level")
     build()
     with pytest.raises(UsageError, match=r"TensorRT-RTX 1\.7\S* has no optimization levels"):

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from streamdiffvsr.engines.timed import StageTimes, timed
-from streamdiffvsr.spec import GraphSpec
+from streamdiffvsr.engines.interface import StageTimes, timed
+from streamdiffvsr.graphs.spec import GraphSpec
 
 
 @dataclass

@@ -17,15 +17,18 @@ import torch
 from safetensors.numpy import save_file
 
 import streamdiffvsr
-from streamdiffvsr.engines import torch_engine
+from streamdiffvsr.engines import torch_backend
 from streamdiffvsr.engines.cpu_device import CpuStream
 from streamdiffvsr.engines.manifest import MANIFEST
-from streamdiffvsr.engines.torch_cuda import exact_kernels
-from streamdiffvsr.engines.torch_engine import TorchEngine, torch_version
-from streamdiffvsr.engines.torch_program import read_module
+from streamdiffvsr.engines.torch_backend import (
+    TorchEngine,
+    exact_kernels,
+    read_module,
+    torch_version,
+)
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.program import PROGRAM, program_file
-from streamdiffvsr.spec import GRAPHS, GraphSpec, TensorSpec
+from streamdiffvsr.graphs.program import PROGRAM, program_file
+from streamdiffvsr.graphs.spec import GRAPHS, GraphSpec, TensorSpec
 from streamdiffvsr.tests.recorded import assert_gives_the_recorded_run
 
 pytestmark = pytest.mark.slow  # minutes together, on two cores
@@ -91,7 +94,7 @@ def test_a_damaged_program_is_never_loaded(
     if harm != "missing":
         victim.write_bytes(data[:-1] if harm == "cut" else data)
     loaded: list[Any] = []
-    monkeypatch.setattr(torch_engine, "read_module", lambda *given: loaded.append(given))
+    monkeypatch.setattr(torch_backend, "read_module", lambda *given: loaded.append(given))
     with pytest.raises(StreamDiffVSRError, match=r"denoise\.aten\.safetensors is damaged"):
         streamdiffvsr.load(engines)
     assert loaded == []
@@ -168,7 +171,7 @@ def test_memory_that_runs_out_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee docs.")
 
-    monkeypatch.setattr(torch_engine, "read_module", lambda *_: full)
+    monkeypatch.setattr(torch_backend, "read_module", lambda *_: full)
     arrays = {"x": np.zeros(1, np.float32), "y": np.zeros(1, np.float32)}
     with pytest.raises(StreamDiffVSRError, match=r"does not fit.*allocate 9 GiB.*--tile") as caught:
         TorchEngine(tmp_path, SPEC).bind(arrays).enqueue()

@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.engines.gpu import cuda_gpu
-from streamdiffvsr.engines.trt_build import (
+from streamdiffvsr.engines.host import cuda_gpu
+from streamdiffvsr.engines.tensorrt_build import (
     OPTIMIZATION_LEVELS,
     RTX_CAPABILITIES,
     USUAL_LEVEL,
     BuildSettings,
+    TrtLibrary,
+    TrtLog,
     _configure,
     build_plan,
+    load_library,
 )
-from streamdiffvsr.engines.trt_engine import TrtEngine
-from streamdiffvsr.engines.trt_library import TrtLibrary, TrtLog, load_library
+from streamdiffvsr.engines.tensorrt_engine import TrtEngine
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.spec import GRAPHS, GraphSpec
+from streamdiffvsr.graphs.spec import GRAPHS, GraphSpec
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
@@ -57,7 +59,7 @@ def test_a_small_graph_becomes_a_plan(library, specs, parity_engines, tmp_path, 
 
 @pytest.mark.slow
 def test_every_graph_becomes_a_plan(library, specs, parity_engines, tmp_path):
-    from streamdiffvsr.engines.trt_graph import rewrite_graph
+    from streamdiffvsr.engines.tensorrt_graph import rewrite_graph
 
     for name in GRAPHS:
         onnx = copy_graph(parity_engines, name, tmp_path)

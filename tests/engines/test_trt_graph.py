@@ -17,15 +17,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from streamdiffvsr.engines.trt_build import BuildSettings, build_plan
-from streamdiffvsr.engines.trt_graph import OPSET, rewrite_graph
-from streamdiffvsr.engines.trt_library import TrtLog, load_library
+from streamdiffvsr.engines.tensorrt_build import BuildSettings, TrtLog, build_plan, load_library
+from streamdiffvsr.engines.tensorrt_graph import OPSET, rewrite_graph
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.export.blocks import Attention
-from streamdiffvsr.export.fold import PromptTable
+from streamdiffvsr.export.graphs import PromptTable
 from streamdiffvsr.export.onnx_export import export_graph
-from streamdiffvsr.network import count_operators
-from streamdiffvsr.spec import GRAPHS, GraphSpec, TensorSpec
+from streamdiffvsr.graphs.onnx_network import count_operators
+from streamdiffvsr.graphs.spec import GRAPHS, GraphSpec, TensorSpec
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 CHANNELS, HEADS, PIXELS, WORDS = 64, 2, 12, 7

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines.trt_build import BuildSettings, build_plan
-from streamdiffvsr.engines.trt_library import TrtLibrary, load_library
+from streamdiffvsr.engines.tensorrt_build import BuildSettings, TrtLibrary, build_plan, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.spec import GraphSpec, TensorSpec
+from streamdiffvsr.graphs.spec import GraphSpec, TensorSpec
 
 SPEC = GraphSpec(
     "prepare", (TensorSpec("frame", (1, 2), "uint8"),), (TensorSpec("lr", (1, 2), "float16"),)

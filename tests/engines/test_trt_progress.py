@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines.trt_library import TrtLibrary
-from streamdiffvsr.engines.trt_progress import BuildProgress
+from streamdiffvsr.engines.tensorrt_build import BuildProgress, TrtLibrary
 
 THREADS, ROUNDS = 8, 300
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamdiffvsr.building.calibration import calibration_clips
+from streamdiffvsr.building.fp8 import calibration_clips
 from streamdiffvsr.engines.engine_set import open_engines
-from streamdiffvsr.export.calibration import denoise_inputs
 from streamdiffvsr.export.model import Model, load_model
+from streamdiffvsr.export.quantisation import denoise_inputs
+from streamdiffvsr.graphs.spec import Geometry
 from streamdiffvsr.runtime.upscaler import Upscaler
-from streamdiffvsr.spec import Geometry
 
 pytestmark = pytest.mark.slow  # minutes together, on two cores
 

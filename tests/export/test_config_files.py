@@ -13,9 +13,8 @@ import torch
 
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.export import config_files
-from streamdiffvsr.export.config_files import read_configs
+from streamdiffvsr.export.config_files import read_configs, read_flow
 from streamdiffvsr.export.configs import RAFT_LARGE, RAFT_SMALL
-from streamdiffvsr.export.flow_files import read_flow
 
 Edit = Callable[[str, dict[str, Any]], Path]
 UNET, CONTROLNET, VAE = "unet/config.json", "controlnet/config.json", "vae/config.json"

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from streamdiffvsr.export.blocks import sinusoidal_embedding
 from streamdiffvsr.export.config_files import read_controlnet, read_unet
-from streamdiffvsr.export.controlnet import ControlNet
-from streamdiffvsr.export.denoiser import as_batch
+from streamdiffvsr.export.denoiser import ControlNet, UNet, as_batch
 from streamdiffvsr.export.presets import PRESETS, SHARED_KEYS
-from streamdiffvsr.export.unet import UNet
 
 TOLERANCE = 1e-5  # relative to the largest value
 SIZE = (36, 44)  # multiples of 4 but not of 8

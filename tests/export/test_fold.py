@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from streamdiffvsr.export.blocks import Attention, TimeProjection, TransformerBlock
 from streamdiffvsr.export.denoiser import Denoiser, as_batch
-from streamdiffvsr.export.fold import PromptTable, TimeTable, fold_denoiser, recast
-from streamdiffvsr.export.graphs import Denoise
+from streamdiffvsr.export.graphs import Denoise, PromptTable, TimeTable, fold_denoiser, recast
 from streamdiffvsr.export.model import Model, load_model
-from streamdiffvsr.schedule import StepTable, step_table
+from streamdiffvsr.graphs.schedule import StepTable, step_table
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamdiffvsr.export.correlation import AllPairs, OnDemand
-from streamdiffvsr.export.golden import TORCH, example_frame
-from streamdiffvsr.export.graph_folder import model_dims
-from streamdiffvsr.export.graphs import Features, Flow, Guide, Prepare, build_graphs
-from streamdiffvsr.export.image import bicubic
+from streamdiffvsr.export.graph_folder import TORCH, example_frame, model_dims
+from streamdiffvsr.export.graphs import Features, Flow, Guide, Prepare, bicubic, build_graphs
 from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.export.reference import Reference, ReferenceState
-from streamdiffvsr.schedule import step_table
-from streamdiffvsr.spec import GRAPHS, Geometry, Size, graph_specs
+from streamdiffvsr.graphs.schedule import step_table
+from streamdiffvsr.graphs.spec import GRAPHS, Geometry, Size, graph_specs
 
 WIDE: dict[
     str, Any

@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.export import hub, weights
-from streamdiffvsr.export.hub import resolve_model
+from streamdiffvsr.export import model_source, weights
 from streamdiffvsr.export.model import load_model
+from streamdiffvsr.export.model_source import resolve_model
 
 REPOSITORY = "owner/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -80,9 +80,9 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_tiny_is_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "BUILT_IN_FOLDER", tmp_path)
+    monkeypatch.setattr(model_source, "BUILT_IN_FOLDER", tmp_path)
     assert resolve_model("tiny") == tmp_path
-    monkeypatch.setattr(hub, "BUILT_IN_FOLDER", tmp_path / "models" / "tiny")
+    monkeypatch.setattr(model_source, "BUILT_IN_FOLDER", tmp_path / "models" / "tiny")
     line = refusal(resolve_model, "tiny")
     assert line.startswith("the built-in model is not here: ")
     assert str(tmp_path / "models" / "tiny") in line
@@ -253,13 +253,13 @@ def test_flow_that_cannot_be_fetched(remote: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_the_built_in_model_stands_in_for_weights_that_cannot_be_had() -> None:
     told: list[str] = []
-    assert hub.released_or_built_in(told.append) == "tiny"
-    assert len(told) == 1 and hub.RELEASED in told[0] and "tiny" in told[0]
+    assert model_source.released_or_built_in(told.append) == "tiny"
+    assert len(told) == 1 and model_source.RELEASED in told[0] and "tiny" in told[0]
 
 
 def test_the_released_weights_are_taken_if_they_can_be_had(
     remote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "RELEASED", REPOSITORY)
+    monkeypatch.setattr(model_source, "RELEASED", REPOSITORY)
     told: list[str] = []
-    assert hub.released_or_built_in(told.append) == REPOSITORY and not told
+    assert model_source.released_or_built_in(told.append) == REPOSITORY and not told

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from streamdiffvsr.export.image import (
+from streamdiffvsr.export.graphs import (
     bicubic,
     bicubic_by_convolution,
     bicubic_kernel,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from streamdiffvsr.export.image import bicubic, bicubic_kernel, colour_kernel, match_colour
+from streamdiffvsr.export.graphs import bicubic, bicubic_kernel, colour_kernel, match_colour
 
 LR = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.export.config_files import read_configs
-from streamdiffvsr.export.digest import model_digest, model_files
 from streamdiffvsr.export.model import Model, load_model
+from streamdiffvsr.export.model_source import model_digest, model_files
 from streamdiffvsr.export.presets import PRESETS
 from streamdiffvsr.export.random_model import networks, write_configs, write_random_model
 
@@ -197,8 +197,8 @@ def test_every_file_that_matters_changes_the_digest(tiny_model: Path) -> None:
 def test_the_digest_needs_no_torch(tiny_model: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from streamdiffvsr.export.digest import model_digest\n"
-        "from streamdiffvsr.export import hub, config_files\n"
+        "from streamdiffvsr.export.model_source import model_digest\n"
+        "from streamdiffvsr.export import model_source as hub, config_files\n"
         f"model_digest(Path({str(tiny_model)!r}))\n"
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'safetensors'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

@@ -16,15 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from streamdiffvsr.export.correlation import AllPairs
-from streamdiffvsr.export.golden import TORCH
-from streamdiffvsr.export.graph_folder import model_dims
+from streamdiffvsr.export.graph_folder import TORCH, model_dims
 from streamdiffvsr.export.graphs import build_graphs
 from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.export.onnx_export import OPSET, SMALL_BYTES, export_graph
 from streamdiffvsr.export.random_model import write_random_model
-from streamdiffvsr.graph_set import onnx_file
-from streamdiffvsr.schedule import step_table
-from streamdiffvsr.spec import Geometry, GraphSpec, graph_specs
+from streamdiffvsr.graphs.schedule import step_table
+from streamdiffvsr.graphs.spec import Geometry, GraphSpec, graph_specs, onnx_file
 
 GEOMETRY = Geometry((33, 42))
 CHEAP = [("prepare", "fp32"), ("guide", "fp32"), ("decode", "fp32")]

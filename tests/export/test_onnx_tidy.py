@@ -12,9 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from streamdiffvsr.export.onnx_tidy import tidy
-from streamdiffvsr.graph_set import onnx_file
-from streamdiffvsr.spec import GRAPHS
+from streamdiffvsr.export.onnx_export import tidy
+from streamdiffvsr.graphs.spec import GRAPHS, onnx_file
 
 
 def constant(name: str, value: Any) -> TensorProto:

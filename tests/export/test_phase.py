@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamdiffvsr.export.autoencoder import Double
-from streamdiffvsr.export.blocks import Upsample
-from streamdiffvsr.export.phase import PhaseSplit, PhaseSplitUpsample, split_phases
+from streamdiffvsr.export.blocks import PhaseSplit, PhaseSplitUpsample, Upsample, split_phases
 
 
 def noise(*shape: int) -> Tensor:

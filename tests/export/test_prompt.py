@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.export import prompt, weights
-from streamdiffvsr.export.digest import model_digest
-from streamdiffvsr.export.prompt import prompt_embeds
+from streamdiffvsr.export import model, weights
+from streamdiffvsr.export.model import prompt_embeds
+from streamdiffvsr.export.model_source import model_digest
 
 transformers = pytest.importorskip("transformers")
 
@@ -94,7 +94,7 @@ def test_it_is_computed_once_and_the_digest_stays(
     digest = model_digest(folder)
     first = prompt_embeds(folder, WIDTH)
     assert len(kept(folder)) == 1
-    monkeypatch.setattr(prompt, "_encode", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(model, "_encode", lambda _: pytest.fail("computed again"))
     assert torch.equal(prompt_embeds(folder, WIDTH), first)
     assert model_digest(folder) == digest
 
@@ -116,18 +116,18 @@ def test_a_broken_cache_is_computed_again(folder: Path) -> None:
 def test_a_read_only_folder_uses_the_users_cache(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = prompt.save_whole
+    real = model.save_whole
 
     def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if folder in path.parents:
             raise PermissionError(13, "read-only")
         real(path, tensors)
 
-    monkeypatch.setattr(prompt, "save_whole", write)
+    monkeypatch.setattr(model, "save_whole", write)
     first = prompt_embeds(folder, WIDTH)
     assert not kept(folder)
     assert len(kept(folder.parent / "cache")) == 1
-    monkeypatch.setattr(prompt, "_encode", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(model, "_encode", lambda _: pytest.fail("computed again"))
     assert torch.equal(prompt_embeds(folder, WIDTH), first)
 
 

@@ -12,23 +12,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from streamdiffvsr.building.calibration import MODULES, calibration_clips
-from streamdiffvsr.engines.gate import noise_to_signal, run_on_host
-from streamdiffvsr.engines.ort import OrtEngine
-from streamdiffvsr.engines.trt_graph import rewrite_graph
-from streamdiffvsr.export.calibration import denoise_inputs
+from streamdiffvsr.building.fp8 import MODULES, calibration_clips
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.engines.parity import noise_to_signal, run_on_host
+from streamdiffvsr.engines.tensorrt_graph import rewrite_graph
 from streamdiffvsr.export.model import load_model
 from streamdiffvsr.export.quantisation import (
     DEQUANTISE,
     OPERATORS,
     QUANTISE,
     confine,
+    denoise_inputs,
     quantise,
     weighted_layers,
 )
-from streamdiffvsr.graph_set import onnx_file
-from streamdiffvsr.network import count_operators
-from streamdiffvsr.spec import Geometry
+from streamdiffvsr.graphs.onnx_network import count_operators
+from streamdiffvsr.graphs.spec import Geometry, onnx_file
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
 
 SIZE = (48, 64)

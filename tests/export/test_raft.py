@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from streamdiffvsr.export.configs import RAFT_LARGE, RAFT_SMALL, RAFTConfig
 from streamdiffvsr.export.correlation import OnDemand
 from streamdiffvsr.export.model import load_model
-from streamdiffvsr.export.raft import RAFT, pixel_grid
-from streamdiffvsr.export.raft_update import ConvGRU, upsample_flow
+from streamdiffvsr.export.raft import RAFT, ConvGRU, pixel_grid, upsample_flow
 from streamdiffvsr.export.reference import estimate_flow
 
 BOTTLENECK = RAFTConfig(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.export.config_files import read_configs
-from streamdiffvsr.export.image import bicubic, warp
+from streamdiffvsr.export.graphs import bicubic, warp
 from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.export.presets import PRESETS
 from streamdiffvsr.export.random_model import (
@@ -21,7 +21,7 @@ from streamdiffvsr.export.random_model import (
     write_random_model,
     write_safetensors,
 )
-from streamdiffvsr.schedule import step_table
+from streamdiffvsr.graphs.schedule import step_table
 
 RELEASED = {"unet": 472_374_020, "controlnet": 207_699_264, "vae": 2_052_501, "flow": 5_257_536}
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from streamdiffvsr.export import reference
 from streamdiffvsr.export.autoencoder import TemporalAutoencoder
-from streamdiffvsr.export.controlnet import ControlNet
-from streamdiffvsr.export.image import bicubic, from_uint8, replicate_pad
+from streamdiffvsr.export.denoiser import ControlNet
+from streamdiffvsr.export.graphs import bicubic, from_uint8, replicate_pad
 from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.export.reference import Image, Reference, ReferenceState, estimate_flow
-from streamdiffvsr.schedule import step_table
+from streamdiffvsr.graphs.schedule import step_table
 
 TOLERANCE = 1e-4  # measured: 6e-6
 Trace = dict[str, Any]

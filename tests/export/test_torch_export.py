@@ -10,17 +10,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from streamdiffvsr.engines.torch_program import read_module
+from streamdiffvsr.engines.torch_backend import read_module
 from streamdiffvsr.export.correlation import AllPairs
-from streamdiffvsr.export.golden import TORCH
-from streamdiffvsr.export.graph_folder import model_dims
+from streamdiffvsr.export.graph_folder import TORCH, model_dims
 from streamdiffvsr.export.graphs import build_graphs
 from streamdiffvsr.export.model import Model, load_model
 from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.export.torch_export import SMALL_BYTES, export_program
-from streamdiffvsr.program import PROGRAM, Program
-from streamdiffvsr.schedule import step_table
-from streamdiffvsr.spec import Geometry, GraphSpec, Precision, TensorSpec, graph_specs
+from streamdiffvsr.graphs.program import PROGRAM, Program
+from streamdiffvsr.graphs.schedule import step_table
+from streamdiffvsr.graphs.spec import Geometry, GraphSpec, Precision, TensorSpec, graph_specs
 
 GEOMETRY = Geometry((33, 42))
 X = TensorSpec("x", (1, 4, 8, 8), "float32")

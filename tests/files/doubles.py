@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from streamdiffvsr.runtime.frames import Cuts, FrameStream, Image, SteppedFrames
+from streamdiffvsr.runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
 from streamdiffvsr.runtime.state import StreamState
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.files.ahead import disk, job_plan, pace
-from streamdiffvsr.runtime.files.ahead.disk import check_disk, look_at_disk
-from streamdiffvsr.runtime.files.ahead.look import (
+from streamdiffvsr.runtime.files import estimates, job_report
+from streamdiffvsr.runtime.files.estimates import check_disk, look_at_disk
+from streamdiffvsr.runtime.files.inputs import InOut
+from streamdiffvsr.runtime.files.job import FileOptions
+from streamdiffvsr.runtime.files.job_report import (
     JobReport,
     clock,
     described_input,
@@ -22,11 +24,9 @@ from streamdiffvsr.runtime.files.ahead.look import (
     inspect_job,
     policies,
 )
-from streamdiffvsr.runtime.files.inputs import InOut
-from streamdiffvsr.runtime.files.job import FileOptions
-from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
-from streamdiffvsr.runtime.media.frames.colour import Colour
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.colour import Colour
+from streamdiffvsr.runtime.media.encoders import ImageFormat
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.media.clips import Clip, write_image
 
 GIB = 2**30
@@ -168,7 +168,9 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(looked, monkeypatch
     seen = looked("out.mkv", codec="ffv1")
 
     def free(count):
-        monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=count))
+        monkeypatch.setattr(
+            estimates.shutil, "disk_usage", lambda folder: SimpleNamespace(free=count)
+        )
         return look_at_disk(tmp_path / "out.mkv", seen.job.format, size=(2160, 3840), frames=3000)
 
     ample = free(2000 * GIB)
@@ -183,7 +185,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(looked, monkeypatch
 
 
 def test_no_disk_is_too_small_for_what_is_only_claimed(looked, monkeypatch, tmp_path):
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=GIB))
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda folder: SimpleNamespace(free=GIB))
     form = looked("out.mkv", codec="ffv1").job.format
     shape = {"size": (2160, 3840), "frames": 10**9}
     check_disk(look_at_disk(tmp_path / "o", form, **shape, least_frames=10), tmp_path / "o")
@@ -192,10 +194,10 @@ def test_no_disk_is_too_small_for_what_is_only_claimed(looked, monkeypatch, tmp_
 
 
 def test_a_disk_check_can_be_overruled(looked, monkeypatch):
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr(estimates.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     with pytest.raises(StreamDiffVSRError, match="are free there"):
-        job_plan.plan_job(looked(), None)
-    plan = job_plan.plan_job(looked(), None, disk_check=False)
+        job_report.plan_job(looked(), None)
+    plan = job_report.plan_job(looked(), None, disk_check=False)
     assert "may not be enough" in "\n".join(plan.lines())
 
 
@@ -230,7 +232,7 @@ def test_the_disk_estimate_follows_quality_and_kind(looked, tmp_path):
 
 
 def test_a_plan_tells_all_that_matters(looked, parity_engines):
-    plan = replace(job_plan.plan_job(looked(), parity_engines), frame_seconds=0.5)
+    plan = replace(job_report.plan_job(looked(), parity_engines), frame_seconds=0.5)
     lines = "\n".join(plan.lines())
     for part in (
         "64x48, 60 frames, 0:00:02, h264 8-bit, 1 of sound",
@@ -251,30 +253,30 @@ def test_a_plan_tells_all_that_matters(looked, parity_engines):
 
 
 def test_before_engines_are_built_the_plan_says_so(looked):
-    plan = job_plan.plan_job(looked(), None)
+    plan = job_report.plan_job(looked(), None)
     assert "built first" in "\n".join(plan.lines())
     assert plan.to_json()["memory"] is None and plan.seconds is None
 
 
 def test_chunks_take_memory_each(looked, parity_engines, monkeypatch):
-    one, four = (job_plan.plan_job(looked(), parity_engines, chunks=n) for n in (1, 4))
+    one, four = (job_report.plan_job(looked(), parity_engines, chunks=n) for n in (1, 4))
     assert four.memory_bytes == 4 * one.memory_bytes
-    monkeypatch.setattr(job_plan, "free_host_bytes", lambda: 2 * one.memory_bytes)
-    job_plan.plan_job(looked(), parity_engines)
+    monkeypatch.setattr(job_report, "free_host_bytes", lambda: 2 * one.memory_bytes)
+    job_report.plan_job(looked(), parity_engines)
     with pytest.raises(StreamDiffVSRError, match=r"at least .* of memory.*smaller --chunks"):
-        job_plan.plan_job(looked(), parity_engines, chunks=4)
+        job_report.plan_job(looked(), parity_engines, chunks=4)
 
 
 def test_engines_that_are_open_are_not_counted_again(looked, parity_engines, monkeypatch):
-    monkeypatch.setattr(job_plan, "free_host_bytes", lambda: 120 * 2**20)
-    job_plan.plan_job(looked(), parity_engines, opened=True)
+    monkeypatch.setattr(job_report, "free_host_bytes", lambda: 120 * 2**20)
+    job_report.plan_job(looked(), parity_engines, opened=True)
     with pytest.raises(StreamDiffVSRError, match="another --codec"):
-        job_plan.plan_job(looked(), parity_engines)
+        job_report.plan_job(looked(), parity_engines)
 
 
 def test_engines_of_another_size_are_refused(looked, parity_engines):
     with pytest.raises(StreamDiffVSRError, match="engines are made for 64x48"):
-        job_plan.plan_job(with_info(looked(), width=80), parity_engines)
+        job_report.plan_job(with_info(looked(), width=80), parity_engines)
 
 
 class Timed:
@@ -284,7 +286,7 @@ class Timed:
 
     def __init__(self, monkeypatch, seconds):
         self._now, self._seconds, self.frames = 0.0, list(seconds), 0
-        monkeypatch.setattr(pace.time, "perf_counter", lambda: self._now)
+        monkeypatch.setattr(estimates.time, "perf_counter", lambda: self._now)
 
     def stream(self, frames, state=None, *, cuts=None):
         for frame, seconds in zip(frames, self._seconds, strict=False):
@@ -296,12 +298,12 @@ class Timed:
 
 def test_a_few_frames_tell_the_time_the_first_not_counted(monkeypatch):
     engines = Timed(monkeypatch, [5, 0.1, 0.3, 0.2, 9])
-    assert pace.seconds_per_frame(engines, 1000) == pytest.approx(0.2)
+    assert estimates.seconds_per_frame(engines, 1000) == pytest.approx(0.2)
     slow = Timed(monkeypatch, [5, 20, 30, 40])
-    assert pace.seconds_per_frame(slow, None) == pytest.approx(20)
+    assert estimates.seconds_per_frame(slow, None) == pytest.approx(20)
     assert slow.frames == 2, "of slow engines no more than needed"
     short = Timed(monkeypatch, [1] * 9)
-    assert pace.seconds_per_frame(short, 12) is None and short.frames == 0
+    assert estimates.seconds_per_frame(short, 12) is None and short.frames == 0
 
 
 def test_lengths_are_told_as_people_read_them():

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from streamdiffvsr.engines.ort import THREADS
+from streamdiffvsr.engines.onnxruntime_backend import THREADS
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.files import chunk_worker
+from streamdiffvsr.runtime.files import chunk_child
 from streamdiffvsr.runtime.files import chunks as in_chunks
 from streamdiffvsr.runtime.files.chunks import split, upscale_chunks
 from streamdiffvsr.runtime.files.job import Job
@@ -77,11 +77,11 @@ def test_every_process_opens_the_engines_on_the_device(
         opened.extend(arguments)
         raise StreamDiffVSRError("no engines here")
 
-    monkeypatch.setattr(chunk_worker, "load", load_there)
-    monkeypatch.setattr(chunk_worker, "_end_with_parent", lambda inbox: None)
+    monkeypatch.setattr(chunk_child, "load", load_there)
+    monkeypatch.setattr(chunk_child, "_end_with_parent", lambda inbox: None)
     monkeypatch.setenv(THREADS, "1")
     with pytest.raises(StreamDiffVSRError, match="no engines here"):
-        chunk_worker.serve(orders[0], FileIO(os.devnull), FileIO(os.devnull, "w"))
+        chunk_child.serve(orders[0], FileIO(os.devnull), FileIO(os.devnull, "w"))
     assert opened == [str(parity_engines), "cuda:1"]
 
 

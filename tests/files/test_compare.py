@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.files.compare import check_comparison, compare
-from streamdiffvsr.runtime.files.comparison import GAP, read_picture, write_png
+from streamdiffvsr.runtime.files.compare import (
+    GAP,
+    check_comparison,
+    compare,
+    read_picture,
+    write_png,
+)
 from streamdiffvsr.runtime.files.job import FileOptions, Job
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.files.comparison import (
+from streamdiffvsr.runtime.files.compare import (
     FRAME,
     GAP,
     PAPER,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamdiffvsr.runtime.files.deep import enlarged, restore_16bit
+from streamdiffvsr.runtime.files.frame_loop import enlarged, restore_16bit
 
 
 def test_a_ramp_finer_than_eight_bits_stays_one() -> None:

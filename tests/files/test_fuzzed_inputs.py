@@ -11,7 +11,7 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.files.upscale import upscale_file
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.files import odd_damage, odd_joins
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.files.odd_inputs import INPUTS

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import pytest
 
-from streamdiffvsr.runtime.files.ahead.look import inspect_job, policies
 from streamdiffvsr.runtime.files.inputs import InOut
+from streamdiffvsr.runtime.files.job_report import inspect_job, policies
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.media.clips import Clip
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.files.checkpoint import Checkpoint, Times
 from streamdiffvsr.runtime.files.journal import (
     Journal,
     clear,
@@ -17,8 +18,6 @@ from streamdiffvsr.runtime.files.journal import (
     locked,
     note_job,
 )
-from streamdiffvsr.runtime.files.point import Checkpoint
-from streamdiffvsr.runtime.files.times import Times
 from streamdiffvsr.runtime.state import StreamState
 
 HR, LR = np.arange(3 * 64 * 32, dtype=np.float32).reshape(1, 3, 64, 32), np.ones((16, 8, 3), "u1")

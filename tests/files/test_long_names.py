@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.disk import beside
+from streamdiffvsr.runtime.durable import beside
 from streamdiffvsr.runtime.files.compare import sheet_of
 from streamdiffvsr.runtime.files.journal import folder_of, frames_kept
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.live.targets import parse_target
+from streamdiffvsr.runtime.live.sink_targets import parse_target
 from streamdiffvsr.runtime.state import StreamState
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.files.films import film

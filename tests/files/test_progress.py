@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from streamdiffvsr.runtime.files.progress import progress_bar
+from streamdiffvsr.cli.progress import progress_bar
 
 
 class Terminal(io.StringIO):

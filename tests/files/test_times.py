@@ -1,7 +1,6 @@
 """When frames are shown: what the file says, made to go on where its clock jumps back."""
 
-from streamdiffvsr.runtime.files.segmenter import LONGEST, SHORTEST, Segmenter
-from streamdiffvsr.runtime.files.times import Times
+from streamdiffvsr.runtime.files.checkpoint import LONGEST, SHORTEST, Segmenter, Times
 
 
 def placed(pairs: list[tuple[int, int | None]]) -> list[int]:

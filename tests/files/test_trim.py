@@ -10,7 +10,7 @@ import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.files.films import film, pictures
 from streamdiffvsr.tests.media.clips import see

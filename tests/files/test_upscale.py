@@ -17,8 +17,7 @@ import pytest
 import streamdiffvsr
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 

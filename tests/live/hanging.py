@@ -15,7 +15,7 @@ import numpy as np
 from streamdiffvsr.cli import live as cli_live
 from streamdiffvsr.cli.app import main
 from streamdiffvsr.runtime.live import session
-from streamdiffvsr.runtime.live.runner import EngineThread, HangLimits
+from streamdiffvsr.runtime.live.engine_thread import EngineThread, HangLimits
 from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder
 
 HANGS_AT = 10
@@ -36,7 +36,7 @@ class Hanging(PassThrough):
 if __name__ == "__main__":
     give_up = float(sys.argv.pop(1))
     limits = HangLimits(least_s=0.5, unknown_s=10.0, give_up=give_up)
-    session.Runner = lambda _: EngineThread(limits)  # type: ignore[assignment, misc]
+    session.EngineThread = lambda _: EngineThread(limits)  # type: ignore[assignment, misc]
     cli_live.opener = lambda *_: lambda size, tell: ladder(full=Hanging(size=size))  # type: ignore[assignment, misc]
     sys.argv[1:1] = ["live"]
     sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.live.engine import QualityLevels
+from streamdiffvsr.runtime.live.engine_pool import QualityLevels
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
 from streamdiffvsr.runtime.state import StreamState
 

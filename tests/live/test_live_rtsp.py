@@ -13,14 +13,13 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.benchmarks.live import clock_code
+from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.runtime.live.addresses import parse_source
+from streamdiffvsr.runtime.live.engine_pool import EnginePool
 from streamdiffvsr.runtime.live.frame import OutputFrame
-from streamdiffvsr.runtime.live.reconnect import Backoff
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.live.source import LiveSource
-from streamdiffvsr.runtime.media.live.address import parse_source
+from streamdiffvsr.runtime.live.source import Backoff, LiveSource
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.stand_ins import KeepingSink, PassThrough, ladder
 
@@ -42,7 +41,7 @@ class AgeSink(KeepingSink):
     def offer(self, frame: OutputFrame) -> None:
         self.count += 1
         self.epochs.append(frame.source.epoch)
-        age = clock_code.age_ms(frame.image, scale=4)
+        age = live_clock.age_ms(frame.image, scale=4)
         if age is not None:
             self.ages_ms.append((time.monotonic(), age))
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamdiffvsr.engines.gpu import Gpu
+from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.runtime.live import status
+from streamdiffvsr.runtime.live.engine_pool import EnginePool
 from streamdiffvsr.runtime.live.frame import LiveFrame
-from streamdiffvsr.runtime.live.operation import END_S, run_session
+from streamdiffvsr.runtime.live.run import END_S, run_session
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.tests.live.stand_ins import (
     SIZE,
     KeepingSink,

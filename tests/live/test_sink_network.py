@@ -10,10 +10,9 @@ import time
 import psutil
 import pytest
 
-from streamdiffvsr.runtime.live.reconnect import Backoff
-from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.live.targets import parse_target
-from streamdiffvsr.runtime.live.writer import EncodedSink
+from streamdiffvsr.runtime.live.sink_targets import parse_target
+from streamdiffvsr.runtime.live.sinks import EncodedSink, open_sink
+from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.live.receivers import (
     FPS,
     PATCH,

@@ -11,10 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.runtime.live.outlet import Deadlines
-from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.live.targets import parse_target
-from streamdiffvsr.runtime.live.writer import EncodedSink
+from streamdiffvsr.runtime.live.sink_process import Deadlines
+from streamdiffvsr.runtime.live.sink_targets import parse_target
+from streamdiffvsr.runtime.live.sinks import EncodedSink, open_sink
 from streamdiffvsr.tests.live.receivers import (
     SilentServer,
     children,
@@ -30,9 +29,9 @@ SECRET = "hunter22"
 
 ORPHAN = """
 import sys
-from streamdiffvsr.runtime.live.outlet import Deadlines
-from streamdiffvsr.runtime.live.targets import parse_target
-from streamdiffvsr.runtime.live.writer import Writer
+from streamdiffvsr.runtime.live.sink_process import Deadlines
+from streamdiffvsr.runtime.live.sink_targets import parse_target
+from streamdiffvsr.runtime.live.sinks import Writer
 from streamdiffvsr.tests.live.receivers import output
 sink = Writer(parse_target(sys.argv[1]), deadlines=Deadlines(2, 2, 2))
 sink.offer(output(0))

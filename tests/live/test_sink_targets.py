@@ -6,8 +6,8 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.errors import UsageError
+from streamdiffvsr.runtime.live.sink_targets import parse_target
 from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.live.targets import parse_target
 from streamdiffvsr.tests.live.receivers import children, output
 
 

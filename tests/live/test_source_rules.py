@@ -2,10 +2,8 @@
 
 import pytest
 
-from streamdiffvsr.runtime.live.reconnect import REFUSED, Backoff
-from streamdiffvsr.runtime.live.timeline import Timeline
-from streamdiffvsr.runtime.media.live.pace import Pace
-from streamdiffvsr.runtime.media.live.quarantine import Quarantine
+from streamdiffvsr.runtime.live.capture_child import Pace, Quarantine
+from streamdiffvsr.runtime.live.source import REFUSED, Backoff, Timeline
 
 
 def test_waits_double_with_jitter_up_to_the_longest():

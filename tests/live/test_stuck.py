@@ -16,10 +16,10 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.operation import END_S, run_session
-from streamdiffvsr.runtime.live.runner import WARM_UP, EngineThread, HangLimits
+from streamdiffvsr.runtime.live.engine_pool import EnginePool
+from streamdiffvsr.runtime.live.engine_thread import WARM_UP, EngineThread, HangLimits
+from streamdiffvsr.runtime.live.run import END_S, run_session
 from streamdiffvsr.runtime.live.session import LiveSession
-from streamdiffvsr.runtime.live.shelf import EnginePool
 from streamdiffvsr.tests.live.hanging import HANGS_AT
 from streamdiffvsr.tests.live.stand_ins import (
     KeepingSink,

@@ -10,10 +10,9 @@ from typing import Any
 import psutil
 
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.live.addresses import parse_source
 from streamdiffvsr.runtime.live.frame import LiveFrame
-from streamdiffvsr.runtime.live.reconnect import Backoff
-from streamdiffvsr.runtime.live.source import LiveSource
-from streamdiffvsr.runtime.media.live.address import parse_source
+from streamdiffvsr.runtime.live.source import Backoff, LiveSource
 
 PATIENCE_S = 60.0  # of a machine that does other things too
 

@@ -1,7 +1,7 @@
 """Writing a clip again, for tests of what is written."""
 
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.runtime.media.sink import FileSink
-from streamdiffvsr.runtime.media.source import FileSource
 
 FAST = "ultrafast"
 

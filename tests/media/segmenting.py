@@ -5,11 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.formats.kinds import VideoFormat
+from streamdiffvsr.runtime.media.encoders import VideoFormat
+from streamdiffvsr.runtime.media.formats import choose_format
 from streamdiffvsr.runtime.media.info import VideoInfo
-from streamdiffvsr.runtime.media.joining.join import Joined, join
-from streamdiffvsr.runtime.media.segments.writers import Segment, SegmentWriter
+from streamdiffvsr.runtime.media.join import Joined, join
+from streamdiffvsr.runtime.media.writer import Segment, SegmentWriter
 from streamdiffvsr.tests.media.clips import moving, see
 
 Entry = tuple[Path, Segment]

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.media.live.address import parse_source
+from streamdiffvsr.runtime.live.addresses import parse_source
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="devices of Linux")
 

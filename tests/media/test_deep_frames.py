@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.frames.rgb import RgbFrame
-from streamdiffvsr.runtime.media.joining.join import join
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.segments.writers import SegmentWriter
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.join import join
+from streamdiffvsr.runtime.media.reader import probe
+from streamdiffvsr.runtime.media.rgb import RgbFrame
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import Clip, see
 
 SIZE = (64, 96)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.media.clips import Clip, moving
 
 RATE = 30

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.formats.kinds import ImageFormat, VideoFormat
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.encoders import ImageFormat, VideoFormat
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.media.clips import Clip
 
 SIZE = (192, 256)

@@ -7,9 +7,8 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.runtime.media.sink import FileSink
-from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.tests.media.clips import Clip, moving
 
 

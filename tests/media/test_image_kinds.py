@@ -15,9 +15,8 @@ import tifffile
 from PIL import Image
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.reading.image_names import natural_key
-from streamdiffvsr.runtime.media.source import FileSource, SourceFrame
+from streamdiffvsr.runtime.media.readable import natural_key
+from streamdiffvsr.runtime.media.reader import FileSource, SourceFrame, probe
 from streamdiffvsr.tests.media.clips import Clip, write_image
 
 SIZE = HEIGHT, WIDTH = 37, 53  # odd, and no multiple of a tile

@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats.kinds import ImageFormat
-from streamdiffvsr.runtime.media.joining.join import join
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.segments.writers import ImageSegmentWriter
+from streamdiffvsr.runtime.media.encoders import ImageFormat
+from streamdiffvsr.runtime.media.join import join
+from streamdiffvsr.runtime.media.reader import probe
+from streamdiffvsr.runtime.media.writer import ImageSegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, Clip
 from streamdiffvsr.tests.media.copying import names
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import av
 import pytest
 
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.joining.join import join
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.join import join
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.media.clips import Clip, see
 from streamdiffvsr.tests.media.rich import CHAPTERS, FONT, LINES, Rich, held
 from streamdiffvsr.tests.media.segmenting import bars

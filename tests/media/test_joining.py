@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.joining.join import join
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.segments.image_encoding import write_image
-from streamdiffvsr.runtime.media.segments.writers import Segment, SegmentWriter
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.image_writer_child import write_image
+from streamdiffvsr.runtime.media.join import join
+from streamdiffvsr.runtime.media.reader import probe
+from streamdiffvsr.runtime.media.writer import Segment, SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, moving, see
 from streamdiffvsr.tests.media.copying import names
 from streamdiffvsr.tests.media.segmenting import joined, written

@@ -6,10 +6,8 @@ from pathlib import Path
 import av
 import pytest
 
-from streamdiffvsr.runtime.media import libav
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.reading import measuring
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media import frame_times_child, libav
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.media.clips import Clip
 from streamdiffvsr.tests.media.test_display_times import BASE, RATE, clip
 
@@ -118,13 +116,13 @@ def test_a_pipe_is_not_read_for_it(tmp_path):
     writer.join()
 
 
-def in_parts(path: Path, monkeypatch, head: int = 20_000) -> measuring.Measured:
+def in_parts(path: Path, monkeypatch, head: int = 20_000) -> frame_times_child.Measured:
     """As of a film too long to be read whole."""
-    monkeypatch.setattr(measuring, "WHOLE_BYTES", 0)
-    monkeypatch.setattr(measuring, "_END_BYTES", head)
+    monkeypatch.setattr(frame_times_child, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(frame_times_child, "_END_BYTES", head)
     monkeypatch.setattr(libav, "_BUFFER_BYTES", 4096)
     with libav.open_input(path) as container:
-        return measuring.measure(path, container, libav.moving_picture(container))
+        return frame_times_child.measure(path, container, libav.moving_picture(container))
 
 
 @pytest.mark.parametrize("name", ["in.mkv", "in.ts", "in.avi", "in.nut", "in.mpg", "in.flv"])
@@ -182,5 +180,5 @@ def test_plain_films_cost_no_reading(tmp_path, monkeypatch):
     path = clip(tmp_path / "in.mp4", 60)
     with libav.open_input(path) as container:
         monkeypatch.setattr(libav, "open_input", lambda *arguments: pytest.fail("opened again"))
-        found = measuring.measure(path, container, libav.moving_picture(container))
+        found = frame_times_child.measure(path, container, libav.moving_picture(container))
     assert (found.frames, found.seconds, found.counted) == (60, pytest.approx(60 * BASE), True)

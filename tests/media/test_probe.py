@@ -9,9 +9,9 @@ import av
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.frames.colour import Colour
+from streamdiffvsr.runtime.media.colour import Colour
 from streamdiffvsr.runtime.media.info import OtherStream, VideoInfo
-from streamdiffvsr.runtime.media.probe import probe, receive_info
+from streamdiffvsr.runtime.media.reader import probe, receive_info
 from streamdiffvsr.tests.media.clips import NTSC, Clip, moving, sound_only, with_cover
 
 

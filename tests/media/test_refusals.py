@@ -11,8 +11,7 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.files.inputs import name_pairs
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.media.clips import Clip, sound_only, write_image
 
 TICKS = {"time_base": Fraction(1, 25), "pts": range(6), "last_duration": 1}

@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.segments.writers import Segment, SegmentWriter
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.reader import probe
+from streamdiffvsr.runtime.media.writer import Segment, SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 from streamdiffvsr.tests.media.copying import names
 

@@ -9,10 +9,9 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats.kinds import VideoFormat
-from streamdiffvsr.runtime.media.formats.options import options
+from streamdiffvsr.runtime.media.encoders import VideoFormat, options
 from streamdiffvsr.runtime.media.preflight import check_output
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.runtime.media.sink import FileSink
 from streamdiffvsr.tests.media.clips import NTSC, Clip, moving, see
 from streamdiffvsr.tests.media.copying import FAST, names

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.runtime.media.sink import FileSink
 from streamdiffvsr.tests.media.clips import NTSC, Clip, see
 from streamdiffvsr.tests.media.copying import FAST, copy

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.formats.choice import choose_format
-from streamdiffvsr.runtime.media.joining import muxing
-from streamdiffvsr.runtime.media.joining.copied import CopiedStream, TimeWindow
-from streamdiffvsr.runtime.media.joining.join import JoinFailedError, join
-from streamdiffvsr.runtime.media.joining.origin import StreamCopier
-from streamdiffvsr.runtime.media.joining.rehearsal import rehearse
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media import join_child
+from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.join import JoinFailedError, join, rehearse
+from streamdiffvsr.runtime.media.reader import probe
+from streamdiffvsr.runtime.media.stream_copy_child import StreamCopier
+from streamdiffvsr.runtime.media.stream_rules_child import CopiedStream, TimeWindow
 from streamdiffvsr.tests.media.clips import Clip, see
 from streamdiffvsr.tests.media.segmenting import bars
 from streamdiffvsr.tests.media.sounding import (
@@ -325,8 +324,8 @@ def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkey
     form = choose_format(tmp_path / "out.mp4", info=info, size=(48, 64), preset="ultrafast")
     entries = bars(tmp_path, info, form, 25, 0)
     monkeypatch.setattr(Refusing, "error", error, raising=False)
-    monkeypatch.setattr(muxing, "StreamCopier", Refusing)
-    told = muxing._written(
+    monkeypatch.setattr(join_child, "StreamCopier", Refusing)
+    told = join_child._written(
         tmp_path / "out.part",
         entries,
         {

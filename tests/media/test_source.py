@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, moving, see, with_cover
 from streamdiffvsr.tests.media.patches import PATCHES, patch_colours, yuv_planes
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip
 
 COUNT = 60

@@ -4,8 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.media.clips import Clip, write_image
 from streamdiffvsr.tests.media.patches import PATCHES, patch_colours, yuv_planes
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from av.filter import Graph
 
-from streamdiffvsr.runtime.media.frames import deinterlacing
-from streamdiffvsr.runtime.media.frames.deinterlacing import Deinterlacer, Fields
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media import picture_child
+from streamdiffvsr.runtime.media.picture_child import Deinterlacer, Fields
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.media.clips import NTSC, Clip
 
 PTS = [k * 1001 for k in range(12)]
@@ -102,7 +102,7 @@ def test_a_still_picture_loses_nothing(tmp_path):
 
 
 def test_progressive_frames_never_meet_the_filter(monkeypatch):
-    monkeypatch.setattr(deinterlacing, "Graph", None)
+    monkeypatch.setattr(picture_child, "Graph", None)
     deinterlacer = Deinterlacer(Fields())
     frames = [av.VideoFrame(64, 48, "yuv420p") for _ in range(3)]
     assert [deinterlacer.frames(frame) for frame in frames] == [[frame] for frame in frames]

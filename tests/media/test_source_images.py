@@ -11,9 +11,8 @@ import tifffile
 from PIL import Image
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.reading.image_names import images_in
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.readable import images_in
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.media.clips import Clip, moving, write_image
 from streamdiffvsr.tests.media.patches import PATCHES, patch_colours
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from streamdiffvsr.runtime.files.ahead.look import inspect_job, policies
 from streamdiffvsr.runtime.files.inputs import InOut
 from streamdiffvsr.runtime.files.job import FileOptions
+from streamdiffvsr.runtime.files.job_report import inspect_job, policies
+from streamdiffvsr.runtime.live.addresses import parse_source
 from streamdiffvsr.runtime.live.source import LiveSource
-from streamdiffvsr.runtime.media.live.address import parse_source
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.media.clips import Clip
 
 ONE = 1 << 16

@@ -14,9 +14,8 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.media.probe import probe
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.runtime.media.sink import FileSink
-from streamdiffvsr.runtime.media.source import FileSource
 from streamdiffvsr.runtime.processes.child import Child
 from streamdiffvsr.tests.media.clips import NTSC, Clip, moving
 
@@ -113,7 +112,7 @@ def test_a_file_that_wants_more_memory_than_allowed_ends_the_child_only(tmp_path
     clip = Clip(size=(4096, 4096), codec="ffv1", pts=[0], options={}).write(tmp_path / "big.mkv")
     arguments = {"path": str(clip), "shown": "big.mkv", "frames": True}
     child = Child(
-        "runtime.media.reading.decoding",
+        "runtime.media.reader_child",
         arguments,
         failure="could not read it",
         memory_bytes=150 << 20,
@@ -121,7 +120,7 @@ def test_a_file_that_wants_more_memory_than_allowed_ends_the_child_only(tmp_path
     with pytest.raises(StreamDiffVSRError, match=r"allocate memory|more memory"):
         child.receive()
     child = Child(
-        "runtime.media.reading.decoding",
+        "runtime.media.reader_child",
         arguments,
         failure="could not read it",
         memory_bytes=2 << 30,
@@ -133,9 +132,9 @@ def test_a_file_that_wants_more_memory_than_allowed_ends_the_child_only(tmp_path
 
 ORPHANS = """
 import sys
-from streamdiffvsr.runtime.media.probe import start_reader
+from streamdiffvsr.runtime.media.reader import start_reader
 from streamdiffvsr.runtime.media.sink import FileSink
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource
 opening = start_reader("pipe.mp4", deadline_s=60, frames=True)
 sending = FileSource("clip.mp4")
 waiting = FileSink("out.mp4", size=(48, 64), like="clip.mp4")
@@ -186,7 +185,7 @@ def test_the_package_is_found_by_its_path_alone(tmp_path):
     (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
     done = run(
         "print('main')\n"
-        "from streamdiffvsr.runtime.media.probe import probe\n"
+        "from streamdiffvsr.runtime.media.reader import probe\n"
         "print(probe('clip.mp4').frames)",
         link,
         cwd=tmp_path,

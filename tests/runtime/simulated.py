@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streamdiffvsr.engines.cpu_device import CpuDevice
+from streamdiffvsr.engines.interface import Bound, Buffer, check_buffers
 from streamdiffvsr.engines.manifest import Manifest
-from streamdiffvsr.engines.protocol import Bound, Buffer, check_buffers
-from streamdiffvsr.graph_set import GraphSet
+from streamdiffvsr.graphs.spec import Geometry, GraphSet, GraphSpec, ModelDims
 from streamdiffvsr.runtime.upscaler import Upscaler
-from streamdiffvsr.spec import Geometry, GraphSpec, ModelDims
 
 SIZE = (32, 32)
 DIMS = ModelDims(latent=4, hint=3, fmap=2, context=2, temporal=((2, 1), (2, 4)), match_colour=True)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr import demo_clip
-from streamdiffvsr.benchmarks.quality.metrics import psnr
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr import _about
+from streamdiffvsr.research.quality.metrics import psnr
+from streamdiffvsr.runtime.media.reader import FileSource
 
 pytestmark = pytest.mark.slow
 SIZE, TILE = (64, 112), (64, 64)
@@ -25,7 +25,7 @@ COUNT = 30
 @pytest.fixture(scope="module")
 def clip() -> list[Any]:
     """(64, 112, 3) parts of the demo's frames, from their middle."""
-    with FileSource(demo_clip.CLIP) as source:
+    with FileSource(_about.CLIP) as source:
         return [np.ascontiguousarray(frame.image[12:76, 24:136]) for frame in islice(source, COUNT)]
 
 

@@ -11,9 +11,9 @@ import pytest
 import streamdiffvsr
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines import cuda_device, cuda_driver
-from streamdiffvsr.engines.choice import ORDER, why_not
 from streamdiffvsr.engines.cuda_driver import primary_context
-from streamdiffvsr.engines.gpu import why_no_gpu
+from streamdiffvsr.engines.host import why_no_gpu
+from streamdiffvsr.engines.registry import ORDER, why_not
 from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Mode, Upscaler
 from streamdiffvsr.tests.recorded import FRAMES, assert_gives_the_recorded_run
 

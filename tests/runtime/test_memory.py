@@ -13,15 +13,20 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.engines import free_memory
+from streamdiffvsr.engines import host
 from streamdiffvsr.engines.manifest import EngineKey, FileEntry, Manifest, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.graph_set import GraphSet
-from streamdiffvsr.plan import correlation_bytes, make_plan
+from streamdiffvsr.graphs.plan import correlation_bytes, make_plan
+from streamdiffvsr.graphs.spec import GraphSet, ModelDims, Size
 from streamdiffvsr.runtime import memory
-from streamdiffvsr.runtime.footprint import footprint, resized
-from streamdiffvsr.runtime.memory import Preflight, check_memory, check_memory_fit, fitting
-from streamdiffvsr.spec import ModelDims, Size
+from streamdiffvsr.runtime.memory import (
+    Preflight,
+    check_memory,
+    check_memory_fit,
+    fitting,
+    footprint,
+    resized,
+)
 
 MIB = 2**20
 DIMS = ModelDims(latent=4, hint=32, fmap=256, context=256, temporal=((16, 1), (16, 2), (16, 4)))
@@ -183,10 +188,10 @@ def test_a_containers_limit_is_what_is_free(
     many = SimpleNamespace(available=8 * 2**30, free=2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: many)
     monkeypatch.setattr(psutil, "swap_memory", lambda: many)
-    monkeypatch.setattr(free_memory, "CGROUP", tmp_path)
-    assert free_memory.free_host_bytes() == 9 * 2**30  # no control groups
+    monkeypatch.setattr(host, "CGROUP", tmp_path)
+    assert host.free_host_bytes() == 9 * 2**30  # no control groups
     (tmp_path / "memory.current").write_text(f"{3 * 2**30}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2**30}\nfile 7\n")
     for limit, expected in (("max", 9), (str(4 * 2**30), 2), (str(2**40), 9)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert free_memory.free_host_bytes() == expected * 2**30
+        assert host.free_host_bytes() == expected * 2**30

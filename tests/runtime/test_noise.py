@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.noise import frame_noise
+from streamdiffvsr.runtime.upscaler import frame_noise
 
 SHAPE = (4, 90, 160)
 

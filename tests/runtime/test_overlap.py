@@ -15,8 +15,8 @@ import streamdiffvsr
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cpu_device import CpuDevice, CpuStream
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.graphs.spec import Geometry
 from streamdiffvsr.runtime.upscaler import Mode, Upscaler
-from streamdiffvsr.spec import Geometry
 from streamdiffvsr.tests.runtime.simulated import (
     SIZE,
     SimulatedDevice,
@@ -202,7 +202,7 @@ def test_a_failing_stage_is_raised_and_ends_the_streams(
 ) -> None:
     before = threading.active_count()
     upscaler = mixing_upscaler(CpuDevice())
-    monkeypatch.setattr("streamdiffvsr.runtime.slot.Slot.denoise", _fail)
+    monkeypatch.setattr("streamdiffvsr.runtime.frame_slot.Slot.denoise", _fail)
     stream = upscaler.stream(some_frames(5), overlap=True)
     with pytest.raises(RuntimeError, match="the card is gone"):
         next(stream)
@@ -254,7 +254,7 @@ class DelayedDevice(CpuDevice):
 @pytest.fixture
 def one(parity_engines: Path, monkeypatch: pytest.MonkeyPatch) -> Upscaler:
     """One thread a session: three sessions at once would fight over two cores."""
-    monkeypatch.setattr("streamdiffvsr.engines.ort.usable_cpus", lambda: 1)
+    monkeypatch.setattr("streamdiffvsr.engines.onnxruntime_backend.usable_cpus", lambda: 1)
     return streamdiffvsr.load(parity_engines)
 
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streamdiffvsr.plan import choose_tile
-from streamdiffvsr.runtime.tiles import TileGrid
-from streamdiffvsr.spec import padded_size
+from streamdiffvsr.graphs.plan import choose_tile
+from streamdiffvsr.graphs.spec import padded_size
+from streamdiffvsr.runtime.stages import TileGrid
 
 GRIDS = [((48, 64), (48, 64)), ((52, 72), (32, 40)), ((100, 36), (32, 36)), ((64, 64), (60, 64))]
 

@@ -19,9 +19,9 @@ from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.live.engine import LiveEngine
+from streamdiffvsr.graphs.spec import LANES, Geometry
+from streamdiffvsr.runtime.live.engine_pool import LiveEngine
 from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Image, Upscaler
-from streamdiffvsr.spec import LANES, Geometry
 from streamdiffvsr.tests.standin.engines import (
     FRAMES,
     SIZE,

@@ -17,7 +17,7 @@ import pytest
 
 from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import CudaError, driver_call
-from streamdiffvsr.engines.gpu import cuda_gpu, why_no_gpu
+from streamdiffvsr.engines.host import cuda_gpu, why_no_gpu
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.standin.library import Standin
 

@@ -17,16 +17,21 @@ import numpy as np
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cuda_device import CudaDevice, CudaStream
 from streamdiffvsr.engines.cuda_driver import capture_lock, primary_context
-from streamdiffvsr.engines.device import Stream
+from streamdiffvsr.engines.interface import (
+    Bound,
+    Buffer,
+    DeviceArray,
+    Engine,
+    StagedEngine,
+    Stream,
+    check_buffers,
+)
 from streamdiffvsr.engines.manifest import Manifest
-from streamdiffvsr.engines.ort_cuda import BoundOnDevice, SessionStream
-from streamdiffvsr.engines.protocol import Bound, Buffer, DeviceArray, Engine, check_buffers
-from streamdiffvsr.engines.staged import StagedEngine
-from streamdiffvsr.engines.trt_engine import Scratch, TrtEngine
-from streamdiffvsr.engines.trt_library import TrtLibrary
-from streamdiffvsr.graph_set import GraphSet
+from streamdiffvsr.engines.onnxruntime_backend import BoundOnDevice, SessionStream
+from streamdiffvsr.engines.tensorrt_build import TrtLibrary
+from streamdiffvsr.engines.tensorrt_engine import Scratch, TrtEngine
+from streamdiffvsr.graphs.spec import GRAPHS, LANES, Geometry, GraphSet, GraphSpec, Size
 from streamdiffvsr.runtime.upscaler import Image, Upscaler
-from streamdiffvsr.spec import GRAPHS, LANES, Geometry, GraphSpec, Size
 from streamdiffvsr.tests.runtime.simulated import DIMS
 from streamdiffvsr.tests.standin.library import Standin
 

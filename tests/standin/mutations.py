@@ -65,8 +65,8 @@ def wait(stream: str, event: str, within: str, where: str) -> Mutation:
 
 
 BEGIN, REFINE, WHOLE = "def begin(", "def _refine(", "def _whole("
-DEVICE, RING, ORT = "engines/cuda_device.py", "runtime/ring.py", "engines/ort_cuda.py"
-PART, PLAN, DRIVER = "runtime/part.py", "engines/trt_engine.py", "engines/cuda_driver.py"
+DEVICE, RING, ORT = "engines/cuda_device.py", "runtime/ring.py", "engines/onnxruntime_backend.py"
+PART, PLAN, DRIVER = "runtime/frame_slot.py", "engines/tensorrt_engine.py", "engines/cuda_driver.py"
 MUTATIONS = (
     wait("denoise", "lane.at.flowed", BEGIN, "of overlapped frames"),
     wait("denoise", "self._lane(index - 1).at.decoded", BEGIN, "of the frame before"),

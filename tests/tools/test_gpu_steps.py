@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines.gpu import why_no_gpu
+from streamdiffvsr.engines.host import why_no_gpu
 from streamdiffvsr.tools import gpu_steps
 from streamdiffvsr.tools.gpu_steps import Run, Step
 

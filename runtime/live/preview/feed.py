@@ -154,7 +154,7 @@ class Feed:
         if self._child is None:
             memory = _BASE_MEMORY_BYTES + _MEMORY_FRAMES * image.nbytes
             child = Child(
-                "runtime.media.live.preview_encoding",
+                "runtime.live.preview.feed_child",
                 {},
                 failure=_FAILURE,
                 deadline_s=_DEADLINE_S,

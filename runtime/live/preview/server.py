@@ -1,26 +1,293 @@
-"""The preview's web server: an aiohttp application in a thread of its own.
-
-It listens before its constructor returns, so that a busy port is known at once, and it ends within
-a deadline whatever its clients do. It knows nothing of routes' contents or of who may see them.
-"""
+"""The HTTP server of the preview: its routes, pictures and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import math
 import socket
+import struct
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from aiohttp import web
+import numpy as np
+import numpy.typing as npt
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from ....errors import StreamDiffVSRError
+from ...media.redact import redact
 from .access import addresses
+from .feed import Feed
+from .metrics import CONTENT_TYPE, Metrics
+from .viewers import Audience, Packet, Viewer
+
+_RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only methods there are
+_FILTER_UP = 2
+
+
+def png(image: npt.NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) uint8 RGB as the bytes of a file."""
+    height, width, _ = image.shape
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = _FILTER_UP  # each byte less the one above it, modulo 256
+    flat = image.reshape(height, 3 * width)
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    header = struct.pack(">II5B", width, height, *_RGB8)
+    data = zlib.compress(rows.data, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, body) for name, body in chunks)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def shown(value: Any) -> Any:
+    """The same, redacted should a credential have slipped in; what is no number becomes null."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def as_json(value: Any) -> str:
+    """What :func:`shown` gave as text; numbers of numpy are taken too."""
+    return json.dumps(value, default=float, allow_nan=False)
+
+
+_logger = logging.getLogger("streamdiffvsr.preview")
+_PAGE = Path(__file__).with_name("page")
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_STATUS_S = 0.5
+_MAX_VIEWERS = 16
+_MAX_MESSAGE_BYTES = 4096
+_HEARTBEAT_S = 10.0
+_STUCK_S = 20.0  # a client that takes nothing for so long is gone
+_GOODBYE_S = 0.2
+_QUEUED_BYTES = 1 << 18
+_BOUNDARY = "frame"
+
+
+class Routes:
+    """The routes of one preview.
+
+    Args:
+        audience: Viewers are added to it while they are connected.
+        feed: Has the newest frame.
+        status: The session's status, as JSON.
+        metrics: What ``/metrics`` shows.
+    """
+
+    def __init__(
+        self,
+        audience: Audience,
+        feed: Feed,
+        status: Callable[[], Mapping[str, Any]],
+        metrics: Metrics,
+    ) -> None:
+        self._audience, self._feed, self._status, self._metrics = audience, feed, status, metrics
+        self._files = {
+            path.name: (path.read_bytes(), _TYPES[path.suffix])
+            for path in _PAGE.iterdir()
+            if path.suffix in _TYPES
+        }
+
+    def add_to(self, application: web.Application) -> None:
+        """Register every route."""
+        router = application.router
+        router.add_get("/", self._page)
+        for name in self._files:
+            router.add_get(f"/{name}", self._page)
+        router.add_get("/ws", self._websocket)
+        router.add_get("/stream.mjpg", self._motion_jpeg, allow_head=False)
+        router.add_get("/snapshot.png", self._snapshot)
+        router.add_get("/metrics", self._prometheus)
+        router.add_get("/healthz", self._health)
+        router.add_get("/status.json", self._status_json)
+
+    async def tell_status(self) -> None:
+        """Give every viewer the status twice a second; never returns."""
+        while True:
+            if len(self._audience):
+                try:
+                    self._audience.tell_status(self._status_text())
+                except Exception:  # of the session; its next status may be whole
+                    _logger.exception("no status")
+            await asyncio.sleep(_STATUS_S)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        body, kind = self._files[request.path.lstrip("/") or "index.html"]
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    async def _status_json(self, request: web.Request) -> web.Response:
+        return web.json_response(self._shown_status(), dumps=as_json)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        status = self._shown_status()
+        if status.get("state") == "playing" and not status.get("stuck_s"):
+            return web.Response(text="playing\n")
+        source = status.get("source") or {}
+        told = (status.get("state"), source.get("error") or "", status.get("note") or "")
+        reason = ": ".join(str(part) for part in told if part)
+        return web.Response(status=503, text=f"{reason or 'no status'}\n")
+
+    async def _prometheus(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        frame = self._feed.newest
+        if frame is None:
+            raise web.HTTPServiceUnavailable(text="There is no picture yet.")
+        body = await asyncio.get_running_loop().run_in_executor(None, png, frame.image)
+        name = f"streamdiffvsr-{frame.source.index:06d}.png"
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Frame-Index": str(frame.source.index),
+        }
+        return web.Response(body=body, content_type="image/png", headers=headers)
+
+    async def _motion_jpeg(self, request: web.Request) -> web.StreamResponse:
+        picture = request.query.get("which", "hr")
+        if picture not in ("hr", "lr"):
+            raise web.HTTPBadRequest(text="which is hr or lr.")
+        self._check_room()
+        _keep_short(request)
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        await response.prepare(request)
+        viewer = Viewer("jpeg", frozenset({picture}))
+        with self._watching(viewer), _gone(request):
+            while (packet := await viewer.next()) is not None:
+                if isinstance(packet, Packet):
+                    part = _multipart(packet.jpegs[picture])
+                    await asyncio.wait_for(response.write(part), _STUCK_S)
+                    viewer.shown(packet.number)
+        return response
+
+    async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
+        self._check_room()
+        connection = web.WebSocketResponse(
+            heartbeat=_HEARTBEAT_S,
+            compress=False,
+            max_msg_size=_MAX_MESSAGE_BYTES,
+            timeout=_GOODBYE_S,
+        )
+        await connection.prepare(request)
+        viewer = Viewer()
+        viewer.tell_status(self._status_text())
+        with self._watching(viewer):
+            reading = asyncio.ensure_future(self._listen(connection, viewer))
+            try:
+                with _gone(request):
+                    await _send_all(connection, viewer)
+            finally:
+                reading.cancel()
+                await _leave(connection)
+        return connection
+
+    async def _listen(self, connection: web.WebSocketResponse, viewer: Viewer) -> None:
+        async for message in connection:
+            if message.type is not WSMsgType.TEXT or not self._obey(viewer, message.data):
+                break
+        viewer.end()
+
+    def _obey(self, viewer: Viewer, text: str) -> bool:
+        """Carry out one message of a page; False if it is none."""
+        try:
+            order = json.loads(text)
+            if not isinstance(order, dict):
+                return False
+            if "ping" in order:
+                now = 1000 * time.monotonic()
+                viewer.say(json.dumps({"kind": "pong", "ping": float(order["ping"]), "now": now}))
+            if "shown" in order:
+                viewer.shown(int(order["shown"]))
+            if "key" in order:
+                viewer.start_again()
+            if "watch" in order:
+                if order["watch"] not in ("h264", "jpeg", ""):
+                    return False
+                viewer.choose(order["watch"])
+                self._feed.again()
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
+            return False
+        return True
+
+    def _check_room(self) -> None:
+        if len(self._audience) >= _MAX_VIEWERS:
+            raise web.HTTPServiceUnavailable(text=f"{_MAX_VIEWERS} viewers are connected already.")
+
+    @contextlib.contextmanager
+    def _watching(self, viewer: Viewer) -> Iterator[None]:
+        self._audience.add(viewer)
+        try:
+            if viewer.watch:
+                self._feed.again()
+            yield
+        finally:
+            self._audience.remove(viewer)
+
+    def _status_text(self) -> str:
+        status = {"kind": "status", "status": self._shown_status(), "viewers": len(self._audience)}
+        return as_json(status)
+
+    def _shown_status(self) -> dict[str, Any]:
+        status: dict[str, Any] = shown(self._status())
+        return status
+
+
+async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:
+    while (item := await viewer.next()) is not None:
+        if isinstance(item, str):
+            await asyncio.wait_for(connection.send_str(item), _STUCK_S)
+        elif viewer.watch in item.messages:
+            await asyncio.wait_for(connection.send_bytes(item.messages[viewer.watch]), _STUCK_S)
+
+
+@contextlib.contextmanager
+def _gone(request: web.Request) -> Iterator[None]:
+    """Nothing is left to do where the client has left; one that takes nothing is cut off."""
+    try:
+        yield
+    except ConnectionError:
+        pass
+    except asyncio.TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+async def _leave(connection: web.WebSocketResponse) -> None:
+    with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
+        await asyncio.wait_for(connection.close(code=WSCloseCode.GOING_AWAY), 2 * _GOODBYE_S)
+
+
+def _keep_short(request: web.Request) -> None:
+    """Let the system queue little: who is slow is to see few pictures, and no old ones."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUED_BYTES)
+
+
+def _multipart(jpeg: bytes) -> bytes:
+    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    return head.encode() + jpeg + b"\r\n"
+
 
 _LEAVE_S = 0.3  # for a farewell to the clients
-_logger = logging.getLogger("streamdiffvsr.preview")
+
 _logger.addHandler(logging.NullHandler())  # port scanners send garbage: not the user's business
 
 

@@ -14,13 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork, engine_work
 from streamdiffvsr.benchmarks.roofline.local_model import configs_of, find_local
 from streamdiffvsr.benchmarks.roofline.weightless import Traced, trace_work
-from streamdiffvsr.export.graph_folder import CORRELATIONS, model_dims
+from streamdiffvsr.export.graph_folder import CORRELATIONS, example_inputs, model_dims
 from streamdiffvsr.export.graphs import build_graphs
 from streamdiffvsr.export.model import load_model
-from streamdiffvsr.export.tracing import example_inputs
-from streamdiffvsr.plan import make_plan
-from streamdiffvsr.schedule import step_table
-from streamdiffvsr.spec import GRAPHS, graph_specs
+from streamdiffvsr.graphs.plan import make_plan
+from streamdiffvsr.graphs.schedule import step_table
+from streamdiffvsr.graphs.spec import GRAPHS, graph_specs
 from streamdiffvsr.tests.conftest import PARITY_SIZE
 
 pytestmark = pytest.mark.slow  # minutes together, on two cores

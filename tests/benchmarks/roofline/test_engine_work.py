@@ -18,7 +18,7 @@ from streamdiffvsr.benchmarks.roofline.operators import Work
 from streamdiffvsr.engines.cache import engines_root
 from streamdiffvsr.engines.manifest import MANIFEST
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.spec import GRAPHS, Geometry
+from streamdiffvsr.graphs.spec import GRAPHS, Geometry
 
 WORK = GraphWork({Work("conv", 1000, 10): 2})
 

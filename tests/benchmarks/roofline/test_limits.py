@@ -16,7 +16,7 @@ from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork
 from streamdiffvsr.benchmarks.roofline.limits import limit_ms, roofline
 from streamdiffvsr.benchmarks.roofline.operators import Work
 from streamdiffvsr.benchmarks.roofline.rates import Rates
-from streamdiffvsr.engines.ort import usable_cpus
+from streamdiffvsr.engines.onnxruntime_backend import usable_cpus
 
 RATES = Rates(100.0, 10.0, "fp32", "made up")
 HEAVY = Work("conv", 10**9, 10**6)  # 10 ms of arithmetic, 0.1 of memory

@@ -12,8 +12,7 @@ from PIL import Image
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
-from streamdiffvsr.runtime.media.probe import probe
-from streamdiffvsr.runtime.media.source import FileSource
+from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.files.doubles import Nearest
 
 from . import checks, limits

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from streamdiffvsr.runtime.live.frame import OutputFrame
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.rig import (
     output,
 )

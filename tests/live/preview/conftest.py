@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from streamdiffvsr.runtime.live.preview.sink import Preview
+    from streamdiffvsr.runtime.live.preview.preview import Preview
     from streamdiffvsr.tests.live.preview.rig import Told
 
 

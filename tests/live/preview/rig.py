@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview.preview import Preview
 
 SIZE = (54, 96)  # of LR
 STAGES = {"flow": 12.1, "denoise": 20.4}

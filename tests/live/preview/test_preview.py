@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.runtime.live.preview import feed
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     decoded,
     error,

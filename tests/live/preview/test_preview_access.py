@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from streamdiffvsr.runtime.live.preview import access
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.rig import Told, get, output, preview
 
 TOKEN = "correct horse/battery"

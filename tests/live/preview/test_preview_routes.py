@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     decoded,
     joined,

@@ -11,8 +11,8 @@ import aiohttp
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.preview import routes, viewers
-from streamdiffvsr.runtime.live.preview.sink import Preview
+from streamdiffvsr.runtime.live.preview import server, viewers
+from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     connections,
     joined,
@@ -109,8 +109,8 @@ def test_a_viewer_whose_decoder_failed_is_served_again(shown: tuple[Preview, Tol
 
 
 def test_who_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "_STUCK_S", 0.3)
-    monkeypatch.setattr(routes, "_HEARTBEAT_S", 0.6)
+    monkeypatch.setattr(server, "_STUCK_S", 0.3)
+    monkeypatch.setattr(server, "_HEARTBEAT_S", 0.6)
     monkeypatch.setattr(viewers, "BEHIND_S", 60)  # so that both kinds of buffer fill up
     with preview() as (opened, told), stuck_websocket(opened), stuck_mjpeg(opened):
         wait_until(lambda: opened.status()["viewers"] == 2)

@@ -1,1 +1,0 @@
-"""How long a frame takes, and where the time goes: what `streamdiffvsr bench` measures."""

@@ -1,0 +1,346 @@
+"""Measures the latency and drops of a live session from end to end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engines.manifest import read_manifest
+from ..errors import StreamDiffVSRError
+from ..graphs.spec import SCALE, Size, format_size
+from ..runtime.live.addresses import Address, parse_source
+from ..runtime.live.engine_pool import EnginePool, LiveEngine, QualityLevels
+from ..runtime.live.frame import OutputFrame, Sink
+from ..runtime.live.session import LiveSession
+from ..runtime.live.source import LiveSource
+from ..runtime.upscaler import load
+from .live_clock import age_ms, clock_running, is_clock, parse_clock
+from .statistics import quantiles
+
+WARM_UP, WARM_UP_S = 8, 5.0  # frames, or seconds where frames are slow: engines load, queues fill
+_LOOK_S = 0.005  # between two looks at the newest frame
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One frame, in seconds of the monotonic clock.
+
+    Attributes:
+        at: When it was with the sink.
+        made: When it was captured: by its stamp, or when its decoder handed it over.
+        stage_ms: Milliseconds by stage.
+    """
+
+    at: float
+    made: float
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Taking:
+    """A `Sink` that measures for so many seconds, behind a warm-up.
+
+    Args:
+        seconds: How long, from the first frame that counts.
+        stamped: Read the time from the pixels.
+
+    Attributes:
+        armed: To be set when frames are made as they are to be measured; the warm-up begins then.
+        offered: How many frames came, those that do not count too.
+        began: When the first frame that counts came; None before.
+        taken: Those that count.
+        unread: Frames whose stamp was not whole.
+        started, done: Set when the first frame has counted, and when the time is over.
+    """
+
+    name = "measurement"
+
+    def __init__(self, seconds: float, *, stamped: bool) -> None:
+        self.began: float | None = None
+        self.taken: list[Taken] = []
+        self.unread = 0
+        self.armed, self.started, self.done = (threading.Event() for _ in range(3))
+        self.stamped, self._seconds = stamped, seconds
+        self.offered = self._warm = 0
+        self._warm_since: float | None = None
+
+    def offer(self, frame: OutputFrame) -> None:
+        """As `Sink`; reading a stamp takes it half a millisecond, behind the time it notes."""
+        now = time.monotonic()
+        self.offered += 1
+        if not self.armed.is_set() or self.done.is_set():
+            return
+        self._warm, self._warm_since = self._warm + 1, self._warm_since or now
+        if self._warm <= WARM_UP and now - self._warm_since < WARM_UP_S:
+            return
+        if self.began is None:
+            self.began = now
+            self.started.set()
+        made: float | None = frame.source.captured
+        if self.stamped:
+            age = age_ms(frame.image, SCALE)
+            made = None if age is None else time.monotonic() - age / 1000
+        if made is None:
+            self.unread += 1
+        else:
+            self.taken.append(Taken(now, made, dict(frame.stage_ms)))
+        if now - self.began >= self._seconds:
+            self.done.set()
+
+    def status(self) -> dict[str, Any]:
+        """As `Sink`."""
+        return {
+            "name": self.name,
+            "state": "closed" if self.done.is_set() else "open",
+            "written": self.offered,
+            "dropped": 0,
+            "reopened": 0,
+            "error": "",
+        }
+
+    def close(self, deadline_s: float) -> None:
+        """As `Sink`: no frame counts from now on."""
+        self.done.set()
+
+
+def latencies_ms(taken: list[Taken]) -> list[float]:
+    """From capture to the sink, of each frame."""
+    return [1000 * (one.at - one.made) for one in taken]
+
+
+def ages_ms(taken: list[Taken]) -> list[float]:
+    """How old the newest frame is whenever one looks: also while the next one is awaited."""
+    if len(taken) < 2:
+        return []
+    at = np.array([one.at for one in taken])
+    made = np.array([one.made for one in taken])
+    looks = np.arange(at[0], at[-1], _LOOK_S)
+    newest = np.searchsorted(at, looks, side="right") - 1
+    ages: list[float] = (1000 * (looks - made[newest])).tolist()
+    return ages
+
+
+def stages_ms(taken: list[Taken]) -> dict[str, list[float]]:
+    """The milliseconds of each stage, of the frames that have it."""
+    names = dict.fromkeys(name for one in taken for name in one.stage_ms)
+    return {name: [one.stage_ms[name] for one in taken if name in one.stage_ms] for name in names}
+
+
+FIRST_FRAME_S = 30.0  # of the source; opening engines and their first frame may take longer
+PASS_THROUGH_SIZE = (90, 160)
+_END_S = 2.0
+_TICK_S = 0.1
+Open = Callable[[Size, Callable[[str], None]], QualityLevels]
+
+
+def measure_live(
+    source: str,
+    *,
+    engines: Path | None,
+    seconds: float,
+    latency_ms: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    on_stop: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure the live path from a source to a sink.
+
+    Args:
+        source: As for `streamdiffvsr live`, or ``clock``, ``clock=640x360@30``: pictures made here
+            that carry the time, which is then read from the pixels that come out.
+        engines: An engine set; None enlarges by bicubic, which shows the path alone.
+        seconds: How long to measure, behind opening and a warm-up.
+        latency_ms: The limit of `live --latency-ms`; late frames are then bicubic.
+        seed: Of the noise.
+        device: The GPU that the engines run on, "cuda:1"; None is the first.
+        on_stop: Receives one line if measuring ended early; what was measured till then counts.
+
+    Returns:
+        `live` of result_schema.json. Without a stamp the time of a frame runs from where its
+        decoder handed it over.
+
+    Raises:
+        UsageError: There is no such kind of source.
+        StreamDiffVSRError: The source does not open, has frames of another size than the engines,
+            or not one frame could be measured.
+    """
+    size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
+    with _opened(source, size) as address:
+        shelf = EnginePool(_opener(engines, seed, device), tell=lambda _: None)
+        taking = Taking(seconds, stamped=is_clock(source))
+        found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
+    if stopped:
+        on_stop(stopped)
+    return {"source": address.shown if not is_clock(source) else source, **found}
+
+
+def take(
+    address: Address,
+    shelf: EnginePool,
+    taking: Taking,
+    limit_ms: float | None = None,
+    *,
+    model: bool = True,
+) -> tuple[dict[str, Any], str]:
+    """Run a session from an address into a sink that measures.
+
+    Args:
+        model: Frames count once the engines are there; else from the first.
+
+    Returns:
+        What was measured, and why it ended early, or "".
+
+    Raises:
+        StreamDiffVSRError: No frame could be measured.
+    """
+    run = _Run(address, shelf, taking, limit_ms, model)
+    stopped = run.wait()
+    if not taking.taken:
+        raise run.failure(stopped)
+    return {**run.told(), **_times(taking.taken), "stamped": taking.stamped}, stopped
+
+
+class _Run:
+    """A session in a thread, and what its status said when measuring began and ended."""
+
+    def __init__(
+        self,
+        address: Address,
+        shelf: EnginePool,
+        taking: Taking,
+        limit_ms: float | None,
+        model: bool,
+    ) -> None:
+        self._address, self._shelf, self._taking, self._model = address, shelf, taking, model
+        self._feed = LiveSource(address, reconnect=False)
+        sinks: Sequence[Sink] = [taking]
+        self._session = LiveSession(self._feed, shelf, sinks, limit_ms=limit_ms)
+        self._error: StreamDiffVSRError | None = None
+        self._stop, self._ended = threading.Event(), threading.Event()
+        self._before = self._after = self._session.status()
+        threading.Thread(target=self._play, name="live", daemon=True).start()
+
+    def wait(self) -> str:
+        """Until it is measured; why it ended before, or ""."""
+        with closing(self._feed):
+            stopped = self._follow()
+            self._after = self._session.status()
+            self._taking.close(0)
+            self._stop.set()
+            self._ended.wait(_END_S)
+        if self._ended.is_set():  # else an engine is at work, and what it works with stays
+            self._shelf.close()
+        return stopped
+
+    def told(self) -> dict[str, Any]:
+        """What the status and the counts of the measured seconds say."""
+        taking, before, after = self._taking, self._before, self._after
+        assert taking.began is not None
+        seconds = max(taking.taken[-1].at - taking.began, 1e-3)
+        received = after["source"]["received"] - before["source"]["received"]
+        return {
+            "seconds": round(seconds, 2),
+            "mode": "latency",
+            "fps_in": round(received / seconds, 2),
+            "fps_out": round(max(len(taking.taken) + taking.unread - 1, 0) / seconds, 2),
+            "dropped": after["dropped"] - before["dropped"],
+            "engine": after["engine"] or "bicubic",
+            "size": after["size"],
+        }
+
+    def failure(self, stopped: str) -> StreamDiffVSRError:
+        """What to raise where no frame was measured."""
+        if self._error is not None:
+            return self._error
+        what = f"could not measure {self._address.shown!r}"
+        if self._taking.unread:
+            return StreamDiffVSRError(
+                what, f"the time could be read in none of {self._taking.unread} frames"
+            )
+        return StreamDiffVSRError(what, self._after["note"] or stopped or "no frame came")
+
+    def _follow(self) -> str:
+        try:
+            due = time.monotonic() + FIRST_FRAME_S
+            while not self._taking.started.wait(_TICK_S):
+                if reason := self._over():
+                    return reason
+                if not self._taking.offered and time.monotonic() > due:
+                    return f"no frame came within {FIRST_FRAME_S:.0f} s"
+                if not self._model or self._session.status()["engine"]:
+                    self._taking.armed.set()
+            self._before = self._session.status()
+            while not self._taking.done.wait(_TICK_S):
+                if reason := self._over():
+                    return reason
+        except KeyboardInterrupt:
+            return "stopped by Ctrl-C"
+        return ""
+
+    def _over(self) -> str:
+        """Why no more frames will come, or ""."""
+        if self._error is not None:
+            return str(self._error)
+        if self._ended.is_set():
+            status = self._session.status()
+            return f"the source has ended: {status['source']['error'] or 'there is no more of it'}"
+        note = self._session.status()["note"]
+        return note if note.startswith("bicubic: ") and self._model else ""
+
+    def _play(self) -> None:
+        try:
+            self._session.run(self._stop)
+        except StreamDiffVSRError as error:
+            self._error = error
+        except Exception as error:  # a thread's own end would go unseen
+            self._error = StreamDiffVSRError(
+                "the live session failed", f"{type(error).__name__}: {error}", "please report it"
+            )
+        finally:
+            self._ended.set()
+
+
+def _times(taken: list[Taken]) -> dict[str, Any]:
+    stages = {name: quantiles(ms) for name, ms in stages_ms(taken).items()}
+    return {
+        "latency_ms": quantiles(latencies_ms(taken)),
+        "age_ms": quantiles(ages_ms(taken)),
+        "stages": stages or None,
+    }
+
+
+@contextmanager
+def _opened(source: str, size: Size) -> Iterator[Address]:
+    if not is_clock(source):
+        yield parse_source(source)
+        return
+    with clock_running(*parse_clock(source, size)) as url:
+        yield parse_source(url)
+
+
+def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
+    def open_ladder(size: Size, at: Callable[[str], None]) -> QualityLevels:
+        if engines is None:
+            raise StreamDiffVSRError("no engines were given")
+        manifest = read_manifest(engines)
+        if manifest.graphs.geometry.size != size:
+            made_for = format_size(manifest.graphs.geometry.size)
+            raise StreamDiffVSRError(
+                f"no engines for {format_size(size)}",
+                f"those given are made for {made_for}",
+                f"use clock={made_for}, a source of that size, or engines for {format_size(size)}",
+            )
+        key = manifest.key
+        described = (
+            f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
+        )
+        engine, where = LiveEngine(load(engines, device)), device or key.device
+        return QualityLevels({"full": engine}, seed=seed, described=described, device=where)
+
+    return open_ladder

@@ -1,0 +1,97 @@
+"""Sends moving pictures with the time in each, as a camera would: H.264 in MPEG-TS over TCP.
+
+    python -m streamdiffvsr.benchmarks.live_clock_child --size 160x90 --fps 30
+
+A process of its own, so that encoding takes no turns with the session that is measured. It prints
+one line, ``PORT n``, sends to whoever connects, and ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from ..graphs.spec import Size
+from .live_clock import LINES, stamp
+
+_OPTIONS = {"preset": "ultrafast", "tune": "zerolatency"}
+_BITS_PER_PIXEL = 0.4  # ample: the stamp must survive
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--size", required=True, help="WxH, both even")
+    parser.add_argument("--fps", type=int, required=True)
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+    while True:
+        client, _ = listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with client, contextlib.suppress(OSError):  # it has left: the next one may come
+            _send(_Pipe(client), (height, width), options.fps)
+
+
+class _Pipe:
+    """A socket as libav writes to it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def write(self, data: bytes) -> int:
+        self._client.sendall(data)
+        return len(data)
+
+
+def _send(pipe: Any, size: Size, fps: int) -> None:
+    height, width = size
+    with av.open(pipe, "w", format="mpegts", options={"flush_packets": "1"}) as output:
+        stream: Any = output.add_stream("libx264", rate=fps, options=_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.gop_size, stream.bit_rate = fps, int(_BITS_PER_PIXEL * height * width * fps)
+        for index, picture in enumerate(_pictures(size, fps)):
+            frame: Any = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+
+
+def _pictures(size: Size, fps: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """(3h/2, w) I420, each stamped when it is due; one that is late shifts all that follow."""
+    height, width = size
+    due, index = time.monotonic(), 0
+    ramp = (np.add.outer(np.arange(height), np.arange(width)) % 128 + 60).astype(np.uint8)
+    grey = np.full((height // 2, width), 128, np.uint8)  # both planes of colour
+    code = bytearray(LINES * width)
+    while True:
+        time.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + 1 / fps, time.monotonic())
+        picture = np.concatenate([np.roll(ramp, 2 * index, axis=1), grey])
+        stamp(code, width, time.time_ns() // 1000)
+        picture[:LINES] = np.frombuffer(code, np.uint8).reshape(LINES, width)
+        yield picture
+        index += 1
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""`streamdiffvsr doctor`: checks what works on this machine, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .. import __version__
+from ..engines import host, registry
+from ..engines.cache import cache_root
+from ..engines.cuda_driver import driver_call, primary_context
+from ..engines.host import Gpu, cuda_gpu, dotted, free_device_bytes, gpu_count, why_no_gpu
+from ..engines.manifest import MANIFEST
+from ..engines.onnxruntime_backend import INSTALL, usable_cpus
+from ..engines.registry import BACKENDS, Backend, choose, installed_version, why_not
+from ..engines.tensorrt_build import MODULES, RTX_CAPABILITIES, load_library
+from ..errors import StreamDiffVSRError
+from .console import FAILED
+
+OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        status: "ok", "-" (not there, and not needed for basic use), or "problem".
+        remedy: What to do about it; empty if nothing.
+    """
+
+    name: str
+    status: str
+    value: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks, and what they mean in sentences."""
+
+    checks: tuple[Check, ...]
+    can: tuple[str, ...]
+    cannot: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that basic use needs is missing."""
+        return all(check.status != PROBLEM for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        return {
+            "ok": self.ok,
+            "version": __version__,
+            "checks": [asdict(check) for check in self.checks],
+            "can": list(self.can),
+            "cannot": list(self.cannot),
+            "exit_code": 0 if self.ok else FAILED,
+        }
+
+
+def show(report: Report) -> None:
+    """Print a report for a person: commands stay on one line, to be copied."""
+    colours = {OK: "green", OPTIONAL: "bright_black", PROBLEM: "red"}
+    typer.echo(f"streamdiffvsr {__version__}")
+    for check in report.checks:
+        status = typer.style(f"{check.status:8}", fg=colours[check.status])
+        typer.echo(f"{status}{check.name:22}{check.value}")
+        if check.remedy:
+            typer.echo(f"{'':30}{check.remedy}")
+    for title, lines in (("Can run here:", report.can), ("Cannot yet:", report.cannot)):
+        if lines:
+            typer.echo("\n  ".join([f"\n{title}", *lines]))
+    if not report.ok:
+        typer.echo("\nSomething that is needed is missing: see 'problem' above.")
+
+
+GIB = 2**30
+SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
+MIN_MEMORY = 4 * GIB
+RTX_GPUS = "compute capability " + ", ".join(f"{c // 10}.{c % 10}" for c in RTX_CAPABILITIES)
+
+
+def examine() -> Report:
+    """Look at everything."""
+    checks = (
+        *_system(),
+        *_cache(),
+        _media(),
+        *_backends(),
+        *_gpu(),
+        _choice(),
+        _export(),
+        _live(),
+        _built_in_model(),
+    )
+    return Report(checks, *_verdict(checks))
+
+
+def _system() -> Iterator[Check]:
+    yield Check("python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Check("platform", OK, platform.platform())
+    yield Check("cpus", OK, str(usable_cpus()))
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+    except Exception as error:
+        yield _broken("memory", error)
+        return
+    value = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free"
+    remedy = "" if memory.available > MIN_MEMORY else "little; close something, or use small inputs"
+    yield Check("memory", OK if not remedy else OPTIONAL, value, remedy)
+
+
+def _cache() -> Iterator[Check]:
+    root = cache_root()
+    there = root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        remedy = "set STREAMDIFFVSR_CACHE to a folder that can be written"
+        yield Check("cache", PROBLEM, f"{root} cannot be written", remedy)
+        return
+    free = host.free_bytes(root)
+    little = free is not None and free < SCARCE_DISK
+    shown = "free space unknown" if free is None else f"{free / GIB:.1f} GiB free"
+    remedy = "little; free some, or set STREAMDIFFVSR_CACHE to another disk" if little else ""
+    yield Check("cache", OPTIONAL if little else OK, f"{root}, {shown}", remedy)
+    count, size = _engine_sets(root / "engines")
+    yield Check("engine sets", OK, f"{count} in the cache, {size / 2**20:.1f} MiB")
+
+
+def _engine_sets(folder: Path) -> tuple[int, int]:
+    """How many there are, and their bytes."""
+    sets = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    sizes = (file.stat().st_size for one in sets for file in one.iterdir() if file.is_file())
+    return len(sets), sum(sizes)
+
+
+def _media() -> Check:
+    try:
+        import av
+        from av.codec import Codec
+
+        found = {name: _has_encoder(Codec, name) for name in ("libx264", "aac")}
+        lib = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    except Exception as error:
+        return _broken("video", error)
+    value = f"PyAV {host.package_version('av')}, libavcodec {lib}"
+    missing = [name for name, there in found.items() if not there]
+    if "libx264" in missing:
+        remedy = "run pip install --force-reinstall av: its wheels have it"
+        return Check("video", PROBLEM, f"{value}, without the encoder libx264", remedy)
+    return Check(
+        "video", OK, f"{value}, encoders {', '.join(n for n, there in found.items() if there)}"
+    )
+
+
+def _has_encoder(codec: Any, name: str) -> bool:
+    try:
+        codec(name, "w")
+    except Exception:
+        return False
+    return True
+
+
+def _backends() -> Iterator[Check]:
+    if conflict := _onnxruntime_conflict():
+        yield conflict
+    for backend in BACKENDS.values():
+        name = f"backend {backend.name}"
+        if not registry.is_installed(backend):
+            remedy = f"pip install 'streamdiffvsr[{backend.extra}]'"
+            if backend.name == "onnxruntime" and host.nvidia_gpus():
+                remedy = "pip install 'streamdiffvsr[cuda]'"
+            status = PROBLEM if backend.name == "onnxruntime" else OPTIONAL
+            yield Check(name, status, "not installed", remedy)
+        elif backend.name == "onnxruntime":
+            yield _onnxruntime(name, installed_version(backend))
+        elif backend.name in MODULES:
+            yield _tensorrt(name, backend.name)
+        else:
+            yield Check(name, OK, str(installed_version(backend)))
+
+
+def _onnxruntime(name: str, version: str | None) -> Check:
+    providers = host.onnxruntime_providers()
+    if not providers:
+        return Check(name, PROBLEM, f"{version} cannot be loaded", _reinstall())
+    short = ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
+    return Check(name, OK, f"{version}, providers {short}")
+
+
+def _tensorrt(name: str, backend: str) -> Check:
+    try:
+        library = load_library(backend)
+    except StreamDiffVSRError as error:
+        return Check(name, OPTIONAL, f"{error.what}: {error.why}", error.remedy)
+    if library.builds_for_named_gpus:
+        return Check(name, OK, f"{library.version}, builds engines without a GPU")
+    return Check(name, OK, library.version)
+
+
+def _onnxruntime_conflict() -> Check | None:
+    both = [host.package_version(name) for name in ("onnxruntime", "onnxruntime-gpu")]
+    if None in both:
+        return None
+    value = f"onnxruntime {both[0]} and onnxruntime-gpu {both[1]} are installed over each other"
+    return Check("conflict", PROBLEM, value, _reinstall())
+
+
+def _reinstall() -> str:
+    extra = "cuda" if host.nvidia_gpus() else "cpu"
+    uninstall = "pip uninstall -y onnxruntime onnxruntime-gpu"
+    return f"{uninstall} && pip install 'streamdiffvsr[{extra}]'"
+
+
+def _gpu() -> Iterator[Check]:
+    """What CUDA shows, in its own order, and what of it can be used."""
+    if obstacle := why_no_gpu():
+        listed = host.nvidia_gpus()
+        for gpu in listed:
+            yield Check("gpu", OPTIONAL, _described(gpu))
+        if listed:
+            yield Check("cuda", OPTIONAL, obstacle, _cuda_remedy())
+        else:
+            yield Check("gpu", OPTIONAL, f"{obstacle}; not needed on the CPU")
+        return
+    for ordinal in range(gpu_count()):
+        yield _one_gpu(ordinal)
+    bindings = host.package_version("cuda-bindings")
+    version = dotted(driver_call("cuDriverGetVersion"))
+    yield Check("cuda", OK, f"cuda-bindings {bindings}, a driver for CUDA {version}")
+    for backend in BACKENDS.values():
+        yield _on_gpu(backend)
+
+
+def _described(gpu: Gpu) -> str:
+    capability = f"compute capability {gpu.compute_capability}"
+    return f"{gpu.name}, {gpu.memory}, {capability}, driver {gpu.driver}"
+
+
+def _one_gpu(ordinal: int) -> Check:
+    """A GPU by its number, and whether it lets itself be used: others may have taken it whole."""
+    gpu = cuda_gpu(ordinal)
+    if gpu is None:
+        return Check("gpu", OPTIONAL, f"cuda:{ordinal}: {why_no_gpu(ordinal)}")
+    told = f"cuda:{ordinal} {_described(gpu)}"
+    try:
+        primary_context(ordinal)
+    except StreamDiffVSRError as error:
+        why = f"{told}; it cannot be used: {error.why or error.what}"
+        return Check("gpu", OPTIONAL, why, "close what else uses it, or choose another --device")
+    free = free_device_bytes(ordinal)
+    return Check("gpu", OK, told if free is None else f"{told}, {free // 2**20} MiB free")
+
+
+def _on_gpu(backend: Backend) -> Check:
+    """Whether a backend runs on the first GPU."""
+    name = f"gpu {backend.name}"
+    why = why_not(backend.name, "cuda")
+    if not why:
+        return Check(name, OK, "loads")
+    if backend.name == "onnxruntime":
+        built_in = "CUDAExecutionProvider" in host.onnxruntime_providers()
+        return Check(name, OPTIONAL, why, "" if built_in else _reinstall())
+    installed = registry.is_installed(backend)
+    remedy = "" if installed else f"pip install 'streamdiffvsr[{backend.extra}]'"
+    return Check(name, OPTIONAL, why, remedy)
+
+
+def _cuda_remedy() -> str:
+    """What lets CUDA find a GPU that the driver lists."""
+    if host.package_version("cuda-bindings") is None:
+        return INSTALL
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return "unset CUDA_VISIBLE_DEVICES, or name a GPU in it"
+    return "install a newer driver, and restart the machine"
+
+
+def _choice() -> Check:
+    """What a build without `--backend` would be for."""
+    try:
+        return Check("auto", OK, choose().describe().removeprefix("backend: "))
+    except StreamDiffVSRError as error:
+        return Check("auto", PROBLEM, f"{error.what}: {error.why}", error.remedy)
+
+
+def _export() -> Check:
+    if missing := host.missing_export():
+        remedy = "to build engines here: pip install 'streamdiffvsr[export]'"
+        return Check("export", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
+    return Check("export", OK, f"torch {host.package_version('torch')} and all that goes with it")
+
+
+def _live() -> Check:
+    if missing := host.missing_live():
+        remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
+        return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
+    from ..runtime.media.live_encoders import choose as choose_encoder
+
+    return Check("live", OK, f"cameras and streams; H.264 by {choose_encoder((360, 640)).name}")
+
+
+def _built_in_model() -> Check:
+    from ..export.model_source import BUILT_IN, BUILT_IN_FOLDER
+
+    if BUILT_IN_FOLDER.is_dir():
+        return Check("model", OK, f"{BUILT_IN} is built in")
+    return Check("model", OPTIONAL, "none built in yet", "give one with --model (docs/models.md)")
+
+
+def _broken(name: str, error: Exception) -> Check:
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    return Check(name, PROBLEM, told, "pip install --force-reinstall streamdiffvsr")
+
+
+def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What can run here and what cannot, in sentences."""
+    checks = {check.name: check for check in found}
+    can: list[str] = []
+    cannot: list[str] = []
+    runs = all(checks[name].status == OK for name in ("video", "backend onnxruntime"))
+    runs = runs and "conflict" not in checks
+    gpu = any(check.name == "gpu" and check.status == OK for check in found)
+    cuda = gpu and checks["gpu onnxruntime"].status == OK
+    where = "on the GPU with CUDA, and on the CPU" if cuda else "on the CPU (slow)"
+    (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
+    live = runs and checks["live"].status == OK
+    (can if live else cannot).append("upscale cameras and streams as they come")
+    builds = runs and checks["export"].status == OK
+    (can if builds else cannot).append("build engines from a model")
+    model = checks["model"].status == OK
+    (can if model else cannot).append("run without a model of your own: the built-in one")
+    plans = checks["export"].status == OK and checks["backend tensorrt-rtx"].status == OK
+    (can if plans else cannot).append(f"build TensorRT-RTX engines, for GPUs of {RTX_GPUS}")
+    if not gpu:
+        cannot.append("upscale with TensorRT or TensorRT-RTX: that needs an NVIDIA GPU")
+    return tuple(can), tuple(cannot)

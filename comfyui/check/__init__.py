@@ -1,1 +1,0 @@
-"""The nodes in a real ComfyUI: `python -m streamdiffvsr.comfyui.check`."""

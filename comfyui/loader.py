@@ -1,0 +1,239 @@
+"""The ComfyUI node that finds or builds engines for a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import StreamDiffVSRError
+from . import host
+from .host import explained, for_nodes, require
+from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
+
+BUILT_IN = "tiny"
+RELEASED = {
+    "v1": "Jamichsu/Stream-DiffVSR",
+    "v1-mix-degradation": "Jamichsu/Stream-DiffVSR-Mix-Degradation",
+}
+
+
+def names() -> list[str]:
+    """What there is to choose from: the released models, the built-in one, local folders."""
+    local = [entry.name for folder in host.model_folders() for entry in _folders_in(folder)]
+    return list(dict.fromkeys([*RELEASED, BUILT_IN, *sorted(local)]))
+
+
+def find(name: str, *, local: bool = True, fetch: bool = True) -> str:
+    """A model as `streamdiffvsr.build` takes it: `tiny`, a folder, or a Hugging Face repository.
+
+    A folder of that name in ComfyUI/models/StreamDiffVSR comes before what would be fetched.
+
+    Args:
+        name: One of `names`, a folder's path, or owner/name of a repository.
+        local: Look in ComfyUI's models folder.
+        fetch: Let it be fetched if it is not here.
+
+    Raises:
+        StreamDiffVSRError: There is no such model, or it would have to be fetched.
+    """
+    if name == BUILT_IN:
+        return BUILT_IN
+    folders = host.model_folders()
+    named = bool(name.strip(". "))  # else it would be the folder of models itself
+    here = [f / name for f in folders if (f / name).is_dir()] if local and named else []
+    if here or (named and Path(name).expanduser().is_dir()):
+        return str(here[0] if here else Path(name).expanduser())
+    where = f"put a model folder at {folders[0] / name}" if "/" not in name else "give a folder"
+    repository = RELEASED.get(name, name if name.count("/") == 1 else None)
+    if repository is None:
+        raise StreamDiffVSRError(
+            f"no model {name!r:.90}",
+            f"there are {', '.join(names())}",
+            f"choose one of them, or {where} (docs/models.md says what is in it)",
+        )
+    if not fetch:
+        raise StreamDiffVSRError(
+            f"model {name!r:.90} is not here",
+            "use_huggingface is false, so it is not fetched",
+            f"{where}, or set use_huggingface to true",
+        )
+    return repository
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+
+
+if TYPE_CHECKING:
+    from .pipe import Pipe
+
+PRECISIONS = {
+    "auto": None,
+    "float16": "fp16",
+    "bfloat16": "fp16",  # engines have none; as wide, and no worse
+    "float32": "fp32",
+    "float8": "fp8",
+}
+YES_NO = ["true", "false"]
+MODEL_TIP = (
+    "v1: the released weights, fetched from Hugging Face on first use (2.7 GB). tiny: built in, "
+    "small, for a try. Others are folders in ComfyUI/models/StreamDiffVSR."
+)
+DEVICES = ("cuda", "cpu", "auto")
+DEVICE_TIP = "auto: the GPU, if ComfyUI uses one. cuda: the GPU that ComfyUI uses."
+DTYPE: Input = (
+    ["float16", "bfloat16", "float32", "auto", "float8"],
+    {
+        "default": "auto",
+        "tooltip": "auto: float16 on a GPU. A CPU always computes in float32. bfloat16 is run as "
+        "float16. float8 is for TensorRT, and recent GPUs.",
+    },
+)
+LOCAL: Input = (
+    YES_NO,
+    {"default": "true", "tooltip": "Look in ComfyUI/models/StreamDiffVSR first."},
+)
+FETCH: Input = (YES_NO, {"default": "true", "tooltip": "Fetch what is not there."})
+BACKEND: Input = (
+    ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"],
+    {"default": "auto", "tooltip": "auto: the fastest that is installed and works."},
+)
+MODEL_PATH: Input = (
+    "STRING",
+    {
+        "default": "",
+        "tooltip": "Instead of model_version: a model folder anywhere, or owner/name of a Hugging "
+        "Face repository.",
+    },
+)
+SIDE = {"default": 0, "min": 0, "max": 7680}
+WIDTH_TIP = "Of the input: makes its engines now. 0: on first use."
+
+
+@node("Load Stream-DiffVSR Model", outputs={"pipe": PIPE_TYPE})
+class Loader:
+    """Choose a model and what runs it. Its engines are made once for each size of frames: on
+    first use, or here if a size is given. That takes from half a minute to several minutes."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI asks again whenever its page is loaded, so new folders are seen."""
+        return {
+            "required": {
+                "model_version": (names(), {"default": "v1", "tooltip": MODEL_TIP}),
+                "device": (_devices(), {"default": "auto", "tooltip": DEVICE_TIP}),
+                "dtype": DTYPE,
+            },
+            "optional": {
+                "use_local_models": LOCAL,
+                "use_huggingface": FETCH,
+                "backend": BACKEND,
+                "model_path": MODEL_PATH,
+                "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
+                "height": ("INT", {**SIDE, "tooltip": "See width."}),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        model_version: str,
+        model_path: str | None = "",
+        use_local_models: str = "true",
+        use_huggingface: str = "true",
+        device: str | None = "auto",
+    ) -> bool | str:
+        """A model or a GPU that is gone is told before anything runs, with what to do."""
+        if device is not None and device not in _devices():
+            return f"no device {device!r:.20} here; choose among {', '.join(_devices())}"
+        try:
+            _find(model_version, model_path, use_local_models, use_huggingface)
+        except StreamDiffVSRError as error:
+            return str(error)
+        return True
+
+    @explained
+    def run(
+        self,
+        model_version: str,
+        device: str,
+        dtype: str,
+        use_local_models: str = "true",
+        use_huggingface: str = "true",
+        backend: str = "auto",
+        model_path: str = "",
+        width: int = 0,
+        height: int = 0,
+        unique_id: str | None = None,
+    ) -> tuple[Pipe]:
+        _check_sides(width, height)
+        require(backend)
+        from ..engines.registry import choose
+        from ..export.model_source import resolve_model
+        from .pipe import EngineWish, Pipe
+
+        own = host.own_gpu()
+        if device == "auto" and host.torch_device().type == "cpu":
+            device = "cpu"
+        elif device == "cuda":
+            device = own
+        precision = PRECISIONS[dtype] if device != "cpu" else "fp32"
+        choice = choose(backend, precision, device, gpu=own)
+        require(choice.backend)
+        model = _find(model_version, model_path, use_local_models, use_huggingface)
+        progress = host.Progress(1, unique_id)
+        progress.say(f"model {model}; {for_nodes(choice.describe())}")
+        resolve_model(model)  # fetches it
+        pipe = Pipe(model, choice)
+        if width and height:
+            pipe.upscaler(EngineWish((height, width)), unique_id)
+        return (pipe,)
+
+
+@node("Unload Stream-DiffVSR", outputs={"value": ANY_TYPE}, output_node=True, category=ADVANCED)
+class Unload:
+    """Give back the memory of a model's engines when what is connected to `after` is done. They
+    are loaded again when they are next used."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"pipe": PIPE},
+            "optional": {
+                "after": (ANY_TYPE, {"tooltip": "What must be done first; it is passed on."})
+            },
+        }
+
+    @explained
+    def run(self, pipe: Pipe, after: Any = None) -> tuple[Any]:
+        pipe.unload()
+        host.make_room(0)
+        return (after,)
+
+
+def _devices() -> list[str]:
+    """What the widget offers: GPUs by their numbers too, where there are several."""
+    try:
+        from ..engines.host import gpu_count
+    except ModuleNotFoundError:  # of the requirements; the node says so when it is run
+        return [*DEVICES]
+    count = gpu_count()
+    return [*DEVICES, *(f"cuda:{number}" for number in range(count if count > 1 else 0))]
+
+
+def _check_sides(width: int, height: int) -> None:
+    if bool(width) != bool(height):
+        raise StreamDiffVSRError(
+            f"no engines can be made for {width}x{height}",
+            f"{'height' if width else 'width'} is 0",
+            "give both sides of the input, or leave both 0",
+        )
+
+
+def _find(version: str, path: str | None, local: str, fetch: str) -> str:
+    name = (path or "").strip() or version
+    return find(name, local=local == "true", fetch=fetch == "true")

@@ -1,0 +1,367 @@
+"""Runs graphs with ONNX Runtime, on the CPU or with its CUDA provider."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import StreamDiffVSRError, UsageError
+from ..graphs.spec import GraphSpec, onnx_file
+from .cuda_device import CudaEvent, CudaStream
+from .cuda_driver import LESS_MEMORY, Context, capture_lock, driver_call, primary_context
+from .host import dotted
+from .interface import (
+    Bound,
+    Buffer,
+    DeviceArray,
+    HostBound,
+    Stream,
+    check_buffers,
+    kind_of,
+    ordinal_of,
+)
+
+# The first release whose kernels keep the host memory that a captured copy reads again at every
+# launch (microsoft/onnxruntime PR 32121): before it, a captured Concat reads freed addresses.
+FIRST_CAPTURED = (1, 30)
+
+
+class SessionStream:
+    """The stream of one session, and the two events that tie it to another."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.stream = context, CudaStream(context)
+        self._before, self._after = CudaEvent(context), CudaEvent(context)
+
+    def begin(self, stream: Stream) -> None:
+        """Let the session wait for what was put on a stream."""
+        stream.record(self._before)
+        self.stream.wait(self._before)
+
+    def end(self, stream: Stream) -> None:
+        """Let what comes next on the stream wait for the session."""
+        self.stream.record(self._after)
+        stream.wait(self._after)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundOnDevice:
+    """A session with its buffers in the GPU's memory.
+
+    Attributes:
+        uncaptured: Why this release must not be captured, or an empty string.
+    """
+
+    session: Any
+    binding: Any
+    options: Any
+    own: SessionStream
+    buffers: tuple[Buffer, ...]  # kept alive: the binding holds addresses alone
+    uncaptured: str = ""
+
+    def why_not_captured(self, stream: Stream) -> str:
+        """See `protocol.Bound`."""
+        return self.uncaptured
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        """See `protocol.Bound`."""
+        if stream is not None:
+            self.own.begin(stream)
+        try:
+            with self.own.context.current():
+                self.session.run_with_iobinding(self.binding, self.options)
+        except StreamDiffVSRError:
+            raise
+        except Exception as error:  # the binding raises its own untyped kinds
+            told = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise StreamDiffVSRError(
+                "an engine does not run on the GPU", told, LESS_MEMORY
+            ) from error
+        if stream is None:
+            self.own.stream.synchronize()
+        else:
+            self.own.end(stream)
+
+
+def bind_on_device(
+    session: Any, own: SessionStream, spec: GraphSpec, buffers: Mapping[str, Buffer]
+) -> BoundOnDevice:
+    """A session on these device buffers, one for every tensor; the caller has checked them."""
+    import onnxruntime as ort
+
+    binding = session.io_binding()
+    inputs = {t.name for t in spec.inputs}
+    for name, buffer in buffers.items():
+        if not isinstance(buffer, DeviceArray):
+            raise ValueError(f"{spec.name}.{name} needs a buffer on the device")
+        put = binding.bind_input if name in inputs else binding.bind_output
+        shape = list(buffer.shape)
+        put(name, "cuda", own.context.ordinal, buffer.dtype.type, shape, buffer.address)
+    options = ort.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    kept = tuple(buffers.values())
+    return BoundOnDevice(session, binding, options, own, kept, why_uncaptured(ort.__version__))
+
+
+def why_uncaptured(version: str) -> str:
+    """Why sessions of a release must not be captured, or an empty string."""
+    major, minor, *_ = (*version.split("."), "0")
+    if (int(major), int(minor)) >= FIRST_CAPTURED:
+        return ""
+    first = ".".join(str(part) for part in FIRST_CAPTURED)
+    return f"ONNX Runtime {version} cannot be captured safely; {first} can"
+
+
+@cache
+def find_cuda_libraries() -> str:
+    """Load the CUDA libraries that pip or torch installed, where the provider will look for them.
+
+    Gives what ONNX Runtime says of those that it does not find. It prints that to stdout, which
+    may be a program's JSON.
+    """
+    import onnxruntime as ort
+
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        ort.preload_dlls()
+    return said.getvalue()
+
+
+PROVIDER = "CUDAExecutionProvider"
+WINDOWS = sys.platform == "win32"
+SHARED, CUDA, CUDNN = (
+    ("onnxruntime_providers_shared.dll", "onnxruntime_providers_cuda.dll", "cudnn64_9.dll")
+    if WINDOWS
+    else ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so", "libcudnn.so.9")
+)
+INSTALL = "pip install 'streamdiffvsr[cuda]'"
+# The loader's words on Linux. On Windows it names no library, and ONNX Runtime's own search does.
+NOT_FOUND = re.compile(r"([^\s:/\\]+): cannot open shared object file")
+NOT_PRELOADED = re.compile(r"^Failed to load ([^\s:/\\]+): ", re.MULTILINE)
+
+
+@cache
+def why_no_cuda_provider() -> str:
+    """What stands against the CUDA provider of the installed ONNX Runtime, or nothing.
+
+    Whether there is a GPU is for `why_no_gpu` to say, and is asked before. Never raises.
+    """
+    try:
+        import onnxruntime
+
+        if PROVIDER not in onnxruntime.get_available_providers():
+            return f"this build of it has no {PROVIDER}"
+        return _why_too_new(onnxruntime) or _why_not_loaded(onnxruntime)
+    except StreamDiffVSRError as error:  # no driver to ask
+        return error.why or error.what
+    except Exception as error:  # a library of the wrong platform fails in its own ways
+        return f"it does not load ({type(error).__name__})"
+
+
+def _why_too_new(onnxruntime: Any) -> str:
+    """A driver runs what was built for an older CUDA, or for another minor version of its own."""
+    built = str(getattr(onnxruntime, "cuda_version", "") or "")
+    major = built.partition(".")[0]
+    if not major.isdecimal():
+        return ""
+    driver = int(driver_call("cuDriverGetVersion"))
+    if int(major) <= driver // 1000:
+        return ""
+    return (
+        f"it is built for CUDA {built} and the driver is for CUDA {dotted(driver)}; update the "
+        f"driver, or install a release of onnxruntime-gpu for CUDA {driver // 1000}"
+    )
+
+
+def _why_not_loaded(onnxruntime: Any) -> str:
+    """Load what a session will load, in the order in which it does."""
+    said, folder = find_cuda_libraries(), Path(onnxruntime.__file__).parent / "capi"
+    if not (folder / CUDA).is_file():
+        return ""  # built in, or somewhere else: a session will find it or say so
+    try:
+        shared = ctypes.CDLL(str(folder / SHARED), mode=ctypes.RTLD_GLOBAL)
+        shared.Provider_GetHost.restype = ctypes.c_void_p
+        # Set by `import onnxruntime`. Without it the provider's library ends the process.
+        if shared.Provider_GetHost():
+            ctypes.CDLL(str(folder / CUDA))
+        ctypes.CDLL(CUDNN)  # what convolutions need; newer providers load without it
+    except OSError as error:
+        told = " ".join(str(error).split()).replace(str(folder), "").lstrip("/\\")
+        missing = NOT_FOUND.match(told) or NOT_PRELOADED.search(said)
+        what = f"{missing[1]} is missing" if missing else f"its CUDA provider does not load: {told}"
+        return f"{what}: run {INSTALL}" if missing else what
+    return ""
+
+
+THREADS = "STREAMDIFFVSR_THREADS"
+SEE_DOCTOR = "see streamdiffvsr doctor, or use another --backend"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# TF32 would move fp32 results by 1e-3: fp32 means fp32.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
+    "cpu": {},
+    "cuda": {
+        "use_tf32": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+        # Not by timing, as it would: two runs could choose other kernels, and make other frames.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    },
+}
+
+
+@cache
+def _share_one_arena() -> None:
+    """One CPU arena for the sessions of this process.
+
+    The graphs run one after another, so their scratch memory can be the same. Grown by what is
+    asked for: the default doubles, and holds twice the peak.
+    """
+    import onnxruntime as ort
+
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    same_as_requested = {"max_mem": 0, "arena_extend_strategy": 1}
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(same_as_requested))
+
+
+def usable_cpus() -> int:
+    """CPUs for engines: all that this process may run on, or as many as STREAMDIFFVSR_THREADS says.
+
+    Raises:
+        UsageError: The variable is no number of threads.
+    """
+    asked = os.environ.get(THREADS, "")
+    if asked:
+        if not asked.isdecimal() or int(asked) < 1:
+            raise UsageError(f"{THREADS}={asked!r:.40} is no number of threads")
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _options(kind: str) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors arrive as exceptions
+    if kind == "cuda":
+        return options
+    options.intra_op_num_threads = usable_cpus()
+    # A planned block per session, each a little larger than the last, would never share the arena:
+    # 491 MB instead of 348 for the recorded model at 128x96, and no faster.
+    options.enable_mem_pattern = False
+    # Buffers that are planned for reuse live from a shape's first use to its last: the arena gives
+    # them back as soon as they are read. RAFT-large's flow of a 1280x720 input: 4.5 GiB, not 9.
+    options.enable_mem_reuse = False
+    # The graphs are hundreds of small operations: waking a thread for each takes a fifth of the
+    # time. Threads wait busily while their graph runs, and only then: seven sessions and the
+    # processes beside them share the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    return options
+
+
+class OrtEngine:
+    """One graph in an ONNX Runtime session."""
+
+    def __init__(self, path: Path, spec: GraphSpec, device: str = "cpu") -> None:
+        """Load `path` for `device`: "cpu", "cuda", "cuda:1".
+
+        Raises:
+            StreamDiffVSRError: The provider is not there, or the graph is not the spec's.
+        """
+        import onnxruntime as ort
+
+        kind = kind_of(device)
+        provider = PROVIDERS[kind]
+        if provider not in ort.get_available_providers():
+            raise StreamDiffVSRError(
+                f"ONNX Runtime has no {provider}",
+                f"it offers {', '.join(ort.get_available_providers())}",
+                "pip uninstall onnxruntime onnxruntime-gpu, then install streamdiffvsr[cuda]",
+            )
+        if kind == "cuda" and (obstacle := why_no_cuda_provider()):
+            raise StreamDiffVSRError("ONNX Runtime cannot use the GPU", obstacle, SEE_DOCTOR)
+        options = dict(PROVIDER_OPTIONS[kind])
+        own: SessionStream | None = None
+        if kind == "cuda":
+            own = SessionStream(primary_context(ordinal_of(device)))
+            options["device_id"] = str(own.context.ordinal)
+            options["user_compute_stream"] = str(own.stream.handle)
+        else:
+            _share_one_arena()
+        # It makes its GPU the thread's own and leaves it so; and with its fallback it would print
+        # why a GPU is refused, and go on with the CPU.
+        place = contextlib.nullcontext() if own is None else own.context.current()
+        fallback = {} if own is None else {"enable_fallback": 0}
+        try:
+            with capture_lock, place:
+                session = ort.InferenceSession(
+                    str(path), _options(kind), providers=[(provider, options)], **fallback
+                )
+        except Exception as error:  # the binding raises its own untyped kinds
+            raise StreamDiffVSRError(
+                f"ONNX Runtime cannot load {path.name}",
+                " ".join(str(error).split()),
+                "rebuild the engines" if own is None else LESS_MEMORY,
+            ) from error
+        if session.get_providers()[0] != provider:
+            raise StreamDiffVSRError(
+                f"ONNX Runtime fell back from {provider} to {session.get_providers()[0]}",
+                "the provider did not start",
+                SEE_DOCTOR,
+            )
+        # In this order: a session that goes away may still ask for its stream.
+        self._spec, self._session, self._own = spec, session, own
+        self._check_names()
+
+    def _check_names(self) -> None:
+        found = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        found |= {o.name: tuple(o.shape) for o in self._session.get_outputs()}
+        wanted = {t.name: t.shape for t in (*self._spec.inputs, *self._spec.outputs)}
+        if found != wanted:
+            wrong = sorted(k for k in found.keys() | wanted if found.get(k) != wanted.get(k))
+            raise StreamDiffVSRError(
+                f"{onnx_file(self._spec.name)} is not the graph that its manifest describes",
+                f"it differs in {', '.join(wrong)}",
+                "rebuild the engines",
+            )
+
+    def describe(self) -> GraphSpec:
+        """Names, shapes and dtypes of the inputs and outputs."""
+        return self._spec
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        """The session on these buffers; they are kept alive as long as the result is.
+
+        On the CPU they are numpy arrays, on CUDA device arrays.
+        """
+        check_buffers(self._spec, buffers)
+        if self._own is not None:
+            return bind_on_device(self._session, self._own, self._spec, buffers)
+        binding = self._session.io_binding()
+        inputs = {t.name for t in self._spec.inputs}
+        for name, buffer in buffers.items():
+            if not isinstance(buffer, np.ndarray):
+                raise ValueError(f"{self._spec.name}.{name} needs a buffer in host memory")
+            put = binding.bind_input if name in inputs else binding.bind_output
+            put(name, "cpu", 0, buffer.dtype.type, list(buffer.shape), buffer.ctypes.data)
+        return HostBound(partial(_run, self._session, binding, tuple(buffers.values())))
+
+
+def _run(session: Any, binding: Any, buffers: tuple[Buffer, ...]) -> None:
+    """Run once; the binding holds addresses alone, so the buffers are kept by the call."""
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()

@@ -1,0 +1,161 @@
+"""What the two TensorRT backends do at each stage of an engine set's life.
+
+A plan belongs to the version of the library that made it and to the GPUs it was made for; both are
+in the engine key, and no plan of another key is ever deserialised.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import StreamDiffVSRError, UsageError
+from ..graphs.spec import GraphSpec, onnx_file
+from .cache import cache_root, plain_name
+from .cuda_driver import primary_context
+from .host import FP8, FP8_CAPABILITY, check_capability, cuda_gpu, why_no_gpu
+from .interface import ordinal_of
+from .manifest import EngineKey, Target
+from .tensorrt_build import (
+    OPTIMIZATION_LEVELS,
+    RTX_CAPABILITIES,
+    USUAL_LEVEL,
+    BuildSettings,
+    Fraction,
+    build_plan,
+    capability_name,
+    load_library,
+)
+from .tensorrt_engine import Scratch, TrtEngine
+
+RTX = "tensorrt-rtx"
+
+
+def plan_file(name: str) -> str:
+    """The engine of a graph."""
+    return f"{name}.plan"
+
+
+def target(
+    backend: str, capabilities: tuple[int, ...] | None, precision: str, device: str = "cuda"
+) -> Target:
+    """What a plan that is built now would depend on.
+
+    Args:
+        capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default,
+            which is all that compute in this precision.
+        device: The GPU that a TensorRT plan is for.
+
+    Raises:
+        StreamDiffVSRError: The library does not load, or cannot build for that here.
+    """
+    library = load_library(backend)
+    if library.builds_for_named_gpus:
+        chosen = tuple(sorted(set(capabilities or _usual(precision))))
+        check_capability(chosen, precision)
+        for capability in chosen:
+            capability_name(library, capability)
+        return Target(library.version, ",".join(f"sm{c}" for c in chosen))
+    if capabilities is not None:
+        raise StreamDiffVSRError(
+            f"{library.title} has no list of compute capabilities",
+            "it builds for the GPU of this machine",
+            f"leave the list out, or use --backend {RTX}",
+        )
+    gpu = cuda_gpu(ordinal_of(device))
+    if gpu is None:
+        raise StreamDiffVSRError(
+            f"{library.title} cannot build engines here",
+            "it builds on the GPU that they are for, and CUDA finds none",
+            f"use --backend {RTX}, which builds without one",
+        )
+    check_capability((int(gpu.sm.removeprefix("sm")),), precision)
+    return Target(library.version, f"{gpu.name} {gpu.sm}")
+
+
+def optimization_level(backend: str, asked: int | None) -> int | None:
+    """The level that plans are to be built at, or None for the library's own.
+
+    Raises:
+        UsageError: There is no such level.
+    """
+    if asked is None:
+        return None
+    library = load_library(backend)
+    if not library.has_optimization_levels:
+        raise UsageError(
+            f"{library.title} {library.version} has no optimization levels",
+            remedy="leave out --optimization-level",
+        )
+    if asked not in OPTIMIZATION_LEVELS:
+        least, most = OPTIMIZATION_LEVELS[0], OPTIMIZATION_LEVELS[-1]
+        raise UsageError(
+            f"an optimization level of {asked} is not possible",
+            remedy=f"use {least} to {most}; {USUAL_LEVEL} is what {library.title} takes by itself",
+        )
+    return None if asked == USUAL_LEVEL else asked
+
+
+def compile_graph(
+    folder: Path, spec: GraphSpec, key: EngineKey, workspace_bytes: int | None, progress: Fraction
+) -> None:
+    """Replace a graph's ONNX files by its plan.
+
+    Raises:
+        StreamDiffVSRError: The library refused it, in its own words.
+    """
+    from .tensorrt_graph import rewrite_graph
+
+    library = load_library(key.backend)
+    onnx = folder / onnx_file(spec.name)
+    settings = BuildSettings(
+        compute_capabilities=_capabilities(key) if library.builds_for_named_gpus else (),
+        workspace_bytes=workspace_bytes,
+        optimization_level=key.optimization_level,
+        timing_cache=None if library.builds_for_named_gpus else _timing_cache(key),
+    )
+    rewrite_graph(onnx, group_norms=library.has_group_norms)
+    build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
+    onnx.unlink()
+    onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)
+
+
+def open_plan(
+    backend: str, folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None = None
+) -> TrtEngine:
+    """The engine of a graph; the caller has asked `obstacle` and checked the file's digest."""
+    return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec, device, scratch)
+
+
+def make_scratch(device: str) -> Scratch:
+    """Memory for the plans of one lane."""
+    return Scratch(primary_context(ordinal_of(device)))
+
+
+def obstacle(key: EngineKey, device: str) -> str:
+    """Why engines of this key cannot run on a GPU of this machine, or nothing."""
+    library = load_library(key.backend)
+    if key.library != library.version:
+        return f"its plans are of {library.title} {key.library}, here is {library.version}"
+    ordinal = ordinal_of(device)
+    gpu = cuda_gpu(ordinal)
+    if gpu is None:
+        return why_no_gpu(ordinal) if ordinal else "CUDA finds no NVIDIA GPU here"
+    if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):
+        return f"it was built for {key.gpu}, and the {gpu.name} here is {gpu.sm}"
+    if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
+        return f"it was built for the {key.gpu}, here is the {gpu.name} {gpu.sm}"
+    return ""
+
+
+def _usual(precision: str) -> tuple[int, ...]:
+    """The compute capabilities of a TensorRT-RTX plan where none are named."""
+    least = FP8_CAPABILITY if precision == FP8 else 0
+    return tuple(c for c in RTX_CAPABILITIES if c >= least)
+
+
+def _capabilities(key: EngineKey) -> tuple[int, ...]:
+    return tuple(int(name.removeprefix("sm")) for name in key.gpu.split(","))
+
+
+def _timing_cache(key: EngineKey) -> Path:
+    return cache_root() / "timings" / f"{plain_name(f'{key.library}-{key.gpu}')}.cache"

@@ -1,0 +1,320 @@
+"""What the seven graphs of the model are: their inputs, outputs, sizes and files.
+
+The exporters, the engines and the runtime share it, and it needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from ..errors import UsageError
+
+SCALE = 4
+MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
+MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
+TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
+FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
+GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
+# Each lane is a stream: its graphs run one after another, those of two lanes beside each other.
+LANES = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))
+TILED = ("temporal", "denoise", "decode")  # these may run on tiles; the others see the full frame
+
+Precision = Literal["fp32", "fp16"]
+Size = tuple[int, int]
+FLOAT = {"fp32": "float32", "fp16": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output: its name, static shape and numpy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor."""
+        return prod(self.shape) * {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One graph: inputs and outputs in the order of the exported network."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDims:
+    """What the shapes need to know of a model.
+
+    `temporal` lists, for each decoder block in order, (channels, resolution relative to LR);
+    `match_colour` is whether `decode` takes LR to give its output LR's colours.
+    """
+
+    latent: int
+    hint: int
+    fmap: int
+    context: int
+    temporal: tuple[tuple[int, int], ...]
+    match_colour: bool = False
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelDims:
+        """The inverse of `dataclasses.asdict`, from a manifest."""
+        return cls(
+            latent=int(data["latent"]),
+            hint=int(data["hint"]),
+            fmap=int(data["fmap"]),
+            context=int(data["context"]),
+            temporal=tuple((int(c), int(s)) for c, s in data["temporal"]),
+            match_colour=bool(data.get("match_colour", False)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How frames of one size pass through the graphs.
+
+    Args:
+        size: LR size (h, w) of the frames as they arrive.
+        flow_scale: The flow is found at HR / flow_scale (1, 2 or 4).
+        tile: LR size of the tiles on which denoise and decode run, or None for the whole frame.
+    """
+
+    size: Size
+    flow_scale: int = 1
+    tile: Size | None = None
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if self.flow_scale not in FLOW_SCALES:
+            raise UsageError(f"flow scale 1/{self.flow_scale} is not known", remedy="use 1, 2 or 4")
+        smallest = MIN_SIDE * self.flow_scale
+        if self.flow_scale > 1 and min(self.padded) < smallest:
+            raise UsageError(
+                f"flow scale 1/{self.flow_scale} does not fit {format_size(self.size)}",
+                f"the flow network needs at least {smallest} input pixels a side at that scale",
+                "find the flow nearer to full size: 1, or 2 instead of 4",
+            )
+        if self.tile is not None and (
+            any(side % SCALE or side < MIN_SIDE for side in self.tile)
+            or any(side > full for side, full in zip(self.tile, self.padded, strict=True))
+        ):
+            raise UsageError(
+                f"tiles of {format_size(self.tile)} do not fit {format_size(self.size)}",
+                f"sides must be multiples of {SCALE}, at least {MIN_SIDE}, within the frame",
+            )
+
+    @property
+    def padded(self) -> Size:
+        """The size at which the networks run: multiples of 4, at least 32 a side."""
+        return padded_size(self.size)
+
+    @property
+    def denoised(self) -> Size:
+        """The size on which denoise and decode run: a tile's, or the padded frame's."""
+        return self.tile or self.padded
+
+    def to_json(self) -> dict[str, Any]:
+        """A manifest's entry; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Geometry:
+        """The inverse of `to_json`."""
+        tile = data["tile"]
+        return cls(_size(data["size"]), int(data["flow_scale"]), _size(tile) if tile else None)
+
+
+def _size(pair: Any) -> Size:
+    height, width = pair
+    return int(height), int(width)
+
+
+def check_size(size: Size) -> None:
+    """Raise `UsageError` unless (h, w) is a size that a frame can have."""
+    height, width = size
+    if height < 1 or width < 1:
+        raise UsageError(
+            f"{format_size(size)} is not a frame size", "both sides must be at least 1 pixel"
+        )
+    if height * width > MAX_PIXELS:
+        raise UsageError(
+            f"{format_size(size)} is too large",
+            f"input frames may have at most {MAX_PIXELS:,} pixels (8K)",
+            "check that width and height are the input's, not the output's",
+        )
+
+
+def padded_size(size: Size) -> Size:
+    """Up to multiples of 4 and to at least 32: the original shrinks instead, and loses pixels."""
+    height, width = (max(MIN_SIDE, -(-side // SCALE) * SCALE) for side in size)
+    return height, width
+
+
+def format_size(size: Size) -> str:
+    """(h, w) the way a user reads it: WxH."""
+    return f"{size[1]}x{size[0]}"
+
+
+def parse_size(text: str, option: str) -> Size:
+    """WxH, as a user writes it, as (h, w).
+
+    Args:
+        option: What was given so, for the error.
+
+    Raises:
+        UsageError: It is not two numbers with an x between.
+    """
+    match = re.fullmatch(r"(-?\d{1,9})[xX](-?\d{1,9})", text.strip())
+    if match is None:
+        raise UsageError(
+            f"{option} {text!r:.60} is not a size", remedy="write WIDTHxHEIGHT, such as 320x180"
+        )
+    return int(match[2]), int(match[1])
+
+
+def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> dict[str, GraphSpec]:
+    """Every graph's inputs and outputs at a size. Ranges: lr, hr nominally [-1, 1]; flow in HR px.
+
+    Flow is float32 in any precision: half a pixel is lost in half precision beyond 1024 pixels.
+    """
+    h, w = geometry.size
+    full_h, full_w = geometry.padded
+    th, tw = geometry.denoised
+    real = FLOAT[precision]
+    coarse = tuple(-(-side * SCALE // geometry.flow_scale // 8) for side in geometry.padded)
+    T = TensorSpec
+    frame = T("frame", (1, h, w, 3), "uint8")
+    up = T("up", (1, 3, SCALE * full_h, SCALE * full_w), real)
+    fmap = T("fmap", (1, dims.fmap, *coarse), real)
+    context = T("context", (1, dims.context, *coarse), real)
+    flow = T("flow", (1, 2, SCALE * full_h, SCALE * full_w), "float32")
+    warped = T("warped", (1, 3, SCALE * full_h, SCALE * full_w), real)
+    tile_warped = T("warped", (1, 3, SCALE * th, SCALE * tw), real)
+    latent = T("latent", (1, dims.latent, th, tw), real)
+    gate = T("gate", (1,), real)
+    tile_lr = T("lr", (1, 3, th, tw), real)
+    # A tile is cut from padded frames; only a whole frame is cropped to the input's four times.
+    out_h, out_w = (SCALE * h, SCALE * w) if geometry.tile is None else (SCALE * th, SCALE * tw)
+    temporal = tuple(
+        T(f"temporal_{i}", (1, channels, th * scale // 4, tw * scale // 4), real)
+        for i, (channels, scale) in enumerate(dims.temporal)
+    )
+    specs = (
+        GraphSpec("prepare", (frame,), (T("lr", (1, 3, full_h, full_w), real), up)),
+        GraphSpec("features", (up,), (fmap, context)),
+        GraphSpec("flow", (fmap, T("previous_fmap", fmap.shape, real), context), (flow,)),
+        GraphSpec(
+            "guide",
+            (T("previous_hr", (1, 3, SCALE * h, SCALE * w), real), flow),
+            (warped, T("hint", (1, dims.hint, full_h, full_w), real)),
+        ),
+        GraphSpec("temporal", (tile_warped,), temporal),
+        GraphSpec(
+            "denoise",
+            (
+                latent,
+                tile_lr,
+                T("hint", (1, dims.hint, th, tw), real),
+                T("step", (1,), "int32"),
+                gate,
+            ),
+            (T("denoised", latent.shape, real),),
+        ),
+        GraphSpec(
+            "decode",
+            (latent, *((tile_lr,) if dims.match_colour else ()), *temporal, gate),
+            (T("hr", (1, 3, out_h, out_w), real), T("frame", (1, out_h, out_w, 3), "uint8")),
+        ),
+    )
+    return {spec.name: spec for spec in specs}
+
+
+GRAPHS_JSON = "graphs.json"
+# Raise when the same model at the same size would export to other graphs, or TensorRT get others.
+GRAPH_VERSION = 3
+
+
+def onnx_file(name: str) -> str:
+    """The network; its weights lie beside it under the same name and `.data`."""
+    return f"{name}.onnx"
+
+
+def golden_file(name: str) -> str:
+    """Recorded tensors: `in.<tensor>` and `out.<tensor>`, outputs in float32."""
+    return f"{name}.golden.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSet:
+    """One model exported at one size and precision.
+
+    Attributes:
+        steps: Number of denoising steps in the `denoise` graph's tables.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        exporter: Names and versions of what wrote the graphs.
+        activation_bytes: By graph, the intermediate tensors that are alive at its worst node.
+    """
+
+    geometry: Geometry
+    precision: Precision
+    dims: ModelDims
+    steps: int
+    correlation: str
+    model_digest: str
+    exporter: Mapping[str, str]
+    activation_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    def specs(self) -> dict[str, GraphSpec]:
+        """Every graph's tensors."""
+        return graph_specs(self.geometry, self.dims, self.precision)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
+        return {
+            "geometry": self.geometry.to_json(),
+            "precision": self.precision,
+            "dims": asdict(self.dims),
+            "steps": self.steps,
+            "correlation": self.correlation,
+            "model_digest": self.model_digest,
+            "exporter": dict(self.exporter),
+            "activation_bytes": dict(self.activation_bytes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GraphSet:
+        """The inverse of `to_json`; raises KeyError, TypeError or ValueError on anything else."""
+        if data["precision"] not in ("fp32", "fp16"):
+            raise ValueError(f"unknown precision {data['precision']!r}")
+        return cls(
+            geometry=Geometry.from_json(data["geometry"]),
+            precision=cast(Precision, data["precision"]),
+            dims=ModelDims.from_json(data["dims"]),
+            steps=int(data["steps"]),
+            correlation=str(data["correlation"]),
+            model_digest=str(data["model_digest"]),
+            exporter={str(k): str(v) for k, v in data["exporter"].items()},
+            activation_bytes={str(k): int(v) for k, v in data["activation_bytes"].items()},
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `graphs.json`."""
+        text = json.dumps(self.to_json(), indent=2)
+        (folder / GRAPHS_JSON).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> GraphSet:
+        """Read `graphs.json`."""
+        return cls.from_json(json.loads((folder / GRAPHS_JSON).read_text(encoding="utf-8")))

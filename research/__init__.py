@@ -1,0 +1,1 @@
+"""Experiments and long measurements; run from a checkout, not part of the installed package."""

@@ -1,0 +1,1 @@
+"""Checks and measures every backend of a machine with an NVIDIA GPU."""

@@ -1,0 +1,240 @@
+"""The clips that `quality` measures: photographs under motion that is known exactly.
+
+Motion and noise are the same on every run, so two models are compared on the very same frames.
+Where a camera looks beyond a photograph's border it sees it mirrored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...errors import StreamDiffVSRError
+from ...graphs.spec import SCALE, Size
+from ..training import photographs
+from ..training.degrade import CLEAN, Degradation, degrade
+from ..training.scenes import Clip, Layer, render
+
+Frames = npt.NDArray[np.uint8]
+Picture = tuple[str, Tensor]  # name, (3, H, W) float32 in [0, 1]
+Moves = dict[str, Any]
+
+LARGE, SMALL = (90, 160), (56, 96)  # LR (h, w); two, as each is an engine set to build
+COVER = 0.9  # of LARGE's frame that a photograph must fill a side to be shown at that size
+NOISY = Degradation(noise=2.0, crf=18)
+SEED = 2026
+# Of the drift clip: two rounds of a closed path end where the frames 5 to 14 were.
+DRIFT_ROUNDS, DRIFT_FIRST, DRIFT_WINDOW = 2, 5, 10
+DRIFT_REACH = (30.0, 12.0)  # HR pixels of the path, across and down
+
+# Pan in HR pixels a frame (x, y), turn in degrees a frame, zoom in shares of the size a frame.
+KINDS: dict[str, Moves] = {
+    "still": {},
+    "pan": {"pan": (2.3, 0.7)},
+    "zoom": {"zoom": 0.005},
+    "turn": {"turn": 0.4, "pan": (0.4, -0.3)},
+    "layers": {"pan": (-0.9, 0.4)},
+    "noisy": {"pan": (0.6, -1.1), "turn": 0.1},
+}
+THING_PAN = (3.1, -1.4)  # of what moves in front in "layers"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredClip:
+    """Input, truth and true motion of T frames.
+
+    Attributes:
+        photograph: Its name.
+        kind: Of the motion: one of `KINDS`, `cut` or `drift`.
+        lr: (T, h, w, 3) uint8 RGB, what the upscaler is given.
+        truth: (T, 4h, 4w, 3) uint8 RGB, what it should give.
+        flow: (T, 2, 4h, 4w) HR pixels, x first: where in frame n - 1 each pixel of n was.
+        visible: (T, 1, 4h, 4w), 1 where that place shows the same thing; 0 all over a frame that
+            has no previous one.
+        cut: Index of the first frame after the cut, if there is one.
+        same: Early frames and last frames that show the same views, if there are such.
+    """
+
+    photograph: str
+    kind: str
+    lr: Frames
+    truth: Frames
+    flow: Tensor
+    visible: Tensor
+    cut: int | None = None
+    same: tuple[slice, slice] | None = None
+
+    @property
+    def name(self) -> str:
+        """As the table shows it."""
+        return f"{self.photograph} {self.kind}"
+
+    @property
+    def size(self) -> Size:
+        """LR size (h, w)."""
+        return int(self.lr.shape[1]), int(self.lr.shape[2])
+
+
+def pictures(which: str, files: list[Path]) -> list[Picture]:
+    """The photographs to make clips of: the given files, else `validation` or `test`."""
+    if files:
+        return [(file.stem, _read(file)) for file in files]
+    chosen = {"validation": photographs.VALIDATION, "test": photographs.TEST}[which]
+    return [(photograph.name, photographs.load(photograph)) for photograph in chosen]
+
+
+def makers(
+    sources: list[Picture], frames: int, drift_frames: int
+) -> Iterator[Callable[[], MeasuredClip]]:
+    """Functions that make one clip each, in the order of the table: one is in memory at a time."""
+    for index, source in enumerate(sources):
+        for kind in KINDS:
+            yield partial(_moving, kind, source, _next(sources, index), frames)
+    yield partial(_cut, sources[0], _next(sources, 0), frames)
+    yield partial(_drift, sources[0], drift_frames)
+
+
+def timing_frames(source: Picture, frames: int) -> Frames:
+    """(T, 90, 160, 3): a pan at the size at which the time of a frame is stated."""
+    return _low(_shown([_background(source, LARGE, frames, **KINDS["pan"])], LARGE))
+
+
+def _moving(kind: str, source: Picture, other: Picture, frames: int) -> MeasuredClip:
+    size = _size_for(source)
+    layers = [_background(source, size, frames, **KINDS[kind])]
+    if kind == "layers":
+        layers.append(_thing(other, size, frames))
+    clip = _shown(layers, size)
+    lr = _low(clip, NOISY if kind == "noisy" else CLEAN)
+    return MeasuredClip(source[0], kind, lr, _to_uint8(clip.frames), clip.flow, clip.visible)
+
+
+def _cut(before: Picture, after: Picture, frames: int) -> MeasuredClip:
+    """Half the frames of one photograph, then as many of another."""
+    half = frames // 2
+    halves = [
+        _shown([_background(source, SMALL, half, pan=(1.3, 0.6))], SMALL)
+        for source in (before, after)
+    ]
+    clip = Clip(
+        torch.cat([part.frames for part in halves]),
+        torch.cat([part.flow for part in halves]),
+        torch.cat([part.visible for part in halves]),
+    )
+    truth = _to_uint8(clip.frames)
+    names = f"{before[0]} to {after[0]}"
+    return MeasuredClip(names, "cut", _low(clip), truth, clip.flow, clip.visible, cut=half)
+
+
+def _drift(source: Picture, frames: int) -> MeasuredClip:
+    """A closed path: the last `DRIFT_WINDOW` frames show what those from `DRIFT_FIRST` on did."""
+    apart = frames - DRIFT_WINDOW - DRIFT_FIRST
+    angle = 2 * np.pi * DRIFT_ROUNDS * np.arange(frames) / apart
+    shifts = np.stack([np.sin(angle), np.cos(angle)], axis=1) * DRIFT_REACH
+    poses = _poses(source[1], SMALL, shifts, np.zeros(frames), np.ones(frames))
+    clip = _shown([Layer(source[1], None, poses)], SMALL)
+    same = (slice(DRIFT_FIRST, DRIFT_FIRST + DRIFT_WINDOW), slice(frames - DRIFT_WINDOW, frames))
+    truth = _to_uint8(clip.frames)
+    return MeasuredClip(source[0], "drift", _low(clip), truth, clip.flow, clip.visible, same=same)
+
+
+def _background(
+    source: Picture,
+    size: Size,
+    frames: int,
+    *,
+    pan: tuple[float, float] = (0.0, 0.0),
+    turn: float = 0.0,
+    zoom: float = 0.0,
+) -> Layer:
+    """The photograph under an even move that is at its middle halfway through the clip."""
+    time = np.arange(frames) - (frames - 1) / 2
+    shifts = time[:, None] * np.array(pan)
+    poses = _poses(source[1], size, shifts, np.radians(turn * time), np.exp(-zoom * time))
+    return Layer(source[1], None, poses)
+
+
+def _thing(source: Picture, size: Size, frames: int) -> Layer:
+    """A disc cut from the middle of a photograph, half as high as the frame."""
+    side = SCALE * size[0] // 2
+    top, left = ((length - side) // 2 for length in source[1].shape[1:])
+    texture = source[1][:, top : top + side, left : left + side]
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    distance = torch.hypot(x - (side - 1) / 2, y - (side - 1) / 2)
+    alpha = (side / 2 - 2 - distance).clamp(0, 1)[None]  # soft over a pixel, 0 at the borders
+    shifts = (np.arange(frames) - (frames - 1) / 2)[:, None] * np.array(THING_PAN)
+    poses = _poses(texture, size, shifts, np.zeros(frames), np.ones(frames))
+    return Layer(texture, alpha, poses)
+
+
+def _poses(
+    texture: Tensor,
+    size: Size,
+    shifts: npt.NDArray[Any],
+    angles: npt.NDArray[Any],
+    scales: npt.NDArray[Any],
+) -> Tensor:
+    """(T, 3, 3) float64: HR pixel to texture pixel, the frame's middle at the texture's + shift."""
+    height, width = (SCALE * side for side in size)
+    poses = np.zeros((len(shifts), 3, 3))
+    cos, sin = scales * np.cos(angles), scales * np.sin(angles)
+    poses[:, :2, :2] = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    target = np.array([(texture.shape[2] - 1) / 2, (texture.shape[1] - 1) / 2]) + shifts
+    poses[:, :2, 2] = target - poses[:, :2, :2] @ middle
+    poses[:, 2, 2] = 1
+    return torch.from_numpy(poses)
+
+
+def _shown(layers: list[Layer], size: Size) -> Clip:
+    return render(layers, (SCALE * size[0], SCALE * size[1]))
+
+
+def _low(clip: Clip, how: Degradation = CLEAN) -> Frames:
+    return _to_uint8(degrade(clip.frames, how, np.random.default_rng(SEED)))
+
+
+def _to_uint8(frames: Tensor) -> Frames:
+    """(T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
+    levels = (255 * frames).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+
+
+def _size_for(source: Picture) -> Size:
+    fills = (
+        have >= COVER * SCALE * side for have, side in zip(source[1].shape[1:], LARGE, strict=True)
+    )
+    return LARGE if all(fills) else SMALL
+
+
+def _next(sources: list[Picture], index: int) -> Picture:
+    """The photograph after this one; of a single one, its upside-down image."""
+    if len(sources) == 1:
+        name, image = sources[0]
+        return f"{name}-turned", image.flip(1, 2)
+    return sources[(index + 1) % len(sources)]
+
+
+def _read(file: Path) -> Tensor:
+    smallest = tuple(SCALE * side for side in SMALL)
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    except OSError as error:
+        raise StreamDiffVSRError(f"cannot read the picture {file}", str(error)) from error
+    if pixels.shape[0] < smallest[0] or pixels.shape[1] < smallest[1]:
+        raise StreamDiffVSRError(
+            f"{file} is too small to move a camera over",
+            f"it has {pixels.shape[1]}x{pixels.shape[0]} pixels",
+            f"use pictures of at least {smallest[1]}x{smallest[0]}",
+        )
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

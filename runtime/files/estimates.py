@@ -1,0 +1,250 @@
+"""Estimates of disk space, process memory and duration of a job."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import StreamDiffVSRError
+from ...graphs.spec import Size
+from ..media.encoders import ImageFormat, VideoFormat
+from ..memory import MIB
+from ..memory import size as in_words
+from .job import FrameUpscaler
+from .journal import folder_of
+
+# Bits for a pixel of a detailed film at quality `AT`; six steps of crf halve them.
+LOSSY_BITS = {"h264": 0.22, "h265": 0.15, "av1": 0.12}
+REFERENCE_CRF = {"h264": 17, "h265": 18, "av1": 24}
+DEFAULT_BITS = 0.25
+PRORES_BITS = 3.6  # of the HQ profile, which changes little with the picture
+COMPRESSED = 0.5  # of lossless frames
+IMAGE_BITS = {".jpg": 2.5, ".webp": 2.0, ".png": 12.0, ".tif": 24.0}
+DEEP_IMAGE_BITS = {".png": 36.0, ".tif": 48.0}
+SOUND_BITS = 256_000  # a second, of each stream
+# The least share of an estimate that may turn out: titles on black are far smaller than a film.
+LEAST_LOSSY, LEAST_LOSSLESS = 0.1, 0.3
+COPIES = 2  # the segments, and the file that they are joined to before they go
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What a job writes and what its disk has, in bytes.
+
+    Attributes:
+        needed: At most at one time, beyond what an interrupted run has left; None where the number
+            of frames is not known.
+        least: A lower bound of it.
+        output: Of that, the finished output.
+        free: For this user, on the disk of the output; None if it cannot be told.
+    """
+
+    needed: int | None
+    least: int
+    output: int | None
+    free: int | None
+
+    @property
+    def tight(self) -> bool:
+        """Whether it may not be enough."""
+        return self.needed is not None and self.free is not None and self.needed > self.free
+
+    def describe(self) -> str:
+        """One line for the user."""
+        have = "" if self.free is None else f" of {shown(self.free)} free"
+        if self.needed is None or self.output is None:
+            return f"disk: the length is not known{have.replace(' of ', '; ')}"
+        doubt = "; that may not be enough" if self.tight else ""
+        end = shown(self.output)
+        return f"disk: {_about(self.needed)}{have} while it runs, {end} at the end{doubt}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return asdict(self)
+
+
+def look_at_disk(
+    output: Path,
+    form: VideoFormat | ImageFormat,
+    *,
+    size: tuple[int, int],
+    frames: int | None,
+    least_frames: int | None = None,
+    sound_seconds: float = 0.0,
+) -> Disk:
+    """What writing an output takes, beside what is free where it goes.
+
+    Args:
+        size: (H, W).
+        frames: How many; None if it is not known.
+        least_frames: How many there surely are; None: all of them.
+        sound_seconds: Of all streams of sound together.
+    """
+    free = _free(output)
+    if frames is None:
+        return Disk(None, 0, None, free)
+    picture = frames * size[0] * size[1] * bits_per_pixel(form) / 8
+    sound = sound_seconds * SOUND_BITS / 8
+    video = isinstance(form, VideoFormat)
+    lossy = form.codec in LOSSY_BITS if isinstance(form, VideoFormat) else form.suffix != ".tif"
+    needed = (COPIES if video else 1) * picture + sound
+    there = bytes_of(folder_of(output))
+    sure = 1 if least_frames is None else min(1, least_frames / max(1, frames))
+    least = (LEAST_LOSSY if lossy else LEAST_LOSSLESS) * sure * needed
+    return Disk(max(0, int(needed) - there), max(0, int(least) - there), int(picture + sound), free)
+
+
+def check_disk(disk: Disk, output: Path) -> None:
+    """Refuse a job that cannot fit.
+
+    Raises:
+        StreamDiffVSRError: What it takes at least and what is free.
+    """
+    if disk.free is None or disk.least <= disk.free:
+        return
+    raise StreamDiffVSRError(
+        f"could not write {str(output)!r}",
+        f"it takes at least {shown(disk.least)}, probably {shown(disk.needed or 0)}, and "
+        f"{shown(disk.free)} are free there",
+        "free some space, use another disk or a higher --crf, or begin anyway: --no-disk-check",
+    )
+
+
+def bits_per_pixel(form: VideoFormat | ImageFormat) -> float:
+    """Of a detailed film, bits for each HR pixel."""
+    if isinstance(form, ImageFormat):
+        deep = DEEP_IMAGE_BITS.get(form.suffix) if form.deep else None
+        return deep or IMAGE_BITS.get(form.suffix, max(IMAGE_BITS.values()))
+    if form.codec == "prores":
+        return PRORES_BITS
+    if form.codec in LOSSY_BITS:
+        quality = form.options.get("crf") or form.options.get("cq") or form.options.get("qp")
+        crf = (
+            int(quality) if quality and quality.lstrip("-").isdigit() else REFERENCE_CRF[form.codec]
+        )
+        return float(LOSSY_BITS[form.codec] * 2 ** ((REFERENCE_CRF[form.codec] - crf) / 6))
+    samples = 1.5 if "420" in form.pixel_format else 2 if "422" in form.pixel_format else 3
+    return COMPRESSED * samples * (12 if form.deep else 8)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of all files in and below a folder; 0 if there is none."""
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return 0
+
+
+def _about(count: int) -> str:
+    return f"about {shown(count)}" if count >= MIB else shown(count)
+
+
+def shown(count: int) -> str:
+    """Bytes as a user reads them."""
+    return in_words(count) if count >= MIB else f"{-(-count // 1024)} KiB"
+
+
+def _free(output: Path) -> int | None:
+    """On the disk of the nearest folder that is there."""
+    for folder in output.absolute().parents:
+        if folder.is_dir():
+            try:
+                return shutil.disk_usage(folder).free
+            except OSError:
+                return None
+    return None
+
+
+DECODER = (38 * MIB, 20)  # of H.264 with a few references; bytes a pixel of the input
+# Of the output's pixels, at 8 bits: lookahead, references in several forms, what threads are at.
+ENCODERS = {
+    "libx264": (60 * MIB, 205),
+    "libx265": (170 * MIB, 190),
+    "libsvtav1": (135 * MIB, 550),
+    "prores_ks": (52 * MIB, 30),
+    "ffv1": (50 * MIB, 100),
+}
+OTHER_ENCODER = (100 * MIB, 60)  # of hardware, most of whose frames are not in this memory
+IMAGE_WRITER = (50 * MIB, 12)
+DEPTHLESS = ("prores_ks",)  # always encodes 10 bits
+COMMAND = 30 * MIB  # the command line and what finds engines, beside what runs them
+FRAMES_BETWEEN = 3  # RGB frames at full size, on their way from the engines to the encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Bytes of host memory beside the engines."""
+
+    decode: int
+    encode: int
+    between: int
+    command: int = COMMAND
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.decode + self.encode + self.between + self.command
+
+    def to_json(self) -> dict[str, int]:
+        """For programs."""
+        return asdict(self)
+
+
+def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) -> Processes:
+    """What they will take.
+
+    Args:
+        size: (h, w) of the input.
+        output_size: (H, W).
+    """
+    small, large = size[0] * size[1], output_size[0] * output_size[1]
+    wide = 2 if form.deep else 1
+    base, a_pixel = IMAGE_WRITER
+    if isinstance(form, VideoFormat):
+        base, a_pixel = ENCODERS.get(form.encoder, OTHER_ENCODER)
+    scale = 1 if isinstance(form, VideoFormat) and form.encoder in DEPTHLESS else wide
+    return Processes(
+        decode=DECODER[0] + DECODER[1] * small * wide,
+        encode=base + a_pixel * large * scale,
+        between=FRAMES_BETWEEN * 3 * large * wide,
+    )
+
+
+WORTH_FRAMES = 40  # of a shorter job the frames would be a noticeable part, and it ends soon
+TIMED = 3  # frames behind the first, which has no previous frame and finds nothing warm
+ENOUGH_S = 1.5  # or fewer, where they are slow
+
+
+def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | None:
+    """The median of a few frames; None for a job too short for that.
+
+    Args:
+        frames: Of the job; None if it is not known.
+    """
+    if frames is not None and frames < WORTH_FRAMES:
+        return None
+    outputs = upscaler.stream(_grey_frames(upscaler.size))
+    ends = []
+    try:
+        for _ in outputs:
+            ends.append(time.perf_counter())
+            if len(ends) > TIMED or (len(ends) > 1 and ends[-1] - ends[0] > ENOUGH_S):
+                break
+    finally:
+        outputs.close()  # ends what reads ahead
+    return median(later - earlier for earlier, later in pairwise(ends))
+
+
+def _grey_frames(size: tuple[int, int]) -> Iterator[npt.NDArray[np.uint8]]:
+    frame = np.full((*size, 3), 128, np.uint8)
+    for _ in range(TIMED + 2):  # a stream may take one more than it gives back
+        yield frame

@@ -1,0 +1,285 @@
+"""Parses source addresses, and the options that libav is given for each kind."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from ...errors import StreamDiffVSRError, UsageError
+from ..media.redact import redact
+
+# Not libav's: read by this package.
+DECODER_THREADS, LOOP = "decoder_threads", "loop"
+
+_DEMUXER = "fflags probesize analyzeduration max_delay fpsprobesize use_wallclock_as_timestamps"
+_TLS = "tls_verify ca_file cert_file key_file verifyhost"
+_HTTP = "user_agent referer headers cookies http_proxy auth_type seekable multiple_requests"
+_GRAB = "framerate video_size draw_mouse"
+
+_KNOWN = {
+    "rtsp": f"{_DEMUXER} {_TLS} rtsp_transport rtsp_flags allowed_media_types min_port max_port "
+    "reorder_queue_size buffer_size pkt_size user_agent",
+    "http": f"{_DEMUXER} {_TLS} {_HTTP} strict_mime_boundary",
+    "hls": f"{_DEMUXER} {_TLS} {_HTTP} live_start_index max_reload m3u8_hold_counters "
+    "http_persistent http_multiple seg_max_retry",
+    "rtmp": f"{_DEMUXER} {_TLS} rtmp_app rtmp_playpath rtmp_buffer rtmp_live rtmp_conn "
+    "rtmp_flashver rtmp_pageurl rtmp_swfurl rtmp_swfverify rtmp_tcurl rtmp_subscribe tcp_nodelay",
+    "udp": f"{_DEMUXER} buffer_size fifo_size overrun_nonfatal localaddr localport pkt_size reuse "
+    "ttl sources block",
+    "tcp": f"{_DEMUXER} recv_buffer_size tcp_nodelay local_addr local_port",
+    "webcam": "framerate video_size pixel_format input_format standard channel rtbufsize",
+    "screen": f"{_GRAB} grab_x grab_y offset_x offset_y follow_mouse show_region window_id "
+    "capture_cursor capture_mouse_clicks",
+    "test": "",
+    "file": LOOP,
+}
+
+_WEB = "http,https,httpproxy,tcp,tls,crypto"
+# Demuxers for what comes over a network: each holds its media itself, but hls, whose parts are
+# bound to the same protocols and formats.
+_FORMATS = (
+    "mpegts,mpjpeg,mjpeg,jpeg_pipe,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,"
+    "matroska,webm,nut,ogg,asf,mpeg,mpegvideo,m4v,aac,mp3,ac3,eac3,wav,webvtt,rtp,hls"
+)
+_STREAM = {"fflags": "nobuffer", "probesize": "1000000", "analyzeduration": "500000"}
+
+_DEFAULTS: dict[str, dict[str, str]] = {
+    # The session description has what probing would look for.
+    "rtsp": {
+        "fflags": "nobuffer",
+        "probesize": "32768",
+        "analyzeduration": "0",
+        "rtsp_transport": "tcp",
+        "allowed_media_types": "video",
+    },
+    "http": _STREAM,
+    "hls": {"live_start_index": "-1"},  # the newest segment, not the third last
+    "rtmp": {**_STREAM, "rtmp_live": "live", "rtmp_buffer": "100"},
+    "udp": {**_STREAM, "overrun_nonfatal": "1"},
+    "tcp": _STREAM,
+}
+
+_BOUNDS: dict[str, dict[str, str]] = {
+    "rtsp": {"protocol_whitelist": f"rtp,srtp,udp,{_WEB}"},
+    "http": {"protocol_whitelist": _WEB, "format_whitelist": _FORMATS},
+    "hls": {"protocol_whitelist": _WEB, "format_whitelist": _FORMATS},
+    "rtmp": {
+        "protocol_whitelist": f"rtmp,rtmps,rtmpt,rtmpts,rtmpe,rtmpte,ffrtmphttp,ffrtmpcrypt,{_WEB}",
+        "format_whitelist": _FORMATS,
+    },
+    "udp": {"protocol_whitelist": "udp,rtp", "format_whitelist": _FORMATS},
+    "tcp": {"protocol_whitelist": "tcp", "format_whitelist": _FORMATS},
+}
+
+
+def complete(kind: str, chosen: Mapping[str, str]) -> dict[str, str]:
+    """The options for libav: the defaults of the kind, the chosen ones over them, the bounds last.
+
+    Raises:
+        UsageError: A name is unknown for this kind, with the nearest known ones.
+    """
+    known = {*_KNOWN[kind].split(), DECODER_THREADS}
+    for name in chosen:
+        if name not in known:
+            _refuse(name, kind, known)
+    own = (DECODER_THREADS, LOOP)
+    for_libav = {name: str(value) for name, value in chosen.items() if name not in own}
+    return {**_DEFAULTS.get(kind, {}), **for_libav, **_BOUNDS.get(kind, {})}
+
+
+def _refuse(name: str, kind: str, known: set[str]) -> None:
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(known))}"
+    article = "an" if kind in ("rtsp", "rtmp", "hls") else "a"
+    why = f"{article} {kind} source does not have it"
+    raise UsageError(f"unknown source option {name!r}", why, hint)
+
+
+ACCEPTED = (
+    "rtsp://, rtsps://, http://, https://, rtmp://, rtmps://, udp://, rtp://, tcp://, /dev/video0, "
+    "webcam:0, webcam:NAME, screen, screen:1, testsrc, testsrc=640x360@30, or a video file"
+)
+
+_KINDS = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "http": "http",
+    "https": "http",
+    "rtmp": "rtmp",
+    "rtmps": "rtmp",
+    "udp": "udp",
+    "rtp": "udp",
+    "tcp": "tcp",
+}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: C: is a drive
+_PATTERN = re.compile(r"testsrc(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
+_MAX_PATTERN_SIDE = 4096
+_MAX_THREADS = 64
+_CAPTURE = {"linux": "v4l2", "win32": "dshow", "darwin": "avfoundation"}
+_GRABBER = {"linux": "x11grab", "win32": "gdigrab", "darwin": "avfoundation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A live source, not yet opened.
+
+    Attributes:
+        kind: "rtsp", "http", "rtmp", "udp", "tcp", "hls", "webcam", "screen", "test" or "file".
+        url: What libav opens. For a webcam ``name:TEXT`` and, where devices have no numbers of
+            their own, ``number:N``: which device that is shows when it is opened.
+        format: libav's name of the demuxer, or None if the content decides.
+        options: For libav.
+        shown: The source as it may be shown: without credentials.
+        listens: It waits for a sender instead of connecting, so opening may take for ever.
+        loop: Begin again at the end.
+        decoder_threads: 0 lets libav choose.
+    """
+
+    kind: str
+    url: str = field(repr=False)
+    format: str | None
+    options: dict[str, str] = field(repr=False)
+    shown: str
+    listens: bool = False
+    loop: bool = False
+    decoder_threads: int = 0
+
+
+def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address:
+    """Read what a user wrote for a live source.
+
+    Args:
+        text: The source, in one of the forms of ``ACCEPTED``.
+        options: libav's options for it by name; also ``decoder_threads`` (a number), and for a
+            file ``loop`` (0 or 1).
+
+    Raises:
+        UsageError: It is none of these forms, or an option is unknown or has no meaning.
+        StreamDiffVSRError: A file is missing, or this platform has no such device.
+    """
+    kind, url, form = _recognise(text)
+    chosen = dict(options or {})
+    completed = complete(kind, chosen)
+    if kind == "webcam" and form == "avfoundation":
+        completed.setdefault("framerate", "30")  # its own default is one that few cameras have
+    return Address(
+        kind=kind,
+        url=url,
+        format=form,
+        options=completed,
+        shown=redact(text),
+        listens=kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
+        loop=bool(_whole(chosen, LOOP, 1)),
+        decoder_threads=_whole(chosen, DECODER_THREADS, _MAX_THREADS),
+    )
+
+
+def _recognise(text: str) -> tuple[str, str, str | None]:
+    """The kind, the URL and the format."""
+    if text == "testsrc" or text.startswith("testsrc="):
+        return "test", _pattern(text), "lavfi"
+    if text == "screen" or text.startswith("screen:"):
+        return "screen", *_screen(text)
+    if text.startswith("webcam:"):
+        return "webcam", *_webcam(text)
+    if re.fullmatch(r"/dev/video\d+", text):
+        return "webcam", text, "v4l2"
+    scheme = _SCHEME.match(text)
+    if scheme and ("://" in text or not Path(text).exists()):
+        return _network(text, scheme[1].lower())
+    return "file", _file(text), None
+
+
+def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
+    shown = redact(text)
+    if scheme not in _KINDS or "://" not in text:
+        raise UsageError(f"cannot read from {shown!r}", f"accepted are {ACCEPTED}")
+    if any(ord(letter) <= 32 or ord(letter) == 127 for letter in text):
+        raise UsageError(f"cannot read from {shown!r}", "there is a space in it", "write it as %20")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(
+            f"cannot read from {shown!r}",
+            "its host or port is not one",
+            "write / ? # @ and : in a password as %2F %3F %23 %40 and %3A",
+        ) from error
+    listens = scheme in ("udp", "rtp", "tcp") and parts.port is not None
+    if not host and not listens:
+        raise UsageError(f"cannot read from {shown!r}", "it names no host")
+    kind = _KINDS[scheme]
+    if kind == "http" and parts.path.lower().endswith((".m3u8", ".m3u")):
+        return "hls", text, "hls"
+    return kind, text, {"rtsp": "rtsp", "rtmp": "flv"}.get(kind)
+
+
+def _asks_to_listen(url: str) -> bool:
+    return parse_qs(urlsplit(url).query).get("listen", ["0"])[-1] not in ("0", "")
+
+
+def _pattern(text: str) -> str:
+    match = _PATTERN.fullmatch(text)
+    width, height, fps = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
+    if not match or (match[1] and not (width and height)) or (match[3] and not fps):
+        raise UsageError(f"not a test pattern: {text!r}", "", "write it as testsrc=640x360@30")
+    if max(width, height) > _MAX_PATTERN_SIDE:
+        raise UsageError(f"not a test pattern: {text!r}", f"at most {_MAX_PATTERN_SIDE} a side")
+    return f"testsrc2=size={width or 640}x{height or 360}:rate={fps or 30},realtime"
+
+
+def _webcam(text: str) -> tuple[str, str]:
+    name = text.partition(":")[2].strip()
+    form = _CAPTURE.get(sys.platform)
+    if not name:
+        raise UsageError("which webcam?", "", "write webcam:0, or webcam: and a part of its name")
+    if form is None:
+        raise StreamDiffVSRError(f"cannot read from {text!r}", f"not known for {sys.platform}")
+    if not name.isdecimal():
+        return f"name:{name}", form
+    return {"v4l2": f"/dev/video{int(name)}", "dshow": f"number:{int(name)}"}.get(
+        form, f"{int(name)}:none"
+    ), form
+
+
+def _screen(text: str) -> tuple[str, str]:
+    number = text.partition(":")[2] or "0"
+    form = _GRABBER.get(sys.platform)
+    if not number.isdecimal():
+        raise UsageError(f"not a screen: {text!r}", "", "write screen, or screen:1")
+    if form == "avfoundation":
+        return f"Capture screen {int(number)}:none", form
+    if form == "gdigrab" and int(number) == 0:
+        return "desktop", form
+    display = os.environ.get("DISPLAY", "")
+    if form == "x11grab" and display:
+        return re.sub(r"\.\d+$", "", display) + f".{int(number)}", form
+    why = {
+        "x11grab": "there is no X display here (DISPLAY is not set)",
+        "gdigrab": "only the whole desktop can be read here",
+    }.get(form or "", f"not known for {sys.platform}")
+    raise StreamDiffVSRError(f"cannot read from {text!r}", why)
+
+
+def _file(text: str) -> str:
+    path = Path(text)
+    if text and path.exists():
+        return str(path.absolute())
+    if len(path.parts) <= 1 and not path.suffix:
+        raise UsageError(f"cannot read from {text!r}", f"accepted are {ACCEPTED}")
+    raise StreamDiffVSRError(
+        f"could not read {text!r}", "there is no such file", "check its name and folder"
+    )
+
+
+def _whole(options: Mapping[str, str], name: str, largest: int) -> int:
+    text = str(options.get(name, "0"))
+    if not text.isdecimal() or int(text) > largest:
+        raise UsageError(f"{name}={text}", f"it is a whole number from 0 to {largest}")
+    return int(text)

@@ -1,0 +1,166 @@
+"""The way of decoded frames out of the child: the newest only, as RGB in shared memory.
+
+Decoding hands frames to a mailbox of one; a thread of its own makes them RGB and announces them on
+the pipe, as fast as the parent gives slots back. So neither a slow conversion nor a slow parent
+makes decoding wait, and no frame grows old in a queue. It does not decode.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from io import RawIOBase
+from typing import Any
+
+from av.video.reformatter import VideoReformatter
+
+from ..media.pixels import Mirrors, upright_rgb, upright_size
+from ..processes import messages
+from ..processes.shared_frames import SharedFrames
+
+SLOTS = 3  # one being read, one announced, one being written
+BEAT_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame as it left the decoder."""
+
+    frame: Any
+    seconds: float | None
+    captured: float
+    index: int
+    damaged: bool
+
+
+class FrameMailbox:
+    """Sends frames, and a sign of life every half second.
+
+    Attributes:
+        alive: When the source last gave anything, in seconds of ``time.monotonic``; None while
+            its silence means nothing.
+    """
+
+    def __init__(self, pipe: RawIOBase) -> None:
+        self._pipe, self._sending = pipe, threading.Lock()
+        self._changed = threading.Condition()
+        self._waiting: Decoded | None = None
+        self._busy = False
+        self._memory: SharedFrames | None = None
+        self._generation = 0
+        self._free: set[int] = set()
+        self._reformatter = VideoReformatter()
+        self._mirrors = Mirrors()
+        self._error: BaseException | None = None
+        self.alive: float | None = None
+        threading.Thread(target=self._run, name="outlet", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+
+    def send(self, header: dict[str, Any]) -> None:
+        """Send one message; safe from any thread."""
+        with self._sending:
+            messages.send(self._pipe, header)
+
+    def offer(self, decoded: Decoded) -> None:
+        """Take a frame, in place of one that nobody has come to yet."""
+        with self._changed:
+            if self._error:
+                raise self._error
+            self._waiting = decoded
+            self._changed.notify_all()
+
+    def give_back(self, generation: int, slot: int) -> None:
+        """The parent has read a slot."""
+        with self._changed:
+            if generation == self._generation:
+                self._free.add(slot)
+                self._changed.notify_all()
+
+    def finish(self, deadline_s: float) -> None:
+        """Wait until the last frame is out, but not longer than that."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._error or not (self._waiting or self._busy), deadline_s
+            )
+            if self._error:
+                raise self._error
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._send_frame(*self._next())
+        except BaseException as error:  # told by the thread that decodes, at its next frame
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[Decoded, int]:
+        """The newest frame and a free slot."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            # Without memory there is no slot to wait for: the frame's size decides on it.
+            self._changed.wait_for(lambda: self._waiting and (self._free or not self._memory))
+            assert self._waiting is not None
+            decoded, self._waiting, self._busy = self._waiting, None, True
+            self._fit(decoded.frame.width * decoded.frame.height * 3)
+            return decoded, self._free.pop()
+
+    def _fit(self, frame_bytes: int) -> None:
+        """Have slots that hold the frame, and not much more."""
+        held = self._memory.slot_bytes if self._memory else 0
+        if frame_bytes <= held <= 4 * frame_bytes:
+            return
+        if self._memory:
+            self._memory.close()
+        self._memory = SharedFrames.create(SLOTS, frame_bytes)
+        self._generation += 1
+        self._free = set(range(SLOTS))
+        self.send(
+            {
+                "kind": "memory",
+                "name": self._memory.name,
+                "slots": SLOTS,
+                "slot_bytes": frame_bytes,
+                "generation": self._generation,
+            }
+        )
+
+    def _send_frame(self, decoded: Decoded, slot: int) -> None:
+        assert self._memory is not None
+        mirrored = self._mirrors.mirrored(decoded.frame)
+        pixels = upright_rgb(self._reformatter, decoded.frame, mirrored=mirrored)
+        self._memory.slot(slot)[: len(pixels)] = pixels
+        height, width = upright_size(decoded.frame)
+        self.send(
+            {
+                "kind": "frame",
+                "slot": slot,
+                "height": height,
+                "width": width,
+                "format": decoded.frame.format.name,
+                "seconds": decoded.seconds,
+                "captured": decoded.captured,
+                "index": decoded.index,
+                "damaged": decoded.damaged,
+            }
+        )
+
+    def _beat(self) -> None:
+        """Tell how long the source has been silent, not counting what this process slept through:
+        on a machine that is too busy, frames may have come that nobody had time for."""
+        silent_s, alive, before = 0.0, self.alive, time.monotonic()
+        while True:
+            now = time.monotonic()
+            if self.alive == alive:
+                silent_s += min(now - before, 2 * BEAT_S)
+            else:
+                alive = self.alive
+                silent_s = 0.0 if alive is None else min(now - alive, 2 * BEAT_S)
+            try:
+                self.send({"kind": "beat", "silent_s": 0.0 if alive is None else silent_s})
+            except OSError:
+                return  # the parent is gone, which ends this process elsewhere
+            before = now
+            time.sleep(BEAT_S)

@@ -1,0 +1,145 @@
+"""The preview's encoder: each HR frame and its LR frame as H.264 in Annex B, or as JPEG.
+
+Runs in the child. H.264 frames come out one for one, each decodable by itself or by the one before
+it; a frame that the parent asks a key for starts anew, and so does a change of size. Pictures above
+`MAX_PIXELS` are made smaller. It knows nothing of viewers, and it keeps nothing.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from io import RawIOBase
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from ...media import libav
+from ...media.colour import BT709, FULL, LIMITED, SMPTE170M, Colour
+from ...processes import messages
+
+MAX_PIXELS = 2560 * 1440  # browsers decode this in time, and screens show little more
+_MIN_SIDE = 32  # some decoders refuse less
+_KEY_FRAMES = 300  # the longest run without a key; viewers that need one ask for it
+_H264_OPTIONS = {
+    "hr": {"preset": "ultrafast", "crf": "19", "x264-params": "scenecut=0:no-deblock=0:aq-mode=1"},
+    # Small, and enlarged by the page: its own blocks would be taken for the camera's.
+    "lr": {"preset": "superfast", "crf": "10", "x264-params": "scenecut=0"},
+}
+_JPEG_SCALE = 3  # of 1 (best) to 31
+_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+_H264_COLOUR = Colour(matrix=BT709, range=LIMITED, primaries=1, transfer=1)
+_JPEG_COLOUR = Colour(matrix=SMPTE170M, range=FULL, primaries=1, transfer=1)  # as JFIF has it
+
+Image = npt.NDArray[np.uint8]
+
+
+def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
+    """Answer each ``frame`` message with one of the same name: parts, one behind the other.
+
+    A frame names the formats it is wanted in, and gives the size of each picture that follows it as
+    a ``picture`` message of its own. A part is described by picture ("hr", "lr"), format ("h264",
+    "jpeg"), bytes, width, height, key and codec (as RFC 6381 writes it).
+    """
+    libav.quiet()
+    encoders: dict[tuple[str, str], _Encoder] = {}
+    while True:
+        order, _ = messages.receive(inbox)
+        parts: list[dict[str, Any]] = []
+        data: list[bytes] = []
+        for picture, (height, width) in order["pictures"].items():
+            _, payload = messages.receive(inbox)
+            image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+            for kind in order["formats"]:
+                encoder = encoders.get((picture, kind))
+                if encoder is None or encoder.size != (height, width):
+                    encoder = encoders[picture, kind] = _Encoder(kind, picture, (height, width))
+                packet, key = encoder.encode(image, order["key"])
+                data.append(packet)
+                part = {"picture": picture, "format": kind, "bytes": len(packet), "key": key}
+                parts.append({**part, **encoder.described(packet)})
+        messages.send(outbox, {"kind": "frame", "parts": parts}, b"".join(data))
+
+
+class _Encoder:
+    """One picture in one format, at one size."""
+
+    def __init__(self, kind: str, picture: str, size: tuple[int, int]) -> None:
+        self.size, self._kind = size, kind
+        height, width = size
+        scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
+        self._shown = (max(1, round(height * scale)), max(1, round(width * scale)))
+        self._coded = (_even(self._shown[0]), _even(self._shown[1]))
+        self._colour = _H264_COLOUR if kind == "h264" else _JPEG_COLOUR
+        self._reformatter = VideoReformatter()
+        self._count = 0
+        self._codec = ""
+        self._context: Any = _h264(picture) if kind == "h264" else _jpeg()
+        self._context.height, self._context.width = self._coded
+        self._context.time_base = Fraction(1, 30)
+        self._context.framerate = Fraction(30)  # for the level only
+        self._context.colorspace, self._context.color_range = (
+            self._colour.matrix,
+            self._colour.range,
+        )
+        self._context.color_primaries = self._colour.primaries
+        self._context.color_trc = self._colour.transfer
+
+    def encode(self, image: Image, key: bool) -> tuple[bytes, bool]:
+        """One frame; the second value says whether it needs none before it."""
+        frame = self._converted(image)
+        frame.pts, frame.time_base = self._count, self._context.time_base
+        frame.pict_type = PictureType.I if key or self._count == 0 else PictureType.NONE
+        self._count += 1
+        packets = self._context.encode(frame)
+        return b"".join(bytes(packet) for packet in packets), packets[0].is_keyframe
+
+    def described(self, packet: bytes) -> dict[str, Any]:
+        """The size that is to be shown (what is coded beyond it is padding), and the codec."""
+        if self._kind == "h264" and not self._codec:
+            self._codec = _rfc6381(packet)
+        return {"width": self._shown[1], "height": self._shown[0], "codec": self._codec}
+
+    def _converted(self, image: Image) -> VideoFrame:
+        height, width = self.size
+        if self._shown == self.size and self._coded != self.size:
+            below, right = self._coded[0] - height, self._coded[1] - width
+            image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+        return self._reformatter.reformat(
+            VideoFrame.from_ndarray(image, "rgb24"),
+            width=self._coded[1],
+            height=self._coded[0],
+            format="yuv420p" if self._kind == "h264" else "yuvj420p",
+            src_color_range=FULL,
+            dst_colorspace=self._colour.swscale_matrix,
+            dst_color_range=self._colour.range,
+            interpolation=_QUALITY,
+        )
+
+
+def _h264(picture: str) -> Any:
+    context: Any = av.CodecContext.create("libx264", "w")
+    context.pix_fmt, context.gop_size = "yuv420p", _KEY_FRAMES
+    context.thread_count = 2  # slices; more of them cost bytes, and the engine needs the cores
+    context.options = {"tune": "zerolatency", "forced-idr": "1", **_H264_OPTIONS[picture]}
+    return context
+
+
+def _jpeg() -> Any:
+    context: Any = av.CodecContext.create("mjpeg", "w")
+    context.pix_fmt = "yuvj420p"
+    context.qmin = context.qmax = _JPEG_SCALE
+    return context
+
+
+def _even(side: int) -> int:
+    return max(_MIN_SIDE, side + side % 2)
+
+
+def _rfc6381(packet: bytes) -> str:
+    """avc1.PPCCLL from the sequence parameter set at the packet's beginning."""
+    start = packet.index(b"\x00\x00\x01\x67") + 4
+    return f"avc1.{packet[start : start + 3].hex()}"

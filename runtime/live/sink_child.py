@@ -1,0 +1,324 @@
+"""Encodes and muxes one live output in the child process of its sink."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import math
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from io import RawIOBase
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+from av.video.frame import PictureType
+
+from ..durable import beside
+from ..media import libav, live_encoders
+from ..media.colour import FULL, Colour
+from ..media.rgb import RgbFrame
+from ..processes import messages
+
+_FRAGMENT_US = 500_000
+_CLUSTER_MS = 500
+SEGMENT_S = 2
+_SEGMENTS_LISTED = 6
+_AT_ONCE = {"flush_packets": "1"}
+_FRAGMENTED = {
+    "movflags": "+empty_moov+default_base_moof",
+    "frag_duration": str(_FRAGMENT_US),
+    "video_track_timescale": "90000",
+}
+_BY_FORMAT = {
+    "mp4": _AT_ONCE | _FRAGMENTED,
+    "mov": _AT_ONCE | _FRAGMENTED,
+    "matroska": _AT_ONCE | {"cluster_time_limit": str(_CLUSTER_MS)},
+    "mpegts": _AT_ONCE,
+    "flv": _AT_ONCE | {"flvflags": "+no_duration_filesize"},
+    "rtsp": {"rtsp_transport": "tcp"},
+}
+
+
+def muxer_options(arguments: dict[str, Any]) -> dict[str, str]:
+    """The options of one opening, from the arguments of its child."""
+    if arguments["kind"] == "hls":
+        return _hls(Path(arguments["path"]), resumed=arguments["resumed"])
+    options = _BY_FORMAT[arguments["format"]]
+    if arguments["format"] == "mpegts" and arguments["kind"] == "network":
+        # A receiver of datagrams does not see that the sender was opened again.
+        options = options | {"mpegts_flags": "+initial_discontinuity"}
+    return options
+
+
+def remove_old_playlist(playlist: Path) -> None:
+    """Remove a playlist that is to be replaced, and the segments of ours that it lists."""
+    with contextlib.suppress(OSError):
+        ours = re.compile(re.escape(playlist.stem) + r"-\d{5,}\.ts")
+        for line in playlist.read_text(encoding="utf-8", errors="replace").splitlines():
+            if ours.fullmatch(line):
+                playlist.with_name(line).unlink(missing_ok=True)
+        playlist.unlink()
+
+
+def _hls(playlist: Path, *, resumed: bool) -> dict[str, str]:
+    flags = "delete_segments+temp_file+independent_segments"
+    return {
+        "hls_time": str(SEGMENT_S),
+        "hls_list_size": str(_SEGMENTS_LISTED),
+        # Each of these describes itself, so the picture may change its size between two.
+        "hls_segment_type": "mpegts",
+        "hls_segment_filename": str(playlist.with_name(f"{playlist.stem}-%05d.ts")),
+        "hls_flags": f"{flags}+append_list" if resumed else flags,
+    }
+
+
+_SWS_BT601 = 5  # swscale's own number of it
+_ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
+    "png": ("rgb24", {"compression_level": "1", "pred": "up"}),
+    "mjpeg": ("yuvj420p", {"qmin": "2", "qmax": "2"}),
+}
+
+
+class ImageSeries:
+    """Writes FOLDER / (NAME % number) for numbers from ``first``."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._height, self._width = arguments["size"]
+        self._rgb = RgbFrame((self._height, self._width))
+        self.encoder: str = arguments["format"]
+        self._folder, self._name = Path(arguments["path"]).parent, Path(arguments["path"]).name
+        self._number: int = arguments["first"]
+        self._overwrite: bool = arguments["overwrite"]
+        self._folder.mkdir(exist_ok=True)
+        self._pixel_format, self._options = _ENCODERS[self.encoder]
+        self._encode(0)  # what the codec refuses is told now
+
+    def memory(self, count: int) -> memoryview:
+        """As ``Output``."""
+        return self._rgb.memory(count)
+
+    def write(self, pixels: memoryview, ticks: int) -> None:
+        """As ``Output``."""
+        self._rgb.take(pixels)
+        path = self._folder / (self._name % self._number)
+        if not self._overwrite and path.exists():
+            raise FileExistsError(errno.EEXIST, "it already exists")
+        part = beside(path, ".", ".part")
+        try:
+            part.write_bytes(self._encode(ticks))
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+        self._number += 1
+
+    def close(self) -> None:
+        """As ``Output``."""
+
+    def _encode(self, ticks: int) -> bytes:
+        context: Any = av.CodecContext.create(self.encoder, "w")  # a new one: each stands alone
+        context.width, context.height = self._width, self._height
+        context.pix_fmt, context.time_base = self._pixel_format, Fraction(1, 90000)
+        context.options = self._options
+        frame = self._rgb.video_frame
+        if self._pixel_format != "rgb24":
+            frame = self._rgb.converted(self._pixel_format, _SWS_BT601, FULL)
+        frame.pts = ticks
+        return b"".join(bytes(p) for p in [*context.encode(frame), *context.encode(None)])
+
+
+TICKS = 90000  # per second
+KEY_FRAME_S = 2.0
+_GRACE_S = 5.0  # the parent's deadline comes first; this one is for when there is no parent
+_STDERR = 2
+_WRITE = 2  # AVIO_FLAG_WRITE
+_LASTING = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
+_UNKNOWN = (av.error.ProtocolNotFoundError, av.error.MuxerNotFoundError)
+
+
+class Output(Protocol):
+    """What frames are written to."""
+
+    encoder: str
+
+    def memory(self, count: int) -> memoryview:
+        """Where the next frame's pixels are to be read to."""
+
+    def write(self, pixels: memoryview, ticks: int) -> None:
+        """Write what was read there, shown at that time."""
+
+    def close(self) -> None:
+        """Write what is held back, and finish."""
+
+
+def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
+    """Send ``ready``; answer each ``frame`` by ``written`` and ``end`` by ``done``.
+
+    Whatever fails is told by ``failed``; its ``cause`` is "lasting" where trying again is of no
+    use, and "refused" where the other side said no.
+    """
+    libav.quiet()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all: see above
+    try:
+        with _limit(arguments["open_s"]):
+            output = _open(arguments)
+        _say(outbox, {"kind": "ready", "encoder": output.encoder})
+        while True:
+            header, pixels = _next(inbox, output)
+            if header["kind"] == "end":
+                break
+            with _limit(arguments["frame_s"]):
+                output.write(pixels, header["ticks"])
+            _say(outbox, {"kind": "written"})
+        with _limit(arguments["close_s"]):
+            output.close()
+        _say(outbox, {"kind": "done"})
+    except Exception as error:  # a broken pipe here is one of libav's: those of ours are caught
+        _say(outbox, _failure(error, local=arguments["kind"] != "network"))
+
+
+class Stream:
+    """H.264 in a container, to a file, a playlist or a network address."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        size = tuple(arguments["size"])
+        self._rgb = RgbFrame(size)
+        self._colour = Colour().resolved(size[0])
+        self.encoder: str = arguments["encoder"]
+        if self.encoder != live_encoders.SOFTWARE and live_encoders.attempt(self.encoder, size):
+            self.encoder = live_encoders.SOFTWARE  # a chip encodes so many streams and no more
+        self._pixel_format = live_encoders.pixel_format(self.encoder)
+        self._container = av.open(
+            arguments["where"],
+            "w",
+            format=arguments["format"],
+            container_options=muxer_options(arguments),
+            io_open=_open_part if arguments["kind"] == "hls" else None,
+        )
+        self._stream = self._add_video(arguments, size)
+        self._container.start_encoding()
+        # Two frames of one tick of the container would be at one time.
+        self._step = max(1, math.ceil((self._stream.time_base or 0) * TICKS))
+        self._last: int | None = None
+        self._last_key: int | None = None
+
+    def memory(self, count: int) -> memoryview:
+        """As :class:`Output`."""
+        return self._rgb.memory(count)
+
+    def write(self, pixels: memoryview, ticks: int) -> None:
+        """As :class:`Output`; a time that is not later than the last is moved behind it."""
+        self._rgb.take(pixels)
+        frame = self._rgb.converted(
+            self._pixel_format, self._colour.swscale_matrix, self._colour.range
+        )
+        duration = TICKS // 30
+        if self._last is not None:
+            ticks = max(ticks, self._last + self._step)
+            duration = ticks - self._last
+        key = self._last_key is None or ticks - self._last_key >= KEY_FRAME_S * TICKS
+        frame.pict_type = PictureType.I if key else PictureType.NONE
+        frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
+        self._last, self._last_key = ticks, ticks if key else self._last_key
+        self._mux(self._stream.encode(frame), duration)
+
+    def close(self) -> None:
+        """As :class:`Output`."""
+        self._mux(self._stream.encode(None), 0)
+        self._container.close()
+
+    def _mux(self, packets: list[Any], duration: int) -> None:
+        for packet in packets:
+            packet.duration = duration  # of the frame before: the next one's time is not known
+            self._container.mux(packet)
+
+    def _add_video(self, arguments: dict[str, Any], size: tuple[int, int]) -> Any:
+        rate = messages.unpack(arguments["rate"]) or Fraction(30)  # a hint: times rule
+        stream: Any = self._container.add_stream(
+            self.encoder,
+            rate=rate,
+            options=live_encoders.options(self.encoder, size, rate, arguments["crf"]),
+            width=size[1],
+            height=size[0],
+            pix_fmt=self._pixel_format,
+            time_base=Fraction(1, TICKS),
+        )
+        stream.time_base = Fraction(1, TICKS)
+        context, colour = stream.codec_context, self._colour
+        context.colorspace, context.color_range = colour.matrix, colour.range
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+        return stream
+
+
+def _open(arguments: dict[str, Any]) -> Output:
+    if arguments["kind"] == "images":
+        return ImageSeries(arguments)
+    _claim(arguments)
+    try:
+        return Stream(arguments)
+    except BaseException:
+        if arguments["kind"] == "file":
+            path = Path(arguments["path"])
+            with contextlib.suppress(OSError):
+                if path.stat().st_size == 0:  # nothing of it is worth a name
+                    path.unlink()
+        raise
+
+
+def _open_part(url: str, flags: int, options: dict[str, str]) -> Any:
+    """A playlist or segment: libav's own would lose what a full disk does not take, and go on."""
+    return open(url.removeprefix("file:"), "wb" if flags & _WRITE else "rb")
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """End this process, from a thread that needs no lock, if the block takes much longer."""
+    faulthandler.dump_traceback_later(seconds + _GRACE_S, exit=True, file=_STDERR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _next(inbox: RawIOBase, output: Output) -> tuple[messages.Header, memoryview]:
+    try:
+        return messages.receive(inbox, output.memory)
+    except (EOFError, OSError):  # the parent is gone: finish what it had us write
+        return {"kind": "end"}, memoryview(b"")
+
+
+def _say(outbox: RawIOBase, header: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):
+        messages.send(outbox, header)
+
+
+def _claim(arguments: dict[str, Any]) -> None:
+    """Take the name of a file or playlist, so that no other file is written over unasked."""
+    if arguments["kind"] == "hls" and not arguments["resumed"]:
+        playlist = Path(arguments["path"])
+        if arguments["overwrite"]:
+            remove_old_playlist(playlist)
+        elif playlist.exists():
+            raise FileExistsError(errno.EEXIST, "it already exists")
+    if arguments["kind"] == "file":
+        with Path(arguments["path"]).open("wb" if arguments["overwrite"] else "xb"):
+            pass
+
+
+def _failure(error: Exception, *, local: bool) -> dict[str, Any]:
+    number = getattr(error, "errno", None)
+    why = "it already exists" if number == errno.EEXIST else libav.describe(error)
+    cause = "refused" if isinstance(error, av.error.HTTPClientError) else ""
+    if (local and number in _LASTING) or isinstance(error, _UNKNOWN):
+        cause = "lasting"
+    return {"kind": "failed", "why": why, "cause": cause}

@@ -1,0 +1,190 @@
+"""Animated WebP and AVIF, as the frames of a video that is shown once.
+
+Runs in the child. Pillow puts each picture together from those before it, one at a time; their
+times are the file's own. Animated GIF and PNG are for libav, and so is AVIF of more than 8 bits.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import StreamDiffVSRError
+from . import libav
+from .image_kinds_child import (
+    AVIF,
+    MAX_BYTES,
+    START_BYTES,
+    WEBP,
+    Kind,
+    avif_needs_libav,
+    is_animation,
+    kind_of,
+    riff_chunks,
+)
+from .info import VideoInfo
+from .libav import check_frame_size
+from .picture_child import Picture, describe_picture
+
+_TOO_SHORT_MS, _INSTEAD_MS = 10, 100  # as browsers show them
+
+
+class _Times(NamedTuple):
+    """When the pictures are shown and for how long, in ticks of the base."""
+
+    base: Fraction
+    shown: array[int]
+    lengths: array[int]
+    sample_aspect: Fraction = Fraction(1)
+
+
+def is_animated_image(path: Path) -> bool:
+    """Whether it is an animation that libav does not read right."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return False
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+        kind = kind_of(start, path.suffix)
+        if kind not in (WEBP, AVIF) or not is_animation(path, start, kind):
+            return False
+        return kind is WEBP or not avif_needs_libav(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+class AnimatedImages:
+    """The pictures of one animation.
+
+    Args:
+        path, shown, failure, begin, beat: As of ``VideoFrames``.
+
+    Attributes:
+        damaged: None ever is: what cannot be decoded ends in an error.
+
+    Raises:
+        StreamDiffVSRError: It cannot be read, or is too large.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shown: Path,
+        failure: str,
+        *,
+        begin: float | None,
+        beat: Callable[[], None],
+    ) -> None:
+        self._shown, self._failure, self._begin, self._beat = shown, failure, begin, beat
+        self.damaged = 0
+        data = path.read_bytes()
+        kind = kind_of(data[:START_BYTES])
+        assert kind is not None
+        self._kind: Kind = kind
+        if kind is WEBP:  # Pillow takes memory for it as soon as it is opened
+            check_frame_size(_number(data, 24) + 1, _number(data, 27) + 1, failure)
+        try:
+            from .image_files_child import Tags, opened
+
+            self._tags = Tags.of(data)
+            self._image: Any = opened(data, kind.pillow, failure)
+            self._times = _webp_times(data) if kind is WEBP else _avif_times(path)
+        except (MemoryError, StreamDiffVSRError):
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+        self._count: int = min(self._image.n_frames, len(self._times.shown))
+        self._first: Any = None
+
+    def describe(self) -> VideoInfo:
+        """As of ``VideoFrames``."""
+        if not self._count:
+            raise StreamDiffVSRError(self._failure, "no picture is in it")
+        self._first = frame = self._decoded(0)
+        base, shown, lengths, aspect = self._times
+        last = self._count - 1
+        seconds = (shown[last] + lengths[last] - shown[0]) * base
+        return describe_picture(
+            frame,
+            path=self._shown,
+            codec=self._kind.codec,
+            sample_aspect=aspect,
+            average_rate=self._count / seconds if seconds else None,
+            time_base=base,
+            start_time=shown[0],
+            duration_seconds=float(seconds) or None,
+            frames=self._count,
+            counted=True,
+            least_frames=self._count,
+            audio_streams=0,
+            container=self._kind.name.lower(),
+        )
+
+    def pictures(self) -> Iterator[Picture]:
+        """Each at its time; from ``begin`` on, but each is made of those before it."""
+        base, shown, lengths, _ = self._times
+        start = 0
+        while (
+            self._begin is not None
+            and start + 1 < self._count
+            and float(shown[start + 1] * base) <= self._begin
+        ):
+            start += 1
+        for index in range(self._count):
+            self._beat()
+            frame, self._first = self._first or self._decoded(index), None
+            if index >= start:
+                yield Picture(frame, shown[index], lengths[index])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._image.close()
+
+    def _decoded(self, index: int) -> Any:
+        from .image_files_child import upright_frame
+
+        try:
+            self._image.seek(index)
+            self._image.load()
+            return self._tags.put_on(upright_frame(self._image))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> StreamDiffVSRError:
+        return StreamDiffVSRError(
+            self._failure, f"the animation cannot be decoded: {libav.describe(error)}"
+        )
+
+
+def _webp_times(data: bytes) -> _Times:
+    """In milliseconds, of the duration that each frame has."""
+    times, now = _Times(Fraction(1, 1000), array("q"), array("q")), 0
+    for name, start, _ in riff_chunks(data):
+        if name == b"ANMF":
+            duration = _number(data, start + 12)
+            times.shown.append(now)
+            times.lengths.append(duration if duration > _TOO_SHORT_MS else _INSTEAD_MS)
+            now += times.lengths[-1]
+    return times
+
+
+def _avif_times(path: Path) -> _Times:
+    """Of the packets of its track, which are in the order of display."""
+    with libav.open_input(path) as container:
+        stream = libav.moving_picture(container)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        times = _Times(Fraction(stream.time_base), array("q"), array("q"), aspect)
+        for packet in libav.packets(container, [stream]):
+            if packet is not None and packet.size and packet.pts is not None:
+                times.shown.append(packet.pts)
+                times.lengths.append(packet.duration or 1)
+        return times
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 3], "little")

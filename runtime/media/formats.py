@@ -1,0 +1,255 @@
+"""Chooses container, codec, pixel format and encoder options for an output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from ...errors import StreamDiffVSRError, UsageError
+from ..processes.messages import Header, pack
+from . import encoders as encoder_options
+from .colour import FULL, LIMITED, RGB, Colour, with_mastering
+from .encoders import (
+    CODECS,
+    CONTAINERS,
+    DEEP_IMAGES,
+    HARDWARE,
+    HOLDS,
+    IMAGES,
+    OF_ENCODER,
+    SOFTWARE,
+    ImageFormat,
+    VideoFormat,
+    is_image_folder,
+)
+from .info import VideoInfo
+
+LARGEST = {  # (H, W)
+    "h264": (16384, 16384),
+    "h265": (16384, 16384),
+    "av1": (8704, 16384),
+    "prores": (16384, 16384),
+    "ffv1": (32768, 32768),
+}
+SMALLEST = {"h265": 16}  # of a side, for those that are not encoded at any size
+
+
+def check_size(size: tuple[int, int], codec: str, failure: str) -> None:
+    """Refuse frames of (H, W) that the codec cannot be made of; ``failure`` begins the message.
+
+    Raises:
+        StreamDiffVSRError: They are too large or too small, or odd where colours are halved.
+    """
+    height, width = size
+    tallest, widest = LARGEST[codec]
+    if height > tallest or width > widest:
+        raise StreamDiffVSRError(
+            failure,
+            f"its frames would be {width}x{height}, and {codec} goes up to {widest}x{tallest}",
+            "scale the input down first, or write a folder of images",
+        )
+    smallest = SMALLEST.get(codec, 1)
+    if min(size) < smallest:
+        raise StreamDiffVSRError(
+            failure,
+            f"its frames would be {width}x{height}, and {codec} is encoded from {smallest} a side",
+            "use h264",
+        )
+    if codec != "ffv1" and (height % 2 or width % 2):
+        raise StreamDiffVSRError(
+            failure, f"frames of {width}x{height} cannot be {codec}: both must be even"
+        )
+
+
+_BASE_MEMORY_BYTES = 4 << 30
+_MEMORY_FRAMES = {"av1": 900, "h265": 450}  # an encoder holds its lookahead and references
+_FEWER_FRAMES = 300
+
+
+def encoder_arguments(
+    size: tuple[int, int], time_base: Fraction, info: VideoInfo | None, format: VideoFormat
+) -> Header:
+    """All that :class:`video_encoding.VideoEncoder` needs, as JSON can carry it."""
+    colour = _colour(size, info, format)
+    return {
+        "size": list(size),
+        "time_base": pack(time_base),
+        "rate": pack(info.average_rate if info else None),
+        "sample_aspect": pack(info.sample_aspect if info else Fraction(1)),
+        "colour": [colour.matrix, colour.range, colour.primaries, colour.transfer],
+        "encoder": format.encoder,
+        "pixel_format": format.pixel_format,
+        "options": with_mastering(format.encoder, format.options, info.mastering if info else None),
+        "deep": format.deep,
+        "tag": format.tag,
+    }
+
+
+def memory_bytes(size: tuple[int, int], format: VideoFormat) -> int:
+    """How much address space the child may use."""
+    height, width = size
+    frame = height * width * 3 // 2 * (2 if "10" in format.pixel_format else 1)
+    return _BASE_MEMORY_BYTES + _MEMORY_FRAMES.get(format.codec, _FEWER_FRAMES) * frame
+
+
+def _colour(size: tuple[int, int], info: VideoInfo | None, format: VideoFormat) -> Colour:
+    colour = (info.colour if info else Colour()).resolved(size[0])
+    matrix, range_ = colour.matrix, colour.range
+    if format.codec == "ffv1":
+        matrix, range_ = RGB, FULL
+    elif format.codec == "prores":  # has no way to say otherwise
+        range_ = LIMITED
+    return Colour(matrix, range_, colour.primaries, colour.transfer)
+
+
+def choose_format(
+    output: Path,
+    *,
+    info: VideoInfo,
+    size: tuple[int, int],
+    codec: str = "auto",
+    encoder: str = "auto",
+    crf: int | None = None,
+    preset: str | None = None,
+    images: str | None = None,
+) -> VideoFormat | ImageFormat:
+    """How an output of that name is made.
+
+    Args:
+        output: A file, or a folder for images: one that exists, has no ending, or ends with a
+            separator (which only a string keeps: pass ``images`` for such a name).
+        info: The input; its depth decides that of the output.
+        size: (H, W) of the frames to write.
+        codec: One of CODECS, or "auto": H.264, H.265 for more than 8 bits, AV1 in .webm.
+        encoder: "auto" or "software", "hardware" (the first that works here), or libav's name.
+        crf: Quality, lower is better; None for one that looks like its input.
+        preset: Speed, in the encoder's own words; the profile of ProRes.
+        images: One of IMAGES, for a folder; None for png.
+
+    Raises:
+        UsageError: A name or number that means nothing.
+        StreamDiffVSRError: The container cannot hold it, or the encoder does not work here.
+    """
+    if is_image_folder(output, images):
+        return _image_format(output, info, images, codec, encoder, crf, preset)
+    failure = f"could not write {str(output)!r}"
+    container = CONTAINERS.get(output.suffix.lower())
+    if container is None:
+        why = f"no video file is written with the ending {output.suffix!r}"
+        raise StreamDiffVSRError(failure, why, f"use one of {', '.join(CONTAINERS)}")
+    chosen = _codec(container, info, size, codec, encoder)
+    if chosen not in HOLDS[container]:
+        raise StreamDiffVSRError(failure, *_why_not_held(container, output.suffix, chosen))
+    check_size(size, chosen, failure)
+    name = _encoder(chosen, encoder)
+    pixels, deep, note = _pixels(chosen, name, info, preset)
+    options = encoder_options.options(name, crf=crf, preset=preset)
+    made = VideoFormat(container, chosen, name, pixels, options, deep, note)
+    if name in SOFTWARE.values():
+        return made
+    return _tried(made, size, hardware=encoder == "hardware", crf=crf, preset=preset)
+
+
+def _image_format(
+    output: Path,
+    info: VideoInfo,
+    images: str | None,
+    codec: str,
+    encoder: str,
+    crf: int | None,
+    preset: str | None,
+) -> ImageFormat:
+    kind = {"jpeg": "jpg", "tiff": "tif"}.get(images or "png", images or "png")
+    if kind not in IMAGES:
+        raise UsageError(
+            f"{images!r} is no kind of image that is written", "", f"use one of {', '.join(IMAGES)}"
+        )
+    if output.suffix.lower() in CONTAINERS and not output.is_dir():
+        raise UsageError(f"images need a folder, and {str(output)!r} is named like a video")
+    if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
+        raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
+    return ImageFormat(f".{kind}", deep=_depth(info) > 8 and kind in DEEP_IMAGES)
+
+
+def _depth(info: VideoInfo) -> int:
+    return info.depth
+
+
+def _codec(container: str, info: VideoInfo, size: tuple[int, int], codec: str, encoder: str) -> str:
+    named = OF_ENCODER.get(encoder)
+    if codec != "auto" and codec not in CODECS:
+        raise UsageError(f"there is no codec {codec!r} here", "", f"use one of {', '.join(CODECS)}")
+    if encoder not in ("auto", "software", "hardware") and named is None:
+        known = ", ".join(sorted(OF_ENCODER))
+        raise UsageError(f"there is no encoder {encoder!r} here", "", f"use one of {known}")
+    if named and codec not in ("auto", named):
+        raise UsageError(f"the encoder {encoder} makes {named}, not {codec}")
+    if named:
+        return named
+    if codec != "auto":
+        return codec
+    if container == "webm":
+        return "av1"
+    deep = _depth(info) > 8 and min(size) >= SMALLEST["h265"]
+    return "h265" if deep else "h264"
+
+
+def _why_not_held(container: str, suffix: str, codec: str) -> tuple[str, str]:
+    held = ", ".join(HOLDS[container])
+    endings = ", ".join(end for end, name in CONTAINERS.items() if codec in HOLDS[name])
+    return f"{suffix} cannot hold {codec} video, but {held}", f"{endings} can hold {codec}"
+
+
+def _encoder(codec: str, encoder: str) -> str:
+    if encoder in ("auto", "software"):
+        return SOFTWARE[codec]
+    if encoder != "hardware":
+        return encoder
+    if not HARDWARE.get(codec):
+        raise StreamDiffVSRError(
+            f"no encoder in hardware makes {codec}", "", "use h264, h265 or av1, or software"
+        )
+    return HARDWARE[codec][0]
+
+
+def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tuple[str, bool, str]:
+    """Pixel format, whether frames are uint16, and a note."""
+    depth = _depth(info)
+    deep = depth > 8
+    if codec == "ffv1":
+        bits = next(bits for bits in (8, 10, 12, 16) if bits >= min(depth, 16))
+        return ("bgr0" if bits == 8 else f"gbrp{bits}le"), deep, ""
+    if codec == "prores":
+        return encoder_options.prores_pixels(preset), deep, ""
+    if encoder not in SOFTWARE.values():
+        if deep and encoder.startswith("h264"):
+            return "nv12", False, f"{encoder} makes 8 bits of the input's {depth}"
+        return ("p010le" if deep else "nv12"), deep, ""
+    note = ""
+    if deep and codec == "h264":
+        note = "10-bit H.264 (High 10) plays in few players; h265 is safer"
+    return ("yuv420p10le" if deep else "yuv420p"), deep, note
+
+
+def _tried(
+    first: VideoFormat,
+    size: tuple[int, int],
+    *,
+    hardware: bool,
+    crf: int | None,
+    preset: str | None,
+) -> VideoFormat:
+    """The encoder in hardware that works here, by a frame of that size.
+
+    Raises:
+        StreamDiffVSRError: None does, or not the one named.
+    """
+    from .encoder_trial import first_that_works
+
+    names = HARDWARE[first.codec] if hardware else (first.encoder,)
+    made = [
+        replace(first, encoder=name, options=encoder_options.options(name, crf=crf, preset=preset))
+        for name in names
+    ]
+    return first_that_works(made, size)

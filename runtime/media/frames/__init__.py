@@ -1,1 +1,0 @@
-"""One frame: libav's planes as RGB and back, its colours, its size, its fields."""

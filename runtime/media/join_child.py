@@ -1,0 +1,360 @@
+"""Muxes the packets of segments and of copied streams into the output file."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from io import RawIOBase
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer, OutputContainer
+
+from ...errors import StreamDiffVSRError
+from .. import durable
+from ..processes import messages
+from . import libav
+from .segment import LONGEST_TICKS, Segment
+from .stream_copy_child import StreamCopier
+from .stream_rules_child import TimeWindow
+from .video_encoder_child import DecodingTimes
+
+_MAX_TIMESCALE = (1 << 31) - 1
+_MOST_HELD_US = "500000"  # of time in the muxer's queue; lossless 4K has gigabytes a second
+
+
+def open_output(
+    part: Path | BinaryIO,
+    container: str,
+    time_bases: Sequence[Fraction],
+    *,
+    any_tags: bool = False,
+) -> OutputContainer:
+    """Open a file for that muxer.
+
+    Args:
+        time_bases: The picture's, then those of sound.
+        any_tags: Whether tags by other names than the container's own are to be kept.
+    """
+    # Packets come in order, but of a subtitle or a cover there is seldom one to wait for.
+    options = {"max_interleave_delta": _MOST_HELD_US}
+    if container in ("mp4", "mov"):
+        # The start of each track is stored in this unit; the default of 1/1000 s would move it.
+        scale = math.lcm(*(base.denominator for base in time_bases))
+        if scale > _MAX_TIMESCALE:
+            scale = time_bases[0].denominator
+        options["movie_timescale"] = str(scale)
+        if any_tags:
+            options["movflags"] = "use_metadata_tags"
+    target = f"file:{part}" if isinstance(part, Path) else part
+    return av.open(target, "w", format=container, container_options=options)
+
+
+def coarse_enough(container: str, base: Fraction, longest: int) -> Fraction:
+    """The time base of a picture's stream; MP4 counts the time between frames in 31 bits.
+
+    Args:
+        container: libav's name of the muxer.
+        base: Seconds per tick of the picture.
+        longest: The longest time between packets, in ticks.
+    """
+    while container in ("mp4", "mov") and longest > _MAX_TIMESCALE:
+        base, longest = 2 * base, longest // 2
+    return base
+
+
+def end_exactly(container: str, last: Any, *, first: int, first_dts: int, end: int) -> None:
+    """Make the packet that is last in decoding order end a picture's track when the picture ends.
+
+    MP4 adds up durations in decoding order for the length of a track, and shows a movie until the
+    latest packet's time and duration: both are made the picture's true end.
+
+    Args:
+        container: libav's name of the muxer.
+        last: The packet, with its times; in ticks, as all below.
+        first: When the first frame is shown.
+        first_dts: When the first packet is decoded.
+        end: When the last frame is no longer shown.
+    """
+    if container not in ("mp4", "mov"):
+        return
+    left = (end - first) - (last.dts - first_dts)
+    over = max(0, last.pts + left - end)  # it would outlast the picture: it is decoded later
+    last.dts = min(last.pts, last.dts + over)
+    last.duration = max(1, left - over)
+
+
+Entry = tuple[Path, Segment]
+
+
+def read_entries(payload: memoryview) -> list[Entry]:
+    """The (folder, segment) pairs that a parent sent."""
+    import json
+
+    told: list[tuple[str, messages.Header]] = json.loads(bytes(payload))
+    return [(Path(folder), Segment.from_json(fields)) for folder, fields in told]
+
+
+def open_segment(entry: Entry) -> InputContainer:
+    """The file of a segment, its times as they were given to the muxer.
+
+    Raises:
+        StreamDiffVSRError: It is missing, or not what was written.
+    """
+    path = _path(entry)
+    try:
+        return av.open(
+            f"file:{path}", options={"ignore_editlist": "1", "format_whitelist": "mov,mp4"}
+        )
+    except Exception as error:
+        raise _damaged(path, "it cannot be read") from error
+
+
+class JoinedPackets:
+    """The packets of all segments, in decoding order, with times in ticks of the output.
+
+    Args:
+        entries: At least one.
+        shift: Ticks subtracted from every time.
+
+    Attributes:
+        first, end: When the first frame is shown, and when the last one no longer is.
+        longest: No two packets that follow each other are decoded further apart, in ticks.
+    """
+
+    def __init__(self, entries: Sequence[Entry], shift: int) -> None:
+        self._entries, self._shift = entries, shift
+        segments = [segment for _, segment in entries]
+        self._reorder = max(segment.reorder for segment in segments)
+        self._step = min(segment.shortest for segment in segments)
+        self.first, self.end = segments[0].first_pts - shift, segments[-1].end_pts - shift
+        inside = [ticks for segment in segments for _, ticks in segment.gaps]
+        between = [b.first_pts - a.end_pts for a, b in pairwise(segments)]
+        self.longest = (self._reorder + 1) * (LONGEST_TICKS + max(0, *inside, *between, 0))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Packets with pts, dts and the duration they are shown, as far as that is known."""
+        times = DecodingTimes(self.first, self._reorder, self._step)
+        for packet in self._with_times():
+            packet.dts = times.of(packet.pts)
+            yield packet
+
+    def _with_times(self) -> Iterator[Any]:
+        extradata: bytes | None = None
+        last = self._entries[-1]
+        for entry in self._entries:
+            with open_segment(entry) as source:
+                stream = source.streams.video[0]
+                own = bytes(stream.codec_context.extradata or b"")
+                if extradata is not None and own != extradata:
+                    raise _damaged(_path(entry), "it was encoded in another way than the others")
+                extradata = own
+                yield from self._of_segment(entry, source, is_last=entry is last)
+
+    def _of_segment(self, entry: Entry, source: InputContainer, *, is_last: bool) -> Iterator[Any]:
+        segment, stream = entry[1], source.streams.video[0]
+        assert stream.time_base is not None
+        ticks = stream.time_base / segment.time_base
+        start: int | None = None
+        latest = _latest(entry) if is_last else None
+        count, held = 0, None
+        for packet in source.demux(stream):
+            if not packet.size:
+                continue
+            assert packet.pts is not None
+            start = packet.pts if start is None else start  # the first one is shown first
+            at = round((packet.pts - start) * ticks)
+            at += sum(added for since, added in segment.gaps if since <= at)
+            shown_last = packet.pts == latest
+            packet.pts = segment.first_pts - self._shift + at
+            packet.time_base, packet.duration = segment.time_base, self._step
+            if shown_last:
+                packet.duration = max(1, self.end - packet.pts)
+            count += 1
+            if held is not None:
+                yield held
+            held = packet
+        if count != segment.frames or held is None:
+            raise _damaged(_path(entry), f"it has {count} frames, not {segment.frames}")
+        yield held
+
+
+def _latest(entry: Entry) -> int | None:
+    """When the last frame of a segment is shown, in ticks of its file."""
+    with open_segment(entry) as source:
+        shown = [packet.pts for packet in source.demux(video=0) if packet.pts is not None]
+    return max(shown, default=None)
+
+
+def _path(entry: Entry) -> Path:
+    folder, segment = entry
+    return folder / segment.files[0]
+
+
+def _damaged(path: Path, why: str) -> StreamDiffVSRError:
+    return StreamDiffVSRError(
+        f"could not use the finished part {str(path)!r}", why, "begin anew with --overwrite"
+    )
+
+
+_BEAT_S = 0.25
+_IN_MATROSKA = {"container": "matroska", "suffix": ".mkv", "tag": ""}  # it holds every picture
+
+
+def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
+    """Take the ``segments``, send ``beat`` with the frames done, and at the end ``done``."""
+    libav.quiet()
+    _, payload = messages.receive(inbox)
+    entries = read_entries(payload)
+    part = Path(arguments["part"])
+    try:
+        with part.open("wb"):  # asked of the disk now, not after the first frames
+            pass
+        told = _written(part, entries, arguments, outbox)
+        messages.send(outbox, {"kind": "saving"})  # the one step that may honestly take minutes
+        durable.to_disk(part)
+        messages.send(outbox, {"kind": "done", "bytes": part.stat().st_size, **told})
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _written(
+    part: Path, entries: list[Entry], arguments: dict[str, Any], outbox: RawIOBase
+) -> messages.Header:
+    """Write the file, or where its sound or the like cannot be joined, one that works."""
+    try:
+        return _Muxer(part, entries, arguments, outbox).run()
+    except Exception as error:  # libav's depths raise OverflowError and AttributeError too
+        ours = isinstance(error, StreamDiffVSRError) and not isinstance(error, _RefusedError)
+        of_disk = getattr(error, "errno", None) in durable.CAUSES
+        if arguments["source"] is None or ours or of_disk or isinstance(error, MemoryError):
+            raise
+        # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
+        failed = [libav.describe(error), ""]
+        if isinstance(error, _RefusedError):
+            failed = [error.why, error.remedy]
+        for saved in (_IN_MATROSKA, _IN_MATROSKA | {"source": None}):
+            with contextlib.suppress(Exception):
+                told = _Muxer(part, entries, arguments | saved, outbox).run()
+                return told | {"failed": failed, "alone": "source" in saved}
+        raise
+
+
+class _RefusedError(StreamDiffVSRError):
+    """The output cannot hold what goes beside the picture."""
+
+
+class _Muxer:
+    def __init__(
+        self, part: Path, entries: list[Entry], arguments: dict[str, Any], outbox: RawIOBase
+    ) -> None:
+        self._outbox, self._frames = outbox, 0
+        self._beaten = time.monotonic()
+        base = self._time_base = entries[0][1].time_base
+        if any(segment.time_base != base for _, segment in entries):
+            raise StreamDiffVSRError(
+                "could not join finished parts", "they count time in different units"
+            )
+        start, end, shift = (messages.unpack(arguments[name]) for name in ("start", "end", "shift"))
+        ticks = round((shift or Fraction(0)) / base)
+        self._packets = JoinedPackets(entries, ticks)
+        self._container: str = arguments["container"]
+        self._origin = _origin(arguments, TimeWindow(start, end, shift or Fraction(0)))
+        self._stored_base = coarse_enough(self._container, base, self._packets.longest)
+        bases = [self._stored_base, *(self._origin.time_bases if self._origin else ())]
+        any_tags = self._origin is not None and self._origin.own_tags
+        self._output = open_output(part, self._container, bases, any_tags=any_tags)
+        with self._closing_at_failure():
+            self._stream = self._add_video(entries[0], arguments)
+            if self._origin:
+                self._origin.join(self._output, self._stream)
+            self._output.start_encoding()  # so that what it cannot hold is said at once
+            if self._origin:
+                self._origin.begin(self._output)
+
+    def run(self) -> messages.Header:
+        """Write everything, and tell what was copied and what not; the file is complete then."""
+        with self._closing_at_failure():
+            self._write_all()
+            self._output.close()
+        if not self._origin:
+            return {"copied": {}, "notes": []}
+        return {"copied": dict(self._origin.copied), "notes": self._origin.notes}
+
+    @contextlib.contextmanager
+    def _closing_at_failure(self) -> Iterator[None]:
+        """What failed writes nothing more: an output that is only dropped still ends its file."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._output.close()
+            raise
+
+    def _write_all(self) -> None:
+        held: Any = None
+        first_dts: int | None = None
+        for packet in self._packets:
+            first_dts = packet.dts if first_dts is None else first_dts
+            if held is not None:
+                self._write(held)
+            held = packet
+        first, end = self._packets.first, self._packets.end
+        end_exactly(self._container, held, first=first, first_dts=first_dts or 0, end=end)
+        self._write(held)
+        self._copy_until(None)
+
+    def _add_video(self, entry: Entry, arguments: dict[str, Any]) -> Any:
+        with open_segment(entry) as source:
+            template = source.streams.video[0]
+            # `opaque`: by the codec, not by an encoder of the decoder's name (libdav1d has none).
+            stream: Any = self._output.add_stream_from_template(template, opaque=True)
+            stream.time_base = self._stored_base
+            # Codecs that do not tell it themselves have it from the container.
+            stream.codec_context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(1)
+            # A hint, as times rule; but a time code has no meaning without it.
+            stream.codec_context.framerate = messages.unpack(arguments["rate"]) or Fraction(25)
+            if arguments["tag"]:
+                stream.codec_context.codec_tag = arguments["tag"]
+        return stream
+
+    def _write(self, packet: Any) -> None:
+        self._copy_until(packet.dts * self._time_base)
+        packet.stream = self._stream
+        self._output.mux(packet)
+        self._frames += 1
+        self._beat()
+
+    def _copy_until(self, seconds: Fraction | None) -> None:
+        for _ in self._origin.copy_until(self._output, seconds) if self._origin else ():
+            self._beat()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten >= _BEAT_S:
+            self._beaten = now
+            messages.send(self._outbox, {"kind": "beat", "frames": self._frames})
+
+
+def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
+    if arguments["source"] is None:
+        return None
+    try:
+        return StreamCopier(
+            Path(arguments["source"]),
+            container=arguments["container"],
+            suffix=arguments["suffix"],
+            codec=arguments["codec"],
+            sound=arguments["audio"],
+            copy_rest=True,
+            part=part,
+        )
+    except StreamDiffVSRError as error:
+        raise _RefusedError(error.what, error.why, error.remedy) from error

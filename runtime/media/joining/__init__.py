@@ -1,1 +1,0 @@
-"""Segments made one output, with all else that the input holds."""

@@ -1,1 +1,0 @@
-"""Live sources and sinks: addresses, opening, newest frames out, encoded frames away."""

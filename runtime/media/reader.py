@@ -1,0 +1,257 @@
+"""Reads a video file or a folder of images as an iterator of RGB frames with their times.
+
+Decoding runs in a child process, one frame ahead of the caller: the pipe between them is the
+bounded queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import StreamDiffVSRError
+from ..processes.child import DEADLINE_S, Child
+from ..processes.messages import pack
+from .info import VideoInfo
+
+__all__ = ["VideoInfo", "probe", "receive_info", "start_reader"]
+
+READER_MEMORY_BYTES = 8 << 30  # 8K H.264 with all its references needs about two of them
+
+
+def probe(
+    path: str | PathLike[str], *, deadline_s: float = DEADLINE_S, fps: Fraction | None = None
+) -> VideoInfo:
+    """Describe a video file, an image file or a folder of images.
+
+    Args:
+        path: As of ``FileSource``.
+        deadline_s: The longest it may take.
+        fps: Frames per second of images.
+
+    Raises:
+        StreamDiffVSRError: It is missing, a folder without images, empty, unreadable, cut off, not
+            a video, sound only, absurdly large, or gave no answer within ``deadline_s`` seconds.
+    """
+    child = start_reader(path, deadline_s=deadline_s, frames=False, fps=fps)
+    try:
+        return receive_info(child, path, deadline_s)
+    finally:
+        child.close()
+
+
+def start_reader(
+    path: str | PathLike[str],
+    *,
+    deadline_s: float,
+    frames: bool,
+    depth: int = 8,
+    begin: float | None = None,
+    deinterlace: str = "auto",
+    fps: Fraction | None = None,
+) -> Child:
+    """A child that describes the file and then, if asked, sends its frames."""
+    return Child(
+        "runtime.media.reader_child",
+        {
+            "path": str(Path(path).absolute()),
+            "shown": str(path),
+            "frames": frames,
+            "depth": depth,
+            "begin": begin,
+            "deinterlace": deinterlace,
+            "fps": pack(fps),
+        },
+        failure=f"could not read {str(path)!r}",
+        deadline_s=deadline_s,
+        memory_bytes=READER_MEMORY_BYTES,
+    )
+
+
+def receive_info(child: Child, path: str | PathLike[str], deadline_s: float) -> VideoInfo:
+    """The description, which is a reader's first message behind its signs of life.
+
+    Raises:
+        StreamDiffVSRError: As :func:`probe`; the child is closed then.
+    """
+    due = time.monotonic() + deadline_s
+    left = deadline_s
+    try:
+        while left > 0:
+            header, _ = child.receive(left)
+            if header["kind"] != "beat":
+                return VideoInfo.from_wire(header["info"])
+            left = due - time.monotonic()
+    except BaseException:
+        child.close()
+        raise
+    child.close()
+    raise StreamDiffVSRError(
+        f"could not read {str(path)!r}", f"no frame of it was found within {deadline_s:g} s"
+    )
+
+
+Deinterlace: TypeAlias = Literal["auto", "on", "off", "tff", "bff"]
+
+
+def deinterlace_mode(asked: Deinterlace | bool) -> Deinterlace:
+    """The option in its one form: True has been "auto", and False "off".
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    mode = {True: "auto", False: "off"}[asked] if isinstance(asked, bool) else asked
+    if mode not in get_args(Deinterlace):
+        raise ValueError(f"{asked = !r}: one of {', '.join(get_args(Deinterlace))}")
+    return mode  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFrame:
+    """One decoded LR frame.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB [0, 255], C-contiguous, memory of its own, upright.
+        pts: When it is shown, in ticks of ``time_base``; made up from the frame rate where the
+            file has none.
+        time_base: Seconds per tick.
+        duration: How long it is shown, in ticks; None if the file does not say.
+        index: 0 for the first frame.
+        busy: From when to when it was read and decoded, in seconds of `time.perf_counter`, which
+            processes share.
+        deep: (h, w, 3) uint16 RGB [0, 65535] of the same picture, where that was asked for.
+    """
+
+    image: npt.NDArray[np.uint8]
+    pts: int
+    time_base: Fraction
+    duration: int | None
+    index: int
+    busy: tuple[float, float] = (0.0, 0.0)
+    deep: npt.NDArray[np.uint16] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """When it is shown, in seconds."""
+        return float(self.pts * self.time_base)
+
+
+class FileSource:
+    """The frames of a video file or of a series of images, once, in order of display.
+
+    ``damaged`` counts the packets so far with any sign of damage; the frames around them may be
+    wrong, and the source goes on behind them. Frames are turned upright by the file's rotation, so
+    what is written from them needs none. A change of size inside the file shows as frames of
+    another shape. What is transparent is on black, as players show it. The values of HDR come
+    through as they are, unmapped.
+
+    Args:
+        path: The file, whose content counts and not its extension; an image; or a folder of images
+            (png, jpg, jpeg, webp, tif, tiff), in the natural order of their names.
+        deadline_s: The longest the file may take to give a frame.
+        depth: 16 gives frames their ``deep`` too; ``image`` is the same either way.
+        begin: Seconds, as `SourceFrame.seconds`: the frames begin with one at or before that time,
+            and none after it is missing. They equal those of a run from the start. The way there is
+            short in .mp4, .mov, .mkv and .webm, and decoded from the start in others. Times that
+            jump back inside the file make it ambiguous. ``index`` counts from the first one given.
+        deinterlace: Make a whole picture of two fields, one for each frame. "auto": where a frame
+            or the container says that it has fields; "on": of every frame, by the order that is
+            told, else the upper field first; "tff" and "bff": by that order, upper or lower field
+            first; "off": not at all. Images are left as they are.
+        fps: Frames per second of images (24 if None), and of a video without times of its own.
+
+    Raises:
+        StreamDiffVSRError: As :func:`probe`, at once; or while iterating, if the reader crashes or
+            takes too long.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        deadline_s: float = DEADLINE_S,
+        depth: Literal[8, 16] = 8,
+        begin: float | None = None,
+        deinterlace: Deinterlace | bool = "auto",
+        fps: Fraction | None = None,
+    ) -> None:
+        self.damaged = 0
+        self._index = 0
+        self._ended = False
+        self._deep: memoryview | None = None  # of the frame whose image comes next
+        self._child = start_reader(
+            path,
+            deadline_s=deadline_s,
+            frames=True,
+            depth=depth,
+            begin=None if begin is None else float(begin),
+            deinterlace=deinterlace_mode(deinterlace),
+            fps=fps,
+        )
+        self.info = receive_info(self._child, path, deadline_s)
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        return self
+
+    def __next__(self) -> SourceFrame:
+        while not self._ended:
+            try:
+                header, payload = self._child.receive()
+            except StreamDiffVSRError:
+                if self._ended:  # closed by another thread while this one waited
+                    break
+                raise
+            if header["kind"] == "beat":
+                continue
+            if header["kind"] == "deep":
+                self._deep = payload
+                continue
+            self.damaged = header["damaged"]
+            if header["kind"] == "end":
+                self.close()
+                break
+            return self._frame(header["height"], header["width"], header, payload)
+        raise StopIteration
+
+    def _frame(
+        self, height: int, width: int, header: dict[str, Any], payload: memoryview
+    ) -> SourceFrame:
+        shape = (height, width, 3)
+        deep, self._deep = self._deep, None
+        started, ended = header["busy"]
+        frame = SourceFrame(
+            image=np.frombuffer(payload, np.uint8).reshape(shape),
+            pts=header["pts"],
+            time_base=self.info.time_base,
+            duration=header["duration"],
+            index=self._index,
+            busy=(started, ended),
+            deep=None if deep is None else np.frombuffer(deep, np.uint16).reshape(shape),
+        )
+        self._index += 1
+        return frame
+
+    def close(self) -> None:
+        """Stop decoding. Safe at any point, from any thread, and twice."""
+        self._ended = True
+        self._child.close()
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

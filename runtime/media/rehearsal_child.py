@@ -1,0 +1,80 @@
+"""Joins the beginning of a source to an output in memory, to find what the join will do.
+
+It runs the code of the join itself, header, packets and end, so that both say the same, and what a
+muxer refuses only at the first packet is known before the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from fractions import Fraction
+from io import RawIOBase
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...errors import StreamDiffVSRError
+from ..processes import messages
+from . import libav
+from .join_child import open_output
+from .stream_copy_child import StreamCopier
+
+_MOST_PACKETS = 2000
+_MOST_BYTES = 32 << 20  # of the source: its streams may lie far apart
+
+
+def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
+    """Send ``done`` with what was copied and left out."""
+    libav.quiet()
+    try:
+        told = _joined(arguments)
+    except StreamDiffVSRError:
+        raise
+    except Exception as error:
+        raise StreamDiffVSRError(
+            f"could not join all that the input holds to a {arguments['suffix']} file",
+            libav.describe(error),
+            _what_works(arguments),
+        ) from error
+    messages.send(outbox, {"kind": "done", **told})
+
+
+def _joined(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Join the beginning of the source; what was copied and left out."""
+    container = arguments["container"]
+    origin = StreamCopier(
+        Path(arguments["source"]),
+        container=container,
+        suffix=arguments["suffix"],
+        codec=arguments["codec"],
+        sound=arguments["audio"],
+        copy_rest=True,
+        most_bytes=_MOST_BYTES,
+    )
+    bases = [Fraction(1, 90000), *origin.time_bases]
+    output = open_output(io.BytesIO(), container, bases, any_tags=origin.own_tags)
+    picture = output.add_stream("libsvtav1" if container == "webm" else "libx264")
+    origin.join(output, picture)
+    output.start_encoding()
+    origin.begin(output)
+    for _ in islice(origin.copy_until(output, None), _MOST_PACKETS):
+        pass
+    output.close()
+    return {"copied": dict(origin.copied), "notes": list(origin.notes)}
+
+
+def _what_works(arguments: dict[str, Any]) -> str:
+    """The first way round a failure that does not fail itself; "" if there is none."""
+    ways = {
+        "give the output a name that ends in .mkv": {"container": "matroska", "suffix": ".mkv"},
+        "use --audio transcode": {"audio": "transcode"},
+        "leave the sound out with --audio none": {"audio": "none"},
+    }
+    for way, changed in ways.items():
+        if changed.items() <= arguments.items():
+            continue
+        with contextlib.suppress(Exception):
+            _joined(arguments | changed)
+            return way
+    return ""

@@ -1,0 +1,361 @@
+"""What becomes of each stream of sound, found by writing its first packets and reading them back.
+
+Runs in the child. A muxer's word is not taken for it: some take a stream and write what nothing
+plays, some refuse it only when its first packet comes. So each way is tried in memory, and what
+is told to a user as a way out has been tried as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+
+from ...errors import StreamDiffVSRError
+from . import libav
+from .encoders import CONTAINERS, HOLDS
+from .sound_transcode_child import TranscodedStream
+from .stream_rules_child import CopiedStream, TimeWindow, codec_of, listed
+
+Choice = Literal["copy", "transcode", "none"]
+
+_ENCODERS = {
+    "mp4": ("aac",),
+    "mov": ("aac",),
+    "mpegts": ("aac",),
+    "webm": ("libopus",),
+    "matroska": ("libopus", "aac"),
+}
+_LOSSLESS = "flac"  # in Matroska
+_NAMES = {"libopus": "opus"}
+_TRIED_PACKETS = 24
+_TRIED_BYTES = 1 << 20  # of a stream, at most, if it is more than one packet
+SEARCHED_BYTES = 64 << 20  # for the first packets of all streams
+_MPEG_LAYERS = {"mp1", "mp2", "mp3"}  # of one family: their packets say which they are
+_MOST_SKIPPED = 8  # packets at the beginning that are cut off or damaged
+_DEMUXERS = {"mp4": "mov", "mov": "mov", "mpegts": "mpegts"}
+_ENDINGS = (".mkv", ".mov", ".mp4", ".ts")  # as they are proposed
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What becomes of one stream.
+
+    Attributes:
+        index: Its place among the streams of the source.
+        encoder: libav's name of what encodes it anew; "" if its packets are copied.
+        skipped: Packets at its beginning that are left out.
+    """
+
+    index: int
+    encoder: str = ""
+    skipped: int = 0
+
+    def stream(self, template: Any, part: TimeWindow) -> CopiedStream:
+        """What carries it out."""
+        if self.encoder:
+            return TranscodedStream(template, part, self.encoder)
+        return CopiedStream(template, part, self.skipped)
+
+
+@dataclass(slots=True)
+class _Beginning:
+    """The first packets of a stream, and whether there are no more than those."""
+
+    path: Path
+    template: Any
+    packets: list[Any] = field(default_factory=list)
+    times: list[tuple[Any, ...]] = field(default_factory=list)
+    bytes: int = 0
+
+    @property
+    def enough(self) -> bool:
+        return len(self.packets) >= _TRIED_PACKETS or self.bytes >= _TRIED_BYTES
+
+    @property
+    def start(self) -> Fraction:
+        """When it begins, in seconds: far below zero where a clock of MPEG-TS wraps around."""
+        pts, dts, _, base = self.times[0] if self.times else (None, None, None, None)
+        told = pts if pts is not None else dts
+        return Fraction(0 if told is None else told * base)
+
+    def add(self, packet: Any) -> None:
+        self.packets.append(packet)
+        self.times.append((packet.pts, packet.dts, packet.duration, packet.time_base))
+        self.bytes += packet.size
+
+    def again(self) -> Iterator[Any]:
+        """The packets as they were read, whatever a muxer has made of their times."""
+        if self.template.codec_context is not None:
+            self.template.codec_context.flush_buffers()
+        for packet, times in zip(self.packets, self.times, strict=True):
+            packet.pts, packet.dts, packet.duration, packet.time_base = times
+            packet.stream = self.template
+            yield packet
+
+
+def settle(
+    path: Path, choice: Choice, *, container: str, suffix: str, codec: str
+) -> tuple[list[Sound], list[str]]:
+    """What becomes of the sound of a source, and notes of what is not as it was.
+
+    Args:
+        choice: Whether packets are copied, sound is encoded anew, or left out.
+        container: libav's name of the output's muxer.
+        suffix: The ending of the output's name.
+        codec: Of the output's picture; where that cannot go is not proposed.
+
+    Raises:
+        StreamDiffVSRError: The container cannot hold the sound; with a way out that was tried.
+    """
+    with libav.open_input(path) as source:
+        if not source.streams.audio:
+            return [], []
+        if choice == "none":
+            return [], ["sound left out, as asked for"]
+        found, notes = _beginnings(path, source)
+        settled = [_settled(one, container, choice) for one in found]
+        for one, sound in zip(found, settled, strict=True):
+            if sound is None:
+                raise _refusal(found, one, container, suffix, codec, choice)
+            if sound.encoder:
+                notes.append(_told(one, sound, suffix, choice))
+    return [sound for sound in settled if sound is not None], list(dict.fromkeys(notes))
+
+
+def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], list[str]]:
+    """The streams of sound that are there, and notes of those that are not."""
+    notes: list[str] = []
+    others = _of_other_programmes(source)
+    streams = [stream for stream in source.streams.audio if stream.index not in others]
+    left = len(source.streams.audio) - len(streams)
+    if left:
+        notes.append(f"sound of another programme left out: {left}")
+    found = {stream.index: _Beginning(path, stream) for stream in streams}
+    whole = _read_beginnings(source, found)
+    for index, one in list(found.items()):
+        if not one.packets and (whole or not one.template.codec_context.sample_rate):
+            del found[index]
+            notes.append("sound left out: the file declares it, and holds none of it")
+    return list(found.values()), notes
+
+
+def _of_other_programmes(source: Any) -> set[int]:
+    """The streams that belong to programmes, but to none of the picture's."""
+    picture = libav.moving_picture(source)
+    if picture is None or source.format.name != "mpegts":
+        return set()
+    programmes = _programmes(source)
+    ours = [streams for streams in programmes if picture.index in streams]
+    if not ours:
+        return set()
+    return set().union(*programmes) - set().union(*ours)
+
+
+def _programmes(source: Any) -> list[set[int]]:
+    """The streams of each, which PyAV tells only in libav's description for people."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        described = source.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found: list[set[int]] = []
+    for line in described.splitlines():
+        if re.match(r"  Program \d+", line):
+            found.append(set())
+        elif re.match(r"  No Program", line):
+            break
+        elif found and (stream := re.match(r"  Stream #\d+:(\d+)", line)):
+            found[-1].add(int(stream[1]))
+    return found
+
+
+def _read_beginnings(source: InputContainer, found: dict[int, _Beginning]) -> bool:
+    """Read until enough is there; whether nothing was left to be read."""
+    read = 0
+    for packet in libav.packets(source, list(source.streams)):
+        if packet is None or not packet.size:
+            continue
+        read += packet.size
+        one = found.get(packet.stream_index)
+        if one is not None and not one.enough:
+            one.add(packet)
+        if read > SEARCHED_BYTES or all(one.enough for one in found.values()):
+            return False
+    return True
+
+
+def _settled(one: _Beginning, container: str, choice: Choice) -> Sound | None:
+    """The best that can be done with a stream; None if nothing can."""
+    index, codec = one.template.index, codec_of(one.template)
+    wanted = _encoders(container, one)
+    if choice == "transcode" and codec not in _common(container):
+        for encoder in wanted:
+            if _encodes(one, container, encoder):
+                return Sound(index, encoder)
+    skipped = _copies(one, container)
+    if skipped is not None:
+        return Sound(index, skipped=skipped)
+    lossless = container == "matroska" and _encodes(one, container, _LOSSLESS)
+    if choice == "copy":
+        return Sound(index, _LOSSLESS) if lossless else None
+    return next((Sound(index, e) for e in wanted if _encodes(one, container, e)), None)
+
+
+def _encoders(container: str, one: _Beginning) -> Sequence[str]:
+    context = one.template.codec_context
+    if container == "matroska" and context is not None and context.codec.lossless:
+        return (_LOSSLESS, *_ENCODERS[container])
+    return _ENCODERS[container]
+
+
+def _common(container: str) -> set[str]:
+    """Codecs that nothing is gained of encoding anew."""
+    names = {_NAMES.get(name, name) for name in _ENCODERS[container]}
+    return names | ({_LOSSLESS} if container == "matroska" else set())
+
+
+def _copies(one: _Beginning, container: str) -> int | None:
+    """After how many packets a container takes a stream as it is; None if it does not."""
+    if not listed(container, one.template):
+        return None
+    if not one.packets:
+        return 0 if _written(one, container, Sound(one.template.index)) is not None else None
+    for skipped in range(min(_MOST_SKIPPED, len(one.packets))):
+        written = _written(one, container, Sound(one.template.index, skipped=skipped))
+        if written is not None and _is_same(one, written, container, skipped):
+            return skipped
+    return None
+
+
+def _encodes(one: _Beginning, container: str, encoder: str) -> bool:
+    written = _written(one, container, Sound(one.template.index, encoder))
+    return written is not None and len(_heard_in(written, container)[1]) > 0
+
+
+def _written(one: _Beginning, container: str, sound: Sound) -> io.BytesIO | None:
+    """A file of those packets alone; None if the muxer refuses it."""
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format=container) as output:
+            stream = sound.stream(one.template, TimeWindow(shift=one.start))
+            stream.join(output, {})
+            output.start_encoding()
+            for packet in one.again():
+                for made in stream.placed(packet):
+                    with contextlib.suppress(av.error.InvalidDataError):  # left out by a join, too
+                        output.mux(made)
+            for made in stream.rest():
+                output.mux(made)
+    except Exception:  # whatever it is: this way is none
+        return None
+    file.seek(0)
+    return file
+
+
+def _is_same(one: _Beginning, written: io.BytesIO, container: str, skipped: int) -> bool:
+    """Whether what was written is read back as what it was."""
+    if container == "mpegts":
+        return True  # so little of one is guessed at; what is read back right is listed
+    codec, after = _heard_in(written, container)
+    if codec != codec_of(one.template):
+        return {codec, codec_of(one.template)} <= _MPEG_LAYERS
+    # By a decoder of its own: what one makes up for noise goes on from what it has made before.
+    with libav.open_input(one.path) as fresh:
+        stream: Any = fresh.streams[one.template.index]
+        before = _decoded(stream.codec_context, list(one.again())[skipped:])
+    if not len(before):  # nobody can hear it here; then its name must do
+        return True
+    count = min(len(before), len(after))
+    if 2 * count < len(before):
+        return False
+    # What a decoder leaves out to warm up may differ at the beginning, and a damaged packet be
+    # missing anywhere.
+    half = count // 2
+    return bool(
+        np.array_equal(before[:half], after[:half]) or np.array_equal(before[-half:], after[-half:])
+    )
+
+
+def _heard_in(file: io.BytesIO, container: str) -> tuple[str, Any]:
+    """The codec and the samples of a file that was written here."""
+    file.seek(0)
+    try:
+        with av.open(file, "r", format=_DEMUXERS.get(container, "matroska")) as again:
+            stream = again.streams.audio[0]
+            packets = [packet for packet in again.demux(stream) if packet.size]
+            return codec_of(stream), _decoded(stream.codec_context, packets)
+    except Exception:
+        return "", np.empty((0,))
+
+
+def _decoded(context: Any, packets: Sequence[Any]) -> Any:
+    """The samples of the first channel."""
+    heard: list[Any] = []
+    if context is None:
+        return np.empty((0,))
+    context.flush_buffers()
+    for packet in (*packets, None):
+        try:
+            frames = context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            continue
+        for frame in frames:
+            # Not planar: of eight channels, PyAV counts planes that are not there.
+            packed = av.AudioResampler(format=frame.format.packed)
+            for one in packed.resample(frame):
+                heard.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
+    context.flush_buffers()
+    return np.concatenate(heard) if heard else np.empty((0,))
+
+
+def _told(one: _Beginning, sound: Sound, suffix: str, choice: Choice) -> str:
+    was, becomes = codec_of(one.template), _NAMES.get(sound.encoder, sound.encoder)
+    if choice == "copy":
+        return f"sound ({was}) is stored as {becomes}: {suffix} cannot hold it as it is"
+    return f"sound ({was}) is encoded anew as {becomes}"
+
+
+def _refusal(
+    found: Sequence[_Beginning],
+    one: _Beginning,
+    container: str,
+    suffix: str,
+    codec: str,
+    choice: Choice,
+) -> StreamDiffVSRError:
+    """Why not, and what would work: nothing is named that was not tried just now."""
+    ways: list[str] = []
+    for ending in _ENDINGS:
+        other = CONTAINERS[ending]
+        if other != container and codec in HOLDS[other] and _all_settled(found, other, "copy"):
+            ways.append(f"give the output a name that ends in {ending}")
+            break
+    if choice == "copy" and _all_settled(found, container, "transcode"):
+        ways.append("use --audio transcode")
+    ways.append("leave it out with --audio none")
+    doing = "copy" if choice == "copy" else "encode"
+    return StreamDiffVSRError(
+        f"could not {doing} the sound into a {suffix} file",
+        f"it cannot hold {_sound_name(one.template)}",
+        ", or ".join(ways),
+    )
+
+
+def _all_settled(found: Sequence[_Beginning], container: str, choice: Choice) -> bool:
+    return all(_settled(one, container, choice) is not None for one in found)
+
+
+def _sound_name(stream: Any) -> str:
+    context = stream.codec_context
+    return f"{context.name} sound" if context else "sound of its kind, which is unknown here"

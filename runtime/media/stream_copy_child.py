@@ -1,0 +1,381 @@
+"""Copies the source's sound, subtitles, chapters and attachments into an output."""
+
+from __future__ import annotations
+
+import contextlib
+import mimetypes
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+
+from ...errors import StreamDiffVSRError
+from . import libav
+from .sound_copy_child import Choice, settle
+from .stream_rules_child import (
+    CopiedStream,
+    CopiedSubtitles,
+    TimeWindow,
+    TurnedSubtitles,
+    codec_of,
+    holds,
+    text_codec,
+)
+
+# Written by muxers about the file they wrote, so not true of the new one.
+_STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "rotate")
+_STALE_PREFIXES = ("_statistics", "bps", "number_of_", "vendor_id")
+_COVER = av.stream.Disposition.attached_pic
+_COVER_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+_CODED_RATES = {Fraction(rate) for rate in (24, 25, 30, 48, 50, 60, 100, 120, 150)}
+_MOST_PACKETS = 64  # covers come first, so none is looked for further on
+
+
+class Cover:
+    """A picture that stands for the file.
+
+    Args:
+        stream: The source's, of an input that is open.
+        data: The picture, as it is in the file.
+    """
+
+    def __init__(self, stream: Any, data: bytes) -> None:
+        self._template, self._data = stream, data
+        self._stream: Any = None
+
+    def join(self, output: OutputContainer) -> bool:
+        """Add it to an output; False if that cannot hold it."""
+        container, codec = output.format.name, codec_of(self._template)
+        if container == "matroska" and codec in _COVER_TYPES:
+            output.add_attachment(*_COVER_TYPES[codec], self._data)
+            return True
+        if container != "mp4" or not holds(container, self._template):
+            return False
+        self._stream = output.add_stream_from_template(self._template, opaque=True)
+        self._stream.disposition = _COVER
+        return True
+
+    def mux(self, output: OutputContainer) -> None:
+        """Write it, where it is a stream; the output has its header."""
+        if self._stream is None:
+            return
+        packet = av.Packet(self._data)
+        packet.pts = packet.dts = 0
+        packet.time_base, packet.stream = self._template.time_base, self._stream
+        packet.is_keyframe = True
+        output.mux(packet)
+
+
+def covers(path: Path, source: InputContainer) -> list[Cover]:
+    """The covers of a source, which is opened again so that no packet of it is used up."""
+    wanted = {s.index: s for s in source.streams.video if s.disposition & _COVER}
+    found: list[Cover] = []
+    if not wanted:
+        return found
+    with libav.open_input(path) as again:
+        read = libav.packets(again, list(again.streams.video))
+        for _, packet in zip(range(_MOST_PACKETS), read, strict=False):
+            if packet is not None and packet.size and packet.stream_index in wanted:
+                found.append(Cover(wanted.pop(packet.stream_index), bytes(packet)))
+    return found
+
+
+def add_attachments(output: OutputContainer, attachments: Sequence[Any]) -> tuple[int, int]:
+    """Copy attached files, such as fonts; (how many were copied, how many were not)."""
+    if output.format.name != "matroska":
+        return 0, len(attachments)
+    for attachment in attachments:
+        name = attachment.name or "attachment"
+        kind = attachment.mimetype or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        output.add_attachment(name, kind, attachment.data)
+    return len(attachments), 0
+
+
+def add_chapters(
+    output: OutputContainer, chapters: Sequence[Any], part: TimeWindow
+) -> tuple[int, int]:
+    """Copy the chapters of what is kept; (how many were copied, how many were not)."""
+    if output.format.name == "mpegts":
+        return 0, len(chapters)
+    made: list[Any] = []
+    for chapter in chapters:
+        base = chapter["time_base"]
+        start, end = chapter["start"], max(chapter["start"], chapter["end"])
+        first = start if part.start is None else max(start, round(part.start / base))
+        last = end if part.end is None else min(end, round(part.end / base))
+        if last < first or (last == first and end > start):
+            continue  # all of it was cut away
+        shift = round(part.shift / base)
+        made.append({**chapter, "start": first - shift, "end": last - shift})
+    output.set_chapters(made)
+    return len(made), 0
+
+
+def take_timecode(tags: dict[str, str]) -> str:
+    """Remove the time code from tags, and return it; "" if there is none."""
+    keys = [key for key in tags if key.lower() == "timecode"]
+    return next(iter([tags.pop(key) for key in keys]), "")
+
+
+def fits_rate(timecode: str, rate: Fraction | None) -> bool:
+    """Whether a muxer takes this code for frames of that rate; else it refuses the whole file."""
+    if not re.fullmatch(r"\d\d:[0-5]\d:[0-5]\d[:;.]\d\d+", timecode) or not rate:
+        return False
+    dropping = timecode[8] != ":"
+    of_ntsc = rate * Fraction(1001, 1000)
+    return of_ntsc in (30, 60, 120) if dropping else bool({rate, of_ntsc} & _CODED_RATES)
+
+
+def kept_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags that are still true of another file."""
+    return {
+        key: value
+        for key, value in tags.items()
+        if key.lower() not in _STALE and not key.lower().startswith(_STALE_PREFIXES)
+    }
+
+
+def stream_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags of a stream that are still true of another file; MP4 reads titles as names."""
+    kept = kept_tags(tags)
+    if "name" in kept:
+        kept.setdefault("title", kept.pop("name"))
+    return kept
+
+
+_MARGIN_S = 30  # streams of a file need not lie closely beside each other
+_MAKERS = "com."  # tags such as com.apple.quicktime.make
+_SEEKABLE = ("mov", "matroska")  # their index can be trusted
+
+
+class StreamCopier:
+    """The source of an output, demuxed a second time for what is copied from it.
+
+    Args:
+        path: The source.
+        container: libav's name of the output's muxer.
+        suffix: The ending of the output's name, for what is told.
+        codec: Of the output's picture, one of `kinds.CODECS`.
+        sound: What becomes of its audio streams; its tags are always kept.
+        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied.
+        part: What is kept, and how it is moved in time.
+        most_bytes: Read no more than that of the source; None: all of it.
+
+    Attributes:
+        copied: How many streams of each kind were taken over, once joined.
+        notes: What was left out and why, a line each, once joined.
+
+    Raises:
+        StreamDiffVSRError: The source cannot be read, or the container not hold its sound.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        container: str,
+        suffix: str,
+        codec: str,
+        sound: Choice,
+        copy_rest: bool = False,
+        part: TimeWindow | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
+        self._path, self._part, self._copy_rest = path, part or TimeWindow(), copy_rest
+        self._suffix, self._bytes_left = suffix, most_bytes
+        self._input = _opened(path)
+        settled, self.notes = settle(path, sound, container=container, suffix=suffix, codec=codec)
+        streams = self._input.streams
+        self._sounds = [one.stream(streams[one.index], self._part) for one in settled]
+        self._copies: dict[int, CopiedStream] = {}
+        self._covers: list[Cover] = []
+        self._packets: Iterator[Any] = iter(())
+        self._due: list[Any] = []  # read and placed, but not due yet
+        self._ended = self._finished = False
+        self._refused = 0
+        self._unfinished: set[int] = set()  # streams of sound whose end was not seen yet
+        self.copied: Counter[str] = Counter()
+
+    @property
+    def audio_streams(self) -> int:
+        """How many streams of sound are taken over."""
+        return len(self._sounds)
+
+    @property
+    def time_bases(self) -> list[Fraction]:
+        """Seconds per tick of each stream of sound."""
+        return [sound.time_base for sound in self._sounds]
+
+    @property
+    def own_tags(self) -> bool:
+        """Whether it has tags by names of their makers, such as Apple's."""
+        return any(key.startswith(_MAKERS) for key in self._input.metadata)
+
+    def join(self, output: OutputContainer, video: Any) -> None:
+        """Add tags and streams to an output whose video stream is there already."""
+        output.metadata.update(kept_tags(self._input.metadata))
+        if self.own_tags and output.format.name == "mpegts":
+            self.notes.append(f"tags left out: {self._suffix} cannot hold them; .mkv can")
+        picture = libav.moving_picture(self._input)
+        if picture:
+            video.metadata.update(stream_tags(picture.metadata))
+            video.disposition = picture.disposition
+        self._keep_timecode(output, video)
+        for copy in self._sounds:
+            self._copy(output, copy.template, copy)
+        if self._copy_rest:
+            self._join_rest(output, self._suffix, picture)
+        streams = [copy.template for copy in self._copies.values()]
+        self._unfinished = {copy.template.index for copy in self._sounds}
+        self._seek()
+        if self._bytes_left is not None and streams:
+            streams = list(self._input.streams)  # what is read of the others counts, too
+        self._packets = libav.packets(self._input, streams) if streams else iter(())
+
+    def _keep_timecode(self, output: OutputContainer, video: Any) -> None:
+        both = [take_timecode(tags) for tags in (video.metadata, output.metadata)]
+        code = next(filter(None, both), "")
+        if not code:
+            return
+        if self._part.start is None and fits_rate(code, video.codec_context.framerate):
+            video.metadata["timecode"] = code
+        else:
+            self.notes.append("time code left out: it does not fit these frames")
+
+    def begin(self, output: OutputContainer) -> None:
+        """Mux what goes before every packet; the output has its header."""
+        for cover in self._covers:
+            cover.mux(output)
+
+    def copy_until(self, output: OutputContainer, seconds: Fraction | None) -> Iterator[None]:
+        """Mux what is due before that time, or all that is left; yields after each packet."""
+        while self._due or not self._finished:
+            if not self._due:
+                self._read()
+            while self._due:
+                packet = self._due[0]
+                if seconds is not None and packet.dts * packet.time_base >= seconds:
+                    return
+                self._mux(output, self._due.pop(0))
+                yield
+        self._refused += sum(copy.take_refused() for copy in self._copies.values())
+        if self._refused:
+            self.notes.append(f"damaged packets left out: {self._refused}")
+            self._refused = 0
+
+    def _mux(self, output: OutputContainer, packet: Any) -> None:
+        try:
+            output.mux(packet)
+        except av.error.InvalidDataError:  # of this packet, which is put into another form
+            self._refused += 1
+
+    def _read(self) -> None:
+        """Place the next packet, if it is kept; when all is read, what is still in the streams."""
+        if self._ended:
+            self._due = [packet for copy in self._copies.values() for packet in copy.rest()]
+            self._finished = True
+            return
+        for packet in self._packets:
+            if packet is None or not packet.size:  # a damaged stretch; the mark of a stream's end
+                continue
+            if self._bytes_left is not None:
+                self._bytes_left -= packet.size
+                if self._bytes_left < 0:
+                    break
+            copy = self._copies.get(packet.stream_index)
+            if copy is None:
+                continue
+            self._due = copy.placed(packet)
+            if not self._due and copy.is_past(packet, _MARGIN_S):
+                self._see_end(packet.stream_index)
+            return
+        self._ended = True
+
+    def _see_end(self, index: int) -> None:
+        """Nothing more is read when all sound is past; other streams may lie anywhere."""
+        if index in self._unfinished:
+            self._unfinished.discard(index)
+            self._ended = not self._unfinished
+
+    def _seek(self) -> None:
+        start = self._part.start
+        if start is None or start < 2 * _MARGIN_S:
+            return
+        if self._input.format.name.startswith(_SEEKABLE):
+            with contextlib.suppress(Exception):  # then it is read from the beginning
+                self._input.seek(int((start - _MARGIN_S) * av.time_base))
+                for copy in self._copies.values():
+                    copy.sought()
+
+    def _join_rest(self, output: OutputContainer, suffix: str, picture: Any) -> None:
+        container = output.format.name
+        for stream in self._input.streams:
+            if stream.type == "video" and stream.disposition & _COVER:
+                continue
+            if stream.type in ("audio", "attachment") or stream is picture:
+                continue
+            self._join_stream(output, stream, container, suffix)
+        for cover in covers(self._path, self._input):
+            self._join_cover(output, cover, suffix)
+        count, left = add_attachments(output, self._input.streams.attachments)
+        self._told(count, left, "attachment", suffix)
+        count, left = add_chapters(output, self._input.chapters(), self._part)
+        self._told(count, left, "chapter", suffix)
+
+    def _join_stream(
+        self, output: OutputContainer, stream: Any, container: str, suffix: str
+    ) -> None:
+        if stream.type == "video":
+            self.notes.append("another video stream was left out: one is upscaled")
+        elif codec_of(stream) == "bin_data" and self._input.chapters():
+            return  # the chapters' own track in an MP4
+        elif "timecode" in stream.metadata and container != "mpegts":
+            return  # made anew from the tag of the picture
+        elif holds(container, stream):
+            kind = CopiedSubtitles if stream.type == "subtitle" else CopiedStream
+            self._copy(output, stream, kind(stream, self._part))
+        elif codec := text_codec(container, stream):
+            self._copy(output, stream, TurnedSubtitles(stream, self._part, codec))
+        else:
+            self._left_out(f"{_NAMES.get(stream.type, stream.type)} ({codec_of(stream)})", suffix)
+
+    def _join_cover(self, output: OutputContainer, cover: Cover, suffix: str) -> None:
+        if cover.join(output):
+            self._covers.append(cover)
+            self.copied["cover"] += 1
+        else:
+            self._left_out("cover", suffix)
+
+    def _copy(self, output: OutputContainer, stream: Any, copy: CopiedStream) -> None:
+        copy.join(output, stream_tags(stream.metadata))
+        self._copies[stream.index] = copy
+        self.copied[stream.type] += 1
+
+    def _told(self, count: int, left: int, kind: str, suffix: str) -> None:
+        self.copied += Counter({kind: count})
+        if left:
+            self._left_out(_NAMES[kind], suffix)
+
+    def _left_out(self, what: str, suffix: str) -> None:
+        remedy = "" if suffix == ".mkv" or what.startswith("data") else "; .mkv can"
+        note = f"{what} left out: {suffix} cannot hold {_PRONOUN.get(what, 'them')}{remedy}"
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+_NAMES = {"subtitle": "subtitles", "attachment": "attachments", "chapter": "chapters"}
+_PRONOUN = {"cover": "it"}
+
+
+def _opened(path: Path) -> InputContainer:
+    try:
+        return libav.open_input(path)
+    except Exception as error:
+        raise StreamDiffVSRError(
+            f"could not read {str(path)!r} again, for its sound", libav.describe(error)
+        ) from error
