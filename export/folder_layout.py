@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import StreamDiffVSRError
-from .weights import DIFFUSERS_STEM, WeightFiles, check_header, find_weights
+from .weight_files import DIFFUSERS_STEM, WeightFiles, check_header, find_weights
 
 PARTS = ("unet", "controlnet", "vae")
 OTHER_NAMES = {"controlnet": "artg", "vae": "temporal_decoder"}

@@ -20,16 +20,8 @@ from .denoiser import ControlNet, UNet
 from .folder_layout import explain_layout, part_weights
 from .model_source import PROMPT_FILE, files_digest, model_digest, text_files
 from .raft import RAFT
-from .weights import (
-    TRANSFORMERS_STEMS,
-    WeightFiles,
-    check_header,
-    find_weights,
-    load_into,
-    read_safetensors,
-    read_weights,
-    save_whole,
-)
+from .weight_files import TRANSFORMERS_STEMS, WeightFiles, check_header, find_weights
+from .weights import load_into, read_safetensors, read_weights, save_whole
 
 TENSOR_NAME = "prompt_embeds"
 MAX_TOKENS = 1024

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import StreamDiffVSRError, UsageError
 from .config_files import find_flow
 from .folder_layout import PARTS, part_folder, part_weights
-from .weights import DIFFUSERS_STEM, TRANSFORMERS_STEMS, find_weights
+from .weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEMS, find_weights
 
 CHUNK_BYTES = 1 << 22
 ContentDigest = Callable[[Path], str]

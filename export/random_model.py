@@ -27,7 +27,7 @@ from .model import TENSOR_NAME
 from .model_source import PROMPT_FILE
 from .presets import PRESETS, Keys, Preset
 from .raft import RAFT
-from .weights import DIFFUSERS_STEM, HEADER_LENGTH_BYTES
+from .weight_files import DIFFUSERS_STEM, HEADER_LENGTH_BYTES
 
 Fill = Callable[[str, torch.Size], Tensor]
 

@@ -14,7 +14,7 @@ from ...export.model import TENSOR_NAME
 from ...export.model_source import PROMPT_FILE
 from ...export.presets import Preset
 from ...export.random_model import write_configs
-from ...export.weights import DIFFUSERS_STEM
+from ...export.weight_files import DIFFUSERS_STEM
 from .networks import Networks
 
 DIGESTS = "SHA256SUMS"

@@ -62,7 +62,7 @@ def _is_transparent(frame: Any) -> bool:
         return False
     if not (frame.format.is_rgb or frame.format.has_palette):
         return True
-    from .pixels import FilePixels
+    from .file_pixels import FilePixels
 
     return not FilePixels().opaque(frame)
 

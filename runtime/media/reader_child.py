@@ -115,7 +115,7 @@ class _Sender:
     @property
     def _careful(self) -> Any:
         if self._file_pixels is None:
-            from .pixels import FilePixels
+            from .file_pixels import FilePixels
 
             self._file_pixels = FilePixels()
         return self._file_pixels

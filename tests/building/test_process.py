@@ -20,8 +20,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from streamdiffvsr.building import builder, request
-from streamdiffvsr.building import builder as process
-from streamdiffvsr.building import request as orders
 from streamdiffvsr.building.request import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
@@ -29,10 +27,12 @@ from streamdiffvsr.graphs.plan import make_plan
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
+IN_CHILD = builder.execute_in_child  # which the session's fixtures replace by the build itself
+
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "execute_in_child", process.execute_in_child)
+    monkeypatch.setattr(builder, "execute_in_child", IN_CHILD)
 
 
 @pytest.fixture
@@ -179,14 +179,14 @@ def test_errors_arrive_as_they_were_raised(parity_model, tmp_path):
 def test_every_kind_of_error_crosses_the_pipe(kind):
     told = {"kind": kind.__name__, "what": "w", "why": "", "remedy": ""}
     with pytest.raises(kind):
-        process._raise(told)
+        builder._raise(told)
 
 
 @pytest.mark.parametrize(
     ("code", "told"), [(-6, "SIGABRT"), (1, "code 1"), (0xC0000005, "0xc0000005")]
 )
 def test_the_ends_of_processes_in_words(code, told):
-    assert told in process.ending(code)
+    assert told in builder.ending(code)
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_path, monkeypatch):
@@ -207,9 +207,9 @@ def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
     )
     assert BuildSpec.from_json(json.loads(json.dumps(order.to_json()))) == order
     given: dict[str, Any] = {}
-    monkeypatch.setattr(orders, "export", lambda order, progress: None)
-    monkeypatch.setattr(orders, "accept_graphs", lambda *_, **keywords: given.update(keywords))
-    orders.execute(order, print)
+    monkeypatch.setattr(request, "export", lambda order, progress: None)
+    monkeypatch.setattr(request, "accept_graphs", lambda *_, **keywords: given.update(keywords))
+    request.execute(order, print)
     assert given["device"] == "cuda:1"
 
 

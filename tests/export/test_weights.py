@@ -14,15 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.export.weights import (
-    DIFFUSERS_STEM,
-    WeightFiles,
-    find_weights,
-    load_into,
-    read_pickle,
-    read_safetensors,
-    read_weights,
-)
+from streamdiffvsr.export.weight_files import DIFFUSERS_STEM, WeightFiles, find_weights
+from streamdiffvsr.export.weights import load_into, read_pickle, read_safetensors, read_weights
 
 EXABYTE = 10**18
 
