@@ -1,7 +1,7 @@
 """Converts decoded frames to upright RGB of 8 or 16 bits where that takes more than one conversion.
 
-Transparency is blended onto black, components of more than 8 bits keep them, RGB stays RGB, and grey
-of limited range is stretched. It needs numpy, without which a child that reads plain frames
+Transparency is blended onto black, components of more than 8 bits keep them, RGB stays RGB, and
+grey of limited range is stretched. It needs numpy, without which a child that reads plain frames
 (``pixels``) starts a tenth of a second sooner. Two faults of swscale are put right here: its 16-bit
 RGB has white at 65280 or at another number below 65535, and its step from 16-bit RGB to 8 bits goes
 through YUV.
