@@ -21,7 +21,8 @@ from ..runtime.live.frame import OutputFrame, Sink
 from ..runtime.live.session import LiveSession
 from ..runtime.live.source import LiveSource
 from ..runtime.upscaler import load
-from .live_clock import age_ms, clock_running, is_clock, parse_clock
+from .clock_code import age_ms
+from .live_clock import clock_running, is_clock, parse_clock
 from .statistics import quantiles
 
 WARM_UP, WARM_UP_S = 8, 5.0  # frames, or seconds where frames are slow: engines load, queues fill

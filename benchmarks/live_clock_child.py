@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graphs.spec import Size
-from .live_clock import LINES, stamp
+from .clock_code import LINES, stamp
 
 _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency"}
 _BITS_PER_PIXEL = 0.4  # ample: the stamp must survive

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.benchmarks.live import Taken, Taking, ages_ms, measure_live, take
 from streamdiffvsr.benchmarks.live_clock import clock_running, parse_clock
 from streamdiffvsr.benchmarks.report.conforms import violation
@@ -157,14 +157,14 @@ def test_the_age_of_what_is_seen_grows_until_the_next_frame() -> None:
 
 
 def test_a_stamp_is_read_back_and_damage_is_seen() -> None:
-    plane = bytearray(160 * live_clock.LINES)
-    live_clock.stamp(plane, 160, 123_456_789)
-    grey = np.frombuffer(plane, np.uint8).reshape(live_clock.LINES, 160)
+    plane = bytearray(160 * clock_code.LINES)
+    clock_code.stamp(plane, 160, 123_456_789)
+    grey = np.frombuffer(plane, np.uint8).reshape(clock_code.LINES, 160)
     image = grey.repeat(4, axis=0).repeat(4, axis=1)[:, :, None].repeat(3, axis=2)
-    assert live_clock.read(image, scale=4) == 123_456_789
+    assert clock_code.read(image, scale=4) == 123_456_789
     image[:32, :160] = 128
     image[:32, 160:320] = 255 - image[:32, 160:320]
-    assert live_clock.read(image, scale=4) is None
+    assert clock_code.read(image, scale=4) is None
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.benchmarks.live_clock import LINES, read, stamp
+from streamdiffvsr.benchmarks.clock_code import LINES, read, stamp
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
 
 FPS = 30

@@ -22,7 +22,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402  # GstApp: push_buffer
 
 # Not as a part of the package, which this Python does not have.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "live"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import clock_code  # noqa: E402
 
 # The parser, not the payloader, repeats the parameter sets: between the slices of one picture they

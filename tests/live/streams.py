@@ -17,7 +17,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 
 PACKET = 188  # bytes of a TS packet
 
@@ -54,7 +54,7 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     luma = (90 + 60 * np.sin((x + 4 * number) / 9) * np.cos((y + 2 * number) / 7)).astype(np.uint8)
     plane = bytearray(luma.tobytes())
-    live_clock.stamp(plane, width, number)
+    clock_code.stamp(plane, width, number)
     grey = np.frombuffer(plane, np.uint8).reshape(height, width)
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.runtime.live.addresses import parse_source
 from streamdiffvsr.runtime.live.engine_pool import EnginePool
 from streamdiffvsr.runtime.live.frame import OutputFrame
@@ -41,7 +41,7 @@ class AgeSink(KeepingSink):
     def offer(self, frame: OutputFrame) -> None:
         self.count += 1
         self.epochs.append(frame.source.epoch)
-        age = live_clock.age_ms(frame.image, scale=4)
+        age = clock_code.age_ms(frame.image, scale=4)
         if age is not None:
             self.ages_ms.append((time.monotonic(), age))
 

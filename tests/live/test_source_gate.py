@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.runtime.live.http_guard_child import Denied, Gate
 from streamdiffvsr.tests.live.streams import playlist, transport_stream
 from streamdiffvsr.tests.live.watching import ended, watch
@@ -49,7 +49,7 @@ def camera(tmp_path: Path) -> Iterator[str]:
 def test_a_stream_and_a_redirect_on_the_same_host_play(camera: str) -> None:
     for path in ("/a.ts", f"/to/{camera}/a.ts"):
         with watch(camera + path) as source:
-            assert live_clock.read(source.frame().image) is not None
+            assert clock_code.read(source.frame().image) is not None
 
 
 @pytest.mark.parametrize("path", ["/cloud.m3u8", "/far.m3u8", f"/to/http://{CLOUD}/latest/"])

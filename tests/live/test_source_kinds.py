@@ -9,7 +9,7 @@ import time
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.live.streams import (
     playlist,
@@ -36,7 +36,7 @@ def test_a_file_plays_at_its_pace_and_ends(tmp_path):
         assert 1.2 < time.monotonic() - began < 4
         assert source.status()["received"] == 45
         assert source.status()["state"] == "ended"
-    assert live_clock.read(first.image) is not None
+    assert clock_code.read(first.image) is not None
 
 
 def test_a_file_may_begin_again(tmp_path):
@@ -91,7 +91,7 @@ def test_a_playlist_plays_and_one_of_local_files_is_denied(tmp_path):
     base = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         with watch(f"{base}/good.m3u8") as source:
-            assert live_clock.read(source.frame().image) is not None
+            assert clock_code.read(source.frame().image) is not None
         for name in ("bad", "worse"):
             with watch(f"{base}/{name}.m3u8") as source:
                 error = ended(source)

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.watching import watch
@@ -26,7 +26,7 @@ def test_frames_come_with_their_clock_and_in_order(server):
     with watch(server.url) as source:
         frames = [source.frame() for _ in range(30)]
         status = source.status()
-    ages = [age for age in (live_clock.age_ms(frame.image) for frame in frames) if age is not None]
+    ages = [age for age in (clock_code.age_ms(frame.image) for frame in frames) if age is not None]
     assert len(ages) == 30
     seconds, indices = [f.seconds for f in frames], [f.index for f in frames]
     assert seconds == sorted(set(seconds))
@@ -46,7 +46,7 @@ def test_a_slow_consumer_gets_the_newest_frame(server):
         ages, waits = [], 15
         for _ in range(waits):  # 5 frames in the time of each
             time.sleep(1 / 3)
-            age = live_clock.age_ms(source.frame().image)
+            age = clock_code.age_ms(source.frame().image)
             if age is not None:
                 ages.append(age)
         status = source.status()
@@ -132,7 +132,7 @@ def test_another_size_after_a_restart_is_a_new_epoch():
 @pytest.mark.parametrize("codec", ["h265", "mjpeg"])
 def test_other_codecs(codec):
     with RtspServer(codec=codec, **SMALL) as server, watch(server.url) as source:
-        frame = source.frame(lambda frame: live_clock.age_ms(frame.image) is not None)
+        frame = source.frame(lambda frame: clock_code.age_ms(frame.image) is not None)
         assert not frame.damaged
         assert source.status()["codec"] == {"h265": "hevc"}.get(codec, codec)
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.benchmarks import live_clock
+from streamdiffvsr.benchmarks import clock_code
 from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.live.streams import (
     at_pace,
@@ -125,8 +125,8 @@ def damage_seen(folder: Path, stream: bytes) -> tuple[int, int, int, int]:
     clip = folder / "clip.ts"  # paced by its reader, however busy the machine is
     clip.write_bytes(stream)
     with watch(str(clip)) as source:
-        first = source.frame(lambda frame: live_clock.read(frame.image) is not None)
-        start = live_clock.read(first.image) or 0
+        first = source.frame(lambda frame: clock_code.read(frame.image) is not None)
+        start = clock_code.read(first.image) or 0
         try:
             while True:
                 frame = source.newest(1.0)
@@ -159,7 +159,7 @@ def test_a_stream_that_is_joined_late_begins_at_its_key_frame():
         watch(f"tcp://127.0.0.1:{server.port}", reconnect=False) as source,
     ):
         first = source.frame()
-    number = live_clock.read(first.image)
+    number = clock_code.read(first.image)
     assert number is not None
     assert np.abs(first.image - picture(number, *first.size).astype(int)).mean() < 6
 
@@ -192,7 +192,7 @@ def test_a_codec_that_changes_is_opened_again():
         watch(f"tcp://127.0.0.1:{server.port}") as source,
     ):
         source.frame()
-        after = source.frame(lambda frame: (live_clock.read(frame.image) or 0) >= 45)
+        after = source.frame(lambda frame: (clock_code.read(frame.image) or 0) >= 45)
         assert after.epoch > 0
         assert source.status()["codec"] == "hevc"
 
