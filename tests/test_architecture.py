@@ -18,9 +18,10 @@ import streamdiffvsr
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 NOT_SOURCE = {"tests", "build", "dist"}
-DOCUMENTS = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/**/*.md")))]
+MANUAL = (str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md")))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *MANUAL]
 # Where a path in a document or a docstring may begin.
-FOLDERS = r"(?:benchmarks|building|cli|comfyui|engines|export|graphs|research|runtime|tests|tools)"
+FOLDERS = r"(?:benchmarks|building|cli|comfyui|engines|examples|export|graphs|research|runtime|tests|tools)"
 # Words in single or double backticks that are names of other projects, files or formats.
 FOREIGN = re.compile(r"^(?:_?[A-Z].*|.*[^a-z0-9_].*|[a-z0-9]+|h264_\w+|hevc_\w+|lib\w+|)$")
 
