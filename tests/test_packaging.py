@@ -44,6 +44,8 @@ def test_no_stray_module_at_the_root():
 
 def test_one_version():
     assert PROJECT["project"]["version"] == streamdiffvsr.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {streamdiffvsr.__version__}" in citation
 
 
 def test_the_licence_is_the_whole_text():
