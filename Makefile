@@ -28,6 +28,9 @@ INSTALLED := .venv/.installed-$(EXTRA)
 # Idle OpenMP threads that spin slow down every other process of the tests.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
+# The variable silences an advertisement of another program.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # The environment of a checkout that was moved or copied points elsewhere: it is made anew.
 MADE_FOR := $(if $(wildcard .venv/.installed-*),$(shell cat .venv/.installed-*))
 ifneq ($(MADE_FOR),)
@@ -36,7 +39,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help setup links demo live train-tiny engines bench test test-slow test-gpu lint clean
+.PHONY: help setup links demo live train-tiny engines bench test test-slow test-gpu lint docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -94,9 +97,13 @@ test-slow: setup ## the tests that take minutes
 test-gpu: setup ## what needs an NVIDIA GPU, in twelve minutes: frames, tests, figures
 	@$(BIN)/python tools/gpu_steps.py --out build/test-gpu --minutes 12 $(ARGS)
 
-lint: setup ## formatting, lint, types, layers
+lint: setup ## formatting, lint, types, layers, the manual
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 	@PYTHONPATH=.links $(BIN)/lint-imports
+	@$(MKDOCS)
+
+docs: setup ## the manual as a site, in build/site; it loads nothing from elsewhere
+	@$(MKDOCS) && echo 'open build/site/index.html'
 
 clean: ## remove .venv and whatever was made here; the engines in the user's cache stay
 	rm -rf .venv .links build dist *.egg-info demo-out training-out .pytest_cache .mypy_cache .ruff_cache

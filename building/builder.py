@@ -147,7 +147,9 @@ def build(
         steps: Number of denoising steps; the released model is trained for 4.
         device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
             checks them too.
-        flow_scale, correlation, tile: Overrides of the plan, see `plan.make_plan`.
+        flow_scale: Find the flow at HR divided by 1, 2 or 4; None is the plan's choice.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand"; None is the plan's choice.
+        tile: Size (h, w) of the tiles, None for the whole frame, or "auto".
         revision: Of the Hugging Face repo.
         compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
         workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.

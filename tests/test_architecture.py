@@ -18,9 +18,13 @@ import streamdiffvsr
 
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 NOT_SOURCE = {"tests", "build", "dist"}
-DOCUMENTS = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/**/*.md")))]
+MANUAL = (str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md")))
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", *MANUAL]
 # Where a path in a document or a docstring may begin.
-FOLDERS = r"(?:benchmarks|building|cli|comfyui|engines|export|graphs|research|runtime|tests|tools)"
+FOLDERS = (
+    r"(?:benchmarks|building|cli|comfyui|engines|examples|export|graphs|research|runtime|tests"
+    r"|tools)"
+)
 # Words in single or double backticks that are names of other projects, files or formats.
 FOREIGN = re.compile(r"^(?:_?[A-Z].*|.*[^a-z0-9_].*|[a-z0-9]+|h264_\w+|hevc_\w+|lib\w+|)$")
 
@@ -133,6 +137,13 @@ def test_every_name_in_a_docstring_exists():
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_and_module_named_in_a_document_exists(document):
     assert_exist(document, (ROOT / document).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_of_a_document_leads_to_a_file(document):
+    """Anchors, and whether a page is reached, are for `mkdocs build --strict` to say."""
+    for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (ROOT / document).read_text("utf-8")):
+        assert (ROOT / document).parent.joinpath(link).exists(), f"{document} links to {link}"
 
 
 def test_every_file_and_module_named_in_a_docstring_exists():

@@ -20,6 +20,7 @@ TARGETS = (
     "test-slow",
     "test-gpu",
     "lint",
+    "docs",
     "clean",
     "help",
 )

@@ -19,7 +19,7 @@ ROOT = Path(streamdiffvsr.__file__).resolve().parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
 ROOT_MODULES = {"__init__", "_about", "errors"}
-NOT_PACKAGES = {"tests", "research", "build", "dist"}  # research/ is run from a checkout
+NOT_PACKAGES = {"tests", "research", "examples", "build", "dist"}  # run from a checkout
 
 
 def packages_on_disk() -> set[str]:
@@ -44,6 +44,8 @@ def test_no_stray_module_at_the_root():
 
 def test_one_version():
     assert PROJECT["project"]["version"] == streamdiffvsr.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {streamdiffvsr.__version__}" in citation
 
 
 def test_the_licence_is_the_whole_text():
