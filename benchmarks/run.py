@@ -24,8 +24,7 @@ from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline, measu
 from .files import measure_file_rate, run_file
 from .machine import describe_machine
 from .roofline.engine_work import engine_work
-from .roofline.limits import roofline
-from .roofline.rates import Rates, measure_rates
+from .roofline.limits import Rates, measure_rates, roofline
 from .statistics import NoiseWatch, median
 from .subject import Subject, compared, place_of
 
