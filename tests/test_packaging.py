@@ -65,6 +65,7 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
         "export",
         "fp8",
         "train",
+        "bench",
         "live",
         "dev",
     }

@@ -10,6 +10,8 @@ NONE = "-"
 MODES = ("plain", "throughput", "latency")
 QUANTILES = ("p50", "p90", "p95", "p99", "max")
 
+Result = Mapping[str, Any]
+
 
 def digits(value: float | None) -> str:
     """Three significant digits, all of a whole number: 1234, 123, 12.3, 1.23, 0.0123."""
@@ -36,8 +38,10 @@ def seconds(value: float | None) -> str:
     return NONE if value is None else f"{digits(value)} s"
 
 
-def rate(gflops: float) -> str:
+def rate(gflops: float | None) -> str:
     """A rate with its unit, given in GFLOP/s."""
+    if gflops is None:
+        return NONE
     return f"{digits(gflops / 1e3)} TFLOP/s" if gflops >= 1e4 else f"{digits(gflops)} GFLOP/s"
 
 
@@ -65,12 +69,33 @@ def spread(values: Sequence[float] | None) -> str:
     return NONE if not values else f"{digits(values[0])} to {digits(values[1])}"
 
 
-def versions(machine: Mapping[str, Any]) -> str:
+def quantile_cells(held: Result) -> list[str]:
+    """The figures of a row of a table: one for each of `QUANTILES`."""
+    return [digits(held[quantile]) for quantile in QUANTILES]
+
+
+def work_cells(work: Result) -> list[str]:
+    """GFLOP, MB, the limit and what was measured in ms, and the share of the limit reached."""
+    return [
+        digits(work["gflop"]),
+        digits(1e3 * work["gbyte"]),
+        digits(work.get("limit_ms")),
+        digits(work.get("measured_ms")),
+        share(work.get("share")),
+    ]
+
+
+def load_average(machine: Result) -> str:
+    """The load averages in one line; empty where the system has none."""
+    return " ".join(f"{value:.2f}" for value in machine.get("load_average") or ())
+
+
+def versions(machine: Result) -> str:
     """All versions in one line."""
     return ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
 
 
-def gpu(machine: Mapping[str, Any]) -> str:
+def gpu(machine: Result) -> str:
     """The GPU in one line, with its driver."""
     card = machine["gpu"]
     if card is None:
@@ -85,11 +110,11 @@ def gpu(machine: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def power(machine: Mapping[str, Any]) -> str:
+def power(machine: Result) -> str:
     """What is known of power and clocks, in one line."""
     known = {name: value for name, value in (machine.get("power") or {}).items() if value}
-    told = {"ac": "on mains", "battery": "on battery"}
-    parts = [told[source]] if (source := known.pop("source", None)) in told else []
+    sources = {"ac": "on mains", "battery": "on battery"}
+    parts = [sources[source]] if (source := known.pop("source", None)) in sources else []
     labels = {"governor": "governor {}", "gpu_clock_mhz": "GPU clock {} MHz"}
     labels["gpu_power_limit_w"] = "GPU power limit {} W"
     plain = "{}: {}"
@@ -100,7 +125,7 @@ def power(machine: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "not known"
 
 
-def settings(result: Mapping[str, Any]) -> str:
+def settings(result: Result) -> str:
     """How much was measured, in one line."""
     given = result.get("settings") or {}
     words = (("frames", "frames"), ("rounds", "rounds"), ("warm_up", "warm-up frames"))
@@ -110,7 +135,7 @@ def settings(result: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def file_rate(held: Mapping[str, Any]) -> str:
+def file_rate(held: Result) -> str:
     """What is left of the engines' rate when whole files are upscaled; "" where it is not known."""
     if not held:
         return ""
@@ -120,14 +145,14 @@ def file_rate(held: Mapping[str, Any]) -> str:
     )
 
 
-def start_up(parts: Mapping[str, Any]) -> str:
+def start_up(parts: Result) -> str:
     """A start in one line: 3.12 s (import 0.9, open 1.8, first frame 0.4)."""
     names = ("import", "open", "first_frame")
     inner = [f"{n.replace('_', ' ')} {digits(parts[n])}" for n in names if parts.get(n) is not None]
     return seconds(parts["all"]) + (f" ({', '.join(inner)})" if inner else "")
 
 
-def memory(held: Mapping[str, Any]) -> str:
+def memory(held: Result) -> str:
     """Peak memory in one line."""
     labels = (("host_peak", "host"), ("device_peak", "GPU"), ("estimate", "estimated"))
     return ", ".join(
@@ -135,8 +160,8 @@ def memory(held: Mapping[str, Any]) -> str:
     )
 
 
-def what_ran(subject: Mapping[str, Any]) -> str:
-    """A subject in one line, beside its id."""
+def what_ran(subject: Result) -> str:
+    """A subject in one line, without its id."""
     parts = [f"model {subject['model']}", f"{subject['input']} to {subject['output']}"]
     parts += [f"{subject['backend']} on {subject['device']}", subject["precision"]]
     parts.append(f"{subject['steps']} steps")
@@ -144,4 +169,75 @@ def what_ran(subject: Mapping[str, Any]) -> str:
         parts.append(f"flow at 1/{scale}")
     if subject.get("tile"):
         parts.append(f"tiles of {subject['tile']}")
+    return ", ".join(parts)
+
+
+def noise(result: Result) -> str:
+    """What the run measured of its own noise, in one line; empty if nothing."""
+    held = result.get("noise") or {}
+    parts = (
+        ("rounds' medians within {}", held.get("p50_spread")),
+        ("other processes had {} of the cores", held.get("others_cpu")),
+        ("fixed work within {}", held.get("probe_spread")),
+    )
+    return ", ".join(text.format(share(value)) for text, value in parts if value is not None)
+
+
+def stages(subject: Result) -> dict[str, Result]:
+    """The quantiles of each stage, in the order in which they run."""
+    held = subject["stages"]
+    return {name: held["ms"][name] for name in held["order"] if name in held["ms"]}
+
+
+def accounted(subject: Result) -> str:
+    """How much of a frame the stages explain, and what timing them costs, in one line."""
+    stages, cost = subject.get("stages") or {}, subject.get("stage_timing_overhead")
+    parts = []
+    if stages.get("accounted") is not None:
+        whole = f" of {ms(stages['frame_p50'])}" if stages.get("frame_p50") else ""
+        total = f"{ms(stages['sum_p50'])}{whole}, " if stages.get("sum_p50") else ""
+        parts.append(f"sum {total}{100 * stages['accounted']:.1f} %")
+    if cost:
+        pairs = f"{spread(cost['spread'])} of {cost['pairs']} pairs"
+        parts.append(f"timing them: {cost['ratio']:.3f}x ({pairs})")
+    return "; ".join(parts)
+
+
+def rates(roofline: Result) -> str:
+    """The rates behind a roofline, in one line."""
+    held = roofline["rates"]
+    how = "measured" if roofline["measured"] else "not measured here"
+    made = f": {held['how']}" if held.get("how") else ""
+    precision = f" {held['precision']}" if held.get("precision") else ""
+    both = f"{rate(held['gflops'])}{precision}, {digits(held['copy_gbps'])} GB/s"
+    return f"{both} ({how}{made})"
+
+
+def live_rates(live: Result) -> str:
+    """Frames in, out and dropped, in one line."""
+    parts = [
+        f"{digits(live[key])} {word}"
+        for key, word in (("fps_in", "fps in"), ("fps_out", "fps out"), ("dropped", "dropped"))
+        if live.get(key) is not None
+    ]
+    length = f" in {seconds(live['seconds'])}" if live.get("seconds") else ""
+    return ", ".join(parts) + length
+
+
+def baseline_name(baseline: Result) -> str:
+    """What a baseline is called, and for a command the command."""
+    if baseline["id"] == "command":
+        return str(baseline.get("describe") or "command")
+    return {"reference": "eager reference", "bicubic": "bicubic"}[baseline["id"]]
+
+
+def host_cost(mode: Result) -> str:
+    """What a frame costs the caller, where it is known."""
+    parts = []
+    if mode.get("host_ms"):
+        parts.append(f"host {ms(mode['host_ms']['p50'])} a frame")
+    if mode.get("launches") is not None:
+        parts.append(f"{mode['launches']} launches a frame")
+    for part, why in (mode.get("not_captured") or {}).items():
+        parts.append(f"{part} is not captured: {why}")
     return ", ".join(parts)

@@ -144,7 +144,7 @@ def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, G
         graphs.steps,
         prompt_tokens,
     )
-    progress("trace the graphs anew, to count their work; the set has them compiled only")
+    progress("trace the graphs again, to count their work; the set has them compiled only")
     return dict(trace_work(traced))
 
 

@@ -93,7 +93,7 @@ class Network:
 
 
 def read_network(path: Path) -> Network:
-    """Read an ONNX file; the data file beside it is not needed.
+    """Reads an ONNX file; the data file next to it is not needed.
 
     Raises:
         StreamDiffVSRError: onnx is not installed, or the file is missing or no ONNX.

@@ -108,7 +108,7 @@ def _engine_times(backend: Backend, side: int, precision: Precision, ordinal: in
 
 
 def _key(backend: Backend, precision: Precision, device: str) -> EngineKey:
-    """What compiling and opening ask of the key of an engine that nobody keeps."""
+    """What compiling and opening ask of the key of an engine that is not kept."""
     empty = EngineKey(
         model_digest="",
         size="",

@@ -123,7 +123,7 @@ def _export(module: nn.Module, spec: GraphSpec) -> Any:
 
 
 def _save(model: Any, path: Path) -> None:
-    """Fold what is small, and save with references to weights that nobody has."""
+    """Folds what is small, and saves with references to weights that do not exist."""
     import onnx
     import onnx_ir
     import onnxscript.optimizer

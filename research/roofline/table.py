@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...benchmarks.report.read import read_result
+from ...benchmarks.report.files import read_result
 from ...benchmarks.roofline.engine_work import FrameWork
 from ...benchmarks.roofline.graph_work import GraphWork, Work
 from ...benchmarks.roofline.limits import limit_ms
@@ -166,8 +166,8 @@ def _measured(
             if mode is None or size not in counts or not _is_full_size(subject, counts[size]):
                 continue
             if mode["fps"] > cells.get(size, {"fps": 0.0})["fps"]:
-                told = {key: subject[key] for key in ("backend", "precision")}
-                cells[size] = {"fps": mode["fps"], **told, "created": result["created"]}
+                kept = {key: subject[key] for key in ("backend", "precision")}
+                cells[size] = {"fps": mode["fps"], **kept, "created": result["created"]}
     return cells
 
 

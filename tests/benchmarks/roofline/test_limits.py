@@ -10,7 +10,7 @@ import pytest
 
 import streamdiffvsr.benchmarks
 from streamdiffvsr.benchmarks import machine
-from streamdiffvsr.benchmarks.report.conforms import violation
+from streamdiffvsr.benchmarks.report.files import violation
 from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork
 from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork, Work
 from streamdiffvsr.benchmarks.roofline.limits import Rates, limit_ms, measure_rates, roofline
