@@ -77,7 +77,7 @@ class ModeChange:
 
 @dataclass(frozen=True, slots=True)
 class SubjectChange:
-    """What changed of one subject.
+    """The changes of one subject.
 
     Attributes:
         modes: All that both runs have.
@@ -93,7 +93,7 @@ class SubjectChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What `bench compare` says.
+    """The answer of `bench compare`.
 
     Attributes:
         differences: Of machines, versions and settings; shown before any figure.
@@ -108,7 +108,7 @@ class Comparison:
     subjects: tuple[SubjectChange, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Returns what `--json` prints."""
         held = asdict(self)
         for subject, change in zip(held["subjects"], self.subjects, strict=True):
             for mode, of in zip(subject["modes"], change.modes, strict=True):
@@ -117,7 +117,7 @@ class Comparison:
 
 
 def compare(a: Result, b: Result) -> Comparison:
-    """B against A; ratios are of B's times to A's, so that below 1 B is faster."""
+    """Compares B with A; ratios are of B's times to A's, so that below 1 B is faster."""
     ours, theirs = ({subject["id"]: subject for subject in held["subjects"]} for held in (a, b))
     subjects = [_subject(ours[name], theirs[name]) for name in ours if name in theirs]
     if a.get("live") and b.get("live"):
@@ -157,7 +157,7 @@ def _verdict(ratio: float, chance: Band) -> str:
 
 
 def _stages(a: Result, b: Result, modes: tuple[ModeChange, ...]) -> Iterator[Change]:
-    """Stages that changed by more than their own noise and the plain loop's."""
+    """Yields the stages that changed by more than their own noise and the plain loop's."""
     if not (a.get("stages") and b.get("stages")):
         return
     plain = next((mode for mode in modes if mode.name == "plain"), None)
@@ -189,7 +189,7 @@ def _start_up(a: Result, b: Result) -> Iterator[Change]:
 def _beyond(
     a: Result | None, b: Result | None, names: Mapping[str, str], unit: str, least: float
 ) -> Iterator[Change]:
-    """The named figures whose ratio is further from 1 than `least`."""
+    """Yields the named figures whose ratio is further from 1 than `least`."""
     for key, name in names.items():
         change = _change(name, (a or {}).get(key), (b or {}).get(key), unit)
         if change is not None and abs(math.log(change.ratio)) > math.log1p(least):
@@ -197,7 +197,7 @@ def _beyond(
 
 
 def _live(a: Result, b: Result) -> Iterator[SubjectChange]:
-    """The latency of the live path: there are no rounds, so 5 % at least may be chance."""
+    """Compares the latency of the live path: there are no rounds, so 5 % at least may be chance."""
     ours, theirs = a.get("latency_ms"), b.get("latency_ms")
     if not (ours and theirs):
         return
@@ -219,7 +219,7 @@ OTHER_MACHINE = "different machines: this is a comparison of machines"
 
 
 def differences(a: Result, b: Result) -> tuple[str, ...]:
-    """One line for each difference of machine, versions, power, settings and what was timed."""
+    """Returns a line for each difference of machine, versions, power, settings and task."""
     machines = list(_machine(a["machine"], b["machine"]))
     return (
         *([OTHER_MACHINE] if machines else []),
@@ -231,7 +231,7 @@ def differences(a: Result, b: Result) -> tuple[str, ...]:
 
 
 def noisy(a: Result, b: Result) -> tuple[str, ...]:
-    """One line for each run that called itself noisy, and for each that ended early."""
+    """Returns a line for each run that called itself noisy, and for each that ended early."""
     found = []
     for name, result in (("A", a), ("B", b)):
         noise = result.get("noise") or {}
@@ -267,7 +267,7 @@ def _conditions(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _speed(a: Result, b: Result) -> Iterator[str]:
-    """The same fixed work took longer in one: so may everything else have."""
+    """Yields a line where the same fixed work took longer in one run: so may all else have."""
     one, other = ((result.get("noise") or {}).get("probe_ms") for result in (a, b))
     if one and other and abs(other / one - 1) > SAME_SPEED:
         yield _line("a fixed piece of work took", ms(one), ms(other))
@@ -298,7 +298,7 @@ NORMAL = 2.241
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """What may be chance.
+    """The range of ratios that may be chance.
 
     Attributes:
         log_width: Half the band's width as a difference of logarithms.
@@ -310,16 +310,16 @@ class Band:
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """Ratios from the first to the second are no change."""
+        """The ratios between which nothing is called a change."""
         return math.exp(-self.log_width), math.exp(self.log_width)
 
     def holds(self, ratio: float) -> bool:
-        """Whether a ratio may be chance."""
+        """Returns whether a ratio may be chance."""
         return abs(math.log(ratio)) <= self.log_width
 
 
 def band(a: Mapping[str, Any], b: Mapping[str, Any]) -> Band:
-    """The band of the ratio of the medians of two modes (MODE of the result's schema)."""
+    """Returns the band of the ratio of the medians of two modes (MODE of the result's schema)."""
     rounds = [_positive(mode.get("rounds_p50")) for mode in (a, b)]
     frames = [_positive(mode.get("samples_ms")) for mode in (a, b)]
     found = [Band(LEAST, "no change below 1 % is called one")]
@@ -335,12 +335,12 @@ def band(a: Mapping[str, Any], b: Mapping[str, Any]) -> Band:
 
 
 def student(degrees: int) -> float:
-    """The two-sided 97.5 % quantile of Student's t."""
+    """Returns the two-sided 97.5 % quantile of Student's t."""
     return STUDENT[degrees - 1] if degrees <= len(STUDENT) else NORMAL * (1 + 1.6 / degrees)
 
 
 def of_quantiles(a: Mapping[str, float], b: Mapping[str, float], z: float) -> float:
-    """The band of medians of which only quantiles are known, as a difference of logarithms.
+    """Returns the band of medians of which only quantiles are known, as a difference of logarithms.
 
     The standard error of a median is 1.2533 sigma / sqrt(n); sigma is from p50 and p90, which late
     frames do not move.
@@ -375,7 +375,7 @@ def _of_frames(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _medians(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Medians (RESAMPLES,) of resampled frames, drawn in blocks of neighbours."""
+    """Returns medians (RESAMPLES,) of resampled frames, drawn in blocks of neighbours."""
     count = len(frames)
     length = max(1, round(count ** (1 / 3)))
     starts = rng.integers(0, count - length + 1, (RESAMPLES, math.ceil(count / length)))

@@ -22,7 +22,7 @@ _LONGEST = 200  # characters of a message of the validator, which may hold a who
 
 
 class Outputs:
-    """Where a result goes; checked before minutes are spent on measuring.
+    """The files that a result is written to; they are checked before anything is measured.
 
     Args:
         json_file: A path, "-" for standard output in place of the table, or None.
@@ -142,7 +142,7 @@ def violation(value: Any, schema: Mapping[str, Any]) -> str | None:
 
 
 def _tolerant(schema: Any) -> Any:
-    """The schema, but further fields are allowed everywhere."""
+    """Returns the schema, but further fields are allowed everywhere."""
     if isinstance(schema, list):
         return [_tolerant(part) for part in schema]
     if not isinstance(schema, Mapping):
@@ -193,7 +193,7 @@ def _parse(text: str, what: str) -> Any:
 
 
 def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether it is the start of an object: the fault is in the last word of it."""
+    """Returns whether it is the start of an object: the fault is in the last word of it."""
     if not text.lstrip().startswith("{") or error.msg.startswith("Extra data"):
         return False
     longest = len("false")

@@ -78,7 +78,7 @@ def page(result: Result) -> str:
 
 
 def _live_figures(live: Result) -> Figures:
-    """The figures of a live run that one quotes."""
+    """Returns the figures of a live run that one quotes."""
     figures = [
         (name, ms(live[key]["p50"]), f"p95 {ms(live[key]['p95'])}")
         for key, name in (("latency_ms", "Latency"), ("age_ms", "Age of the newest frame"))
@@ -91,7 +91,7 @@ def _live_figures(live: Result) -> Figures:
 
 
 def _figures(subject: Result) -> Figures:
-    """The figures that one quotes, of the modes that the product runs in on such a device."""
+    """Returns the figures that one quotes, of the modes that such a device is used in."""
     modes: Mapping[str, Any] = subject["modes"]
     on_gpu, figures = subject["device"] != "cpu", []
     overlapped = [name for name in MODES if name in modes and (on_gpu or name == "plain")]
@@ -110,7 +110,7 @@ def _figures(subject: Result) -> Figures:
 
 
 def _around(subject: Result) -> list[tuple[str, str]]:
-    """Names and values of what was measured around the frames; empty where it was not."""
+    """Returns names and values of what was measured around the frames; empty where it was not."""
     start, media = subject.get("start_up") or {}, subject.get("media") or {}
     held = subject.get("memory_mb") or {}
     known = {key: megabytes(value) for key, value in held.items() if value is not None}
@@ -128,7 +128,7 @@ def _around(subject: Result) -> list[tuple[str, str]]:
 
 
 def _ratios(result: Result) -> list[dict[str, Any]]:
-    """Comparisons and baselines, each with its place in per cent of one logarithmic axis."""
+    """Returns comparisons and baselines, each with its place on one logarithmic axis, in %."""
     rows = [
         (held["what"], f"against {held['to']}, {held['mode']}", "", held)
         for held in result.get("comparisons") or ()

@@ -126,7 +126,7 @@ def roofline(name: str, held: Result) -> Markup | None:
 
 
 def _chart(name: str, title: str, description: str, draw: Draw) -> Markup:
-    """Both drawings of a chart; `name` is unique on the page, `description` says what one sees."""
+    """Returns both drawings of a chart, which share a `name` that is unique on the page."""
     made = []
     for kind in ("wide", "narrow"):
         salt = {"svg.hashsalt": f"{name}-{kind}"}
@@ -146,7 +146,7 @@ def _chart(name: str, title: str, description: str, draw: Draw) -> Markup:
 
 
 def _for_page(svg: ElementTree.Element) -> ElementTree.Element:
-    """The drawing without what would clash on a page, with the page's colours."""
+    """Returns the drawing without what would clash on a page, with the page's colours."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", LINK)
     for part in [*svg]:
@@ -178,7 +178,7 @@ def _variable(found: re.Match[str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text without what XML cannot hold, on one line."""
+    """Returns the text without what XML cannot hold, on one line."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -187,7 +187,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes in a place that is given in pixels from the upper left corner."""
+    """Adds axes in a place that is given in pixels from the upper left corner."""
     across, down = 72 * figure.get_figwidth(), 72 * figure.get_figheight()
     place = (left / across, 1 - (top + height) / down, width / across, height / down)
     return figure.add_axes(place)
@@ -225,7 +225,7 @@ def _histogram(modes: Result, narrow: bool) -> Figure:
 
 
 def _range(modes: Result) -> tuple[float, float]:
-    """From the fastest frame to the slowest that is not far off, with some room."""
+    """Returns the axis' ends: fastest frame and slowest that is not far off, with some room."""
     low = min(min(mode["samples_ms"]) for mode in modes.values())
     high = max(
         min(max(mode["samples_ms"]), 1.5 * mode["frame_ms"]["p99"]) for mode in modes.values()
@@ -240,7 +240,7 @@ def _quantiles(mode: Result) -> str:
 
 
 def _number(value: float) -> str:
-    """A tick's label: 0.01, 0.5, 20, 1000, 20k, 5M."""
+    """Returns a tick's label: 0.01, 0.5, 20, 1000, 20k, 5M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= unit:
             return f"{value / min(unit, 1e3 if name == 'k' else unit):g}{name}"
@@ -248,7 +248,7 @@ def _number(value: float) -> str:
 
 
 def _wide_timeline(rows: Sequence[Lane], seen: Sequence[int], end: float) -> Figure:
-    """Time goes to the right, a lane is a row; lanes of several processes are under their names."""
+    """Draws the timeline with time to the right and a row a lane, below its process if several."""
     width, right, gap, heading = 1130.0, 1118.0, 8.0, 20.0
     high = 64.0 if len(rows) <= 6 else 34.0  # room for upright labels, unless there are many
     left = min(max(max(_width(lane.track) for lane in rows) + 12, 70.0), 190.0)
@@ -276,7 +276,7 @@ def _wide_timeline(rows: Sequence[Lane], seen: Sequence[int], end: float) -> Fig
 
 
 def _tall_timeline(rows: Sequence[Lane], seen: Sequence[int], end: float) -> Figure:
-    """Time goes down, a lane is a column, so that labels fit on a narrow page."""
+    """Draws the timeline with time downwards and a column a lane: labels fit on a narrow page."""
     tall, left = 620.0, 44.0
     step, names = (NARROW - left) / len(rows), [_lane_name(lane, rows) for lane in rows]
     widest = max(map(_width, names))
@@ -301,13 +301,13 @@ def _tall_timeline(rows: Sequence[Lane], seen: Sequence[int], end: float) -> Fig
 
 
 def _ticks(end: float, most: int) -> list[float]:
-    """Round numbers from 0 to the end."""
+    """Returns round numbers from 0 to the end."""
     found = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(0, end)
     return [float(tick) for tick in found if 0 <= tick <= end]
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Axes over the whole figure, in pixels from the upper left corner."""
+    """Adds axes over the whole figure, in pixels from the upper left corner."""
     figure = _figure(width, height)
     axes = _axes(figure, 0, 0, width, height)
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -316,7 +316,7 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _bar(axes: Axes, span: Span, lane: Lane, seen: Sequence[int], box: tuple[float, ...]) -> None:
-    """A span with a tip and its label: across, else upright, else without the track's name."""
+    """Draws a span with its tip and label: across, else upright, else without the track's name."""
     x, y, width, height = box
     tip = f"{span.name}, frame {span.frame}: {ms(span.end - span.start)}, from {ms(span.start)}"
     colour = PLACE[f"f{seen.index(span.frame) % FRAME_COLOURS}"]
@@ -337,18 +337,18 @@ def _bar(axes: Axes, span: Span, lane: Lane, seen: Sequence[int], box: tuple[flo
 
 
 def _lane_name(lane: Lane, rows: Sequence[Lane]) -> str:
-    """A lane's name; with its process where there are several."""
+    """Returns a lane's name; with its process where there are several."""
     several = len({row.process for row in rows}) > 1
     return _printable(f"{lane.process} {lane.track}" if several else lane.track)
 
 
 def _width(text: str) -> float:
-    """How wide a text is at most: the page's fonts are not known here."""
+    """Returns the most that a text may be wide: the page's fonts are not known here."""
     return WIDEST * FONT * sum(2 if ord(letter) > 0x2E80 else 1 for letter in text)
 
 
 def _fitted(text: str, width: float) -> str:
-    """The text, cut with an ellipsis to the width; empty where not two letters fit."""
+    """Returns the text, cut with an ellipsis to the width; empty where not two letters fit."""
     if _width(text) > width:
         letters = int(width / (WIDEST * FONT)) - 1
         text = f"{text[:letters].rstrip()}\u2026" if letters >= 2 else ""
@@ -390,7 +390,7 @@ def _roofline(dots: Mapping[str, Dot], gflops: float, gbps: float, narrow: bool)
 
 
 def _label_dots(axes: Axes, dots: Mapping[str, Dot], inside: Bbox) -> None:
-    """Names next to their dots, further away with a line where there is no room."""
+    """Writes names next to their dots, further away with a line where there is no room."""
     in_pixels = IdentityTransform()
     centres: list[Point] = [
         tuple(axes.transData.transform(dot[:2]).tolist()) for dot in dots.values()
@@ -406,13 +406,13 @@ def _label_dots(axes: Axes, dots: Mapping[str, Dot], inside: Bbox) -> None:
 
 
 def _decades(values: Sequence[float], room: float) -> tuple[float, float]:
-    """From below the smallest to above the largest, over a decade at least."""
+    """Returns the axis' ends: below the smallest and above the largest, a decade apart or more."""
     low, high = min(values) / room, max(values) * room
     return (low / 2, high * 1.6) if high / low < 20 else (low, high)
 
 
 def _places(names: Sequence[str], dots: Sequence[Point], inside: Bbox) -> list[Place]:
-    """A place for each label so that none covers another, nor a dot; by its dot where all fail."""
+    """Returns where labels cover neither each other nor a dot; by its dot where nothing is free."""
     taken = [Bbox.from_extents(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     found: list[Place] = []
     for name, dot in zip(names, dots, strict=True):
@@ -428,7 +428,7 @@ def _places(names: Sequence[str], dots: Sequence[Point], inside: Bbox) -> list[P
 
 
 def _place(dot: Point, width: float, ring: int, angle: float) -> Place:
-    """The label whose nearest point lies on a ring around the dot, at an angle."""
+    """Returns the label whose nearest point lies on a ring around the dot, at an angle."""
     radius, height = DOT + 4 + 6 * ring, FONT + 4
     x, y = dot[0] + radius * math.cos(angle), dot[1] + radius * math.sin(angle)
     left = x - width * (1 - math.cos(angle)) / 2

@@ -110,7 +110,7 @@ Result = Mapping[str, Any]
 
 
 def show_result(result: Result, file: IO[str] | None = None) -> None:
-    """Print a result (see `benchmarks/result_schema.json`) for a person.
+    """Prints a result (see `benchmarks/result_schema.json`) for a person.
 
     Args:
         file: Where to; standard output if not given.
@@ -239,7 +239,7 @@ def _ratio_cells(held: Result) -> tuple[str, str, str]:
 
 
 def show_comparison(comparison: Comparison, file: IO[str] | None = None) -> None:
-    """Print what B is against A.
+    """Prints how B compares with A.
 
     Args:
         file: Where to; standard output if not given.
@@ -260,7 +260,7 @@ def show_comparison(comparison: Comparison, file: IO[str] | None = None) -> None
 
 
 def summary(comparison: Comparison) -> str:
-    """All verdicts in one line, with why they may not be the program's."""
+    """Returns all verdicts in one line, with why they may not be the program's."""
     verdicts = [mode.verdict for change in comparison.subjects for mode in change.modes]
     counts = ((verdicts.count(v), v) for v in (FASTER, SLOWER))
     changed = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)

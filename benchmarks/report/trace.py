@@ -47,7 +47,7 @@ class Lane:
 
 
 def lanes(timeline: Iterable[Mapping[str, Any]]) -> list[Lane]:
-    """The lanes, those of a process together, otherwise in the order in which they begin.
+    """Returns the lanes, those of a process together, otherwise in the order in which they begin.
 
     A track of which spans overlap is several lanes: `name`, `name (2)` and so on.
     """
@@ -64,7 +64,7 @@ def lanes(timeline: Iterable[Mapping[str, Any]]) -> list[Lane]:
 
 
 def frames(timeline: Iterable[Mapping[str, Any]]) -> list[int]:
-    """The indices of the frames, ascending."""
+    """Returns the indices of the frames, ascending."""
     return sorted({span["frame"] for span in timeline})
 
 
@@ -80,7 +80,7 @@ def _put(entry: Mapping[str, Any], place: list[list[Span]]) -> None:
 
 
 def write_trace(result: Mapping[str, Any], path: str | Path) -> None:
-    """Write the trace of every subject that has a timeline.
+    """Writes the trace of every subject that has a timeline.
 
     Raises:
         StreamDiffVSRError: No subject has one, or the file cannot be written.
@@ -93,7 +93,7 @@ def write_trace(result: Mapping[str, Any], path: str | Path) -> None:
 
 
 def trace(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The trace as an object. Times in µs; `args.frame` is the frame's index."""
+    """Returns the trace as an object. Times in µs; `args.frame` is the frame's index."""
     events: list[Event] = []
     process_id = 0
     for subject in result["subjects"]:
@@ -121,12 +121,12 @@ def _process(process_id: int, name: str, held: list[Lane]) -> list[Event]:
 
 
 def _named(what: str, process_id: int, thread_id: int, **args: Any) -> Event:
-    """A metadata event."""
+    """Returns a metadata event."""
     return {"ph": "M", "name": what, "pid": process_id, "tid": thread_id, "ts": 0, "args": args}
 
 
 def _spans(process_id: int, thread_id: int, lane: Lane) -> list[Event]:
-    """Complete events. Starts and ends are rounded, not durations: so neighbours stay apart."""
+    """Returns complete events, of which the ends are rounded: so neighbours stay apart."""
     events = []
     for span in lane.spans:
         start, end = round(1000 * span.start), round(1000 * span.end)

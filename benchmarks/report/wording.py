@@ -14,7 +14,7 @@ Result = Mapping[str, Any]
 
 
 def digits(value: float | None) -> str:
-    """Three significant digits, all of a whole number: 1234, 123, 12.3, 1.23, 0.0123."""
+    """Returns three significant digits, all of a whole number: 1234, 123, 12.3, 1.23, 0.0123."""
     if value is None:
         return NONE
     if value == 0:
@@ -27,55 +27,55 @@ def digits(value: float | None) -> str:
 
 
 def ms(value: float | None) -> str:
-    """A time with its unit, given in milliseconds."""
+    """Returns a time with its unit, given in milliseconds."""
     if value is None:
         return NONE
     return f"{digits(value / 1000)} s" if value >= 10_000 else f"{digits(value)} ms"
 
 
 def seconds(value: float | None) -> str:
-    """A time with its unit, given in seconds."""
+    """Returns a time with its unit, given in seconds."""
     return NONE if value is None else f"{digits(value)} s"
 
 
 def rate(gflops: float | None) -> str:
-    """A rate with its unit, given in GFLOP/s."""
+    """Returns a rate with its unit, given in GFLOP/s."""
     if gflops is None:
         return NONE
     return f"{digits(gflops / 1e3)} TFLOP/s" if gflops >= 1e4 else f"{digits(gflops)} GFLOP/s"
 
 
 def megabytes(value: float | None) -> str:
-    """Memory with its unit, given in MiB."""
+    """Returns memory with its unit, given in MiB."""
     if value is None:
         return NONE
     return f"{digits(value / 1024)} GiB" if value >= 1024 else f"{value:.0f} MiB"
 
 
 def times(ratio: float | None) -> str:
-    """A ratio, such as 2.31x."""
+    """Returns a ratio, such as 2.31x."""
     return NONE if ratio is None else f"{digits(ratio)}x"
 
 
 def share(value: float | None) -> str:
-    """A share of one as per cent."""
+    """Returns a share of one as per cent."""
     if value is None:
         return NONE
     return f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
 
 
 def spread(values: Sequence[float] | None) -> str:
-    """Smallest and largest, such as 2.24 to 2.39."""
+    """Returns the smallest and the largest, such as 2.24 to 2.39."""
     return NONE if not values else f"{digits(values[0])} to {digits(values[1])}"
 
 
 def quantile_cells(held: Result) -> list[str]:
-    """The figures of a row of a table: one for each of `QUANTILES`."""
+    """Returns the figures of a row of a table: one for each of `QUANTILES`."""
     return [digits(held[quantile]) for quantile in QUANTILES]
 
 
 def work_cells(work: Result) -> list[str]:
-    """GFLOP, MB, the limit and what was measured in ms, and the share of the limit reached."""
+    """Returns GFLOP, MB, limit and measured time in ms, and the share of the limit reached."""
     return [
         digits(work["gflop"]),
         digits(1e3 * work["gbyte"]),
@@ -86,17 +86,17 @@ def work_cells(work: Result) -> list[str]:
 
 
 def load_average(machine: Result) -> str:
-    """The load averages in one line; empty where the system has none."""
+    """Returns the load averages in one line; empty where the system has none."""
     return " ".join(f"{value:.2f}" for value in machine.get("load_average") or ())
 
 
 def versions(machine: Result) -> str:
-    """All versions in one line."""
+    """Returns all versions in one line."""
     return ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
 
 
 def gpu(machine: Result) -> str:
-    """The GPU in one line, with its driver."""
+    """Returns the GPU in one line, with its driver."""
     card = machine["gpu"]
     if card is None:
         return "none"
@@ -111,7 +111,7 @@ def gpu(machine: Result) -> str:
 
 
 def power(machine: Result) -> str:
-    """What is known of power and clocks, in one line."""
+    """Returns what is known of power and clocks, in one line."""
     known = {name: value for name, value in (machine.get("power") or {}).items() if value}
     sources = {"ac": "on mains", "battery": "on battery"}
     parts = [sources[source]] if (source := known.pop("source", None)) in sources else []
@@ -126,7 +126,7 @@ def power(machine: Result) -> str:
 
 
 def settings(result: Result) -> str:
-    """How much was measured, in one line."""
+    """Returns the numbers of frames and rounds and the seed, in one line."""
     given = result.get("settings") or {}
     words = (("frames", "frames"), ("rounds", "rounds"), ("warm_up", "warm-up frames"))
     parts = [f"{given[name]} {word}" for name, word in words if given.get(name) is not None]
@@ -136,7 +136,7 @@ def settings(result: Result) -> str:
 
 
 def file_rate(held: Result) -> str:
-    """What is left of the engines' rate when whole files are upscaled; "" where it is not known."""
+    """Returns what whole files leave of the engines' rate; empty where it is not known."""
     if not held:
         return ""
     return (
@@ -146,14 +146,14 @@ def file_rate(held: Result) -> str:
 
 
 def start_up(parts: Result) -> str:
-    """A start in one line: 3.12 s (import 0.9, open 1.8, first frame 0.4)."""
+    """Returns a start in one line: 3.12 s (import 0.9, open 1.8, first frame 0.4)."""
     names = ("import", "open", "first_frame")
     inner = [f"{n.replace('_', ' ')} {digits(parts[n])}" for n in names if parts.get(n) is not None]
     return seconds(parts["all"]) + (f" ({', '.join(inner)})" if inner else "")
 
 
 def memory(held: Result) -> str:
-    """Peak memory in one line."""
+    """Returns the peak memory in one line."""
     labels = (("host_peak", "host"), ("device_peak", "GPU"), ("estimate", "estimated"))
     return ", ".join(
         f"{label} {megabytes(held[name])}" for name, label in labels if held.get(name) is not None
@@ -161,7 +161,7 @@ def memory(held: Result) -> str:
 
 
 def what_ran(subject: Result) -> str:
-    """A subject in one line, without its id."""
+    """Returns a subject in one line, without its id."""
     parts = [f"model {subject['model']}", f"{subject['input']} to {subject['output']}"]
     parts += [f"{subject['backend']} on {subject['device']}", subject["precision"]]
     parts.append(f"{subject['steps']} steps")
@@ -173,7 +173,7 @@ def what_ran(subject: Result) -> str:
 
 
 def noise(result: Result) -> str:
-    """What the run measured of its own noise, in one line; empty if nothing."""
+    """Returns what the run measured of its own noise, in one line; empty if nothing."""
     held = result.get("noise") or {}
     parts = (
         ("rounds' medians within {}", held.get("p50_spread")),
@@ -184,13 +184,13 @@ def noise(result: Result) -> str:
 
 
 def stages(subject: Result) -> dict[str, Result]:
-    """The quantiles of each stage, in the order in which they run."""
+    """Returns the quantiles of each stage, in the order in which they run."""
     held = subject["stages"]
     return {name: held["ms"][name] for name in held["order"] if name in held["ms"]}
 
 
 def accounted(subject: Result) -> str:
-    """How much of a frame the stages explain, and what timing them costs, in one line."""
+    """Returns how much of a frame its stages explain, and what timing them costs."""
     stages, cost = subject.get("stages") or {}, subject.get("stage_timing_overhead")
     parts = []
     if stages.get("accounted") is not None:
@@ -204,7 +204,7 @@ def accounted(subject: Result) -> str:
 
 
 def rates(roofline: Result) -> str:
-    """The rates behind a roofline, in one line."""
+    """Returns the rates behind a roofline, in one line."""
     held = roofline["rates"]
     how = "measured" if roofline["measured"] else "not measured here"
     made = f": {held['how']}" if held.get("how") else ""
@@ -214,7 +214,7 @@ def rates(roofline: Result) -> str:
 
 
 def live_rates(live: Result) -> str:
-    """Frames in, out and dropped, in one line."""
+    """Returns the rates of frames in and out and how many were dropped, in one line."""
     parts = [
         f"{digits(live[key])} {word}"
         for key, word in (("fps_in", "fps in"), ("fps_out", "fps out"), ("dropped", "dropped"))
@@ -225,14 +225,14 @@ def live_rates(live: Result) -> str:
 
 
 def baseline_name(baseline: Result) -> str:
-    """What a baseline is called, and for a command the command."""
+    """Returns the name of a baseline; of a command it is the command."""
     if baseline["id"] == "command":
         return str(baseline.get("describe") or "command")
     return {"reference": "eager reference", "bicubic": "bicubic"}[baseline["id"]]
 
 
 def host_cost(mode: Result) -> str:
-    """What a frame costs the caller, where it is known."""
+    """Returns what a frame costs the caller; empty where it is not known."""
     parts = []
     if mode.get("host_ms"):
         parts.append(f"host {ms(mode['host_ms']['p50'])} a frame")
