@@ -58,12 +58,12 @@ $(BIN)/python:
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
-	@echo 'installing into .venv (extras $(EXTRA), export, train, live, dev); the first time takes minutes'
+	@echo 'installing into .venv (extras $(EXTRA), export, train, live, bench, dev); the first time takes minutes'
 	@if [ '$(EXTRA)' = cuda ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
 		if $(BIN)/pip show -q $$other 2>/dev/null; then \
 			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
 	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
-		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,dev]'
+		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,bench,dev]'
 	@if [ '$(RTX)' = yes ]; then echo 'installing TensorRT-RTX, which builds engines without a GPU'; \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,13 @@ from ..runtime.upscaler import FRAMES_AHEAD
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline, measure_command
 from .files import measure_file_rate, run_file
 from .machine import describe_machine
+from .report.files import SCHEMA
 from .roofline.engine_work import engine_work
-from .roofline.limits import roofline
-from .roofline.rates import Rates, measure_rates
+from .roofline.limits import Rates, measure_rates, roofline
 from .statistics import NoiseWatch, median
 from .subject import Subject, compared, place_of
 
-MODULE = "streamdiffvsr.benchmarks.run"
-FRAMES = 6  # by then every buffer of a ring is in use
+START_UP = "streamdiffvsr.benchmarks.start_up_child"
 
 
 def measure_start_up(engines: Path, device: str, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -61,7 +58,7 @@ def _forget(engines: Path) -> None:
 
 
 def _start(engines: Path, device: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", MODULE, str(engines), "--device", device]
+    command = [sys.executable, "-m", START_UP, str(engines), "--device", device]
     command += ["--since", str(time.time())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
@@ -71,61 +68,6 @@ def _start(engines: Path, device: str) -> dict[str, Any]:
         raise StreamDiffVSRError(f"could not start {engines}", why)
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
-
-
-def main() -> None:
-    """One start, told as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engines", type=Path)
-    parser.add_argument("--device", required=True, help="cpu, cuda, cuda:1")
-    parser.add_argument("--since", type=float, required=True, help="when it was started")
-    options = parser.parse_args()
-    try:
-        print(json.dumps(_first_frames(options.engines, options.device, options.since)))
-    except StreamDiffVSRError as error:
-        sys.exit(str(error))
-
-
-def _first_frames(engines: Path, device: str, since: float) -> dict[str, Any]:
-    from ..engines.host import free_device_bytes
-    from ..engines.interface import kind_of, ordinal_of
-    from ..runtime.memory import MIB, footprint
-    from ..runtime.upscaler import load
-    from .machine import peak_memory_mb
-    from .statistics import endless
-
-    imported = time.time()
-    gpu = 0 if kind_of(device) == "cpu" else ordinal_of(device)
-    free = free_device_bytes(gpu)
-    upscaler = load(engines, device)
-    opened = time.time()
-    stream = upscaler.stream(endless(upscaler.size))
-    next(stream)
-    first = time.time()
-    for _ in islice(stream, FRAMES):
-        pass
-    left = free_device_bytes(gpu)
-    seconds = {
-        "import": imported - since,
-        "open": opened - imported,
-        "first_frame": first - opened,
-        "all": first - since,
-    }
-    return {
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "memory_mb": {
-            "host_peak": peak_memory_mb(),
-            "device_peak": None if free is None or left is None else (free - left) // MIB,
-            "estimate": footprint(upscaler.manifest).total // MIB,
-        },
-    }
-
-
-if __name__ == "__main__":
-    main()
-
-
-SCHEMA = "streamdiffvsr.bench/1"
 
 
 def make_result(

@@ -43,7 +43,7 @@ def live(
     """Measure a live source from its frames' coming to their going out."""
     from ..benchmarks.live import measure_live
     from ..benchmarks.machine import describe_machine
-    from ..benchmarks.report.outputs import Outputs
+    from ..benchmarks.report.files import Outputs
     from ..benchmarks.run import make_result
     from ..benchmarks.statistics import NoiseWatch
 
@@ -85,7 +85,7 @@ def live(
 
 
 if TYPE_CHECKING:
-    from ..benchmarks.report.outputs import Outputs
+    from ..benchmarks.report.files import Outputs
     from ..benchmarks.run import Settings
 
 ALL = "all"
@@ -156,7 +156,7 @@ def bench(
     """Measure frame times, latency, stages, start-up and memory, and compare what is here."""
     if context.invoked_subcommand is not None:
         return
-    from ..benchmarks.report.outputs import Outputs
+    from ..benchmarks.report.files import Outputs
     from ..engines.engine_set import device_of
     from ..engines.manifest import read_manifest
 
@@ -183,8 +183,8 @@ def bench(
 def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, Any]:
     """Say what changed from result A to result B, beyond the noise of both."""
     from ..benchmarks.report.compare import compare as compared
-    from ..benchmarks.report.compare_text import show_comparison
-    from ..benchmarks.report.read import read_result
+    from ..benchmarks.report.files import read_result
+    from ..benchmarks.report.tables import show_comparison
 
     found = compared(read_result(a), read_result(b))
     if not json:

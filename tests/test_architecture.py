@@ -80,7 +80,11 @@ def test_a_module_of_a_child_process_is_imported_by_its_like_alone():
 
 
 def test_every_module_of_a_child_process_runs_in_one():
-    started = {name for name in sources() if name.endswith(("builder_child", "clock_child"))}
+    started = {
+        name
+        for name in sources()
+        if name.endswith(("builder_child", "clock_child", "start_up_child"))
+    }
     reached, ahead = set(), [*tasks(), *started]
     while ahead:
         name = ahead.pop()

@@ -38,6 +38,25 @@ def test_what_a_live_box_imports_does_without_torch(module):
     assert done.stdout.strip() == "[]"
 
 
+def test_bench_imports_nothing_of_its_extra_where_it_makes_no_report():
+    code = (
+        "import sys, streamdiffvsr.cli.bench, streamdiffvsr.benchmarks.run\n"
+        "from streamdiffvsr.benchmarks.report import compare, files, tables, trace\n"
+        "print([m for m in ('jinja2', 'matplotlib', 'jsonschema') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_start_that_is_timed_imports_nothing_of_the_benchmark():
+    code = (
+        "import sys, streamdiffvsr.benchmarks.start_up_child\n"
+        "print([m for m in sys.modules if m.startswith('streamdiffvsr.benchmarks.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['streamdiffvsr.benchmarks.start_up_child']"
+
+
 def test_unknown_names_are_attribute_errors():
     import streamdiffvsr
 

@@ -28,9 +28,9 @@ MIB = 2**20
 # Beside torch and what it needs itself.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": (
-        "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "numpy", "nvtx",
-        "pillow", "platformdirs", "psutil", "pytest", "pytest-timeout", "rich", "safetensors",
-        "transformers", "typer",
+        "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "jsonschema", "numpy",
+        "nvtx", "pillow", "platformdirs", "psutil", "pytest", "pytest-timeout", "rich",
+        "safetensors", "transformers", "typer",
     ),
     "onnxruntime": (
         "onnxruntime-gpu", "onnx", "onnxscript", "onnx-graphsurgeon", "polygraphy",

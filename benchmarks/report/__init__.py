@@ -1,1 +1,1 @@
-"""What a benchmark's result says: terminal, HTML, trace, comparison. Reads the JSON alone."""
+"""Shows the JSON of a benchmark: in the terminal, as a page, as a trace, and against another."""

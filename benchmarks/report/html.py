@@ -1,28 +1,44 @@
-"""A result as one HTML file that needs nothing else: no network, no fonts, no script."""
+"""A result as one HTML file that needs nothing else: no network, no fonts, no script.
+
+`page/page.html.j2` says what is on the page. All text that a result holds is escaped there.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from .html_parts import card, environment, facts_card, figure, pill, ratios, summary, table
-from .html_subject import subject_section
-from .markup import Markup, joined, tag
-from .table import live_rates
-from .wording import QUANTILES, digits, ms
-from .written import write_text
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from . import wording
+from .files import write_text
+from .plots import FRAME_COLOURS, histogram, roofline, timeline
+from .trace import frames
+from .wording import (
+    MODES,
+    NONE,
+    baseline_name,
+    digits,
+    file_rate,
+    megabytes,
+    ms,
+    seconds,
+    start_up,
+)
 
 _PAGE = Path(__file__).with_name("page")
 
 Result = Mapping[str, Any]
+Figures = list[tuple[str, str, str]]  # name, value with its unit, a remark
 
 
 def write_html(result: Result, path: str | Path) -> None:
-    """Write the report of a result (see `benchmarks/result_schema.json`).
+    """Writes the report of a result (see `benchmarks/result_schema.json`).
 
     Raises:
         StreamDiffVSRError: The file cannot be written.
@@ -31,112 +47,117 @@ def write_html(result: Result, path: str | Path) -> None:
 
 
 def page(result: Result) -> str:
-    """The report as HTML. Whatever text the result holds is escaped."""
-    template = Template((_PAGE / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=tag("title", f"Benchmark {_subject_names(result)}"),
-        style=(_PAGE / "report.css").read_text(encoding="utf-8"),
-        header=_header(result),
-        main=_main(result),
-        footer=_footer(result),
+    """Returns the report as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-
-
-def _subject_names(result: Result) -> str:
+    environment.globals |= vars(wording) | {
+        "histogram": histogram,
+        "timeline": timeline,
+        "roofline": roofline,
+        "frames": frames,
+        "around": _around,
+        "colours": FRAME_COLOURS,
+    }
+    live = result.get("live")
     names = [subject["id"] for subject in result["subjects"]]
-    if result.get("live"):
-        names.append(f"live {result['live']['source']}")
-    return ", ".join(names) or "without subjects"
-
-
-def _header(result: Result) -> Markup:
-    noise = result.get("noise")
-    parts = [tag("h1", "streamdiffvsr bench")]
-    if noise is not None:
-        mood = ("bad", "Noisy") if noise["noisy"] else ("good", "Quiet machine")
-        parts.append(pill(*mood))
-    if not result["complete"]:
-        parts.append(pill("wait", "Incomplete"))
-    data = base64.b64encode(json.dumps(result, indent=1).encode()).decode()
-    name = "".join(c if c.isalnum() else "-" for c in result["created"])
-    download = tag(
-        "a",
-        tag("span", "Result as "),
-        "JSON",
-        class_="button",
-        href=f"data:application/json;base64,{data}",
-        download=f"bench-{name}.json",
+    names += [f"live {live['source']}"] if live else []
+    date = "".join(letter if letter.isalnum() else "-" for letter in result["created"])
+    return environment.get_template("page.html.j2").render(
+        result=result,
+        machine=result["machine"],
+        title=", ".join(names) or "without subjects",
+        style=Markup((_PAGE / "page.css").read_text(encoding="utf-8")),
+        download=base64.b64encode(json.dumps(result, indent=1).encode()).decode(),
+        file_name=f"bench-{date}.json",
+        live=live,
+        live_figures=_live_figures(live) if live else [],
+        ratios=_ratios(result),
+        figures=[_figures(subject) for subject in result["subjects"]],
     )
-    return joined(*parts, tag("nav", download))
 
 
-def _main(result: Result) -> Markup:
-    subjects = list(enumerate(result["subjects"]))
-    parts = [*_warnings(result), tag("p", tag("b", "Timed: "), result["timed"], class_="timed")]
-    if subjects:
-        parts.append(summary(result))
-    live = _live(result["live"]) if result.get("live") else []
-    parts.append(tag("div", *live, environment(result), *ratios(result), class_="cards"))
-    parts += [subject_section(number, subject) for number, subject in subjects]
-    return joined(*parts)
-
-
-def _warnings(result: Result) -> list[Markup]:
-    found = []
-    noise = result.get("noise") or {}
-    if noise.get("noisy"):
-        why = noise["why"] or ["the result does not say why"]
-        found.append(
-            tag(
-                "div",
-                tag("b", "The machine was noisy: do not quote these figures"),
-                tag("ul", *(tag("li", line) for line in why)),
-                class_="warning bad",
-                role="note",
-            )
-        )
-    if not result["complete"]:
-        why = result.get("stopped") or "the result does not say why"
-        told = tag("b", "Measuring ended early: ")
-        found.append(tag("div", told, why, class_="warning", role="note"))
-    return found
-
-
-def _live(live: Result) -> list[Markup]:
-    """The cards of a live run: figures, latency by stage, what ran."""
-    rows = [("latency", live.get("latency_ms")), ("age of the newest frame", live.get("age_ms"))]
-    rows += list((live.get("stages") or {}).items())
-    held = [(name, *(digits(of[q]) for q in QUANTILES)) for name, of in rows if of]
-    figures = table(("ms", *QUANTILES), held, kind="plain")
-    stamped = "read from the pixels that came out" if live.get("stamped") else ""
-    facts = [
-        ("Source", live["source"]),
-        ("Input", live.get("size") or ""),
-        ("Engine", live.get("engine") or ""),
-        ("Mode", live.get("mode") or ""),
-        ("Time stamps", stamped),
-        ("Frames", live_rates(live)),
-    ]
-    return [
-        card("Capture to sink", _live_headline(live), figures, wide=True),
-        facts_card("Live path", facts),
-    ]
-
-
-def _live_headline(live: Result) -> Markup:
-    made = [
-        figure(name, ms(live[key]["p50"]), f"p95 {ms(live[key]['p95'])}")
+def _live_figures(live: Result) -> Figures:
+    """Returns the figures of a live run that one quotes."""
+    figures = [
+        (name, ms(live[key]["p50"]), f"p95 {ms(live[key]['p95'])}")
         for key, name in (("latency_ms", "Latency"), ("age_ms", "Age of the newest frame"))
         if live.get(key)
     ]
     for key, name in (("fps_out", "Frames out"), ("fps_in", "Frames in")):
         if live.get(key) is not None:
-            made.append(figure(name, f"{digits(live[key])} fps"))
-    return tag("dl", *made, class_="headline")
+            figures.append((name, f"{digits(live[key])} fps", ""))
+    return figures
 
 
-def _footer(result: Result) -> Markup:
-    arguments = " ".join(result.get("command") or ())
-    command = f"streamdiffvsr bench {arguments}".strip()
-    made = joined("Made by ", tag("code", command), " on ", result["created"])
-    return tag("p", made, ". Times are medians (p50) unless said otherwise.")
+def _figures(subject: Result) -> Figures:
+    """Returns the figures that one quotes, of the modes that such a device is used in."""
+    modes: Mapping[str, Any] = subject["modes"]
+    on_gpu, figures = subject["device"] != "cpu", []
+    overlapped = [name for name in MODES if name in modes and (on_gpu or name == "plain")]
+    if name := next((m for m in ("throughput", "plain") if m in overlapped), ""):
+        frame, fps = modes[name]["frame_ms"], modes[name]["fps"]
+        figures.append(("Frame time", ms(frame["p50"]), f"p95 {ms(frame['p95'])}, {name}"))
+        figures.append(("Throughput", f"{digits(fps)} fps", name))
+    name = next((m for m in ("latency", "plain") if m in overlapped), "")
+    if name and (latency := modes[name].get("latency_ms")):
+        figures.append(("Latency", ms(latency["p50"]), f"p95 {ms(latency['p95'])}, {name}"))
+    held = subject.get("memory_mb") or {}
+    for key, name in (("device_peak", "GPU memory"), ("host_peak", "Host memory")):
+        if held.get(key) is not None:
+            figures.append((name, megabytes(held[key]), "peak"))
+    return figures[:4]
+
+
+def _around(subject: Result) -> list[tuple[str, str]]:
+    """Returns names and values of what was measured around the frames; empty where it was not."""
+    start, media = subject.get("start_up") or {}, subject.get("media") or {}
+    held = subject.get("memory_mb") or {}
+    known = {key: megabytes(value) for key, value in held.items() if value is not None}
+    coded = [f"{name} {ms(media[name]['p50'])}" for name in ("decode", "encode") if media.get(name)]
+    return [
+        ("Cold start", start_up(start["cold_s"]) if start.get("cold_s") else ""),
+        ("Warm start", start_up(start["warm_s"]) if start.get("warm_s") else ""),
+        ("Host memory, peak", known.get("host_peak", "")),
+        ("GPU memory, peak", known.get("device_peak", "")),
+        ("Memory, estimated", known.get("estimate", "")),
+        ("Video, a frame", ", ".join(coded)),
+        ("Codecs", media.get("codec", "") if coded else ""),
+        ("Whole files", file_rate(subject.get("file_rate") or {})),
+    ]
+
+
+def _ratios(result: Result) -> list[dict[str, Any]]:
+    """Returns comparisons and baselines, each with its place on one logarithmic axis, in %."""
+    rows = [
+        (held["what"], f"against {held['to']}, {held['mode']}", "", held)
+        for held in result.get("comparisons") or ()
+    ]
+    for held in result.get("baselines") or ():
+        frame = ms(held["frame_ms"]["p50"]) if held["frame_ms"] else NONE
+        start = held.get("start_up_s")
+        more = f"{frame} a frame" + (f", start-up {seconds(start)}" if start else "")
+        about = "a command over the same frames"
+        if held["id"] != "command":
+            about = held.get("describe") or ""
+        about = ", ".join(part for part in (about, f"against {held['subject']}") if part)
+        rows.append((baseline_name(held), about, more, held))
+    values = [v for *_, held in rows for v in (held.get("ratio"), *(held.get("spread") or ()))]
+    logs = [math.log10(value) for value in values if value]
+    low, high = min([-0.1, *logs]) - 0.15, max([0.1, *logs]) + 0.15
+
+    def at(value: float | None) -> float | None:
+        return round(100 * (math.log10(value) - low) / (high - low), 2) if value else None
+
+    return [
+        {
+            "name": name,
+            "about": about,
+            "more": more,
+            "one": at(1),
+            "point": at(held.get("ratio")),
+            "range": [at(value) for value in held.get("spread") or ()],
+            "held": held,
+        }
+        for name, about, more, held in rows
+    ]

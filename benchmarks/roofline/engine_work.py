@@ -144,20 +144,19 @@ def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, G
         graphs.steps,
         prompt_tokens,
     )
-    progress("trace the graphs anew, to count their work; the set has them compiled only")
+    progress("trace the graphs again, to count their work; the set has them compiled only")
     return dict(trace_work(traced))
 
 
 def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
     """The model's configs and the length of its prompt, if it is still the one the set is of."""
-    from .local_model import configs_of, find_local
+    from ...export.model_source import model_digest
+    from .weightless import configs_of, find_local
 
     remedy = "count where the model is, or build it for onnxruntime"
     what = f"the work of {folder} cannot be counted"
     try:
         source = find_local(manifest.model_name)
-        from ...export.model_source import model_digest
-
         digest = model_digest(source, remembered_digest)
     except StreamDiffVSRError as error:
         raise StreamDiffVSRError(what, f"it holds no ONNX, and {error}", remedy) from error

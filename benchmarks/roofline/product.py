@@ -1,8 +1,11 @@
-"""A graph of one matrix product: what a device's matrix rate is measured with."""
+"""What rates are measured with: a graph of one matrix product, and the times of repetitions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -55,3 +58,30 @@ def write_product(folder: Path, side: int, precision: Precision) -> Path:
     path = folder / "product.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), str(path))
     return path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Repetitions of one measurement, in its unit.
+
+    Attributes:
+        how: What was done, for the reader of the result.
+    """
+
+    values: tuple[float, ...]
+    how: str
+
+    @property
+    def best(self) -> float:
+        """The largest."""
+        return max(self.values)
+
+    @property
+    def spread(self) -> float:
+        """How far the median is below the best, as a share of it."""
+        return 1 - median(self.values) / self.best
+
+
+def sample(seconds: Sequence[float], amount: float, how: str) -> Sample:
+    """`amount` (1e9 operations or bytes) in each of these times."""
+    return Sample(tuple(amount / s for s in seconds), how)

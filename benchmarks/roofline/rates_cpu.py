@@ -16,8 +16,7 @@ import numpy as np
 from ...engines.onnxruntime_backend import OrtEngine, usable_cpus
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import Precision
-from .product import product_arrays, product_spec, write_product
-from .sample import Sample, sample
+from .product import Sample, product_arrays, product_spec, sample, write_product
 
 SIDE = {"fp32": 1024, "fp16": 512}  # short, so that some repetitions are undisturbed
 COPY_BYTES = 256 * 2**20  # several times the caches of a large server

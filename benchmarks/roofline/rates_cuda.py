@@ -22,8 +22,7 @@ from ...engines.manifest import EngineKey
 from ...engines.registry import BACKENDS, Backend
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import FLOAT, GRAPH_VERSION, Precision
-from .product import product_arrays, product_spec, write_product
-from .sample import Sample, sample
+from .product import Sample, product_arrays, product_spec, sample, write_product
 
 SIDE = {"fp32": 4096, "fp16": 8192}
 COPY_BYTES = 2**30  # many times any cache
@@ -109,7 +108,7 @@ def _engine_times(backend: Backend, side: int, precision: Precision, ordinal: in
 
 
 def _key(backend: Backend, precision: Precision, device: str) -> EngineKey:
-    """What compiling and opening ask of the key of an engine that nobody keeps."""
+    """What compiling and opening ask of the key of an engine that is not kept."""
     empty = EngineKey(
         model_digest="",
         size="",

@@ -3,7 +3,7 @@
 Modules and inputs are on torch's meta device, so tracing needs no memory and computes nothing. What
 is written is what `export/onnx_export.py` writes, operator for operator, but for weights that name
 a data file that is not there, and their transposition, which is not done ahead. To count, not to
-run. Needs the export extra.
+run. Needs the export extra. A model is only looked for on this disk, and not fetched.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engines.host import require_export
+from ...errors import StreamDiffVSRError
+from ...export.model_source import BUILT_IN, PROMPT_FILE, resolve_model
 from ...graphs.plan import Plan
 from ...graphs.spec import GRAPHS, GraphSpec, Precision, onnx_file
 from .graph_work import GraphWork, count_file
-from .local_model import PROMPT_TOKENS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ...export.configs import ModelConfigs
 
 STEPS = 4
+PROMPT_TOKENS = 77  # of the text encoder that the released model was trained with
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,6 @@ class Traced:
     precision: Precision = "fp16"
     steps: int = STEPS
     prompt_tokens: int = PROMPT_TOKENS
-
-
-def preset_configs(preset: str) -> ModelConfigs:
-    """The configs of one of `export/presets.py`."""
-    require_export()
-    from ...export.config_files import read_configs
-    from ...export.presets import PRESETS
-    from ...export.random_model import write_configs
-
-    with tempfile.TemporaryDirectory() as folder:
-        write_configs(Path(folder), PRESETS[preset])
-        return read_configs(Path(folder))
 
 
 def trace_work(traced: Traced, only: Iterable[str] = GRAPHS) -> Iterator[tuple[str, GraphWork]]:
@@ -133,7 +123,7 @@ def _export(module: nn.Module, spec: GraphSpec) -> Any:
 
 
 def _save(model: Any, path: Path) -> None:
-    """Fold what is small, and save with references to weights that nobody has."""
+    """Folds what is small, and saves with references to weights that do not exist."""
     import onnx
     import onnx_ir
     import onnxscript.optimizer
@@ -178,3 +168,38 @@ def _no_complaints() -> Iterator[None]:
 
     with np.errstate(all="ignore"):
         yield
+
+
+def find_local(name: str) -> Path:
+    """The folder of a model by the name that engines were built with.
+
+    Raises:
+        StreamDiffVSRError: It is not on this disk.
+    """
+    if name == BUILT_IN or Path(name).expanduser().exists():
+        return resolve_model(name)
+    repository, _, revision = name.partition("@")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except Exception as error:  # not installed, not fetched, no name of a repository
+        raise StreamDiffVSRError(f"the model {name} is not on this disk") from error
+
+
+def configs_of(folder: Path) -> tuple[ModelConfigs, int]:
+    """The configs of a model folder, and how many tokens its prompt has."""
+    from ...export.config_files import read_configs
+
+    return read_configs(folder), _prompt_tokens(folder / PROMPT_FILE)
+
+
+def _prompt_tokens(path: Path) -> int:
+    """The length of an embedding, from its file's header; one that is computed has the usual."""
+    if not path.is_file():
+        return PROMPT_TOKENS
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        (name,) = file.keys()
+        return int(file.get_slice(name).get_shape()[1])

@@ -13,8 +13,7 @@ from typing import Any
 
 from ... import build
 from ...benchmarks.machine import describe_machine
-from ...benchmarks.report.read import read_result
-from ...benchmarks.report.written import write_text
+from ...benchmarks.report.files import read_result, write_text
 from ...benchmarks.run import Benchmark, Settings
 from ...engines.host import why_no_gpu
 from ...engines.registry import ORDER, default_precision

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.report.conforms import violation
-from streamdiffvsr.benchmarks.report.read import result_schema
+from streamdiffvsr.benchmarks.report.files import result_schema, violation
 from streamdiffvsr.benchmarks.run import Benchmark, Settings, measure_start_up
 from streamdiffvsr.errors import StreamDiffVSRError
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from streamdiffvsr.benchmarks import run as running
-from streamdiffvsr.benchmarks.report.read import read_result
+from streamdiffvsr.benchmarks.report.files import read_result
 from streamdiffvsr.benchmarks.run import SCHEMA
 from streamdiffvsr.tests.conftest import Cli
 
@@ -28,6 +29,21 @@ def test_every_output_is_written_and_the_table_shown(
     assert told["complete"] and told["settings"]["frames"] == 2
     assert told["subjects"][0]["modes"]["latency"]["frame_ms"]["n"] == 2
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_without_the_extra_all_but_the_report_works(
+    cli: Cli, stand_in_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("jinja2", "matplotlib", "jsonschema"):
+        monkeypatch.setitem(sys.modules, name, None)
+    arguments = ("bench", "--engines", stand_in_set, *QUICK)
+    ran = cli(*arguments, "--json", tmp_path / "r.json")
+    assert ran.code == 0 and "p50" in ran.out and (tmp_path / "r.json").is_file()
+    ran = cli(*arguments, "--report", tmp_path / "r.html")
+    assert ran.code == 1 and "round" not in ran.err  # refused before anything is timed
+    assert ran.error.endswith(
+        "not installed: jinja2, matplotlib; run pip install 'streamdiffvsr[bench]'"
+    )
 
 
 def test_json_alone_can_be_piped(cli: Cli, stand_in_set: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.report.read import read_result
+from streamdiffvsr.benchmarks.report.files import read_result
 from streamdiffvsr.research.gpu import __main__, check
 from streamdiffvsr.research.gpu.__main__ import RUNNING
 from streamdiffvsr.research.gpu.check import check_backend, check_in_child

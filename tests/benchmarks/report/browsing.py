@@ -44,8 +44,9 @@ OUTSIDE = """() => {
     const found = [];
     for (const text of document.querySelectorAll("svg text")) {
         if (!text.getClientRects().length) continue;
-        const span = text.matches(".inside") && text.previousElementSibling;
+        const label = text.closest(".inside"), span = label && label.previousElementSibling;
         const around = (span || text.closest("svg")).getBoundingClientRect();
+        if (label && !span.matches(".span")) throw Error("a label without its span");
         if (out(text.getBoundingClientRect(), around)) found.push(text.textContent);
     }
     return found;

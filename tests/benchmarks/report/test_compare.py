@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamdiffvsr.benchmarks.report.compare import FASTER, SLOWER, WITHIN, Comparison, compare
-from streamdiffvsr.benchmarks.report.compare_text import show_comparison
-from streamdiffvsr.benchmarks.report.noise_band import band, of_quantiles
+from streamdiffvsr.benchmarks.report.compare import (
+    FASTER,
+    SLOWER,
+    WITHIN,
+    Comparison,
+    band,
+    compare,
+    of_quantiles,
+)
+from streamdiffvsr.benchmarks.report.tables import show_comparison
 from streamdiffvsr.tests.benchmarks.report.sample import live_sample, sample
 from streamdiffvsr.tests.benchmarks.report.sample_subjects import quantiles
 

@@ -8,6 +8,7 @@ The pictures of the documentation are made here, of a result of your own or of t
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,7 +18,9 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.report.read import read_result
+from streamdiffvsr.benchmarks.report.files import read_result
+from streamdiffvsr.benchmarks.report.html import page
+from streamdiffvsr.benchmarks.report.tables import show_result
 from streamdiffvsr.tests.benchmarks.report.browsing import CHROMIUM, SIZES, STYLE
 from streamdiffvsr.tests.benchmarks.report.sample import live_sample, sample
 
@@ -86,9 +89,9 @@ def test_every_part_is_there(show: Any) -> None:
         "Quiet machine",
     ):
         assert said in text
-    assert report.page.locator("svg.wide rect.bar:visible").count() > 50
-    assert report.page.locator("svg.wide rect.span:visible").count() == 30
-    assert report.page.locator("svg.wide circle:visible").count() == 14
+    assert report.page.locator("svg.wide .bar:visible").count() > 50
+    assert report.page.locator("svg.wide .span:visible").count() == 30
+    assert report.page.locator("svg.wide .dot:visible").count() == 14
 
 
 def test_the_headline_is_of_the_mode_that_is_run_and_not_of_the_best(show: Any) -> None:
@@ -103,10 +106,17 @@ def test_the_headline_is_of_the_mode_that_is_run_and_not_of_the_best(show: Any) 
 def test_long_spans_are_labelled_at_both_widths(show: Any) -> None:
     for size in SIZES:
         report = show(RESULTS["cpu"], size)
-        shown = report.page.locator("svg .inside:visible").all_text_contents()
+        shown = report.page.locator("svg .inside text:visible").all_text_contents()
         assert {"features", "flow", "temporal", "decode"} <= set(shown)
         steps = {text.removeprefix("denoise ") for text in shown}
         assert {"1", "2", "3", "4"} <= steps
+
+
+def test_a_span_that_is_too_short_for_an_edge_is_seen(show: Any) -> None:
+    spans = show(RESULTS["busy"]).page.locator("svg.wide .span:visible path")
+    styles = spans.evaluate_all("found => found.map(path => path.getAttribute('style'))")
+    short = [style for style in styles if "stroke: var(--lane)" not in style]
+    assert 24 <= len(short) < len(styles) and all("fill: var(--f" in style for style in styles)
 
 
 def test_a_noisy_or_incomplete_run_says_so_first(show: Any) -> None:
@@ -178,6 +188,42 @@ def test_the_charts_are_described(show: Any) -> None:
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map(part => part.id)")
     assert len(ids) == len(set(ids))
     assert "decode: " in page.locator("#subject-0-roofline-wide-desc").text_content()
+
+
+def test_the_same_result_makes_the_same_page() -> None:
+    made = page(RESULTS["gpu"])
+    assert page(deepcopy(RESULTS["gpu"])) == made
+    assert "matplotlib" not in made and "<metadata" not in made
+    assert (
+        re.findall(r"#[0-9a-f]{6}", made.partition("</style>")[2]) == []
+    )  # the page's own colours
+
+
+def test_rates_that_are_not_known_leave_out_the_chart_and_keep_the_figures(show: Any) -> None:
+    result = deepcopy(RESULTS["gpu"])
+    held = result["subjects"][0]["roofline"]
+    held["measured"], held["rates"] = False, {"gflops": None, "copy_gbps": 10.0}
+    report = show(result)
+    report.check()
+    assert "Roofline" not in report.titles() and "Share" in report.titles()
+    assert "- , 10.0 GB/s" in report.page.inner_text("#subject-0").replace("-,", "- ,")
+    assert "(not measured here)" in shown_in_terminal(result)
+
+
+def shown_in_terminal(result: dict[str, Any]) -> str:
+    file = io.StringIO()
+    show_result(result, file)
+    return file.getvalue()
+
+
+def test_characters_that_xml_cannot_hold_are_spaces_in_charts(show: Any) -> None:
+    result = deepcopy(RESULTS["gpu"])
+    subject = result["subjects"][0]
+    subject["roofline"]["graphs"] = {"fl\x00ow\n": subject["roofline"]["graphs"]["flow"]}
+    for span in subject["timeline"]:
+        span["name"], span["track"] = "a\x01", f"$x^2$ \x02{span['track']}"
+    texts = show(result).page.locator("svg text:visible").all_text_contents()
+    assert "fl ow" in texts and "$x^2$  input" in texts
 
 
 def luminance(colour: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.report.table import show_result
+from streamdiffvsr.benchmarks.report.tables import show_result
 from streamdiffvsr.benchmarks.report.wording import digits, ms, share
 from streamdiffvsr.tests.benchmarks.report.sample import live_sample, sample
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.report.lanes import lanes
-from streamdiffvsr.benchmarks.report.trace import write_trace
+from streamdiffvsr.benchmarks.report.trace import lanes, write_trace
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.benchmarks.report.sample import live_sample, sample
 

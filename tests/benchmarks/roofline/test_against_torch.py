@@ -12,8 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork, engine_work
-from streamdiffvsr.benchmarks.roofline.local_model import configs_of, find_local
-from streamdiffvsr.benchmarks.roofline.weightless import Traced, trace_work
+from streamdiffvsr.benchmarks.roofline.weightless import (
+    Traced,
+    configs_of,
+    find_local,
+    trace_work,
+)
 from streamdiffvsr.export.graph_folder import CORRELATIONS, example_inputs, model_dims
 from streamdiffvsr.export.graphs import build_graphs
 from streamdiffvsr.export.model import load_model

@@ -13,8 +13,7 @@ pytest.importorskip("onnx", reason="counting needs the export extra")
 
 from streamdiffvsr.benchmarks.roofline import weightless
 from streamdiffvsr.benchmarks.roofline.engine_work import engine_work, frame_runs
-from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork
-from streamdiffvsr.benchmarks.roofline.operators import Work
+from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork, Work
 from streamdiffvsr.engines.cache import engines_root
 from streamdiffvsr.engines.manifest import MANIFEST
 from streamdiffvsr.errors import StreamDiffVSRError

@@ -10,12 +10,10 @@ import pytest
 
 import streamdiffvsr.benchmarks
 from streamdiffvsr.benchmarks import machine
-from streamdiffvsr.benchmarks.report.conforms import violation
+from streamdiffvsr.benchmarks.report.files import violation
 from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork
-from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork
-from streamdiffvsr.benchmarks.roofline.limits import limit_ms, roofline
-from streamdiffvsr.benchmarks.roofline.operators import Work
-from streamdiffvsr.benchmarks.roofline.rates import Rates
+from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork, Work
+from streamdiffvsr.benchmarks.roofline.limits import Rates, limit_ms, measure_rates, roofline
 from streamdiffvsr.engines.onnxruntime_backend import usable_cpus
 
 RATES = Rates(100.0, 10.0, "fp32", "made up")
@@ -94,10 +92,10 @@ def test_the_cpu_is_measured_with_the_engines_threads() -> None:
 
 
 def test_a_gpu_that_is_not_there_has_no_rates_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamdiffvsr.benchmarks.roofline import rates, rates_cuda
+    from streamdiffvsr.benchmarks.roofline import rates_cuda
 
     monkeypatch.setattr(rates_cuda, "why_no_gpu", lambda ordinal: "no NVIDIA driver answers")
-    found = rates.measure_rates("cuda", "fp16")
+    found = measure_rates("cuda", "fp16")
     assert found.gflops is found.copy_gbps is None
     assert found.how == (
         "no matrix rate: no NVIDIA driver answers; no copy bandwidth: no NVIDIA driver answers"

@@ -1,10 +1,10 @@
 """Work, rates and limits by themselves; `streamdiffvsr bench` has them in its result.
 
-    python -m streamdiffvsr.benchmarks.roofline --table
-    python -m streamdiffvsr.benchmarks.roofline --comparison
-    python -m streamdiffvsr.benchmarks.roofline --engines DIR
-    python -m streamdiffvsr.benchmarks.roofline --rates cpu
-    python -m streamdiffvsr.benchmarks.roofline --count
+    python -m streamdiffvsr.research.roofline --table
+    python -m streamdiffvsr.research.roofline --comparison
+    python -m streamdiffvsr.research.roofline --engines DIR
+    python -m streamdiffvsr.research.roofline --rates cpu
+    python -m streamdiffvsr.research.roofline --count
 
 Prints markdown, and JSON as the last line.
 """
@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...benchmarks.roofline.engine_work import engine_work
+from ...benchmarks.roofline.limits import measure_rates
 from ...errors import StreamDiffVSRError
 from .comparison import ORIGINALS, compare, comparison_markdown
 from .counts import write_counts
-from .engine_work import engine_work
-from .rates import measure_rates
 from .table import live_markdown, live_rows, lookups_markdown, rows_json, sheets_markdown
 
 

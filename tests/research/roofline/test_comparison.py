@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.benchmarks.roofline import counts
-from streamdiffvsr.benchmarks.roofline.comparison import ORIGINALS, Original, Row, compare
-from streamdiffvsr.benchmarks.roofline.counts import CASES, PRECISION, PRESET, STEPS, read_counts
+from streamdiffvsr.research.roofline import counts
+from streamdiffvsr.research.roofline.comparison import ORIGINALS, Original, Row, compare
+from streamdiffvsr.research.roofline.counts import CASES, PRECISION, PRESET, STEPS, read_counts
 
 NO_FLOPS = ("time embeddings",)  # 0.2 GFLOP: they are saved for their launches
 # Of 46 TFLOP, where what padding adds is known to 0.2 %: the prompt's 30 GFLOP show elsewhere.
@@ -54,7 +54,8 @@ def test_time_embeddings_are_rows_of_a_table() -> None:
 def test_the_kept_counts_are_those_of_the_graphs() -> None:
     """Traces the full-size model at the smallest size: two minutes, and no weights."""
     pytest.importorskip("torch", reason="tracing needs the export extra")
-    from streamdiffvsr.benchmarks.roofline.weightless import Traced, preset_configs, trace_work
+    from streamdiffvsr.benchmarks.roofline.weightless import Traced, trace_work
+    from streamdiffvsr.research.roofline.counts import preset_configs
 
     traced = Traced(preset_configs(PRESET), CASES[0].plan, PRECISION, STEPS)
     kept = read_counts()[CASES[0].name]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.benchmarks.roofline.comparison import comparison_markdown
-from streamdiffvsr.benchmarks.roofline.counts import read_counts
-from streamdiffvsr.benchmarks.roofline.gpus import GPUS
-from streamdiffvsr.benchmarks.roofline.table import (
+from streamdiffvsr.research.roofline.comparison import comparison_markdown
+from streamdiffvsr.research.roofline.counts import read_counts
+from streamdiffvsr.research.roofline.gpus import GPUS
+from streamdiffvsr.research.roofline.table import (
     COLUMNS,
     frame_limit_ms,
     live_markdown,
@@ -53,7 +53,7 @@ def test_the_docs_have_what_the_code_generates() -> None:
     text = DOCS.read_text(encoding="utf-8")
     tables = (live_markdown(live_rows()), sheets_markdown(), lookups_markdown())
     for generated in (*tables, comparison_markdown()):
-        assert generated in text, "generate it: python -m streamdiffvsr.benchmarks.roofline"
+        assert generated in text, "generate it: python -m streamdiffvsr.research.roofline"
 
 
 def test_every_size_is_computed_for_every_gpu(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_gpus_are_known_by_what_drivers_call_them(driver_name: str, name: str | 
 
 
 def test_the_command_prints_markdown_and_json() -> None:
-    command = [sys.executable, "-m", "streamdiffvsr.benchmarks.roofline", "--table"]
+    command = [sys.executable, "-m", "streamdiffvsr.research.roofline", "--table"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert lines[0].startswith("| GPU |")
     found = json.loads(lines[-1])

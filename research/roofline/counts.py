@@ -1,6 +1,6 @@
 """The work of the full-size model by input size, counted once and kept in `counts.json`.
 
-    python -m streamdiffvsr.benchmarks.roofline --count
+    python -m streamdiffvsr.research.roofline --count
 
 counts it again: every graph is traced from the preset `full` without weights, written as ONNX and
 counted operator by operator, in fp16 as GPUs run it. About two minutes a size on two cores.
@@ -9,21 +9,26 @@ counted operator by operator, in fp16 as GPUs run it. About two minutes a size o
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ...benchmarks.roofline.engine_work import FrameWork, frame_runs
+from ...benchmarks.roofline.graph_work import GraphWork
+from ...engines.host import require_export
 from ...errors import StreamDiffVSRError
 from ...graphs.plan import Plan, make_plan
 from ...graphs.spec import GRAPHS, TILED, Precision, Size, format_size
-from .engine_work import FrameWork, frame_runs
-from .graph_work import GraphWork
+
+if TYPE_CHECKING:
+    from ...export.configs import ModelConfigs
 
 Part = tuple[object, ...]
 Count = Callable[[Plan, Iterable[str]], Iterable[tuple[str, GraphWork]]]
 COUNTS = Path(__file__).with_name("counts.json")
-RECOUNT = "python -m streamdiffvsr.benchmarks.roofline --count"
+RECOUNT = "python -m streamdiffvsr.research.roofline --count"
 PRESET = "full"
 PRECISION: Precision = "fp16"
 STEPS = 4
@@ -104,10 +109,22 @@ def write_counts(progress: Callable[[str], None], count: Count | None = None) ->
 
 
 def _traced() -> Count:
-    from .weightless import Traced, preset_configs, trace_work
+    from ...benchmarks.roofline.weightless import Traced, trace_work
 
     configs = preset_configs(PRESET)
     return lambda plan, names: trace_work(Traced(configs, plan, PRECISION, STEPS), names)
+
+
+def preset_configs(preset: str) -> ModelConfigs:
+    """The configs of one of `export/presets.py`."""
+    require_export()
+    from ...export.config_files import read_configs
+    from ...export.presets import PRESETS
+    from ...export.random_model import write_configs
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_configs(Path(folder), PRESETS[preset])
+        return read_configs(Path(folder))
 
 
 def _part(name: str, plan: Plan) -> Part:

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...benchmarks.report.files import read_result
+from ...benchmarks.roofline.engine_work import FrameWork
+from ...benchmarks.roofline.graph_work import GraphWork, Work
+from ...benchmarks.roofline.limits import limit_ms
 from ...graphs.spec import format_size
-from ..report.read import read_result
 from .counts import SIZES, STEPS, read_counts
-from .engine_work import FrameWork
 from .gpus import GPUS, GpuSheet
-from .graph_work import GraphWork
-from .limits import limit_ms
-from .operators import Work
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 REALISTIC = (0.27, 0.45)
 IN_FP8 = ("denoise", "guide")  # the UNet, the ControlNet and its hint
 FP8_BYTES = 0.75  # of fp16's: inputs and weights are halved, outputs are not
@@ -167,8 +166,8 @@ def _measured(
             if mode is None or size not in counts or not _is_full_size(subject, counts[size]):
                 continue
             if mode["fps"] > cells.get(size, {"fps": 0.0})["fps"]:
-                told = {key: subject[key] for key in ("backend", "precision")}
-                cells[size] = {"fps": mode["fps"], **told, "created": result["created"]}
+                kept = {key: subject[key] for key in ("backend", "precision")}
+                cells[size] = {"fps": mode["fps"], **kept, "created": result["created"]}
     return cells
 
 
