@@ -56,7 +56,7 @@ def test_every_target_begins_with_the_set_up(checkout, target):
     done = make(checkout, "-n", target, "EXTRA=cpu")
     assert done.returncode == 0, done.stderr
     assert "tools/make_venv.sh" in done.stdout
-    assert ".[cpu,export,train,live,dev]" in done.stdout
+    assert ".[cpu,export,train,live,bench,dev]" in done.stdout
     assert "-c constraints.txt" in done.stdout
     assert ".[tensorrt-rtx]" in done.stdout
 
