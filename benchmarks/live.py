@@ -16,7 +16,7 @@ from ..engines.manifest import read_manifest
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import SCALE, Size, format_size
 from ..runtime.live.addresses import Address, parse_source
-from ..runtime.live.engine_pool import EnginePool, LiveEngine, QualityLevels
+from ..runtime.live.engine_pool import EnginePool, QualityLevels
 from ..runtime.live.frame import OutputFrame, Sink
 from ..runtime.live.session import LiveSession
 from ..runtime.live.source import LiveSource
@@ -341,7 +341,7 @@ def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
         described = (
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
-        engine, where = LiveEngine(load(engines, device)), device or key.device
+        engine, where = load(engines, device).session(), device or key.device
         return QualityLevels({"full": engine}, seed=seed, described=described, device=where)
 
     return open_ladder

@@ -13,7 +13,7 @@ from typing import Any
 from ..engines.interface import kind_of, timed
 from ..engines.manifest import Manifest, read_manifest
 from ..graphs.spec import SCALE, format_size
-from ..runtime.frame_stream import OverlappedFrames
+from ..runtime.frame_stream import MarkedImage, OverlappedFrames
 from ..runtime.state import StreamState
 from ..runtime.upscaler import FRAMES_AHEAD, Image, Mode, Upscaler, load
 from .observed import ObservedDevice, Recorder, Span
@@ -104,13 +104,13 @@ class Lane:
         self._recorder = recorder
         self._ahead = FRAMES_AHEAD[mode] if overlap else 0
         frames = self._frames(upscaler)
-        self._stream = upscaler.stream(frames, overlap=overlap, mode=mode)
+        self._stream = upscaler.stream_frames(frames, overlap=overlap, mode=mode)
         self.output: Image | None = None
 
     def frame(self, times: Times) -> None:
         """Run one frame more."""
         started = time.perf_counter()
-        self.output = next(self._stream)
+        self.output = next(self._stream).image
         ended = time.perf_counter()
         times.frame.append(1e3 * (ended - started))
         times.latency.append(1e3 * (ended - self._handed.popleft()))
@@ -134,12 +134,12 @@ class Lane:
         """Let what was begun end."""
         self._stream.close()
 
-    def _frames(self, upscaler: Upscaler) -> Iterator[Image]:
+    def _frames(self, upscaler: Upscaler) -> Iterator[MarkedImage]:
         for index, frame in enumerate(endless(upscaler.size)):
             if self._recorder is not None:
                 self._recorder.frame = index
             self._handed.append(time.perf_counter())
-            yield frame
+            yield MarkedImage(frame)
 
 
 def plain_lane(upscaler: Upscaler, recorder: Recorder | None = None) -> Lane:

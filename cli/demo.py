@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ from ..errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
     from ..engines.registry import Choice
-    from ..runtime.frame_stream import Cuts, FrameStream, Image
+    from ..runtime.files.job import FrameUpscaler
+    from ..runtime.frame_stream import Image, S, Upscaled
     from ..runtime.state import StreamState
-    from ..runtime.upscaler import Upscaler
 
 CROP = (212, 318, 88, 160)  # top, left, height, width in HR pixels: gloss and spoon
 
@@ -68,48 +69,28 @@ class Watched:
         index: Of the frame to remember.
     """
 
-    def __init__(self, upscaler: Upscaler, index: int) -> None:
+    def __init__(self, upscaler: FrameUpscaler, index: int) -> None:
         self._upscaler, self._index = upscaler, index
         self.size, self.identity = upscaler.size, upscaler.identity
         self.before: Image | None = None
         self.after: Image | None = None
 
-    def stream(
-        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
-    ) -> FrameStream:
-        """As the upscaler's own."""
+    def stream_frames(
+        self, frames: Iterable[S], state: StreamState | None = None
+    ) -> Generator[Upscaled[S], None, None]:
+        """See `Upscaler.stream_frames`."""
 
-        def watched() -> Iterator[Image]:
+        def watched() -> Iterator[S]:
             for index, frame in enumerate(frames):
                 if index == self._index:
-                    self.before = frame.copy()
+                    self.before = frame.image.copy()
                 yield frame
 
-        return _WatchedFrames(self, self._upscaler.stream(watched(), state, cuts=cuts))
-
-    def made(self, index: int, out: Image) -> None:
-        """Look at a frame that was made."""
-        if index == self._index:
-            self.after = out.copy()
-
-
-class _WatchedFrames:
-    def __init__(self, watched: Watched, frames: FrameStream) -> None:
-        self._watched, self._frames, self._count = watched, frames, 0
-        self.close = frames.close
-
-    @property
-    def state(self) -> StreamState:
-        return self._frames.state
-
-    def __iter__(self) -> _WatchedFrames:
-        return self
-
-    def __next__(self) -> Image:
-        out = next(self._frames)
-        self._watched.made(self._count, out)
-        self._count += 1
-        return out
+        with closing(self._upscaler.stream_frames(watched(), state)) as outputs:
+            for index, out in enumerate(outputs):
+                if index == self._index:
+                    self.after = out.image.copy()
+                yield out
 
 
 def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:

@@ -36,7 +36,7 @@ def opener(
     """
 
     def open_ladder(size: Size, at: Tell) -> QualityLevels:
-        from ..runtime.live.engine_pool import LiveEngine, QualityLevels
+        from ..runtime.live.engine_pool import QualityLevels
         from ..runtime.upscaler import load
 
         made = _built(model, size, options, tell, at) if engines is None else _given(engines, size)
@@ -45,7 +45,7 @@ def opener(
             cheaper = cheaper_sets(model, size, options)  # where the model's own flow is as coarse
             folders |= {rung: one for rung, one in cheaper.items() if one != folders["full"]}
         device = options.run_on
-        opened = {rung: LiveEngine(load(folder, device)) for rung, folder in folders.items()}
+        opened = {rung: load(folder, device).session() for rung, folder in folders.items()}
         what = opt.described(folders["full"], device)
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)
         return QualityLevels(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..building.builder import build, find
 from ..engines.interface import Bound, Buffer, Device, Engine
 from ..engines.registry import Choice
 from ..graphs.spec import GraphSpec, Size, format_size
-from ..runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
+from ..runtime.frame_stream import Image, S, Upscaled
 from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
 from ..runtime.upscaler import Upscaler, load
@@ -55,38 +55,15 @@ class GuidedUpscaler:
         """Of another identity, it may make other frames."""
         return f"{self._upscaler.identity} {self._strength} {self._temporal}"
 
-    def stream(
-        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
-    ) -> FrameStream:
-        """See `Upscaler.stream`."""
-        if self._strength == 1:
-            outputs = self._upscaler.stream(frames, state, cuts=cuts)
-        else:
-            step = partial(self._upscaler.step, guidance_scale=self._strength)
-            outputs = SteppedFrames(step, frames, state or StreamState(), cuts)
-        return _Seen(outputs, self._see)
-
-
-class _Seen:
-    """A stream whose frames are shown to someone as they pass."""
-
-    def __init__(self, frames: FrameStream, see: FrameCallback) -> None:
-        self._frames, self._see = frames, see
-
-    @property
-    def state(self) -> StreamState:
-        return self._frames.state
-
-    def __iter__(self) -> _Seen:
-        return self
-
-    def __next__(self) -> Image:
-        out = next(self._frames)
-        self._see(out)
-        return out
-
-    def close(self) -> None:
-        self._frames.close()
+    def stream_frames(
+        self, frames: Iterable[S], state: StreamState | None = None
+    ) -> Generator[Upscaled[S], None, None]:
+        """See `Upscaler.stream_frames`."""
+        outputs = self._upscaler.stream_frames(frames, state, guidance_scale=self._strength)
+        with closing(outputs):
+            for out in outputs:
+                self._see(out.image)
+                yield out
 
 
 def without_temporal(upscaler: Upscaler) -> Upscaler:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ import av
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import Size, format_size
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
-from ..runtime.frame_stream import Image
+from ..runtime.frame_stream import Image, mark_images
 from ..runtime.media.reader import probe
 from ..runtime.scene_cuts import CutDetector
 from ..runtime.state import StreamState
@@ -120,19 +120,14 @@ def upscale_images(
     variant = GuidedUpscaler(
         upscaler, strength=settings.strength, temporal=settings.temporal, see=lambda frame: None
     )
-    outputs = variant.stream(
-        frames(),
-        pipe.with_features(before.stream),
-        cuts=detector.is_cut if settings.scene_cuts else None,
-    )
-    try:
+    marked = mark_images(frames(), detector.is_cut if settings.scene_cuts else None)
+    after = pipe.with_features(before.stream)
+    with closing(variant.stream_frames(marked, after)) as outputs:
         for done, out in enumerate(outputs):
-            put(batch, done, out)
-            progress.frames(done + 1, count, out)
-        after = pipe.without_features(outputs.state)
-    finally:
-        outputs.close()
-    return batch, NodeState(after, detector.memory)
+            put(batch, done, out.image)
+            progress.frames(done + 1, count, out.image)
+            after = out.state
+    return batch, NodeState(pipe.without_features(after), detector.memory)
 
 
 def _check_state(state: StreamState, size: Size) -> None:

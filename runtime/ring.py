@@ -215,8 +215,9 @@ class Run:
         Args:
             cut: Begin a new epoch: the frame before leaves it nothing.
         """
-        if isinstance(self._tip, HeldState) and not self._ring.holds(self._tip):
-            _ = self._tip.previous_hr  # of another's device: what fails there is not this ring's
+        tip = self._tip
+        if not self._on_device and isinstance(tip, HeldState) and not self._ring.holds(tip):
+            _ = tip.previous_hr  # of another's device: what fails there is not this ring's
         with self._ring.whole_or_closed():
             self._ring.enter(self, self._tip)
         has_previous = self._on_device > 0 or self._tip.has_previous

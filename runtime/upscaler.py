@@ -16,11 +16,19 @@ import numpy.typing as npt
 from ..engines.cpu_device import CpuDevice
 from ..engines.cuda_device import CudaDevice
 from ..engines.engine_set import open_engines
-from ..engines.interface import Device, Engine, StagedEngine, ordinal_of
+from ..engines.interface import Device, Engine, StagedEngine, StageTimes, ordinal_of, timed
 from ..engines.manifest import Manifest, read_manifest
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GraphSet, Size, format_size
-from .frame_stream import Cuts, FrameStream, OverlappedFrames, SteppedFrames
+from .frame_stream import (
+    Cuts,
+    FrameStream,
+    OverlappedFrames,
+    S,
+    Session,
+    UpscaledStream,
+    mark_images,
+)
 from .memory import check_memory
 from .ring import Ring, Run
 from .stages import Stages, TileGrid
@@ -61,6 +69,7 @@ class Upscaler:
     Attributes:
         device: Where the engines run.
         in_slots: Frames stay in a GPU's memory from stage to stage, and can overlap.
+        stage_times: What each graph has taken, where the host runs them one by one.
 
     Not for several threads at once: the engines share their buffers. Make one for each, and open
     its engines anew: two of the same engines must not have frames on a GPU at the same time.
@@ -77,6 +86,9 @@ class Upscaler:
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
         on_gpu = self.device.name != "cpu"
         self.in_slots = on_gpu and self._grid is None
+        self.stage_times = StageTimes()
+        if not self.in_slots:
+            engines = timed(engines, self.stage_times)
         if on_gpu and self._grid is not None:  # the host mixes tiles
             engines = {n: StagedEngine(self.device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
@@ -121,8 +133,10 @@ class Upscaler:
             StreamDiffVSRError: The frame or the state is of another size than the engines.
         """
         self._check(frame, state)
-        if self.in_slots:
-            return self._step_on_device(frame, state, noise, guidance_scale)
+        if self.in_slots:  # through the device's buffers, where the state of a step still lies
+            run = self.run(state)
+            run.begin(frame, noise, guidance_scale)
+            return run.finish(), run.state
         stages = self._stages
         lr, fmap, context = stages.extract_features(frame)
         guidance = stages.no_guidance
@@ -142,6 +156,14 @@ class Upscaler:
             features=PreviousFeatures(self, fmap),
         )
 
+    def session(self, state: StreamState | None = None, *, guidance_scale: float = 1.0) -> Session:
+        """The loop of `step` as an object that keeps the state: one frame at a time.
+
+        Args:
+            guidance_scale: The strength of the ControlNet, as in `step`.
+        """
+        return Session(self, self.initial_state() if state is None else state, guidance_scale)
+
     def stream(
         self,
         frames: Iterable[Image],
@@ -154,8 +176,34 @@ class Upscaler:
         """Upscale frames as they come; equals the loop of `step`, bit for bit.
 
         Args:
+            frames: (h, w, 3) uint8 RGB each.
             cuts: Says of each frame, as it is taken, whether it begins a new epoch, as
                 `CutDetector.is_cut` does; none does by default.
+            overlap, mode: See `stream_frames`.
+
+        Returns:
+            An iterator of output frames, (4h, 4w, 3) uint8 RGB, whose `state` is that after the
+            last frame it gave.
+        """
+        state = self.initial_state() if state is None else state
+        marked = mark_images(frames, cuts)
+        return FrameStream(self.stream_frames(marked, state, overlap=overlap, mode=mode), state)
+
+    def stream_frames(
+        self,
+        frames: Iterable[S],
+        state: StreamState | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        overlap: bool | None = None,
+        mode: Mode = "throughput",
+    ) -> UpscaledStream[S]:
+        """Upscale frames as they come, each output with what it was made of and its state.
+
+        Args:
+            frames: Objects with an `image`, (h, w, 3) uint8 RGB, and a `cut`: whether the image
+                begins a new epoch.
+            guidance_scale: The strength of the ControlNet, as in `step`.
             overlap: Run stages beside each other on streams. By default on a GPU alone: on a CPU
                 they would only take the cores from each other. Not for frames in tiles.
             mode: What overlapped stages may be of. "throughput" works on consecutive frames at
@@ -163,14 +211,14 @@ class Upscaler:
                 one before it was given, so a live source can hand over its newest.
 
         Returns:
-            An iterator of output frames, whose `state` is that after the last frame it gave.
+            An iterator of `Upscaled`: `source`, `image`, `state` and `raw()`.
         """
         state = self.initial_state() if state is None else state
         if overlap is None:
             overlap = self.in_slots
         if not overlap or self._grid is not None:
-            return SteppedFrames(self.step, frames, state, cuts)
-        return OverlappedFrames(self.run(state, mode), self._check, frames, cuts)
+            return self.session(state, guidance_scale=guidance_scale).upscale(frames)
+        return OverlappedFrames(self.run(state, mode), self._check, frames, guidance_scale)
 
     def run(self, state: StreamState, mode: Mode = "latency") -> Run:
         """Frames from a state on through the device's buffers, for who begins and ends each.
@@ -187,14 +235,6 @@ class Upscaler:
         ring, self._ring = self._ring, None
         if ring is not None:
             ring.close()
-
-    def _step_on_device(
-        self, frame: Image, state: StreamState, noise: Array | None, guidance_scale: float
-    ) -> tuple[Image, StreamState]:
-        """The same through the device's buffers, where a state of the step before still lies."""
-        run = self.run(state)
-        run.begin(frame, noise, guidance_scale)
-        return run.finish(), run.state
 
     def _previous_fmap(self, state: StreamState) -> Array:
         """RAFT's features of the previous frame: kept, or found again from its LR."""

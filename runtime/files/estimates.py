@@ -12,10 +12,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size
+from ..frame_stream import MarkedImage
 from ..media.encoders import ImageFormat, VideoFormat
 from ..memory import MIB
 from ..memory import size as in_words
@@ -232,7 +232,7 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
     """
     if frames is not None and frames < WORTH_FRAMES:
         return None
-    outputs = upscaler.stream(_grey_frames(upscaler.size))
+    outputs = upscaler.stream_frames(_grey_frames(upscaler.size))
     ends = []
     try:
         for _ in outputs:
@@ -244,7 +244,7 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
     return median(later - earlier for earlier, later in pairwise(ends))
 
 
-def _grey_frames(size: tuple[int, int]) -> Iterator[npt.NDArray[np.uint8]]:
-    frame = np.full((*size, 3), 128, np.uint8)
+def _grey_frames(size: tuple[int, int]) -> Iterator[MarkedImage]:
+    frame = MarkedImage(np.full((*size, 3), 128, np.uint8))
     for _ in range(TIMED + 2):  # a stream may take one more than it gives back
         yield frame

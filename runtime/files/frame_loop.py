@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
+from ..frame_stream import Upscaled
 from ..media.encoders import ImageFormat
 from ..media.reader import FileSource, SourceFrame
 from ..media.writer import ImageSegmentWriter, SegmentWriter
@@ -81,15 +82,6 @@ class FrameRange:
         return f"part-{self.number:03d}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A frame that the upscaler has, and what the detector knew when it took it."""
-
-    frame: SourceFrame
-    cut: bool
-    memory: Thumbnail | None
-
-
 def upscale_range(
     job: Job, part: FrameRange, folder: Path, upscaler: FrameUpscaler, tell: Callable[[int], None]
 ) -> Journal:
@@ -105,14 +97,61 @@ def upscale_range(
     """
     journal = Journal.open(folder / part.name)
     state = StreamState(seed=job.options.seed, frame_index=part.first)
-    point = journal.point or Checkpoint(0, state, None, part.pts, part.times)
-    if part.frames is not None and point.frames >= part.frames:
+    start = journal.point or Checkpoint(0, state, None, part.pts, part.times)
+    if part.frames is not None and start.frames >= part.frames:
         return journal
-    source, frames = frames_of(job, _behind(part, point))
-    with source:
-        run = _RangeRun(job, part, journal, point, source)
-        run.follow(frames, upscaler, tell)
+    source, frames = frames_of(job, _behind(part, start))
+    marked = _mark_cuts(job, part, start, frames)
+    segments = Segmenter()
+    with (
+        source,
+        _journalled(job, part, journal, start, source) as output,
+        closing(upscaler.stream_frames(marked, start.state)) as upscaled,
+    ):
+        for frame in upscaled:
+            if segments.starts_segment(frame.source.cut):
+                output.begin_segment()
+            output.write(frame)
+            if segments.full:
+                output.hold(frame.state)
+            output.commit()
+            tell(output.checkpoint.frames)
     return journal
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedFrame:
+    """A frame of the input.
+
+    Attributes:
+        cut: Whether it begins another scene.
+        thumbnail: What the detector of cuts remembers after it.
+    """
+
+    frame: SourceFrame
+    cut: bool
+    thumbnail: Thumbnail | None
+
+    @property
+    def image(self) -> Image:
+        """(h, w, 3) uint8 RGB."""
+        return self.frame.image
+
+
+def _mark_cuts(
+    job: Job, part: FrameRange, start: Checkpoint, frames: Iterator[SourceFrame]
+) -> Iterator[MarkedFrame]:
+    """The frames up to the end of the part or of the job, and not one more is read."""
+    detector = CutDetector()
+    detector.memory = start.cuts
+    for done, frame in enumerate(frames, start.frames):
+        if job.is_end(part.first + done, frame):
+            return
+        _check_same_size(job, frame)
+        cut = job.options.scene_cuts and detector.is_cut(frame.image)
+        yield MarkedFrame(frame, cut, detector.memory)
+        if done + 1 == part.frames:
+            return
 
 
 def _behind(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
@@ -123,112 +162,97 @@ def _behind(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
     return ResumeAfter(count, point.pts, point.state.previous_lr, sought)
 
 
-class _RangeRun:
+@contextmanager
+def _journalled(
+    job: Job, part: FrameRange, journal: Journal, start: Checkpoint, source: FileSource
+) -> Iterator[_JournalledSegments]:
+    """A part's output: every segment is in the journal as soon as it is whole.
+
+    Leaving the block by an exception removes the segment that is not whole.
+    """
+    writer = _writer(job, part, journal, start)
+    output = _JournalledSegments(writer, journal, start, source)
+    try:
+        with writer:
+            yield output
+            output.end_segment()
+    finally:
+        output.commit()
+
+
+class _JournalledSegments:
+    """Writes segments, and a checkpoint for the end of each.
+
+    Attributes:
+        checkpoint: After the last frame that was written.
+    """
+
     def __init__(
-        self, job: Job, part: FrameRange, journal: Journal, point: Checkpoint, source: FileSource
+        self, writer: SegmentWriter, journal: Journal, start: Checkpoint, source: FileSource
     ) -> None:
-        self._job, self._part, self._journal, self._source = job, part, journal, source
-        self._point = point  # behind the last frame that was written
-        self._damaged = point.damaged
-        self._detector = CutDetector() if job.options.scene_cuts else None
-        if self._detector:
-            self._detector.memory = point.cuts
-        self._segmenter = Segmenter()
-        self._waiting: deque[_Taken] = deque()  # read by the upscaler, not yet given back
+        self._writer, self._journal, self._source = writer, journal, source
+        self.checkpoint, self._damaged_before = start, start.damaged
         self._segment = ""
         # What a killed run's encoder still removes must not be named like a file of this run.
         self._token = secrets.token_hex(4)
         self._held: dict[str, Checkpoint] = {}  # by the segment that ends there
-        self._writer = _writer(job, part, journal, point)
 
-    def follow(
-        self, frames: Iterator[SourceFrame], upscaler: FrameUpscaler, tell: Callable[[int], None]
-    ) -> None:
-        """Write every frame, and each segment into the journal as soon as it is whole."""
-        outputs = upscaler.stream(self._images(frames), self._point.state, cuts=self._is_cut)
-        try:
-            for out in outputs:
-                self._write(out, lambda: outputs.state)
-                self._commit()
-                tell(self._point.frames)
-            if self._segment:
-                self._hold(self._point.state.reset())  # of use to nobody: there is no next frame
-            self._writer.close()
-        except BaseException:
-            self._writer.abort()
-            raise
-        finally:
-            try:
-                outputs.close()  # ends what reads ahead
-            finally:
-                self._commit()
+    def begin_segment(self) -> None:
+        """Let the following frames go into another segment."""
+        if self._segment not in self._held:  # it ends at a cut
+            self.end_segment()
+        self._segment = f"{self.checkpoint.frames:09d}-{self._token}"
+        self._writer.begin(self._segment)
 
-    def _images(self, frames: Iterator[SourceFrame]) -> Iterator[Image]:
-        count, detector = self._point.frames, self._detector
-        for frame in frames:
-            if count == self._part.frames or self._job.is_end(self._part.first + count, frame):
-                return
-            self._check_same_size(frame)
-            cut = detector is not None and detector.is_cut(frame.image)
-            self._waiting.append(_Taken(frame, cut, detector.memory if detector else None))
-            yield frame.image
-            count += 1
-            if count == self._part.frames:  # not one frame more is read
-                return
+    def end_segment(self) -> None:
+        """Hold a checkpoint at the end of a segment, if there is one, whose next frame is a cut."""
+        if self._segment:
+            self.hold(self.checkpoint.state)
 
-    def _is_cut(self, image: Image) -> bool:
-        return self._waiting[-1].cut
+    def hold(self, state: StreamState) -> None:
+        """Write down what the frame after the running segment needs, before it is committed.
 
-    def _write(self, out: Image, state: Callable[[], StreamState]) -> None:
-        taken = self._waiting.popleft()
-        frame, times = taken.frame, self._point.times.after(taken.frame.pts, taken.frame.duration)
-        if self._segmenter.starts_segment(taken.cut):
-            if self._segment and self._segment not in self._held:
-                self._hold(self._point.state.reset())  # it ends at a cut
-            self._segment = f"{self._point.frames:09d}-{self._token}"
-            self._writer.begin(self._segment)
-        assert times.last is not None
-        picture: Image | Image16 = out
-        if frame.deep is not None:
-            hr = state().previous_hr
-            assert hr is not None
-            picture = restore_16bit(hr, frame.image, frame.deep)
-        self._writer.write(picture, times.last, frame.time_base, frame.duration)
-        self._point = self._next_point(taken, times)
-        if self._segmenter.full:
-            self._hold(state())
-
-    def _next_point(self, taken: _Taken, times: Times) -> Checkpoint:
-        before = self._point
-        index = self._part.first + before.frames + 1
-        return Checkpoint(
-            frames=before.frames + 1,
-            state=StreamState(seed=self._job.options.seed, frame_index=index),
-            cuts=taken.memory,
-            pts=taken.frame.pts,
-            times=times,
-            found_cuts=before.found_cuts + taken.cut,
-            damaged=self._damaged + self._source.damaged,
-        )
-
-    def _hold(self, state: StreamState) -> None:
-        point = replace(self._point, state=state)
+        Args:
+            state: The state that this frame goes on from.
+        """
+        point = replace(self.checkpoint, state=state)
         self._journal.hold(point)
         self._held[self._segment] = point
 
-    def _commit(self) -> None:
+    def write(self, made: Upscaled[MarkedFrame]) -> None:
+        """Write a frame into the running segment, in 16 bits where the input has them."""
+        frame, before = made.source.frame, self.checkpoint
+        times = before.times.after(frame.pts, frame.duration)
+        assert times.last is not None
+        picture: Image | Image16 = made.image
+        if frame.deep is not None:
+            picture = restore_16bit(made.raw(), frame.image, frame.deep)
+        self._writer.write(picture, times.last, frame.time_base, frame.duration)
+        self.checkpoint = Checkpoint(
+            frames=before.frames + 1,
+            state=made.state.reset(),
+            cuts=made.source.thumbnail,
+            pts=frame.pts,
+            times=times,
+            found_cuts=before.found_cuts + made.source.cut,
+            damaged=self._damaged_before + self._source.damaged,
+        )
+
+    def commit(self) -> None:
+        """Enter the segments that are whole and on the disk into the journal."""
         for segment in self._writer.finished():
             self._journal.commit(segment.to_json(), self._held.pop(segment.name))
 
-    def _check_same_size(self, frame: SourceFrame) -> None:
-        height, width = frame.image.shape[:2]
-        if (height, width) != self._job.info.size:
-            raise StreamDiffVSRError(
-                f"could not upscale {str(self._job.input)!r}",
-                f"its frames change from {format_size(self._job.info.size)} to "
-                f"{format_size((height, width))} at {frame.seconds:.2f} s",
-                f"upscale it in parts: --end {_time(frame, self._job)} first",
-            )
+
+def _check_same_size(job: Job, frame: SourceFrame) -> None:
+    height, width = frame.image.shape[:2]
+    if (height, width) != job.info.size:
+        raise StreamDiffVSRError(
+            f"could not upscale {str(job.input)!r}",
+            f"its frames change from {format_size(job.info.size)} to "
+            f"{format_size((height, width))} at {frame.seconds:.2f} s",
+            f"upscale it in parts: --end {_time(frame, job)} first",
+        )
 
 
 def _time(frame: SourceFrame, job: Job) -> str:

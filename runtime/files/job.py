@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, Size, format_size
-from ..frame_stream import Cuts, FrameStream
+from ..frame_stream import S, UpscaledStream
 from ..media.encoders import ImageFormat, VideoFormat
 from ..media.formats import choose_format
 from ..media.info import VideoInfo
@@ -41,10 +41,10 @@ class FrameUpscaler(Protocol):
         """Of another identity, it may make other frames: what one began, another does not end."""
         ...
 
-    def stream(
-        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
-    ) -> FrameStream:
-        """One (4h, 4w, 3) uint8 RGB frame for each (h, w, 3) one, in order; may read ahead."""
+    def stream_frames(
+        self, frames: Iterable[S], state: StreamState | None = None
+    ) -> UpscaledStream[S]:
+        """See `Upscaler.stream_frames`; it may read ahead."""
         ...
 
 

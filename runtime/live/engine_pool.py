@@ -7,51 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ...engines.interface import StageTimes, timed
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size, format_size
+from ..frame_stream import Image, Session
 from ..state import StreamState
-from ..upscaler import Upscaler
 from .latency_budget import BICUBIC
-
-Image = npt.NDArray[np.uint8]
-
-
-class LiveEngine:
-    """One Upscaler run frame by frame.
-
-    Attributes:
-        state: After the last frame; on a GPU its output stays there.
-    """
-
-    def __init__(self, upscaler: Upscaler) -> None:
-        self._times = StageTimes()
-        if not upscaler.in_slots:
-            engines = timed(upscaler.engines, self._times)
-            upscaler = Upscaler(upscaler.manifest, engines, upscaler.device)
-        self._upscaler = upscaler
-        self.state = upscaler.initial_state()
-
-    @property
-    def size(self) -> Size:
-        """LR size (h, w) of its frames."""
-        return self._upscaler.size
-
-    def step(self, image: Image) -> Image:
-        """(h, w, 3) uint8 RGB -> (4h, 4w, 3) uint8 RGB."""
-        out, self.state = self._upscaler.step(image, self.state)
-        return out
-
-    def stage_ms(self) -> dict[str, float]:
-        """What each graph took in the last frame; empty where they run on a GPU's own time."""
-        return self._times.take()
-
-    def close(self) -> None:
-        """Give its streams back."""
-        self._upscaler.close()
 
 
 class QualityLevels:
@@ -66,7 +26,7 @@ class QualityLevels:
 
     def __init__(
         self,
-        engines: Mapping[str, LiveEngine],
+        engines: Mapping[str, Session],
         *,
         seed: int,
         described: str,

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from io import RawIOBase
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import av
-from av.video.frame import PictureType
 
 from ..durable import beside
 from ..media import libav, live_encoders
 from ..media.colour import FULL, Colour
 from ..media.rgb import RgbFrame
+from ..media.video_encoder_child import EncoderSettings, FrameEncoder
 from ..processes import messages
 
 _FRAGMENT_US = 500_000
@@ -193,11 +193,9 @@ class Stream:
     def __init__(self, arguments: dict[str, Any]) -> None:
         size = tuple(arguments["size"])
         self._rgb = RgbFrame(size)
-        self._colour = Colour().resolved(size[0])
         self.encoder: str = arguments["encoder"]
         if self.encoder != live_encoders.SOFTWARE and live_encoders.attempt(self.encoder, size):
             self.encoder = live_encoders.SOFTWARE  # a chip encodes so many streams and no more
-        self._pixel_format = live_encoders.pixel_format(self.encoder)
         self._container = av.open(
             arguments["where"],
             "w",
@@ -205,10 +203,10 @@ class Stream:
             container_options=muxer_options(arguments),
             io_open=_open_part if arguments["kind"] == "hls" else None,
         )
-        self._stream = self._add_video(arguments, size)
+        self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
         self._container.start_encoding()
         # Two frames of one tick of the container would be at one time.
-        self._step = max(1, math.ceil((self._stream.time_base or 0) * TICKS))
+        self._step = max(1, math.ceil((self._encoder.stream.time_base or 0) * TICKS))
         self._last: int | None = None
         self._last_key: int | None = None
 
@@ -219,45 +217,35 @@ class Stream:
     def write(self, pixels: memoryview, ticks: int) -> None:
         """As :class:`Output`; a time that is not later than the last is moved behind it."""
         self._rgb.take(pixels)
-        frame = self._rgb.converted(
-            self._pixel_format, self._colour.swscale_matrix, self._colour.range
-        )
         duration = TICKS // 30
         if self._last is not None:
             ticks = max(ticks, self._last + self._step)
             duration = ticks - self._last
         key = self._last_key is None or ticks - self._last_key >= KEY_FRAME_S * TICKS
-        frame.pict_type = PictureType.I if key else PictureType.NONE
-        frame.pts, frame.time_base = ticks, Fraction(1, TICKS)
         self._last, self._last_key = ticks, ticks if key else self._last_key
-        self._mux(self._stream.encode(frame), duration)
+        self._mux(self._encoder.encode(ticks, key=key), duration)
 
     def close(self) -> None:
         """As :class:`Output`."""
-        self._mux(self._stream.encode(None), 0)
+        self._mux(self._encoder.flush(), 0)
         self._container.close()
 
-    def _mux(self, packets: list[Any], duration: int) -> None:
+    def _mux(self, packets: Iterable[Any], duration: int) -> None:
         for packet in packets:
             packet.duration = duration  # of the frame before: the next one's time is not known
             self._container.mux(packet)
 
-    def _add_video(self, arguments: dict[str, Any], size: tuple[int, int]) -> Any:
-        rate = messages.unpack(arguments["rate"]) or Fraction(30)  # a hint: times rule
-        stream: Any = self._container.add_stream(
-            self.encoder,
+    def _settings(self, arguments: dict[str, Any], size: tuple[int, int]) -> EncoderSettings:
+        rate = messages.unpack(arguments["rate"]) or Fraction(30)
+        return EncoderSettings(
+            encoder=self.encoder,
+            size=size,
+            pixel_format=live_encoders.pixel_format(self.encoder),
+            colour=Colour().resolved(size[0]),
+            time_base=Fraction(1, TICKS),
             rate=rate,
             options=live_encoders.options(self.encoder, size, rate, arguments["crf"]),
-            width=size[1],
-            height=size[0],
-            pix_fmt=self._pixel_format,
-            time_base=Fraction(1, TICKS),
         )
-        stream.time_base = Fraction(1, TICKS)
-        context, colour = stream.codec_context, self._colour
-        context.colorspace, context.color_range = colour.matrix, colour.range
-        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        return stream
 
 
 def _open(arguments: dict[str, Any]) -> Output:

@@ -52,12 +52,31 @@ class RgbFrame:
             source = pixels[row * self._row_bytes : (row + 1) * self._row_bytes]
             rows[row * step : row * step + self._row_bytes] = source
 
-    def converted(self, pixel_format: str, swscale_matrix: int, colour_range: int) -> Any:
-        """A frame of its own: in a YUV format of that matrix and range, or in an RGB one."""
+    def put(self, image: npt.NDArray[np.uint8]) -> None:
+        """Use an array, (H, W, 3) uint8 RGB."""
+        rows = np.frombuffer(memoryview(self._frame.planes[0]), np.uint8)
+        rows = rows.reshape(self._frame.height, -1)
+        rows[:, : self._row_bytes] = image.reshape(self._frame.height, -1)
+
+    def converted(
+        self,
+        pixel_format: str,
+        swscale_matrix: int,
+        colour_range: int,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> Any:
+        """A frame of its own: in a YUV format of that matrix and range, or in an RGB one.
+
+        Args:
+            size: (H, W) that it is resized to.
+        """
         if pixel_format in _PLANAR_BITS and self._deep:
             return self._planar(pixel_format)
         return self._reformatter.reformat(
             self._frame if self._squeezed is None else self._squeeze(self._squeezed),
+            width=size and size[1],
+            height=size and size[0],
             format=pixel_format,
             src_color_range=FULL,
             dst_colorspace=swscale_matrix,

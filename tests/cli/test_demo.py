@@ -9,7 +9,7 @@ import pytest
 from streamdiffvsr import _about
 from streamdiffvsr.cli.demo import Watched
 from streamdiffvsr.runtime.files import compare
-from streamdiffvsr.runtime.frame_stream import SteppedFrames
+from streamdiffvsr.runtime.frame_stream import Upscaled, mark_images
 from streamdiffvsr.runtime.state import StreamState
 from streamdiffvsr.tests.media.clips import see
 
@@ -46,21 +46,19 @@ class Doubling:
     def __init__(self):
         self.out = np.empty((8, 8, 3), np.uint8)
 
-    def stream(self, frames, state=None, *, cuts=None):
-        return SteppedFrames(self.step, frames, state or StreamState())
-
-    def step(self, frame, state):
-        self.out[:] = 2 * frame[0, 0]
-        frame[:] = 255
-        return self.out, StreamState(frame_index=state.frame_index + 1)
+    def stream_frames(self, frames, state=None):
+        for index, frame in enumerate(frames):
+            self.out[:] = 2 * frame.image[0, 0]
+            frame.image[:] = 255
+            yield Upscaled(frame, self.out, StreamState(frame_index=index + 1))
 
 
 def test_the_watched_frame_is_kept_and_every_frame_goes_through():
     watched = Watched(Doubling(), 1)
     frames = (np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30))
-    stream = watched.stream(frames, None)
-    assert [out[0, 0, 0] for out in stream] == [20, 40, 60]
-    assert stream.state.frame_index == 3
+    made = [(out.image[0, 0, 0], out.state) for out in watched.stream_frames(mark_images(frames))]
+    assert [corner for corner, _ in made] == [20, 40, 60]
+    assert made[-1][1].frame_index == 3
     assert (watched.before == 20).all() and watched.before.shape == (2, 2, 3)
     assert (watched.after == 40).all() and watched.after.shape == (8, 8, 3)
     assert (watched.size, watched.identity) == ((2, 2), "doubling")

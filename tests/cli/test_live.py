@@ -155,13 +155,11 @@ def test_the_engines_of_a_stream_are_opened_on_the_device(
 ) -> None:
     seen: list[Any] = []
 
-    def load(folder: Path, device: str | None) -> None:
+    def load(folder: Path, device: str | None) -> StandIn:
         seen.append(device)
+        return StandIn()
 
     monkeypatch.setattr("streamdiffvsr.runtime.upscaler.load", load)
-    monkeypatch.setattr(
-        "streamdiffvsr.runtime.live.engine_pool.LiveEngine", lambda upscaler: StandIn()
-    )
     for device in ("auto", "cuda:1"):
         open_ladder = opener(parity_engines, None, BuildOptions(device=device), 0, None, print)
         seen.append(open_ladder((48, 64), print).device)
@@ -169,10 +167,10 @@ def test_the_engines_of_a_stream_are_opened_on_the_device(
 
 
 class StandIn:
-    """In place of a `LiveEngine`."""
+    """In place of an `Upscaler` and its `Session`."""
 
-    def start(self, state: object) -> None:
-        pass
+    def session(self) -> StandIn:
+        return self
 
 
 def test_flags_show_no_type(cli: Cli) -> None:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from streamdiffvsr.runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
+from streamdiffvsr.runtime.frame_stream import (
+    FrameStream,
+    Image,
+    S,
+    Upscaled,
+    UpscaledStream,
+    mark_images,
+)
 from streamdiffvsr.runtime.state import PreviousFeatures, StreamState
 
 
@@ -14,10 +23,17 @@ class Remembering:
     def __init__(self, size: tuple[int, int] = (48, 64), device: str = "cpu") -> None:
         self.size, self.identity, self.device = size, f"remembering {size}", device
 
-    def stream(
-        self, frames: list[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
-    ) -> FrameStream:
-        return SteppedFrames(self.step, frames, state or StreamState(), cuts)
+    def stream(self, frames: list[Image], state: StreamState) -> FrameStream:
+        return FrameStream(self.stream_frames(mark_images(frames), state), state)
+
+    def stream_frames(
+        self, frames: Iterable[S], state: StreamState | None = None, *, guidance_scale: float = 1.0
+    ) -> UpscaledStream[S]:
+        state = state or StreamState()
+        for frame in frames:
+            before = state.reset() if frame.cut else state
+            out, state = self.step(frame.image, before, guidance_scale=guidance_scale)
+            yield Upscaled(frame, out, state)
 
     def step(
         self, frame: Image, state: StreamState, *, guidance_scale: float = 1.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from streamdiffvsr.runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
+from streamdiffvsr.runtime.frame_stream import Image, S, Upscaled, UpscaledStream
 from streamdiffvsr.runtime.state import StreamState
 
 
@@ -18,10 +18,13 @@ class Nearest:
     def __init__(self, size: tuple[int, int] = (48, 64)) -> None:
         self.size = size
 
-    def stream(
-        self, frames: Iterable[Image], state: StreamState | None = None, *, cuts: Cuts | None = None
-    ) -> FrameStream:
-        return SteppedFrames(self.step, frames, state or StreamState(), cuts)
+    def stream_frames(
+        self, frames: Iterable[S], state: StreamState | None = None
+    ) -> UpscaledStream[S]:
+        state = state or StreamState()
+        for frame in frames:
+            out, state = self.step(frame.image, state.reset() if frame.cut else state)
+            yield Upscaled(frame, out, state)
 
     def step(self, frame: Image, state: StreamState) -> tuple[Image, StreamState]:
         hr = self.raw(frame, state)

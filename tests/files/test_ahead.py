@@ -288,9 +288,9 @@ class Timed:
         self._now, self._seconds, self.frames = 0.0, list(seconds), 0
         monkeypatch.setattr(estimates.time, "perf_counter", lambda: self._now)
 
-    def stream(self, frames, state=None, *, cuts=None):
+    def stream_frames(self, frames, state=None):
         for frame, seconds in zip(frames, self._seconds, strict=False):
-            assert frame.shape == (48, 64, 3)
+            assert frame.image.shape == (48, 64, 3)
             self._now += seconds
             self.frames += 1
             yield frame

@@ -29,16 +29,15 @@ class ReadingAhead(Nearest):
 
     identity = "reading ahead"
 
-    def stream(self, frames, state=None, *, cuts=None):
-        return super().stream(ahead(frames, cuts), state)
+    def stream_frames(self, frames, state=None):
+        return super().stream_frames(ahead(frames), state)
 
 
-def ahead(frames, cuts):
+def ahead(frames):
     queue = Queue(maxsize=3)
 
     def read():
         for frame in frames:
-            cuts(frame)
             queue.put(frame)
         queue.put(None)
 
@@ -188,10 +187,11 @@ def test_the_upscaler_is_told_when_the_output_fails(tmp_path):
     class Watching(Nearest):
         closed = False
 
-        def stream(self, frames, state=None, *, cuts=None):
-            stream = super().stream(frames, state, cuts=cuts)
-            end, stream.close = stream.close, lambda: setattr(self, "closed", True) or end()
-            return stream
+        def stream_frames(self, frames, state=None):
+            try:
+                yield from super().stream_frames(frames, state)
+            finally:
+                self.closed = True
 
     def kill_the_encoder(done: int, total: int | None) -> None:
         if done == 3:

@@ -101,7 +101,7 @@ class KeepingSink:
 
 @dataclass
 class PassThrough:
-    """Stands in for a `LiveEngine`: repeats pixels, takes its time, notes what was guided."""
+    """Stands in for a `Session`: repeats pixels, takes its time, notes what was guided."""
 
     cost_s: Callable[[], float] = lambda: 0.0
     size: tuple[int, int] = SIZE

@@ -16,6 +16,7 @@ from streamdiffvsr import StreamState
 from streamdiffvsr.engines.cpu_device import CpuDevice, CpuStream
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import Geometry
+from streamdiffvsr.runtime.frame_stream import MarkedImage
 from streamdiffvsr.runtime.upscaler import Mode, Upscaler
 from streamdiffvsr.tests.runtime.simulated import (
     SIZE,
@@ -137,6 +138,31 @@ def test_steps_on_a_device_are_those_of_the_plain_loop() -> None:
         assert np.array_equal(device_out, out)
         assert np.array_equal(device_state.previous_hr, state.previous_hr)
     assert device_state.frame_index == 6
+
+
+@pytest.mark.parametrize("mode", ["throughput", "latency"])
+def test_upscaled_frames_carry_what_they_were_made_of_and_the_state_after_it(mode: Mode) -> None:
+    sources = [MarkedImage(image, index == 3) for index, image in enumerate(some_frames(7))]
+    plain_up = mixing_upscaler(CpuDevice())
+    session = plain_up.session(StreamState(seed=4), guidance_scale=0.5)
+    expected = [(session.step(s.image, cut=s.cut), session.state) for s in sources]
+    ways = [plain_up.stream_frames(sources, StreamState(seed=4), guidance_scale=0.5)]
+    ways += [
+        mixing_upscaler(SimulatedDevice(seed)).stream_frames(
+            sources, StreamState(seed=4), guidance_scale=0.5, mode=mode
+        )
+        for seed in range(3)
+    ]
+    for frames in ways:
+        for index, made in enumerate(frames):
+            out, state = expected[index]
+            assert made.source is sources[index]
+            assert made.state.frame_index == state.frame_index == index + 1
+            assert np.array_equal(made.image, out)
+            assert np.array_equal(made.raw(), state.previous_hr)
+        assert index == 6
+    unscaled = list(plain_up.stream_frames(sources, StreamState(seed=4)))
+    assert not np.array_equal(unscaled[-1].image, expected[-1][0])
 
 
 def test_tiles_on_a_device_are_those_of_the_plain_loop() -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from streamdiffvsr import StreamState
+from streamdiffvsr.runtime.frame_stream import mark_images
+from streamdiffvsr.runtime.state import HeldOutput
+from streamdiffvsr.runtime.upscaler import Mode
 from streamdiffvsr.tests.runtime.simulated import SimulatedDevice, mixing_upscaler, some_frames
 
 
@@ -26,6 +31,23 @@ def test_a_frame_is_one_launch_and_of_overlapped_frames_three() -> None:
         device.calls.clear()
         next(stream)
         assert sorted(device.calls) == ["launch"] * launches + ["wait"]
+
+
+@pytest.mark.parametrize("mode", ["throughput", "latency"])
+def test_the_raw_output_stays_on_the_device_until_someone_asks(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = HeldOutput.read
+    monkeypatch.setattr(HeldOutput, "read", lambda held: read.append(id(held)) or real(held))
+    frames = mixing_upscaler(SimulatedDevice(0)).stream_frames(
+        mark_images(some_frames(12)), overlap=True, mode=mode
+    )
+    for number, frame in enumerate(frames):
+        assert not read
+        if number == 8:
+            assert frame.raw() is not None and len(read) == 1
+            read.clear()
 
 
 def test_what_cannot_be_captured_runs_plainly_and_is_told() -> None:

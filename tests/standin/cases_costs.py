@@ -20,7 +20,6 @@ from streamdiffvsr.engines.cuda_device import CudaDevice
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import LANES, Geometry
-from streamdiffvsr.runtime.live.engine_pool import LiveEngine
 from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Image, Upscaler
 from streamdiffvsr.tests.standin.engines import (
     FRAMES,
@@ -157,12 +156,12 @@ def test_a_ring_that_goes_away_while_its_output_is_read(
     assert before.previous_hr is not None
 
 
-def test_a_live_engine_upscales_in_tiles(standin: Standin, tmp_path: Path) -> None:
+def test_a_session_upscales_in_tiles(standin: Standin, tmp_path: Path) -> None:
     frames, shape = some_frames(3, (32, 56)), {"size": (32, 56), "tile": (32, 40)}
     expected, _ = expected_frames(standin, frames, StreamState(), **shape)
-    engine = LiveEngine(make_upscaler(standin, "plans", tmp_path, **shape))
-    assert different([engine.step(frame) for frame in frames], expected) == []
-    assert set(engine.stage_ms()) >= {"denoise", "decode"}
+    session = make_upscaler(standin, "plans", tmp_path, **shape).session()
+    assert different([session.step(frame) for frame in frames], expected) == []
+    assert set(session.stage_ms()) >= {"denoise", "decode"}
 
 
 def test_states_are_copied_and_pickled_as_any_value(standin: Standin, tmp_path: Path) -> None:

@@ -11,26 +11,30 @@ from fractions import Fraction
 from io import RawIOBase
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.video.frame import PictureType, VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from ...media import libav
 from ...media.colour import BT709, FULL, LIMITED, SMPTE170M, Colour
+from ...media.rgb import RgbFrame
+from ...media.video_encoder_child import EncoderSettings, FrameEncoder
 from ...processes import messages
 
 MAX_PIXELS = 2560 * 1440  # browsers decode this in time, and screens show little more
 _MIN_SIDE = 32  # some decoders refuse less
 _KEY_FRAMES = 300  # the longest run without a key; viewers that need one ask for it
-_H264_OPTIONS = {
+_H264 = {
+    "tune": "zerolatency",
+    "forced-idr": "1",
+    "g": str(_KEY_FRAMES),
+    "threads": "2",  # slices; more of them cost bytes, and the engine needs the cores
+}
+_H264_OF = {
     "hr": {"preset": "ultrafast", "crf": "19", "x264-params": "scenecut=0:no-deblock=0:aq-mode=1"},
     # Small, and enlarged by the page: its own blocks would be taken for the camera's.
     "lr": {"preset": "superfast", "crf": "10", "x264-params": "scenecut=0"},
 }
-_JPEG_SCALE = 3  # of 1 (best) to 31
-_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+_JPEG = {"qmin": "3", "qmax": "3"}  # of 1 (best) to 31
 _H264_COLOUR = Colour(matrix=BT709, range=LIMITED, primaries=1, transfer=1)
 _JPEG_COLOUR = Colour(matrix=SMPTE170M, range=FULL, primaries=1, transfer=1)  # as JFIF has it
 
@@ -72,29 +76,22 @@ class _Encoder:
         height, width = size
         scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
         self._shown = (max(1, round(height * scale)), max(1, round(width * scale)))
-        self._coded = (_even(self._shown[0]), _even(self._shown[1]))
-        self._colour = _H264_COLOUR if kind == "h264" else _JPEG_COLOUR
-        self._reformatter = VideoReformatter()
+        coded = (_even(self._shown[0]), _even(self._shown[1]))
+        taken = coded if self._shown == size else size  # it is padded, or made smaller
+        self._padding = ((0, taken[0] - height), (0, taken[1] - width), (0, 0))
+        self._padded = taken != size
+        self._rgb = RgbFrame(taken)
+        self._encoder = FrameEncoder(_settings(kind, picture, coded), self._rgb)
         self._count = 0
         self._codec = ""
-        self._context: Any = _h264(picture) if kind == "h264" else _jpeg()
-        self._context.height, self._context.width = self._coded
-        self._context.time_base = Fraction(1, 30)
-        self._context.framerate = Fraction(30)  # for the level only
-        self._context.colorspace, self._context.color_range = (
-            self._colour.matrix,
-            self._colour.range,
-        )
-        self._context.color_primaries = self._colour.primaries
-        self._context.color_trc = self._colour.transfer
 
     def encode(self, image: Image, key: bool) -> tuple[bytes, bool]:
         """One frame; the second value says whether it needs none before it."""
-        frame = self._converted(image)
-        frame.pts, frame.time_base = self._count, self._context.time_base
-        frame.pict_type = PictureType.I if key or self._count == 0 else PictureType.NONE
+        if self._padded:
+            image = np.pad(image, self._padding, mode="edge")
+        self._rgb.put(image)
+        packets = self._encoder.encode(self._count, key=key or self._count == 0)
         self._count += 1
-        packets = self._context.encode(frame)
         return b"".join(bytes(packet) for packet in packets), packets[0].is_keyframe
 
     def described(self, packet: bytes) -> dict[str, Any]:
@@ -103,36 +100,18 @@ class _Encoder:
             self._codec = _rfc6381(packet)
         return {"width": self._shown[1], "height": self._shown[0], "codec": self._codec}
 
-    def _converted(self, image: Image) -> VideoFrame:
-        height, width = self.size
-        if self._shown == self.size and self._coded != self.size:
-            below, right = self._coded[0] - height, self._coded[1] - width
-            image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
-        return self._reformatter.reformat(
-            VideoFrame.from_ndarray(image, "rgb24"),
-            width=self._coded[1],
-            height=self._coded[0],
-            format="yuv420p" if self._kind == "h264" else "yuvj420p",
-            src_color_range=FULL,
-            dst_colorspace=self._colour.swscale_matrix,
-            dst_color_range=self._colour.range,
-            interpolation=_QUALITY,
-        )
 
-
-def _h264(picture: str) -> Any:
-    context: Any = av.CodecContext.create("libx264", "w")
-    context.pix_fmt, context.gop_size = "yuv420p", _KEY_FRAMES
-    context.thread_count = 2  # slices; more of them cost bytes, and the engine needs the cores
-    context.options = {"tune": "zerolatency", "forced-idr": "1", **_H264_OPTIONS[picture]}
-    return context
-
-
-def _jpeg() -> Any:
-    context: Any = av.CodecContext.create("mjpeg", "w")
-    context.pix_fmt = "yuvj420p"
-    context.qmin = context.qmax = _JPEG_SCALE
-    return context
+def _settings(kind: str, picture: str, size: tuple[int, int]) -> EncoderSettings:
+    h264 = kind == "h264"
+    return EncoderSettings(
+        encoder="libx264" if h264 else "mjpeg",
+        size=size,
+        pixel_format="yuv420p" if h264 else "yuvj420p",
+        colour=_H264_COLOUR if h264 else _JPEG_COLOUR,
+        time_base=Fraction(1, 30),
+        rate=Fraction(30),
+        options=_H264 | _H264_OF[picture] if h264 else _JPEG,
+    )
 
 
 def _even(side: int) -> int:
