@@ -20,8 +20,11 @@ import av
 from av.video.frame import PictureType
 
 from ..durable import beside
-from ..media import libav, live_encoders
+from ..media import libav
 from ..media.colour import FULL, Colour
+from ..media.encoder_trial import live_candidate
+from ..media.encoder_trial_child import why_not
+from ..media.encoders import SOFTWARE, live_options, live_pixel_format
 from ..media.rgb import RgbFrame
 from ..processes import messages
 
@@ -195,9 +198,10 @@ class Stream:
         self._rgb = RgbFrame(size)
         self._colour = Colour().resolved(size[0])
         self.encoder: str = arguments["encoder"]
-        if self.encoder != live_encoders.SOFTWARE and live_encoders.attempt(self.encoder, size):
-            self.encoder = live_encoders.SOFTWARE  # a chip encodes so many streams and no more
-        self._pixel_format = live_encoders.pixel_format(self.encoder)
+        software = SOFTWARE["h264"]
+        if self.encoder != software and why_not(live_candidate(self.encoder, size), size):
+            self.encoder = software  # a chip encodes so many streams and no more
+        self._pixel_format = live_pixel_format(self.encoder)
         self._container = av.open(
             arguments["where"],
             "w",
@@ -247,7 +251,7 @@ class Stream:
         stream: Any = self._container.add_stream(
             self.encoder,
             rate=rate,
-            options=live_encoders.options(self.encoder, size, rate, arguments["crf"]),
+            options=live_options(self.encoder, size, rate, arguments["crf"]),
             width=size[1],
             height=size[0],
             pix_fmt=self._pixel_format,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from ...errors import UsageError
@@ -178,3 +179,35 @@ def _checked_crf(encoder: str, family: str, crf: int | None) -> str:
     if not 0 <= crf <= limit:
         raise UsageError(f"CRF {crf} is out of range", "", f"{encoder} takes 0 to {limit}")
     return str(crf)
+
+
+_LIVE: dict[str, dict[str, str]] = {
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "forced-idr": "1"},
+    "h264_nvenc": {"preset": "p4", "tune": "ll", "zerolatency": "1", "delay": "0", "rc": "vbr"}
+    | {"forced-idr": "1"},
+    "h264_videotoolbox": {"realtime": "1"},
+    "h264_qsv": {"preset": "veryfast", "async_depth": "1", "forced_idr": "1"},
+    "h264_amf": {"usage": "lowlatency", "quality": "speed", "forced_idr": "1"},
+}
+_LIVE_BITS_PER_PIXEL, _LIVE_LEAST_BITS = 0.15, 500_000
+_LIVE_LONGEST_GOP = "600"  # key frames are asked for by time: this is only what holds without that
+
+
+def live_options(name: str, size: tuple[int, int], rate: Fraction, crf: int) -> dict[str, str]:
+    """Returns what a live encoder is opened with: low delay, frames in order, a bounded rate.
+
+    Args:
+        name: One of the encoders of H.264.
+        size: (H, W).
+        rate: Frames per second, roughly.
+        crf: Quality of x264; hardware encoders have only the rate.
+    """
+    bits = max(_LIVE_LEAST_BITS, round(_LIVE_BITS_PER_PIXEL * size[0] * size[1] * float(rate)))
+    quality = {"crf": str(crf)} if name == SOFTWARE["h264"] else {"b": str(bits)}
+    limits = {"g": _LIVE_LONGEST_GOP, "bf": "0", "maxrate": str(2 * bits), "bufsize": str(2 * bits)}
+    return _LIVE[name] | quality | limits
+
+
+def live_pixel_format(name: str) -> str:
+    """Returns the 4:2:0 layout that a live encoder takes as it is."""
+    return "yuv420p" if name == SOFTWARE["h264"] else "nv12"

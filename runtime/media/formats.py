@@ -10,6 +10,7 @@ from ...errors import StreamDiffVSRError, UsageError
 from ..processes.messages import Header, pack
 from . import encoders as encoder_options
 from .colour import FULL, LIMITED, RGB, Colour, with_mastering
+from .encoder_trial import first_that_works
 from .encoders import (
     CODECS,
     CONTAINERS,
@@ -245,8 +246,6 @@ def _tried(
     Raises:
         StreamDiffVSRError: None does, or not the one named.
     """
-    from .encoder_trial import first_that_works
-
     names = HARDWARE[first.codec] if hardware else (first.encoder,)
     made = [
         replace(first, encoder=name, options=encoder_options.options(name, crf=crf, preset=preset))

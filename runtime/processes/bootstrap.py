@@ -25,7 +25,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     inbox, outbox = _claim_pipes()
     _load_package()
-    wire = import_module(f"{PACKAGE}.runtime.processes.wire")
+    wire = import_module(f"{PACKAGE}.runtime.processes.messages")
     order, _ = wire.receive(inbox)
     sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
     _limit_memory(order["memory_bytes"])
