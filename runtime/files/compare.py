@@ -16,11 +16,12 @@ from PIL import ImageDraw, ImageFont
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE
 from ..durable import beside
+from ..media.encoders import h264_format
 from ..media.preflight import check_output, check_size
 from ..media.reader import FileSource, SourceFrame
-from ..media.sink import FileSink
 from .job import Job
 from .job_report import clock
+from .video_file import write_video
 
 Picture = npt.NDArray[np.uint8]
 
@@ -187,6 +188,7 @@ def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
     overwrite = job.options.overwrite
     failure = f"could not write {str(video)!r}"
     check_output(video, source=job.input, overwrite=overwrite)
+    h264_format(video)  # the only codec that it is written in
     if video.absolute() == job.output.absolute():
         raise StreamDiffVSRError(failure, "it is the output itself", "choose another --compare")
     sheet = sheet_of(video)
@@ -222,32 +224,30 @@ def compare(
     with ExitStack() as stack:
         before, after = (stack.enter_context(source) for source in (_input(job), _output(job)))
         timed = before if after.info.images else after
-        sink = stack.enter_context(_sink(job, video, mode, after, timed))
+        height, width = after.info.size
+        writer = stack.enter_context(
+            write_video(
+                video,
+                size=(height, 2 * width if mode == "side" else width),
+                format=h264_format(video),
+                like=after.info,
+                time_base=timed.info.time_base,
+                overwrite=job.options.overwrite,
+            )
+        )
         draw = _Drawing(mode, after.info.size)
         for index, (small, large) in enumerate(_in_step(job, before, after)):
             enlarged = bicubic(small.image, SCALE)
             shown = small if timed is before else large
             picture = draw(enlarged, large.image)
-            sink.write(picture, shown.pts, shown.time_base, shown.duration)
+            writer.write(picture, shown.pts, shown.time_base, shown.duration)
             if index in wanted:
                 caption = f"frame {index}, {clock(shown.seconds)}"
                 rows.append(_row(enlarged, large.image, caption))
             if progress:
-                progress(sink.frames, frames)
+                progress(writer.frames, frames)
     write_png(sheet_of(video), np.vstack(rows))
-    return Compared(video, sheet_of(video), sink.frames)
-
-
-def _sink(job: Job, video: Path, mode: Mode, after: FileSource, timed: FileSource) -> FileSink:
-    height, width = after.info.size
-    return FileSink(
-        video,
-        size=(height, 2 * width if mode == "side" else width),
-        like=after.info,
-        time_base=timed.info.time_base,
-        overwrite=job.options.overwrite,
-        copy_sound=False,
-    )
+    return Compared(video, sheet_of(video), writer.frames)
 
 
 def _input(job: Job) -> FileSource:

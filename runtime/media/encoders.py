@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ...errors import UsageError
+from ...errors import StreamDiffVSRError, UsageError
 
 CONTAINERS = {
     ".mp4": "mp4",
@@ -143,6 +143,22 @@ def options(encoder: str, *, crf: int | None, preset: str | None) -> dict[str, s
     if encoder == "ffv1":
         return {"level": "3", "g": "1", "slicecrc": "1", "threads": _THREADS}
     return _of_hardware(family, quality, speed)
+
+
+def h264_format(path: Path, *, crf: int = 17, preset: str = "medium") -> VideoFormat:
+    """Returns 8-bit H.264 by x264 for a file of that name.
+
+    Raises:
+        StreamDiffVSRError: Its container does not hold H.264.
+        UsageError: There is no such quality or speed.
+    """
+    container = H264_CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        failure = f"could not write {str(path)!r}"
+        why = f"no H.264 file is written with the ending {path.suffix!r}"
+        raise StreamDiffVSRError(failure, why, f"use one of {', '.join(H264_CONTAINERS)}")
+    chosen = options("libx264", crf=crf, preset=preset)
+    return VideoFormat(container, "h264", "libx264", "yuv420p", chosen, deep=False)
 
 
 def prores_pixels(preset: str | None) -> str:

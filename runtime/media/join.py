@@ -175,9 +175,10 @@ def join(
     segments: Sequence[tuple[Path, Segment]],
     output: str | PathLike[str],
     *,
-    like: VideoInfo,
+    like: VideoInfo | None,
     format: VideoFormat | ImageFormat,
     audio: str = "copy",
+    copy_rest: bool = True,
     shift: Fraction = Fraction(0),
     span: tuple[Fraction | None, Fraction | None] = (None, None),
     overwrite: bool = False,
@@ -188,9 +189,10 @@ def join(
     Args:
         segments: (the folder that was written into, segment) pairs; at least one.
         output: A file, or for images a folder.
-        like: The source: what is copied comes from it.
+        like: The source: what is copied comes from it. None if there is none.
         format: As the segments were written.
         audio: What becomes of the sound: "copy", "transcode" or "none".
+        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied; tags are.
         shift: Seconds subtracted from every time, of picture and all else.
         span: (start, end) in seconds of the source: what is kept of sound and all else copied.
         overwrite: Replace an existing output.
@@ -207,13 +209,14 @@ def join(
     output = Path(output).absolute()
     if isinstance(format, ImageFormat):
         size = publish_images(segments, output, overwrite=overwrite)
-        return Joined(bytes=size, notes=left_out_of_images(like))
+        return Joined(bytes=size, notes=left_out_of_images(like) if like else ())
     join_ = _Join(segments, output, like, overwrite)
     options = {
         "container": format.container,
         "tag": format.tag,
         "codec": format.codec,
         "audio": audio,
+        "copy_rest": copy_rest,
         "shift": pack(shift),
         "start": pack(span[0]),
         "end": pack(span[1]),
@@ -226,7 +229,7 @@ class _Join:
         self,
         segments: Sequence[tuple[Path, Segment]],
         output: Path,
-        like: VideoInfo,
+        like: VideoInfo | None,
         overwrite: bool,
     ) -> None:
         self._segments, self._output, self._like = segments, output, like
@@ -236,11 +239,12 @@ class _Join:
         self._part = segments[0][0].absolute() / f".joined{output.suffix}"
 
     def run(self, options: Header, progress: Progress | None) -> Joined:
+        like = self._like
         arguments = options | {
             "part": str(self._part),
             "suffix": self._output.suffix,
-            "rate": pack(self._like.average_rate),
-            "source": str(self._like.path.absolute()) if self._like.holds_more else None,
+            "rate": pack(like.average_rate if like else None),
+            "source": str(like.path.absolute()) if like and like.holds_more else None,
         }
         child = Child(
             "runtime.media.join_child",

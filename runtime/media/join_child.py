@@ -353,7 +353,7 @@ def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
             suffix=arguments["suffix"],
             codec=arguments["codec"],
             sound=arguments["audio"],
-            copy_rest=True,
+            copy_rest=arguments["copy_rest"],
             part=part,
         )
     except StreamDiffVSRError as error:

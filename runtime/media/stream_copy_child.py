@@ -202,11 +202,6 @@ class StreamCopier:
         self.copied: Counter[str] = Counter()
 
     @property
-    def audio_streams(self) -> int:
-        """How many streams of sound are taken over."""
-        return len(self._sounds)
-
-    @property
     def time_bases(self) -> list[Fraction]:
         """Seconds per tick of each stream of sound."""
         return [sound.time_base for sound in self._sounds]

@@ -142,6 +142,7 @@ class WritesSegments(ClosesOrAborts):
         self, folder: str | PathLike[str], size: tuple[int, int], *, deep: bool, timed: bool
     ) -> None:
         self.folder, self.size = Path(folder).absolute(), size
+        self._failure = f"could not write into {str(self.folder)!r}"
         self.frames = self.retimed = 0
         self.busy: list[tuple[float, float]] = []
         self._timed, self._closed, self._pending = timed, False, 0
@@ -153,7 +154,7 @@ class WritesSegments(ClosesOrAborts):
         self._child = Child(
             task,
             arguments | {"folder": str(self.folder)},
-            failure=f"could not write into {str(self.folder)!r}",
+            failure=self._failure,
             deadline_s=deadline_s,
             memory_bytes=memory,
         )
@@ -165,7 +166,7 @@ class WritesSegments(ClosesOrAborts):
 
     def _send(self, header: dict[str, Any], payload: memoryview | bytes = b"") -> None:
         if self._closed:
-            raise StreamDiffVSRError(f"could not write into {str(self.folder)!r}", "it was closed")
+            raise StreamDiffVSRError(self._failure, "it was closed")
         try:
             self._wait()
             self._child.send(header, payload)
@@ -213,11 +214,13 @@ class SegmentWriter(WritesSegments):
     Args:
         folder: Exists.
         size: (H, W) of the frames.
-        like: The source: where time base, colour and pixel aspect come from.
+        like: The source: where time base, colour and pixel aspect come from. None if there is none.
         format: How they are encoded.
+        time_base: Seconds per tick; that of the source if None. One of the two is given.
         after_pts: The last frame of the segments before was shown at this tick; none is placed at
             or before it.
         deadline_s: The longest the encoder may take for one frame.
+        failure: What could not be done, should it fail; None: that it could not write there.
         timed: Note when the encoder works; of short files, as it is kept for every frame.
 
     Attributes:
@@ -234,20 +237,26 @@ class SegmentWriter(WritesSegments):
         folder: str | PathLike[str],
         *,
         size: tuple[int, int],
-        like: VideoInfo,
+        like: VideoInfo | None,
         format: VideoFormat,
+        time_base: Fraction | None = None,
         after_pts: int | None = None,
         deadline_s: float = DEADLINE_S,
+        failure: str | None = None,
         timed: bool = False,
     ) -> None:
         container = "mov" if format.codec == "prores" else "mp4"  # what keeps times exactly
-        arguments = encoder_arguments(size, like.time_base, like, format) | {
+        time_base = time_base or (like.time_base if like else None)
+        if time_base is None:
+            raise ValueError("SegmentWriter needs `like` or `time_base`")
+        arguments = encoder_arguments(size, time_base, like, format) | {
             "container": container,
             "suffix": f".{container}",
             "after_pts": after_pts,
         }
         memory = memory_bytes(size, format)
         self._set_up(folder, size, deep=format.deep, timed=timed)
+        self._failure = failure or self._failure
         self._start("runtime.media.writer_child", arguments, deadline_s, memory)
 
 
