@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -116,6 +117,7 @@ class Job:
     Attributes:
         info: Of the input.
         format: Of the output.
+        input_state: The input's bytes and the time it was changed when it was opened.
     """
 
     input: Path
@@ -123,6 +125,7 @@ class Job:
     options: FileOptions
     info: VideoInfo
     format: VideoFormat | ImageFormat
+    input_state: tuple[int, int]
 
     @classmethod
     def of(cls, input: Path, output: Path, options: FileOptions) -> Job:
@@ -144,7 +147,44 @@ class Job:
             preset=options.preset,
             images=options.images,
         )
-        return cls(input, output, options, info, chosen)
+        return cls(input, output, options, info, chosen, _state(input))
+
+    def renewed(self) -> Job:
+        """Returns the job as its input is now, which is opened again only if it has changed.
+
+        Raises:
+            StreamDiffVSRError: As `of` and `left_out`.
+        """
+        with contextlib.suppress(OSError, ValueError):  # it is gone, which `of` says better
+            if _state(self.input) == self.input_state:
+                return self
+        job = Job.of(self.input, self.output, self.options)
+        job.left_out()
+        return job
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the job as JSON can carry it to another process."""
+        return {
+            "input": str(self.input.absolute()),
+            "output": str(self.output.absolute()),
+            "options": self.options.to_json(),
+            "info": self.info.to_wire(),
+            "format": asdict(self.format),
+            "input_state": self.input_state,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Job:
+        """Returns the job that `to_json` wrote."""
+        of_format = VideoFormat if "codec" in fields["format"] else ImageFormat
+        return cls(
+            Path(fields["input"]),
+            Path(fields["output"]),
+            FileOptions.from_json(fields["options"]),
+            VideoInfo.from_wire(fields["info"]),
+            of_format(**fields["format"]),
+            tuple(fields["input_state"]),
+        )
 
     @property
     def output_size(self) -> Size:
