@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 
 MAX_HEADER_BYTES = 10_000_000
@@ -270,14 +269,8 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: The folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(descriptor)
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with write_atomically(path) as part:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, part)
 
 
 def _listed(problem: str, names: Iterable[str]) -> str:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from PIL import Image as pillow
 from PIL import ImageDraw, ImageFont
 
+from ...durable import beside
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE
-from ..durable import beside
 from ..media.encoders import h264_format
 from ..media.preflight import check_output, check_size
 from ..media.reader import FileSource, SourceFrame

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import faulthandler
 import math
-import os
 import re
 import signal
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any, Protocol
 import av
 from av.video.frame import PictureType
 
-from ..durable import beside
+from ...durable import write_atomically
 from ..media import libav
 from ..media.colour import FULL, Colour
 from ..media.encoder_trial import live_candidate
@@ -112,14 +111,8 @@ class ImageSeries:
         path = self._folder / (self._name % self._number)
         if not self._overwrite and path.exists():
             raise FileExistsError(errno.EEXIST, "it already exists")
-        part = beside(path, ".", ".part")
-        try:
+        with write_atomically(path) as part:
             part.write_bytes(self._encode(ticks))
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
         self._number += 1
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ from os import PathLike
 from pathlib import Path
 from typing import NoReturn
 
+from ... import durable
 from ...errors import StreamDiffVSRError
-from .. import durable
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
 from .encoders import ImageFormat, VideoFormat

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import av
 from av.container import InputContainer, OutputContainer
 
+from ... import durable
 from ...errors import StreamDiffVSRError
-from .. import durable
 from ..processes import messages
 from . import libav
 from .segment import LONGEST_TICKS, Segment

@@ -10,8 +10,8 @@ import re
 from os import PathLike
 from pathlib import Path
 
+from ...durable import is_too_long
 from ...errors import StreamDiffVSRError
-from ..durable import is_too_long
 from . import formats as encoder_sizes
 from .encoders import CONTAINERS, is_image_folder
 from .redact import redact
