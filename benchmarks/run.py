@@ -18,7 +18,7 @@ from typing import Any
 
 from ..engines.manifest import Manifest
 from ..errors import StreamDiffVSRError
-from ..graphs.spec import Precision
+from ..graphs.spec import MIB, Precision
 from ..runtime.upscaler import FRAMES_AHEAD
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline, measure_command
 from .files import measure_file_rate, run_file
@@ -89,7 +89,7 @@ def main() -> None:
 def _first_frames(engines: Path, device: str, since: float) -> dict[str, Any]:
     from ..engines.host import free_device_bytes
     from ..engines.interface import kind_of, ordinal_of
-    from ..runtime.memory import MIB, footprint
+    from ..runtime.memory import footprint
     from ..runtime.upscaler import load
     from .machine import peak_memory_mb
     from .statistics import endless

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
-from ...graphs.spec import Size
+from ...graphs.spec import MIB, Size, format_bytes
 from ..media.encoders import ImageFormat, VideoFormat
-from ..memory import MIB
-from ..memory import size as in_words
 from .job import FrameUpscaler
 from .journal import folder_of
 
@@ -150,7 +148,7 @@ def _about(count: int) -> str:
 
 def shown(count: int) -> str:
     """Bytes as a user reads them."""
-    return in_words(count) if count >= MIB else f"{-(-count // 1024)} KiB"
+    return format_bytes(count) if count >= MIB else f"{-(-count // 1024)} KiB"
 
 
 def _free(output: Path) -> int | None:
