@@ -170,11 +170,7 @@ def _image_format(
         raise UsageError(f"images need a folder, and {str(output)!r} is named like a video")
     if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
         raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
-    return ImageFormat(f".{kind}", deep=_depth(info) > 8 and kind in DEEP_IMAGES)
-
-
-def _depth(info: VideoInfo) -> int:
-    return info.depth
+    return ImageFormat(f".{kind}", deep=info.depth > 8 and kind in DEEP_IMAGES)
 
 
 def _codec(container: str, info: VideoInfo, size: tuple[int, int], codec: str, encoder: str) -> str:
@@ -192,7 +188,7 @@ def _codec(container: str, info: VideoInfo, size: tuple[int, int], codec: str, e
         return codec
     if container == "webm":
         return "av1"
-    deep = _depth(info) > 8 and min(size) >= SMALLEST["h265"]
+    deep = info.depth > 8 and min(size) >= SMALLEST["h265"]
     return "h265" if deep else "h264"
 
 
@@ -216,7 +212,7 @@ def _encoder(codec: str, encoder: str) -> str:
 
 def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tuple[str, bool, str]:
     """Pixel format, whether frames are uint16, and a note."""
-    depth = _depth(info)
+    depth = info.depth
     deep = depth > 8
     if codec == "ffv1":
         bits = next(bits for bits in (8, 10, 12, 16) if bits >= min(depth, 16))

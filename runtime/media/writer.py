@@ -6,7 +6,6 @@ Encoding runs in a child process.
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from fractions import Fraction
 from os import PathLike
@@ -25,21 +24,21 @@ from .formats import encoder_arguments, memory_bytes
 from .info import VideoInfo
 from .segment import Segment
 
-_Writer = TypeVar("_Writer", bound="ClosesOrAborts")
+_Writer = TypeVar("_Writer", bound="WritesSegments")
+
+Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
 
 
-class ClosesOrAborts(ABC):
-    """`close` at the end of the block, `abort` if it raised."""
+class WritesSegments:
+    """Frames in, segments out; a subclass starts the child.
 
+    As a context manager, it is closed at the end of the block, and aborted if the block raised.
+    """
+
+    _whole: list[Segment]
     _closed: bool
-
-    @abstractmethod
-    def close(self) -> None:
-        """Finish what was begun."""
-
-    @abstractmethod
-    def abort(self) -> None:
-        """Stop, and leave nothing behind that is not whole."""
 
     def __enter__(self: _Writer) -> _Writer:
         return self
@@ -54,17 +53,6 @@ class ClosesOrAborts(ABC):
             self.close()
         elif not self._closed:
             self.abort()
-
-
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
-_SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
-
-
-class WritesSegments(ClosesOrAborts):
-    """Frames in, segments out; a subclass starts the child."""
-
-    _whole: list[Segment]
 
     def begin(self, name: str) -> None:
         """Let the following frames go into a segment of that name; ends the running one.
