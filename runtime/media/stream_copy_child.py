@@ -160,7 +160,7 @@ class StreamCopier:
         path: The source.
         container: libav's name of the output's muxer.
         suffix: The ending of the output's name, for what is told.
-        codec: Of the output's picture, one of `kinds.CODECS`.
+        codec: Of the output's picture, one of `encoders.CODECS`.
         sound: What becomes of its audio streams; its tags are always kept.
         copy_rest: Whether subtitles, covers, attachments, data and chapters are copied.
         part: What is kept, and how it is moved in time.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...errors import StreamDiffVSRError
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import pack
-from .encoders import ImageFormat, VideoFormat
+from .encoders import CODECS, ImageFormat, VideoFormat
 from .formats import encoder_arguments, memory_bytes
 from .info import VideoInfo
 from .segment import Segment
@@ -233,7 +233,7 @@ class SegmentWriter(WritesSegments):
         failure: str | None = None,
         timed: bool = False,
     ) -> None:
-        container = "mov" if format.codec == "prores" else "mp4"  # what keeps times exactly
+        container = CODECS[format.codec].segments
         time_base = time_base or (like.time_base if like else None)
         if time_base is None:
             raise ValueError("SegmentWriter needs `like` or `time_base`")
