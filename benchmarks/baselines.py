@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..engines.manifest import Manifest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import SCALE, Size, padded_size
@@ -110,9 +107,6 @@ def _run(command: list[str], video: Path) -> float:
             told[-1][:200] if told else "it wrote no output",
         )
     return took
-
-
-Image = npt.NDArray[np.uint8]
 
 
 class Baseline(Protocol):

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..durable import CAUSES, why, write_atomically
 from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Array
 
-Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"
 MAX_INDEX = 2**63
 

@@ -12,9 +12,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image
 from ...graphs.spec import MIB, Size, format_bytes
 from ..media.encoders import CODECS, ENCODERS, ImageFormat, VideoFormat, encoder_of
 from .job import FrameUpscaler
@@ -233,7 +233,7 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
     return median(later - earlier for earlier, later in pairwise(ends))
 
 
-def _grey_frames(size: tuple[int, int]) -> Iterator[npt.NDArray[np.uint8]]:
+def _grey_frames(size: tuple[int, int]) -> Iterator[Image]:
     frame = np.full((*size, 3), 128, np.uint8)
     for _ in range(TIMED + 2):  # a stream may take one more than it gives back
         yield frame

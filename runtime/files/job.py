@@ -9,10 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image as Image
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import Cuts, FrameStream
 from ..media.encoders import ImageFormat, VideoFormat
@@ -24,7 +22,6 @@ from ..media.readable import is_numbered, numbered_images
 from ..media.reader import Deinterlace, FileSource, SourceFrame, deinterlace_mode, probe
 from ..state import StreamState
 
-Image = npt.NDArray[np.uint8]
 AUDIO = ("copy", "transcode", "none")
 Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from ...graphs.arrays import Image
 from .colour import FULL
 
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
@@ -92,7 +92,6 @@ def _native(name: str) -> str:
     return name + ("le" if np.little_endian else "be")
 
 
-Image = npt.NDArray[np.uint8]
 _RESIZE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 

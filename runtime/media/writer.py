@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image, Image16
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import pack
 from .encoders import CODECS, ImageFormat, VideoFormat
@@ -25,8 +25,6 @@ from .info import VideoInfo
 from .segment import Segment
 
 _Writer = TypeVar("_Writer", bound="WritesSegments")
-
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 _SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
 
@@ -65,7 +63,7 @@ class WritesSegments:
 
     def write(
         self,
-        image: Image,
+        image: Image | Image16,
         pts: int,
         time_base: Fraction | None = None,
         duration: int | None = None,
@@ -187,7 +185,7 @@ class WritesSegments:
             self._begun.remove(segment.name)
 
 
-__all__ = ["Image", "ImageSegmentWriter", "Segment", "SegmentWriter"]
+__all__ = ["ImageSegmentWriter", "Segment", "SegmentWriter"]
 
 _IMAGE_MEMORY_BYTES = 8 << 30
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from ....graphs.arrays import Image
 from ...media import libav
 from ...media.colour import BT709, FULL, LIMITED, SMPTE170M, Colour
 from ...processes import messages
@@ -33,8 +33,6 @@ _JPEG_SCALE = 3  # of 1 (best) to 31
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 _H264_COLOUR = Colour(matrix=BT709, range=LIMITED, primaries=1, transfer=1)
 _JPEG_COLOUR = Colour(matrix=SMPTE170M, range=FULL, primaries=1, transfer=1)  # as JFIF has it
-
-Image = npt.NDArray[np.uint8]
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
