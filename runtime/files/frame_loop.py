@@ -7,16 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
-from ..media.encoders import ImageFormat
 from ..media.reader import FileSource, SourceFrame
-from ..media.writer import ImageSegmentWriter, SegmentWriter
+from ..media.writer import SegmentWriter
 from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
 from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
@@ -139,7 +137,14 @@ class _RangeRun:
         # What a killed run's encoder still removes must not be named like a file of this run.
         self._token = secrets.token_hex(4)
         self._held: dict[str, Checkpoint] = {}  # by the segment that ends there
-        self._writer = _writer(job, part, journal, point)
+        self._writer = SegmentWriter(
+            journal.folder,
+            size=job.output_size,
+            like=job.info,
+            format=job.format,
+            first_index=part.first + point.frames,
+            after_pts=point.times.last,
+        )
 
     def follow(
         self, frames: Iterator[SourceFrame], upscaler: FrameUpscaler, tell: Callable[[int], None]
@@ -233,15 +238,3 @@ class _RangeRun:
 
 def _time(frame: SourceFrame, job: Job) -> str:
     return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
-
-
-def _writer(job: Job, part: FrameRange, journal: Journal, point: Checkpoint) -> SegmentWriter:
-    common: dict[str, Any] = {
-        "size": job.output_size,
-        "like": job.info,
-        "after_pts": point.times.last,
-    }
-    if isinstance(job.format, ImageFormat):
-        first = part.first + point.frames
-        return ImageSegmentWriter(journal.folder, format=job.format, first_index=first, **common)
-    return SegmentWriter(journal.folder, format=job.format, **common)

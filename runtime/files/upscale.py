@@ -19,7 +19,7 @@ from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size, format_size
 from ..media.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
-from ..media.writer import Segment
+from ..media.segment import Segment
 from .frame_loop import FrameRange, upscale_range
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
