@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ CONTAINERS = {
     ".ts": "mpegts",
 }
 IMAGES = ("png", "jpg", "webp", "tif")
+IMAGE_NAME = re.compile(rf"\d{{8}}\.({'|'.join(IMAGES)})")  # of a frame in a folder of images
 DEEP_IMAGES = ("png", "tif")
 _LOSSY_QUALITY = 95  # of 100, for .jpg and .webp
 

@@ -60,7 +60,7 @@ _BASE_MEMORY_BYTES = 4 << 30
 def encoder_arguments(
     size: tuple[int, int], time_base: Fraction, info: VideoInfo | None, format: VideoFormat
 ) -> Header:
-    """All that :class:`video_encoding.VideoEncoder` needs, as JSON can carry it."""
+    """Returns all that `VideoEncoder` needs, as JSON can carry it."""
     colour = _colour(size, info, format)
     return {
         "size": list(size),

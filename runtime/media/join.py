@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from ... import durable
 from ...errors import StreamDiffVSRError
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
-from .encoders import ImageFormat, VideoFormat
+from .encoders import IMAGE_NAME, ImageFormat, VideoFormat
 from .info import VideoInfo
 from .segment import Segment
 
@@ -75,9 +74,6 @@ def rehearse(
         return Rehearsed(told["copied"], tuple(told["notes"]))
     finally:
         child.close()
-
-
-IMAGE_NAME = re.compile(r"\d{8}\.(png|jpg|webp|tif)")
 
 
 def publish_images(
