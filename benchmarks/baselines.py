@@ -8,26 +8,20 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from ..engines.manifest import Manifest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import SCALE, Size, padded_size
 from ..runtime.media.rgb import Bicubic
-from ..runtime.media.sink import FileSink
 from ..runtime.upscaler import frame_noise
+from .files import write_clip
 from .statistics import endless, median, quantiles, ratios
 
 SHORT, LONG = 16, 48  # frames
 REPEATS = 3
 LIMIT_S = 600.0
-FPS = Fraction(24)
 
 
 def split_command(text: str) -> list[str]:
@@ -61,7 +55,9 @@ def measure_command(command: list[str], size: Size, subject: str, p50: float) ->
         StreamDiffVSRError: It cannot be started, fails, writes nothing, or takes ten minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
-        short, long = (_write(Path(folder), size, count) for count in (SHORT, LONG))
+        short, long = (Path(folder, f"{count}.mp4") for count in (SHORT, LONG))
+        for path, count in ((short, SHORT), (long, LONG)):
+            write_clip(path, size, count, crf=10)
         slopes, starts = [], []
         for _ in range(REPEATS):
             brief, whole = _run(command, short), _run(command, long)
@@ -78,14 +74,6 @@ def measure_command(command: list[str], size: Size, subject: str, p50: float) ->
         "spread": [round(min(slopes) / p50, 4), round(max(slopes) / p50, 4)],
         "pairs": REPEATS,
     }
-
-
-def _write(folder: Path, size: Size, count: int) -> Path:
-    path = folder / f"{count}.mp4"
-    with FileSink(path, size=size, time_base=1 / FPS, crf=10) as sink:
-        for index, frame in enumerate(islice(endless(size), count)):
-            sink.write(frame, index)
-    return path
 
 
 def _run(command: list[str], video: Path) -> float:
@@ -119,9 +107,6 @@ def _run(command: list[str], video: Path) -> float:
             told[-1][:200] if told else "it wrote no output",
         )
     return took
-
-
-Image = npt.NDArray[np.uint8]
 
 
 class Baseline(Protocol):

@@ -34,7 +34,8 @@ def main() -> None:
 def _first_frames(engines: Path, device: str, since: float) -> dict[str, Any]:
     from ..engines.host import free_device_bytes
     from ..engines.interface import kind_of, ordinal_of
-    from ..runtime.memory import MIB, footprint
+    from ..graphs.spec import MIB
+    from ..runtime.memory import footprint
     from ..runtime.upscaler import load
     from .machine import peak_memory_mb
     from .statistics import endless

@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import psutil
 
 from .._about import CLIP
 from ..engines.onnxruntime_backend import usable_cpus
+from ..graphs.arrays import Image
 from ..graphs.spec import Size
 from ..runtime.media.reader import FileSource
 from ..runtime.media.rgb import resized
@@ -129,7 +129,6 @@ def _own_seconds() -> float:
     return float(seconds)
 
 
-Image = npt.NDArray[np.uint8]
 LENGTH = 24  # frames of the clip; more would be megabytes of the same
 
 

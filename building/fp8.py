@@ -19,9 +19,8 @@ from safetensors.numpy import load_file, save_file
 from ..engines.manifest import file_digest
 from ..engines.parity import QUANTISED, decibels, noise_to_signal, run_on_host
 from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Image
 from ..graphs.spec import Geometry, GraphSet, GraphSpec, Size, golden_file, onnx_file
-
-Image = npt.NDArray[np.uint8]
 
 CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo" / "clip.mp4"
 PHOTOGRAPHIC_FRAMES, MADE_FRAMES = 6, 3  # each is four runs of the network, twice, on the CPU

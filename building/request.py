@@ -29,10 +29,9 @@ from ..engines.manifest import EngineKey, Target
 from ..engines.registry import BACKENDS, require_backend
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.plan import Plan, make_plan
-from ..graphs.spec import GRAPH_VERSION, Geometry, Size, format_size
+from ..graphs.spec import GIB, GRAPH_VERSION, Geometry, Size, format_bytes, format_size
 from .fp8 import recipe_digest, require_quantiser
 
-GIB = 2**30
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
 EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
 # Of the same: the graph, what the compiler makes of it, and the plan.
@@ -54,7 +53,7 @@ def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
     free = free_host_bytes()
     if needed > free:
         raise StreamDiffVSRError(
-            f"the engines cannot be built in {free / GIB:.1f} GiB of free memory",
+            f"the engines cannot be built in {format_bytes(free, 'GiB')} of free memory",
             f"it takes at least {needed / GIB:.1f}",
             "free some, add swap, or build them on another machine and copy the folder",
         )

@@ -22,6 +22,7 @@ from ..engines.onnxruntime_backend import INSTALL, usable_cpus
 from ..engines.registry import BACKENDS, Backend, choose, installed_version, why_not
 from ..engines.tensorrt_build import MODULES, RTX_CAPABILITIES, load_library
 from ..errors import StreamDiffVSRError
+from ..graphs.spec import GIB, format_bytes
 from .console import FAILED
 
 OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
@@ -83,7 +84,6 @@ def show(report: Report) -> None:
         typer.echo("\nSomething that is needed is missing: see 'problem' above.")
 
 
-GIB = 2**30
 SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
 MIN_MEMORY = 4 * GIB
 RTX_GPUS = "compute capability " + ", ".join(f"{c // 10}.{c % 10}" for c in RTX_CAPABILITIES)
@@ -116,7 +116,7 @@ def _system() -> Iterator[Check]:
     except Exception as error:
         yield _broken("memory", error)
         return
-    value = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free"
+    value = f"{format_bytes(memory.total, 'GiB')}, {memory.available / GIB:.1f} free"
     remedy = "" if memory.available > MIN_MEMORY else "little; close something, or use small inputs"
     yield Check("memory", OK if not remedy else OPTIONAL, value, remedy)
 
@@ -132,11 +132,11 @@ def _cache() -> Iterator[Check]:
         return
     free = host.free_bytes(root)
     little = free is not None and free < SCARCE_DISK
-    shown = "free space unknown" if free is None else f"{free / GIB:.1f} GiB free"
+    shown = "free space unknown" if free is None else f"{format_bytes(free, 'GiB')} free"
     remedy = "little; free some, or set STREAMDIFFVSR_CACHE to another disk" if little else ""
     yield Check("cache", OPTIONAL if little else OK, f"{root}, {shown}", remedy)
     count, size = _engine_sets(root / "engines")
-    yield Check("engine sets", OK, f"{count} in the cache, {size / 2**20:.1f} MiB")
+    yield Check("engine sets", OK, f"{count} in the cache, {format_bytes(size, 'MiB')}")
 
 
 def _engine_sets(folder: Path) -> tuple[int, int]:
@@ -306,9 +306,9 @@ def _live() -> Check:
     if missing := host.missing_live():
         remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
         return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
-    from ..runtime.media.live_encoders import choose as choose_encoder
+    from ..runtime.media.encoder_trial import live_encoder
 
-    return Check("live", OK, f"cameras and streams; H.264 by {choose_encoder((360, 640)).name}")
+    return Check("live", OK, f"cameras and streams; H.264 by {live_encoder((360, 640)).name}")
 
 
 def _built_in_model() -> Check:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import StreamDiffVSRError
-from ..graphs.spec import Size, check_size, format_size, parse_size
+from ..graphs.spec import Size, check_size, format_bytes, format_size, parse_size
 from . import options as opt
 from .console import FAILED, build_progress
 
 if TYPE_CHECKING:
     from ..engines.cache_listing import CachedSet
 
-MIB = 2**20
 
 engines_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -91,7 +90,7 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
         for entry in sets:
             what = f"{entry.model or '?'} {entry.size} {entry.precision}".rstrip()
             where = f"{entry.backend or '?'} on {entry.device or '?'}"
-            told = f"{entry.bytes / MIB:.1f} MiB, {_age(entry.age_days)}"
+            told = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"
             state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}"
             typer.echo(f"{what}, {where}, {told}, {state}\n  {entry.path}")
         typer.echo(f"{_total(sets)} in {engines_root()}")
@@ -115,7 +114,7 @@ def prune_engines(
     if not json:
         verb = "would remove" if dry_run else "removed"
         for entry in removed:
-            typer.echo(f"{verb} {entry.path} ({entry.bytes / MIB:.1f} MiB): {entry.stale}")
+            typer.echo(f"{verb} {entry.path} ({format_bytes(entry.bytes, 'MiB')}): {entry.stale}")
         typer.echo(f"{verb} {_total(removed)}")
     return {
         "root": str(engines_root()),
@@ -177,7 +176,7 @@ def _age(days: float) -> str:
 
 def _total(sets: Sequence[CachedSet]) -> str:
     noun = "engine set" if len(sets) == 1 else "engine sets"
-    return f"{len(sets)} {noun}, {sum(entry.bytes for entry in sets) / MIB:.1f} MiB"
+    return f"{len(sets)} {noun}, {format_bytes(sum(entry.bytes for entry in sets), 'MiB')}"
 
 
 if TYPE_CHECKING:

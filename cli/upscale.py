@@ -133,24 +133,17 @@ class JobRunner:
         return self._opened[1]
 
     def _run(self, seen: JobReport, folder: Path, label: str) -> UpscaleReport:
-        from ..runtime.files.chunks import upscale_chunks
-        from ..runtime.files.upscale import upscale_file
+        from ..runtime.files.chunks import upscale_job_in_chunks
+        from ..runtime.files.upscale import upscale_job
         from .progress import progress_bar
 
         job, chunks, device = seen.job, self._asked.chunks, self._asked.build.run_on
         with progress_bar(label, enabled=not self._asked.quiet) as progress:
             if chunks > 1:
-                return upscale_chunks(
-                    job.input,
-                    job.output,
-                    folder,
-                    job.options,
-                    chunks=chunks,
-                    device=device,
-                    progress=progress,
+                return upscale_job_in_chunks(
+                    job, folder, chunks=chunks, device=device, progress=progress
                 )
-            upscaler = self._open(folder)
-            return upscale_file(job.input, job.output, upscaler, job.options, progress=progress)
+            return upscale_job(job, self._open(folder), progress=progress)
 
     def _compared(self, seen: JobReport, report: UpscaleReport) -> dict[str, Any]:
         asked = self._asked

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
+from ..runtime.media.encoders import CODECS, IMAGES, either
 
 PART, OUTPUT, LONG, COMPARISON = "What is taken", "How it is written", "Long jobs", "Comparison"
 
@@ -88,9 +89,7 @@ NoSceneCuts = Annotated[
 
 Codec = Annotated[
     str,
-    typer.Option(
-        metavar="C", help="auto, h264, h265, av1, prores or ffv1.", rich_help_panel=OUTPUT
-    ),
+    typer.Option(metavar="C", help=f"auto, {either(CODECS)}.", rich_help_panel=OUTPUT),
 ]
 Encoder = Annotated[
     str,
@@ -130,7 +129,7 @@ Images = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="Write a folder of images: png, jpg, webp or tif.",
+        help=f"Write a folder of images: {either(IMAGES)}.",
         rich_help_panel=OUTPUT,
     ),
 ]

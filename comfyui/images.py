@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamDiffVSRError
+from ..graphs.spec import GIB, SCALE, format_bytes
 from ..runtime.scene_cuts import CutDetector, Thumbnail
 from ..runtime.state import StreamState
 from . import host
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Frame = npt.NDArray[np.uint8]
-
-SCALE = 4
-GIB = 2**30
 
 
 def size_of(images: Any) -> tuple[int, int]:
@@ -54,7 +52,7 @@ def check_room(count: int, size: tuple[int, int]) -> None:
     if host.image_device().type == "cpu" and needed > free:
         raise StreamDiffVSRError(
             f"{count} output frames of {width}x{height} do not fit in memory",
-            f"as an IMAGE they take {needed / GIB:.1f} GiB, and {free / GIB:.1f} are free",
+            f"as an IMAGE they take {format_bytes(needed, 'GiB')}, and {free / GIB:.1f} are free",
             "use StreamDiffVSR_UpscaleVideo, which writes to a file, or upscale parts of the video",
         )
 

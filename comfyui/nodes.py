@@ -164,7 +164,8 @@ def _found(path: str) -> Path:
 
 def _pair(upscaled: Any, frame: Any) -> tuple[Any, Any]:
     """An IMAGE of each -> HR (1, 3, 4h, 4w) float32 in [-1, 1] and LR (h, w, 3) uint8 RGB."""
-    from .images import SCALE, size_of, to_frame
+    from ..graphs.spec import SCALE
+    from .images import size_of, to_frame
 
     if upscaled is None or frame is None:
         raise StreamDiffVSRError(

@@ -186,7 +186,7 @@ def destination(path: str, stem: str) -> Path:
         StreamDiffVSRError: It is outside ComfyUI's output folder: who may queue a prompt, perhaps
             over a network, may not write wherever this process can. Or it is no video's name.
     """
-    from ..runtime.durable import beside
+    from ..durable import beside
     from ..runtime.media.encoders import CONTAINERS
 
     folder = host.output_folder().resolve()

@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 from .manifest import MANIFEST, EngineKey, file_digest
 
@@ -207,8 +208,7 @@ def _read() -> dict[str, str]:
 def _write(known: dict[str, str]) -> None:
     path = cache_root() / MEMO
     newest = dict(list(known.items())[-MAX_ENTRIES:])
-    part = path.with_name(f".{MEMO}.{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(newest), encoding="utf-8")
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            part.write_text(json.dumps(newest), encoding="utf-8")

@@ -8,13 +8,12 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from polygraphy.backend.onnx import modify_outputs
 
+from ..graphs.arrays import Array
 from ..graphs.spec import GraphSpec, TensorSpec, onnx_file
 from .host import current_gpu
 from .manifest import EngineKey
@@ -109,7 +108,6 @@ def pair_layers(one: Sequence[Layer], other: Sequence[Layer]) -> list[tuple[Laye
     return [(one[b.a + i], other[b.b + i]) for b in blocks for i in range(b.size)]
 
 
-Array = npt.NDArray[Any]
 AT_ONCE_BYTES = 2**29  # of layers that are read in one run
 Progress = Callable[[str], None]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, golden_file
 from .host import Gpu, cuda_gpu, current_gpu
@@ -46,10 +46,8 @@ def record_acceptance(
     kept = [entry for entry in _read(folder) if entry["place"] != place]
     entries = {name: asdict(entry) for name, entry in parity.items()}
     text = json.dumps([*kept, {"place": place, "parity": entries}], indent=2)
-    part = folder / f".{ACCEPTANCE}.{os.getpid()}"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), write_atomically(folder / ACCEPTANCE) as part:
         part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, folder / ACCEPTANCE)
 
 
 def _place(folder: Path, gpu: Gpu, library: str) -> dict[str, str]:

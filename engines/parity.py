@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Array
 from ..graphs.spec import Precision, golden_file
 from .interface import Engine
 from .manifest import ParityEntry
-
-Array = npt.NDArray[Any]
 
 # Of the golden file: what ONNX Runtime makes of the quantised graph, see `building.quantised`.
 QUANTISED = "quantised."

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GraphSpec, TensorSpec
 
@@ -429,9 +430,8 @@ def _keep_timings(library: TrtLibrary, config: Any, settings: BuildSettings) -> 
     data = cache.serialize() if cache is not None else None
     if data is not None:
         settings.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        part = settings.timing_cache.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(data)
-        os.replace(part, settings.timing_cache)
+        with write_atomically(settings.timing_cache) as part:
+            part.write_bytes(data)
 
 
 def _write(plan: Path, data: Any) -> None:

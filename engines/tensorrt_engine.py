@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GraphSpec, TensorSpec
 from .cuda_device import CudaStream
@@ -253,7 +253,5 @@ def _read_checked(path: Path) -> bytes:
 
 def _write_checked(path: Path, content: Any) -> None:
     """Keep kernels beside their plan; where that cannot be written they are compiled each time."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), write_atomically(path) as part:
         part.write_bytes(hashlib.sha256(content).digest() + bytes(content))
-        os.replace(part, path)

@@ -9,7 +9,6 @@ with a constant matrix. What came of both is in docs/engines.md. Knows no librar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 from ..graphs.onnx_network import replace_nodes, tensor_kinds
 
@@ -173,9 +173,8 @@ def _transposed_keys(found: _Pattern) -> Iterator[Replacement]:
 
 
 def _save(network: onnx.ModelProto, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
     try:
-        onnx.save_model(network, str(part))
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            onnx.save_model(network, str(part))
     except OSError as error:
         raise StreamDiffVSRError(f"cannot write {path}", str(error)) from error

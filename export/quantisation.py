@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
 
+from ..graphs.arrays import Image
 from ..graphs.schedule import step_table
 from ..graphs.spec import MIN_SIDE, Geometry, graph_specs
 from .graph_folder import CORRELATIONS, model_dims
@@ -150,7 +150,6 @@ def _move(network: onnx.ModelProto, made: Path, path: Path) -> None:
     onnx.save_model(network, str(path))
 
 
-Image = npt.NDArray[np.uint8]
 Clip = Sequence[Image]
 SampleInputs = dict[str, npt.NDArray[Any]]
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..graphs.arrays import Image
 from ..graphs.schedule import StepTable, step_table
 from ..graphs.spec import SCALE, padded_size
 from .denoiser import as_batch
@@ -32,8 +32,6 @@ from .graphs import (
 )
 from .model import Model
 from .raft import RAFT, pixel_grid, upsample_flow
-
-Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

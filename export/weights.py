@@ -6,8 +6,6 @@ after it, and names and shapes against the module. Every failure is one line tha
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
 from .weight_files import WeightFiles, check_header
 
@@ -132,14 +131,8 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError: The folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(descriptor)
-    try:
-        save_file({key: value.contiguous() for key, value in tensors.items()}, name)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with write_atomically(path) as part:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, part)
 
 
 def _listed(problem: str, names: Iterable[str]) -> str:

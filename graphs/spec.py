@@ -167,6 +167,20 @@ def format_size(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
+MIB, GIB = 2**20, 2**30
+
+
+def format_bytes(count: float, unit: str = "") -> str:
+    """Returns an amount of memory or of a disk as a user reads it, such as "812 MiB".
+
+    Args:
+        unit: "MiB" or "GiB" for one decimal of it; "" for whole MiB, or from 10 GiB on for GiB.
+    """
+    if unit == "MiB" or (not unit and count < 10 * GIB):
+        return f"{count / MIB:.1f} MiB" if unit else f"{count / MIB:.0f} MiB"
+    return f"{count / GIB:.1f} GiB"
+
+
 def parse_size(text: str, option: str) -> Size:
     """WxH, as a user writes it, as (h, w).
 

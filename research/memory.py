@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 
 from ..benchmarks.machine import describe_machine, peak_memory_mb
-from ..runtime.memory import MIB, footprint
+from ..graphs.spec import MIB
+from ..runtime.memory import footprint
 from ..runtime.upscaler import load
 
 MODULE = "streamdiffvsr.research.memory"

@@ -12,10 +12,20 @@ from ..engines.interface import kind_of, ordinal_of
 from ..engines.manifest import Manifest, read_manifest
 from ..errors import StreamDiffVSRError
 from ..graphs.plan import Plan, correlation_bytes, make_plan
-from ..graphs.spec import FLOW_SCALES, LANES, MIN_SIDE, SCALE, Geometry, GraphSet, Size, format_size
+from ..graphs.spec import (
+    FLOW_SCALES,
+    LANES,
+    MIB,
+    MIN_SIDE,
+    SCALE,
+    Geometry,
+    GraphSet,
+    Size,
+    format_bytes,
+    format_size,
+)
 from .ring import SLOTS
 
-MIB = 2**20
 PROGRAM_BYTES = {"cpu": 75 * MIB, "cuda": 600 * MIB}  # Python and libraries; CUDA's context
 TORCH_BYTES = 300 * MIB  # beyond that, where it is what runs the graphs on a CPU
 # Of the files: an engine keeps its weights, laid out anew for its kernels, and its operators.
@@ -162,7 +172,6 @@ def _area(size: tuple[int, int]) -> int:
 
 
 MIN_FIT_RATIO = 0.6  # of the estimate: measured peaks are 0.85 to 1.15 of it (docs/memory.md)
-GIB = 2**30
 Option: TypeAlias = tuple[str, Plan]
 WHERE = {"cpu": "", "cuda": " on the GPU"}
 
@@ -193,11 +202,13 @@ class Preflight:
             "scratch": needs.scratch,
             "program": needs.program,
         }
-        told = ", ".join(f"{name} {size(count)}" for name, count in parts.items() if count)
-        have = "" if self.free is None else f" of {size(self.free)} free{WHERE[needs.device]}"
-        host = f"; {size(needs.pinned)} pinned on the host" if needs.pinned else ""
+        told = ", ".join(f"{name} {format_bytes(count)}" for name, count in parts.items() if count)
+        have = (
+            "" if self.free is None else f" of {format_bytes(self.free)} free{WHERE[needs.device]}"
+        )
+        host = f"; {format_bytes(needs.pinned)} pinned on the host" if needs.pinned else ""
         doubt = "; that may not be enough" if self.tight else ""
-        return f"memory: about {size(needs.total)}{have} ({told}){host}{doubt}"
+        return f"memory: about {format_bytes(needs.total)}{have} ({told}){host}{doubt}"
 
     def to_json(self) -> dict[str, Any]:
         """The same for programs, in bytes."""
@@ -233,8 +244,8 @@ def check_memory(manifest: Manifest, device: str | None = None) -> None:
     options = list(fitting(manifest, found.free))
     fits = f"build engines that fit: {' or '.join(options)}" if options else "use a larger machine"
     raise StreamDiffVSRError(
-        f"a run of these engines does not fit in {size(found.free)} of free memory{where}",
-        f"it takes at least {size(least)}, and probably {size(found.needs.total)}",
+        f"a run of these engines does not fit in {format_bytes(found.free)} of free memory{where}",
+        f"it takes at least {format_bytes(least)}, and probably {format_bytes(found.needs.total)}",
         f"free some, or {fits}",
     )
 
@@ -251,11 +262,6 @@ def fitting(manifest: Manifest, free: int) -> Iterator[str]:
             if footprint(replace(manifest, graphs=then)).total <= free:
                 yield option
                 break
-
-
-def size(count: int) -> str:
-    """Bytes as a user reads them."""
-    return f"{count / GIB:.1f} GiB" if count >= 10 * GIB else f"{count / MIB:.0f} MiB"
 
 
 def _preflight(manifest: Manifest, device: str | None) -> Preflight:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
+from ..graphs.arrays import Image
+
 Thumbnail = npt.NDArray[np.float32]  # (rows, columns, channels)
 
 ROWS, COLUMNS = 27, 48

@@ -7,9 +7,7 @@ depend on the backend or the precision that made it.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ..durable import CAUSES, why, write_atomically
 from ..errors import StreamDiffVSRError
-from .durable import CAUSES, beside, to_disk, why
+from ..graphs.arrays import Array
 
-Array = npt.NDArray[Any]
 FORMAT = "streamdiffvsr-state-1"
 MAX_INDEX = 2**63
 
@@ -217,24 +214,13 @@ def _check_frames(hr: Array, lr: Array) -> None:
 def _write_whole(path: Path, write: Callable[[str], None]) -> None:
     """Write beside the file and rename: a killed process leaves the old file or the new one."""
     try:
-        prefix = beside(path, ".", "." + 8 * "x").name[:-8]  # it adds as many letters
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-        os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        write(name)
-        to_disk(Path(name))  # a power cut behind the renaming must not find it empty
-        os.replace(name, path)
+        with write_atomically(path, sync=True) as part:
+            write(str(part))
     except (OSError, SafetensorError) as error:
-        Path(name).unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: Exception) -> StreamDiffVSRError:
-    return StreamDiffVSRError(
-        f"cannot write the state to {path}", _why(error), "choose a writable folder with free space"
-    )
+        what = f"cannot write the state to {path}"
+        raise StreamDiffVSRError(
+            what, _why(error), "choose a writable folder with free space"
+        ) from error
 
 
 def _why(error: Exception) -> str:

@@ -62,8 +62,8 @@ def imports(name: str, tree: ast.Module) -> Iterator[str]:
         base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
         above = ".".join(part for part in base if part)
         for alias in node.names:
-            inner = f"{above}.{alias.name}"
-            yield inner if inner in sources() else above
+            inner = f"{above}.{alias.name}".removeprefix(".")
+            yield inner if inner in sources() else above or "__init__"
 
 
 def test_every_task_of_a_child_process_is_a_module_that_serves():

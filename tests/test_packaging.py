@@ -18,7 +18,7 @@ tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
-ROOT_MODULES = {"__init__", "_about", "errors"}
+ROOT_MODULES = {"__init__", "_about", "durable", "errors"}
 NOT_PACKAGES = {"tests", "research", "examples", "build", "dist"}  # run from a checkout
 
 

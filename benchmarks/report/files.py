@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -12,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...durable import write_atomically
 from ...errors import StreamDiffVSRError
-from ...runtime.durable import beside
 
 SCHEMA = "streamdiffvsr.bench/1"
 REMEDY = "give a file that bench wrote"
@@ -81,14 +79,11 @@ def write_text(path: str | Path, text: str) -> None:
         StreamDiffVSRError: It cannot be written; a file that was there is as it was.
     """
     path = Path(path)
-    part = beside(path, after=".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         why = error.strerror or str(error)
         remedy = "choose another place, with room"
         raise StreamDiffVSRError(f"cannot write {path}", why, remedy) from None

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...durable import write_atomically
 from ...engines.cache import cache_root, engines_root, remembered_digest
 from ...engines.cache_listing import is_engine_set
 from ...engines.manifest import Manifest, read_manifest
@@ -124,11 +124,10 @@ def _kept(manifest: Manifest) -> dict[str, GraphWork] | None:
 
 def _keep(manifest: Manifest, works: dict[str, GraphWork]) -> dict[str, GraphWork]:
     path = _memo(manifest)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):  # a cache that cannot be written is no failure
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({name: work.to_json() for name, work in works.items()}))
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            part.write_text(json.dumps({name: work.to_json() for name, work in works.items()}))
     return works
 
 

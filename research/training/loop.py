@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from ...durable import write_atomically
 from ...errors import StreamDiffVSRError
 from .networks import Networks
 
@@ -165,10 +165,9 @@ def _save(
     networks: Networks,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    part = checkpoint.with_suffix(".part")
     weights = {name: p.detach() for name, p in _learnt(stage, networks).items()}
-    torch.save({"step": step, "weights": weights, "optimizer": optimizer.state_dict()}, part)
-    os.replace(part, checkpoint)
+    with write_atomically(checkpoint) as part:
+        torch.save({"step": step, "weights": weights, "optimizer": optimizer.state_dict()}, part)
 
 
 def _shown(losses: Losses) -> str:

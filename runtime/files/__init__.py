@@ -1,1 +1,1 @@
-"""Upscaling whole files: the loop from a file source through an upscaler to a file sink."""
+"""Upscaling whole files: the loop from a source through an upscaler to a writer of segments."""

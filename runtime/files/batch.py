@@ -6,28 +6,21 @@ Knows nothing of engines or video: looking at a job and doing it are functions t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import StreamDiffVSRError
+from ...graphs.spec import Size
 from ..media.readable import is_numbered, numbered_images
 from .inputs import InOut
 
+if TYPE_CHECKING:
+    from .job_report import JobReport
+
 State = Literal["done", "skipped", "failed", "planned"]
-
-
-class Seen(Protocol):
-    """What looking at a job gives."""
-
-    @property
-    def group(self) -> Hashable:
-        """Jobs that share it are done one after another, as they use the same engines."""
-
-
-S = TypeVar("S", bound=Seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +48,8 @@ class Outcome:
 
 def run_batch(
     pairs: Sequence[InOut],
-    look: Callable[[InOut], S],
-    work: Callable[[S], Mapping[str, Any]],
+    look: Callable[[InOut], JobReport],
+    work: Callable[[JobReport], Mapping[str, Any]],
     *,
     overwrite: bool = False,
     plan: bool = False,
@@ -65,8 +58,8 @@ def run_batch(
 ) -> list[Outcome]:
     """Do the jobs; every failure is an outcome. What is no failure of a job (Ctrl-C) goes through.
 
-    All are looked at before the first is worked on. They are done group by group, in the order of
-    the first of each.
+    All are looked at before the first is worked on. Jobs of one group use the same engines: they
+    are done group by group, in the order of the first of each.
 
     Args:
         look: Reads what a job's input is; raises what is wrong with it.
@@ -85,7 +78,7 @@ def run_batch(
         outcomes[outcome.pair] = outcome
         ended(outcome)
 
-    groups: dict[Hashable, list[tuple[InOut, S]]] = {}
+    groups: dict[Size, list[tuple[InOut, JobReport]]] = {}
     for pair in pairs:
         with _failure_settles(pair, settle):
             if done := "" if overwrite else why_done(pair):

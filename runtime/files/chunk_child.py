@@ -16,7 +16,7 @@ from ..processes import messages
 from ..upscaler import load
 from .checkpoint import Times
 from .frame_loop import FrameRange, upscale_range
-from .job import FileOptions, Job
+from .job import Job
 
 
 def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
@@ -24,9 +24,7 @@ def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     threading.Thread(target=_end_with_parent, args=(inbox,), daemon=True).start()
     # Engines on a CPU take every core: of several processes, each has its share.
     os.environ.setdefault(THREADS, str(max(1, usable_cpus() // order["workers"])))
-    job = Job.of(
-        Path(order["input"]), Path(order["output"]), FileOptions.from_json(order["options"])
-    )
+    job = Job.from_json(order["job"])
     part = FrameRange(**{**order["part"], "times": Times(**order["part"]["times"])})
 
     def tell(frames: int) -> None:

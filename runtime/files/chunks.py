@@ -15,14 +15,13 @@ from pathlib import Path
 
 from ...engines.manifest import read_manifest
 from ...errors import UsageError
-from ..media.preflight import check_output
 from ..processes.child import Child
 from ..scene_cuts import CutDetector
 from .checkpoint import Segmenter, Times, frames_of
 from .frame_loop import FrameRange
 from .job import FileOptions, Job, Progress
 from .journal import Journal
-from .upscale import UpscaleReport, carry_out
+from .upscale import UpscaleReport, carry_out, open_job
 
 PARTS = "parts.json"
 _LONGEST_FRAME_S = 3600.0  # of a frame, or of opening engines, in a worker
@@ -52,13 +51,27 @@ def upscale_chunks(
         UsageError: Scene cuts are turned off.
     """
     options = options or FileOptions()
-    if not options.scene_cuts:
-        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
-    output = Path(output)
-    check_output(output, source=input, overwrite=options.overwrite, images=options.images)
-    job = Job.of(Path(input), output, options)
+    _check_cuts(options)
+    size = read_manifest(engines).graphs.geometry.size
+    job = open_job(input, output, options, size)
+    return upscale_job_in_chunks(job, engines, chunks=chunks, device=device, progress=progress)
+
+
+def upscale_job_in_chunks(
+    job: Job,
+    engines: Path,
+    *,
+    chunks: int,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> UpscaleReport:
+    """Do a job that `open_job` or `inspect_job` has opened, as `upscale_chunks` does it.
+
+    Raises:
+        StreamDiffVSRError, UsageError: As `upscale_chunks`.
+    """
+    _check_cuts(job.options)
     manifest = read_manifest(engines)
-    job.check_size(manifest.graphs.geometry.size)
     opens = {"engines": str(engines.absolute()), "device": device}
 
     def in_processes(job: Job, folder: Path, tell: Tell) -> Sequence[Journal]:
@@ -66,7 +79,13 @@ def upscale_chunks(
         _run_all(job, parts, folder, opens, tell)
         return [Journal.open(folder / part.name) for part in parts]
 
-    return carry_out(job, manifest.key.digest(), chunks, in_processes, progress)
+    size = manifest.graphs.geometry.size
+    return carry_out(job, size, manifest.key.digest(), chunks, in_processes, progress)
+
+
+def _check_cuts(options: FileOptions) -> None:
+    if not options.scene_cuts:
+        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
 
 
 def split(job: Job, chunks: int) -> list[FrameRange]:
@@ -141,9 +160,7 @@ def _start(
     job: Job, part: FrameRange, folder: Path, opens: Mapping[str, str | None], workers: int
 ) -> Child:
     order = {
-        "input": str(job.input.absolute()),
-        "output": str(job.output.absolute()),
-        "options": job.options.to_json(),
+        "job": job.to_json(),
         "part": asdict(part),
         "folder": str(folder.absolute()),
         **opens,

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as pillow
 from PIL import ImageDraw, ImageFont
 
+from ...durable import beside
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image
 from ...graphs.spec import SCALE
-from ..durable import beside
+from ..media.encoders import h264_format
 from ..media.preflight import check_output, check_size
 from ..media.reader import FileSource, SourceFrame
-from ..media.sink import FileSink
-from .job import Job
+from .job import Job, Progress
 from .job_report import clock
-
-Picture = npt.NDArray[np.uint8]
+from .video_file import write_video
 
 GAP = 8  # pixels around and between the columns
 LINES = 16  # of text would fill a picture's height: legible when the sheet is shown small
@@ -35,7 +34,7 @@ class Panel:
     """One column: a picture, its name above it and a caption below it."""
 
     name: str
-    picture: Picture
+    picture: Image
     caption: str = ""
 
 
@@ -49,14 +48,14 @@ class Box:
     width: int
 
 
-def bicubic(picture: Picture, scale: int) -> Picture:
+def bicubic(picture: Image, scale: int) -> Image:
     """(h, w, 3) -> (scale h, scale w, 3): what any other upscale is measured against (a = -0.5)."""
     height, width = picture.shape[:2]
     size = (scale * width, scale * height)
     return np.asarray(pillow.fromarray(picture).resize(size, pillow.Resampling.BICUBIC))
 
 
-def psnr(picture: Picture, truth: Picture) -> float:
+def psnr(picture: Image, truth: Image) -> float:
     """Peak signal to noise over all pixels and channels, in dB; infinite for equal pictures."""
     if picture.shape != truth.shape:
         raise ValueError(f"{picture.shape = }, {truth.shape = }")
@@ -64,7 +63,7 @@ def psnr(picture: Picture, truth: Picture) -> float:
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
-def contact_sheet(panels: Sequence[Panel], box: Box) -> Picture:
+def contact_sheet(panels: Sequence[Panel], box: Box) -> Image:
     """A column for each panel: name, picture, caption, and the box of the picture magnified.
 
     Magnified means pixels repeated, as often as fits the column: what is seen is in the picture.
@@ -86,7 +85,7 @@ def contact_sheet(panels: Sequence[Panel], box: Box) -> Picture:
     return np.hstack([np.asarray(gap), *strips])
 
 
-def label(text: str, letters: int) -> Picture:
+def label(text: str, letters: int) -> Image:
     """Words on a dark ground, to be laid into a corner of a picture.
 
     Args:
@@ -124,7 +123,7 @@ def _column(panel: Panel, box: Box) -> pillow.Image:
     return column
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path) -> Image:
     """The picture in a file.
 
     Raises:
@@ -138,7 +137,7 @@ def read_picture(path: Path) -> Picture:
         raise StreamDiffVSRError(f"could not read the picture {str(path)!r}", why) from error
 
 
-def write_png(path: Path, picture: Picture) -> None:
+def write_png(path: Path, picture: Image) -> None:
     """Write the picture; an existing file is replaced.
 
     Raises:
@@ -154,8 +153,6 @@ def write_png(path: Path, picture: Picture) -> None:
 
 
 Mode: TypeAlias = Literal["side", "split"]
-
-Progress: TypeAlias = Callable[[int, int | None], None]
 
 BEFORE, AFTER = "Bicubic", "Stream-DiffVSR"
 LINE = (255, 208, 0)  # between the halves of a split picture
@@ -187,6 +184,7 @@ def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
     overwrite = job.options.overwrite
     failure = f"could not write {str(video)!r}"
     check_output(video, source=job.input, overwrite=overwrite)
+    h264_format(video)  # the only codec that it is written in
     if video.absolute() == job.output.absolute():
         raise StreamDiffVSRError(failure, "it is the output itself", "choose another --compare")
     sheet = sheet_of(video)
@@ -218,36 +216,34 @@ def compare(
         StreamDiffVSRError: One of them cannot be read, or the comparison not be written.
     """
     wanted = _spread(frames)
-    rows: list[Picture] = []
+    rows: list[Image] = []
     with ExitStack() as stack:
         before, after = (stack.enter_context(source) for source in (_input(job), _output(job)))
         timed = before if after.info.images else after
-        sink = stack.enter_context(_sink(job, video, mode, after, timed))
+        height, width = after.info.size
+        writer = stack.enter_context(
+            write_video(
+                video,
+                size=(height, 2 * width if mode == "side" else width),
+                format=h264_format(video),
+                like=after.info,
+                time_base=timed.info.time_base,
+                overwrite=job.options.overwrite,
+            )
+        )
         draw = _Drawing(mode, after.info.size)
         for index, (small, large) in enumerate(_in_step(job, before, after)):
             enlarged = bicubic(small.image, SCALE)
             shown = small if timed is before else large
             picture = draw(enlarged, large.image)
-            sink.write(picture, shown.pts, shown.time_base, shown.duration)
+            writer.write(picture, shown.pts, shown.time_base, shown.duration)
             if index in wanted:
                 caption = f"frame {index}, {clock(shown.seconds)}"
                 rows.append(_row(enlarged, large.image, caption))
             if progress:
-                progress(sink.frames, frames)
+                progress(writer.frames, frames)
     write_png(sheet_of(video), np.vstack(rows))
-    return Compared(video, sheet_of(video), sink.frames)
-
-
-def _sink(job: Job, video: Path, mode: Mode, after: FileSource, timed: FileSource) -> FileSink:
-    height, width = after.info.size
-    return FileSink(
-        video,
-        size=(height, 2 * width if mode == "side" else width),
-        like=after.info,
-        time_base=timed.info.time_base,
-        overwrite=job.options.overwrite,
-        copy_sound=False,
-    )
+    return Compared(video, sheet_of(video), writer.frames)
 
 
 def _input(job: Job) -> FileSource:
@@ -284,10 +280,10 @@ class _Drawing:
         height, width = size
         letters = max(10, height // 24)
         names = [label(name, letters)[:height, : width // 2] for name in (BEFORE, AFTER)]
-        self._names: tuple[Picture, ...] = tuple(names)
+        self._names: tuple[Image, ...] = tuple(names)
         self._line = max(1, width // 640)
 
-    def __call__(self, before: Picture, after: Picture) -> Picture:
+    def __call__(self, before: Image, after: Image) -> Image:
         width = after.shape[1]
         left, right = self._names
         if self._side:
@@ -304,7 +300,7 @@ class _Drawing:
         return picture
 
 
-def _row(before: Picture, after: Picture, caption: str) -> Picture:
+def _row(before: Image, after: Image, caption: str) -> Image:
     """Both pictures beside each other, over the same detail magnified."""
     box = _detail(before)
     top, left, (height, width) = _window(after.shape[:2], box)
@@ -313,7 +309,7 @@ def _row(before: Picture, after: Picture, caption: str) -> Picture:
     return contact_sheet(panels, Box(box.top - top, box.left - left, box.height, box.width))
 
 
-def _detail(picture: Picture) -> Box:
+def _detail(picture: Image) -> Box:
     """The part with the most detail, where neighbouring pixels differ most."""
     height, width = picture.shape[:2]
     high, wide = max(1, min(height, STILL[0]) // DETAIL), max(1, min(width, STILL[1]) // DETAIL)

@@ -14,19 +14,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ...graphs.spec import Size
+from ...graphs.spec import MIB, Size, format_bytes
 from ..frame_stream import MarkedImage
-from ..media.encoders import ImageFormat, VideoFormat
-from ..memory import MIB
-from ..memory import size as in_words
+from ..media.encoders import CODECS, ENCODERS, ImageFormat, VideoFormat, encoder_of
 from .job import FrameUpscaler
 from .journal import folder_of
 
-# Bits for a pixel of a detailed film at quality `AT`; six steps of crf halve them.
-LOSSY_BITS = {"h264": 0.22, "h265": 0.15, "av1": 0.12}
-REFERENCE_CRF = {"h264": 17, "h265": 18, "av1": 24}
-DEFAULT_BITS = 0.25
-PRORES_BITS = 3.6  # of the HQ profile, which changes little with the picture
+HALF_CRF = 6  # steps that halve what a lossy encoder writes
 COMPRESSED = 0.5  # of lossless frames
 IMAGE_BITS = {".jpg": 2.5, ".webp": 2.0, ".png": 12.0, ".tif": 24.0}
 DEEP_IMAGE_BITS = {".png": 36.0, ".tif": 48.0}
@@ -95,7 +89,7 @@ def look_at_disk(
     picture = frames * size[0] * size[1] * bits_per_pixel(form) / 8
     sound = sound_seconds * SOUND_BITS / 8
     video = isinstance(form, VideoFormat)
-    lossy = form.codec in LOSSY_BITS if isinstance(form, VideoFormat) else form.suffix != ".tif"
+    lossy = _crf_of(form) is not None if isinstance(form, VideoFormat) else form.suffix != ".tif"
     needed = (COPIES if video else 1) * picture + sound
     there = bytes_of(folder_of(output))
     sure = 1 if least_frames is None else min(1, least_frames / max(1, frames))
@@ -124,16 +118,20 @@ def bits_per_pixel(form: VideoFormat | ImageFormat) -> float:
     if isinstance(form, ImageFormat):
         deep = DEEP_IMAGE_BITS.get(form.suffix) if form.deep else None
         return deep or IMAGE_BITS.get(form.suffix, max(IMAGE_BITS.values()))
-    if form.codec == "prores":
-        return PRORES_BITS
-    if form.codec in LOSSY_BITS:
-        quality = form.options.get("crf") or form.options.get("cq") or form.options.get("qp")
-        crf = (
-            int(quality) if quality and quality.lstrip("-").isdigit() else REFERENCE_CRF[form.codec]
-        )
-        return float(LOSSY_BITS[form.codec] * 2 ** ((REFERENCE_CRF[form.codec] - crf) / 6))
+    bits, crf = CODECS[form.codec].bits_per_pixel, _crf_of(form)
+    if bits is not None and crf is not None:
+        quality = form.options.get("crf") or form.options.get("cq") or form.options.get("qp") or ""
+        asked = int(quality) if quality.lstrip("-").isdigit() else crf
+        return float(bits * 2 ** ((crf - asked) / HALF_CRF))
+    if bits is not None:
+        return bits
     samples = 1.5 if "420" in form.pixel_format else 2 if "422" in form.pixel_format else 3
     return COMPRESSED * samples * (12 if form.deep else 8)
+
+
+def _crf_of(form: VideoFormat) -> int | None:
+    """The quality that the codec's `bits_per_pixel` are of; None where it has none."""
+    return ENCODERS[CODECS[form.codec].software].crf
 
 
 def bytes_of(folder: Path) -> int:
@@ -150,7 +148,7 @@ def _about(count: int) -> str:
 
 def shown(count: int) -> str:
     """Bytes as a user reads them."""
-    return in_words(count) if count >= MIB else f"{-(-count // 1024)} KiB"
+    return format_bytes(count) if count >= MIB else f"{-(-count // 1024)} KiB"
 
 
 def _free(output: Path) -> int | None:
@@ -165,17 +163,7 @@ def _free(output: Path) -> int | None:
 
 
 DECODER = (38 * MIB, 20)  # of H.264 with a few references; bytes a pixel of the input
-# Of the output's pixels, at 8 bits: lookahead, references in several forms, what threads are at.
-ENCODERS = {
-    "libx264": (60 * MIB, 205),
-    "libx265": (170 * MIB, 190),
-    "libsvtav1": (135 * MIB, 550),
-    "prores_ks": (52 * MIB, 30),
-    "ffv1": (50 * MIB, 100),
-}
-OTHER_ENCODER = (100 * MIB, 60)  # of hardware, most of whose frames are not in this memory
 IMAGE_WRITER = (50 * MIB, 12)
-DEPTHLESS = ("prores_ks",)  # always encodes 10 bits
 COMMAND = 30 * MIB  # the command line and what finds engines, beside what runs them
 FRAMES_BETWEEN = 3  # RGB frames at full size, on their way from the engines to the encoder
 
@@ -207,11 +195,12 @@ def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) ->
         output_size: (H, W).
     """
     small, large = size[0] * size[1], output_size[0] * output_size[1]
-    wide = 2 if form.deep else 1
+    wide = scale = 2 if form.deep else 1
     base, a_pixel = IMAGE_WRITER
     if isinstance(form, VideoFormat):
-        base, a_pixel = ENCODERS.get(form.encoder, OTHER_ENCODER)
-    scale = 1 if isinstance(form, VideoFormat) and form.encoder in DEPTHLESS else wide
+        encoder = encoder_of(form.encoder)
+        base, a_pixel = encoder.memory
+        scale = 1 if encoder.depthless else wide
     return Processes(
         decode=DECODER[0] + DECODER[1] * small * wide,
         encode=base + a_pixel * large * scale,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,8 @@ import numpy.typing as npt
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
 from ..frame_stream import Upscaled
-from ..media.encoders import ImageFormat
 from ..media.reader import FileSource, SourceFrame
-from ..media.writer import ImageSegmentWriter, SegmentWriter
+from ..media.writer import SegmentWriter
 from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
 from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
@@ -170,7 +168,14 @@ def _journalled(
 
     Leaving the block by an exception removes the segment that is not whole.
     """
-    writer = _writer(job, part, journal, start)
+    writer = SegmentWriter(
+        journal.folder,
+        size=job.output_size,
+        like=job.info,
+        format=job.format,
+        first_index=part.first + start.frames,
+        after_pts=start.times.last,
+    )
     output = _JournalledSegments(writer, journal, start, source)
     try:
         with writer:
@@ -257,15 +262,3 @@ def _check_same_size(job: Job, frame: SourceFrame) -> None:
 
 def _time(frame: SourceFrame, job: Job) -> str:
     return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
-
-
-def _writer(job: Job, part: FrameRange, journal: Journal, point: Checkpoint) -> SegmentWriter:
-    common: dict[str, Any] = {
-        "size": job.output_size,
-        "like": job.info,
-        "after_pts": point.times.last,
-    }
-    if isinstance(job.format, ImageFormat):
-        first = part.first + point.frames
-        return ImageSegmentWriter(journal.folder, format=job.format, first_index=first, **common)
-    return SegmentWriter(journal.folder, format=job.format, **common)

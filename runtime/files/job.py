@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image as Image
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import S, UpscaledStream
 from ..media.encoders import ImageFormat, VideoFormat
@@ -23,7 +22,6 @@ from ..media.readable import is_numbered, numbered_images
 from ..media.reader import Deinterlace, FileSource, SourceFrame, deinterlace_mode, probe
 from ..state import StreamState
 
-Image = npt.NDArray[np.uint8]
 AUDIO = ("copy", "transcode", "none")
 Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
 
@@ -116,6 +114,7 @@ class Job:
     Attributes:
         info: Of the input.
         format: Of the output.
+        input_state: The input's bytes and the time it was changed when it was opened.
     """
 
     input: Path
@@ -123,6 +122,7 @@ class Job:
     options: FileOptions
     info: VideoInfo
     format: VideoFormat | ImageFormat
+    input_state: tuple[int, int]
 
     @classmethod
     def of(cls, input: Path, output: Path, options: FileOptions) -> Job:
@@ -144,7 +144,44 @@ class Job:
             preset=options.preset,
             images=options.images,
         )
-        return cls(input, output, options, info, chosen)
+        return cls(input, output, options, info, chosen, _state(input))
+
+    def renewed(self) -> Job:
+        """Returns the job as its input is now, which is opened again only if it has changed.
+
+        Raises:
+            StreamDiffVSRError: As `of` and `left_out`.
+        """
+        with contextlib.suppress(OSError, ValueError):  # it is gone, which `of` says better
+            if _state(self.input) == self.input_state:
+                return self
+        job = Job.of(self.input, self.output, self.options)
+        job.left_out()
+        return job
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the job as JSON can carry it to another process."""
+        return {
+            "input": str(self.input.absolute()),
+            "output": str(self.output.absolute()),
+            "options": self.options.to_json(),
+            "info": self.info.to_wire(),
+            "format": asdict(self.format),
+            "input_state": self.input_state,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Job:
+        """Returns the job that `to_json` wrote."""
+        of_format = VideoFormat if "codec" in fields["format"] else ImageFormat
+        return cls(
+            Path(fields["input"]),
+            Path(fields["output"]),
+            FileOptions.from_json(fields["options"]),
+            VideoInfo.from_wire(fields["info"]),
+            of_format(**fields["format"]),
+            tuple(fields["input_state"]),
+        )
 
     @property
     def output_size(self) -> Size:

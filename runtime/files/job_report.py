@@ -12,12 +12,11 @@ from ...engines.host import free_host_bytes
 from ...engines.manifest import Manifest, read_manifest
 from ...errors import StreamDiffVSRError, UsageError
 from ...graphs.plan import Plan
-from ...graphs.spec import Size, format_size
+from ...graphs.spec import Size, format_bytes, format_size
 from ..media.colour import writes_mastering
 from ..media.encoders import ImageFormat, VideoFormat
 from ..media.preflight import check_output
 from ..memory import MIN_FIT_RATIO, Preflight, check_memory_fit
-from ..memory import size as shown
 from .estimates import Disk, Processes, check_disk, look_at_disk, processes
 from .inputs import InOut
 from .job import FileOptions, Job
@@ -293,7 +292,7 @@ class JobPlan:
 
     def _memory(self, found: Preflight) -> str:
         each = f"; {self.chunks} times all of it" if self.chunks > 1 else ""
-        beside = shown(self.processes.total)
+        beside = format_bytes(self.processes.total)
         return f"{found.describe()}, and {beside} to decode and encode{each}"
 
 
@@ -357,7 +356,7 @@ def _check_host_memory(plan: JobPlan, needed: int | None) -> None:
     remedy = "use a smaller --chunks" if plan.chunks > 1 else "use another --codec, or --tile"
     raise StreamDiffVSRError(
         f"could not upscale {str(plan.look.job.input)!r}",
-        f"it takes at least {shown(int(MIN_FIT_RATIO * needed))} of memory, "
-        f"and {shown(free)} are free",
+        f"it takes at least {format_bytes(int(MIN_FIT_RATIO * needed))} of memory, "
+        f"and {format_bytes(free)} are free",
         f"free some, or {remedy}",
     )

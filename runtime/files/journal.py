@@ -24,8 +24,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ...durable import beside, why, write_atomically
 from ...errors import StreamDiffVSRError
-from ..durable import beside, why
 from .checkpoint import POINT_SUFFIXES, Checkpoint, forget_old_points
 
 SUFFIX = ".unfinished"
@@ -181,12 +181,8 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 def _rewrite(path: Path, lines: list[Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with write_atomically(path, sync=True) as part:
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def _entries(folder: Path) -> Iterator[dict[str, Any]]:

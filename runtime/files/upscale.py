@@ -19,12 +19,12 @@ from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size, format_size
 from ..media.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
-from ..media.writer import Segment
+from ..media.segment import Segment
 from .frame_loop import FrameRange, upscale_range
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
 
-__all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file"]
+__all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file", "upscale_job"]
 
 # Makes every part in a folder, and tells how many frames of the job are done.
 RunParts = Callable[[Job, Path, Callable[[int], None]], Sequence[Journal]]
@@ -37,7 +37,7 @@ class UpscaleReport:
     Attributes:
         output: What was written: a file, or a folder of images.
         frames: How many frames it has.
-        seconds: Of this run, from opening the input to the finished output.
+        seconds: Of this run, from the first frame to the finished output.
         fps: Frames per second of that time, those of an earlier run left out.
         input_size, output_size: (h, w) and (H, W).
         damaged: Packets of the input with any sign of damage.
@@ -98,29 +98,62 @@ def upscale_file(
             be resumed, if the options say so.
     """
 
+    job = open_job(input, output, options or FileOptions(), upscaler.size)
+    return upscale_job(job, upscaler, progress=progress)
+
+
+def open_job(
+    input: str | PathLike[str], output: str | PathLike[str], options: FileOptions, size: Size
+) -> Job:
+    """Returns a job whose frames fit engines of that size (h, w), and whose sound can be joined.
+
+    Raises:
+        StreamDiffVSRError: As `upscale_file`.
+    """
+    output = Path(output)
+    check_output(output, source=input, overwrite=options.overwrite, images=options.images)
+    job = Job.of(Path(input), output, options)
+    job.check_size(size)
+    job.left_out()  # what cannot be joined is refused before any frame is made
+    return job
+
+
+def upscale_job(
+    job: Job, upscaler: FrameUpscaler, *, progress: Progress | None = None
+) -> UpscaleReport:
+    """Do a job that `open_job` or `inspect_job` has opened, as `upscale_file` does it.
+
+    Raises:
+        StreamDiffVSRError: As `upscale_file`.
+    """
+
     def one_part(job: Job, folder: Path, tell: Callable[[int], None]) -> Sequence[Journal]:
         part = FrameRange(frames=job.options.max_frames)
         return [upscale_range(job, part, folder, upscaler, tell)]
 
-    options = options or FileOptions()
-    output = Path(output)
-    check_output(output, source=input, overwrite=options.overwrite, images=options.images)
-    job = Job.of(Path(input), output, options)
-    job.check_size(upscaler.size)
-    return carry_out(job, upscaler.identity, 1, one_part, progress)
+    return carry_out(job, upscaler.size, upscaler.identity, 1, one_part, progress)
 
 
 def carry_out(
-    job: Job, engines: str, chunks: int, run_parts: RunParts, progress: Progress | None
+    job: Job,
+    size: Size,
+    engines: str,
+    chunks: int,
+    run_parts: RunParts,
+    progress: Progress | None,
 ) -> UpscaleReport:
     """Run the parts of a job and join them.
 
     Args:
+        size: (h, w) of the frames that the engines take.
         engines: The identity of what upscales.
         chunks: How many parts were asked for; a run is resumed only with as many.
     """
     started = time.perf_counter()
-    job.left_out()  # what cannot be joined is refused before any frame is made
+    options = job.options
+    check_output(job.output, source=job.input, overwrite=options.overwrite, images=options.images)
+    job = job.renewed()
+    job.check_size(size)
 
     def tell(done: int) -> None:
         if progress:

@@ -15,13 +15,10 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ...graphs.arrays import Image
 from .engine_pool import QualityLevels
 from .status import gpu_status
 
-Image = npt.NDArray[np.uint8]
 Stepped = tuple[Image, dict[str, float]]  # the frame, milliseconds by stage
 
 WARM_UP = 3  # frames of a rung until its usual time is known

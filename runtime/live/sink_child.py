@@ -6,7 +6,6 @@ import contextlib
 import errno
 import faulthandler
 import math
-import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,12 @@ from typing import Any, Protocol
 
 import av
 
-from ..durable import beside
-from ..media import libav, live_encoders
+from ...durable import write_atomically
+from ..media import libav
 from ..media.colour import FULL, Colour
+from ..media.encoder_trial import live_candidate
+from ..media.encoder_trial_child import why_not
+from ..media.encoders import SOFTWARE, live_options, live_pixel_format
 from ..media.rgb import RgbFrame
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder
 from ..processes import messages
@@ -109,14 +111,8 @@ class ImageSeries:
         path = self._folder / (self._name % self._number)
         if not self._overwrite and path.exists():
             raise FileExistsError(errno.EEXIST, "it already exists")
-        part = beside(path, ".", ".part")
-        try:
+        with write_atomically(path) as part:
             part.write_bytes(self._encode(ticks))
-            os.replace(part, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise
         self._number += 1
 
     def close(self) -> None:
@@ -194,8 +190,9 @@ class Stream:
         size = tuple(arguments["size"])
         self._rgb = RgbFrame(size)
         self.encoder: str = arguments["encoder"]
-        if self.encoder != live_encoders.SOFTWARE and live_encoders.attempt(self.encoder, size):
-            self.encoder = live_encoders.SOFTWARE  # a chip encodes so many streams and no more
+        software = SOFTWARE["h264"]
+        if self.encoder != software and why_not(live_candidate(self.encoder, size), size):
+            self.encoder = software  # a chip encodes so many streams and no more
         self._container = av.open(
             arguments["where"],
             "w",
@@ -240,11 +237,11 @@ class Stream:
         return EncoderSettings(
             encoder=self.encoder,
             size=size,
-            pixel_format=live_encoders.pixel_format(self.encoder),
+            pixel_format=live_pixel_format(self.encoder),
             colour=Colour().resolved(size[0]),
             time_base=Fraction(1, TICKS),
             rate=rate,
-            options=live_encoders.options(self.encoder, size, rate, arguments["crf"]),
+            options=live_options(self.encoder, size, rate, arguments["crf"]),
         )
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ..media import live_encoders
+from ..media.encoder_trial import live_encoder
+from ..media.encoders import HARDWARE
 from ..media.preflight import check_size
 from ..processes.child import Child
 from ..processes.messages import pack
@@ -153,10 +154,10 @@ class SinkProcess:
             check_size(self.size, self._target.failure)
         except StreamDiffVSRError as error:
             raise LastingError(error.what, error.why, error.remedy) from error
-        return asked or live_encoders.choose(self.size).name
+        return asked or live_encoder(self.size).name
 
     def _memory_bytes(self, encoder: str) -> int | None:
         """The limit of the child's address space; a driver maps what it likes."""
-        if encoder in live_encoders.HARDWARE:
+        if encoder in HARDWARE["h264"]:
             return None
         return _BASE_MEMORY_BYTES + _MEMORY_FRAMES * self.size[0] * self.size[1] * 3

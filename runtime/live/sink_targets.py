@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from ...durable import beside
 from ...errors import StreamDiffVSRError, UsageError
-from ..durable import beside
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact

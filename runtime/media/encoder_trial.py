@@ -1,97 +1,113 @@
-"""Whether an encoder of files works on this machine: it is given a frame of the very size.
+"""Finds out which encoders work on this machine: each is given a frame of the very size.
 
 That a build of libav names an encoder says nothing about the driver or the chip, and a driver may
-crash, so each is tried in a process of its own. It knows nothing of containers.
+crash or hang, so encoders are tried in a process of their own.
 """
 
 from __future__ import annotations
 
-import faulthandler
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from io import RawIOBase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import StreamDiffVSRError
-from ..processes import messages
 from ..processes.child import Child
+from .encoders import HARDWARE, SOFTWARE, VideoFormat, live_options, live_pixel_format
 
-if TYPE_CHECKING:
-    from .encoders import VideoFormat
+ATTEMPT_S = 15.0  # a driver that has slept may take seconds to wake up
 
-_ATTEMPT_S = 15.0  # a driver that has slept may take seconds to wake up
+_answers: dict[tuple[int, int], LiveEncoder] = {}
+_asking = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEncoder:
+    """The encoder to use for live video, and in one line why no other one is."""
+
+    name: str
+    why: str
+
+
+def live_encoder(size: tuple[int, int]) -> LiveEncoder:
+    """Returns the H.264 encoder for live frames of (H, W): one in hardware that works, else x264.
+
+    The first answer for a size takes a second or so; it is kept for as long as this process runs.
+    """
+    with _asking:
+        if size not in _answers:
+            _answers[size] = _ask(size)
+        return _answers[size]
+
+
+def live_candidate(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the message by which a child tries an encoder as live video opens it."""
+    options = live_options(name, size, Fraction(30), 23)
+    return {"encoder": name, "pixel_format": live_pixel_format(name), "options": options}
 
 
 def first_that_works(formats: Sequence[VideoFormat], size: tuple[int, int]) -> VideoFormat:
-    """The first format whose encoder makes something of a frame of (H, W).
+    """Returns the first format whose encoder makes something of a frame of (H, W).
 
     Raises:
         StreamDiffVSRError: None does; with the reason of each.
     """
+    refused = _refused(
+        [
+            {"encoder": one.encoder, "pixel_format": one.pixel_format, "options": one.options}
+            for one in formats
+        ],
+        size,
+    )
+    if len(refused) < len(formats):
+        return formats[len(refused)]
+    if len(formats) == 1:
+        what, why = f"{formats[0].encoder} does not work here", refused[0]
+    else:
+        reasons = zip(formats, refused, strict=True)
+        what = "no encoder in hardware works here"
+        why = "; ".join(f"{one.encoder}: {reason}" for one, reason in reasons)
+    raise StreamDiffVSRError(what, why, "use --encoder software")
+
+
+def _ask(size: tuple[int, int]) -> LiveEncoder:
+    names = HARDWARE["h264"]
+    refused = _refused([live_candidate(name, size) for name in names], size)
+    reasons = zip(names, refused, strict=False)
+    why = "; ".join(f"{name}: {' '.join(reason.split())}" for name, reason in reasons)
+    return LiveEncoder([*names, SOFTWARE["h264"]][len(refused)], why)
+
+
+def _refused(candidates: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[str]:
+    """Returns why each candidate before the first one that works does not."""
     refused: list[str] = []
-    for format in formats:
-        why = _why_not(format, size)
-        if not why:
-            return format
-        refused.append(why if len(formats) == 1 else f"{format.encoder}: {why}")
-    named = formats[0].encoder if len(formats) == 1 else "no encoder in hardware"
-    what = f"{named} does not work here" if len(formats) == 1 else f"{named} works here"
-    raise StreamDiffVSRError(what, "; ".join(refused), "use --encoder software")
+    while len(refused) < len(candidates):
+        if _one_works(candidates[len(refused) :], size, refused):
+            break
+    return refused
 
 
-def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """In the child: try one encoder, and say why it does not work, or nothing."""
-    from . import libav
-
-    libav.quiet()
-    # A driver that hangs holds the interpreter's lock, and the parent may be gone.
-    faulthandler.dump_traceback_later(_ATTEMPT_S, exit=True, file=2)
-    messages.send(outbox, {"kind": "tried", "why": _attempt(arguments)})
-
-
-def _why_not(format: VideoFormat, size: tuple[int, int]) -> str:
-    order = {
-        "encoder": format.encoder,
-        "pixel_format": format.pixel_format,
-        "options": format.options,
-        "size": list(size),
-    }
+def _one_works(
+    candidates: Sequence[dict[str, Any]], size: tuple[int, int], refused: list[str]
+) -> bool:
+    """Asks one process, up to its crash; adds the reason of each candidate that does not work."""
     child: Child | None = None
     try:
         child = Child(
-            "runtime.media.encoder_trial", order, failure="it failed", deadline_s=_ATTEMPT_S
+            "runtime.media.encoder_trial_child",
+            {"candidates": list(candidates), "size": list(size), "attempt_s": ATTEMPT_S},
+            failure="it failed",
+            deadline_s=ATTEMPT_S,
         )
-        told, _ = child.receive()
-        return str(told["why"])
-    except StreamDiffVSRError as error:  # it crashed or hung
-        return error.why or error.what
+        for _ in candidates:
+            answer, _ = child.receive()
+            if not answer["why"]:
+                return True
+            refused.append(answer["why"])
+    except StreamDiffVSRError as error:  # it crashed or hung: the rest are asked of another process
+        refused.append(error.why or error.what)
     finally:
         if child:
             child.close()
-
-
-def _attempt(order: dict[str, Any]) -> str:
-    """Encode one grey frame, in this process: "" if that worked, else why it did not."""
-    import av
-    from av.video.frame import VideoFrame
-
-    from . import libav
-
-    try:
-        context: Any = av.CodecContext.create(order["encoder"], "w")
-    except Exception:
-        return "not in this build of libav"
-    height, width = order["size"]
-    context.height, context.width, context.pix_fmt = height, width, order["pixel_format"]
-    context.time_base, context.framerate = Fraction(1, 90000), Fraction(30)
-    context.options = dict(order["options"])
-    frame = VideoFrame(width, height, order["pixel_format"])
-    for plane in frame.planes:
-        plane.update(b"\x80" * plane.buffer_size)
-    frame.pts = 0
-    try:
-        packets = [*context.encode(frame), *context.encode(None)]
-    except Exception as error:
-        _, last = av.logging.get_last_error()
-        return last[2].strip() if last else libav.describe(error)
-    return "" if packets else "it encoded nothing"
+    return False

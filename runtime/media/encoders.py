@@ -1,11 +1,15 @@
-"""Codecs and containers, and the options of the encoders that serve them."""
+"""Codecs, containers and encoders: a codec is a row of CODECS, an encoder one of ENCODERS."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-from ...errors import UsageError
+from ...errors import StreamDiffVSRError, UsageError
+from ...graphs.spec import MIB
 
 CONTAINERS = {
     ".mp4": "mp4",
@@ -15,16 +19,8 @@ CONTAINERS = {
     ".webm": "webm",
     ".ts": "mpegts",
 }
-CODECS = ("h264", "h265", "av1", "prores", "ffv1")
 IMAGES = ("png", "jpg", "webp", "tif")
-HOLDS = {
-    "mp4": ("h264", "h265", "av1", "ffv1"),
-    "mov": ("h264", "h265", "av1", "prores"),
-    "matroska": CODECS,
-    "webm": ("av1",),
-    "mpegts": ("h264", "h265"),
-}
-H264_CONTAINERS = {ending: name for ending, name in CONTAINERS.items() if "h264" in HOLDS[name]}
+IMAGE_NAME = re.compile(rf"\d{{8}}\.({'|'.join(IMAGES)})")  # of a frame in a folder of images
 DEEP_IMAGES = ("png", "tif")
 _LOSSY_QUALITY = 95  # of 100, for .jpg and .webp
 
@@ -54,12 +50,12 @@ class VideoFormat:
     @property
     def tag(self) -> str:
         """The four letters the stream must be marked with for players, or ""."""
-        return "hvc1" if self.codec == "h265" and self.container in ("mp4", "mov") else ""
+        return CODECS[self.codec].mp4_tag if self.container in ("mp4", "mov") else ""
 
     @property
     def tells_aspect(self) -> bool:
         """Whether pixels can be other than square: libav's Matroska leaves it to the codec."""
-        return self.container not in ("matroska", "webm") or self.codec in ("h264", "h265")
+        return self.container not in ("matroska", "webm") or CODECS[self.codec].tells_aspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,42 +78,223 @@ def is_image_folder(output: Path, images: str | None = None) -> bool:
     return images is not None or output.is_dir() or not output.suffix
 
 
-SOFTWARE = {
-    "h264": "libx264",
-    "h265": "libx265",
-    "av1": "libsvtav1",
-    "prores": "prores_ks",
-    "ffv1": "ffv1",
-}
-HARDWARE = {
-    "h264": ("h264_nvenc", "h264_videotoolbox", "h264_qsv", "h264_amf"),
-    "h265": ("hevc_nvenc", "hevc_videotoolbox", "hevc_qsv", "hevc_amf"),
-    "av1": ("av1_nvenc", "av1_qsv", "av1_amf"),
-}
-OF_ENCODER = {name: codec for codec, name in SOFTWARE.items()} | {
-    name: codec for codec, names in HARDWARE.items() for name in names
-}
 _THREADS = "16"  # never as many as the machine has cores: some encoders' results depend on it
 
-_QUICK = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
-_X26X_PRESETS = (*_QUICK, "slow", "slower", "veryslow", "placebo")
-_PRORES_PROFILES = ("proxy", "lt", "standard", "hq", "4444", "4444xq")
-_PRESETS = {
-    "libx264": _X26X_PRESETS,
-    "libx265": _X26X_PRESETS,
-    "libsvtav1": [str(number) for number in range(14)],
-    "nvenc": [f"p{number}" for number in range(1, 8)],
-    "qsv": _X26X_PRESETS[2:9],
-    "amf": ("speed", "balanced", "quality"),
-    "prores_ks": _PRORES_PROFILES,
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """An encoder in software, or one maker's encoders in hardware.
+
+    Attributes:
+        options: Makes what it is opened with of (quality, speed), in its own words.
+        crf: Its quality where none is asked for; None: it has none.
+        crf_limit: The lowest quality, of those that begin at 0.
+        presets: Its speeds, or profiles; none: it has none.
+        preset: The one that is taken where none is asked for.
+        memory: Bytes that it takes, and bytes for each pixel of an 8-bit frame beyond them:
+            lookahead, references in several forms, what threads are at.
+        depthless: Frames of 8 bits take as much as those of 10.
+    """
+
+    options: Callable[[str, str], dict[str, str]]
+    crf: int | None = None
+    crf_limit: int = 51
+    presets: Sequence[str] = ()
+    preset: str = ""
+    memory: tuple[int, int] = (100 * MIB, 60)  # in hardware, most frames are not in this memory
+    depthless: bool = False
+
+
+_X26X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast", "medium"),
+    *("slow", "slower", "veryslow", "placebo"),
+)
+ENCODERS = {
+    "libx264": Encoder(
+        lambda quality, speed: {"crf": quality, "preset": speed, "threads": _THREADS},
+        crf=17,
+        presets=_X26X_PRESETS,
+        preset="medium",
+        memory=(60 * MIB, 205),
+    ),
+    "libx265": Encoder(
+        # Workers and frames at once are counted by the machine's cores unless they are given.
+        lambda quality, speed: {
+            "crf": quality,
+            "preset": speed,
+            "x265-params": "pools=16:frame-threads=4:log-level=error",
+        },
+        crf=18,
+        presets=_X26X_PRESETS,
+        preset="medium",
+        memory=(170 * MIB, 190),
+    ),
+    "libsvtav1": Encoder(
+        lambda quality, speed: {"crf": quality, "preset": speed, "svtav1-params": "lp=5"},
+        crf=24,
+        crf_limit=63,
+        presets=[str(number) for number in range(14)],
+        preset="7",
+        memory=(135 * MIB, 550),
+    ),
+    "prores_ks": Encoder(
+        lambda quality, profile: {"profile": profile, "vendor": "apl0", "threads": _THREADS},
+        presets=("proxy", "lt", "standard", "hq", "4444", "4444xq"),
+        preset="hq",
+        memory=(52 * MIB, 30),
+        depthless=True,
+    ),
+    "ffv1": Encoder(
+        lambda quality, speed: {"level": "3", "g": "1", "slicecrc": "1", "threads": _THREADS},
+        memory=(50 * MIB, 100),
+    ),
+    "nvenc": Encoder(
+        lambda quality, speed: {"preset": speed, "rc": "constqp", "qp": quality},
+        crf=19,
+        presets=[f"p{number}" for number in range(1, 8)],
+        preset="p5",
+    ),
+    "videotoolbox": Encoder(
+        lambda quality, speed: {"flags": "+qscale", "global_quality": str(65 * 118)}  # 65 of 100
+    ),
+    "qsv": Encoder(
+        lambda quality, speed: {"preset": speed, "global_quality": quality},
+        crf=19,
+        presets=_X26X_PRESETS[2:9],
+        preset="slow",
+    ),
+    "amf": Encoder(
+        lambda quality, speed: {"quality": speed, "rc": "cqp", "qp_i": quality, "qp_p": quality},
+        crf=19,
+        presets=("speed", "balanced", "quality"),
+        preset="quality",
+    ),
 }
-_CRF_LIMIT = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "nvenc": 51, "qsv": 51, "amf": 51}
-_CRF = {"libx264": 17, "libx265": 18, "libsvtav1": 24, "nvenc": 19, "qsv": 19, "amf": 19}
-_PRESET = {"libx264": "medium", "libx265": "medium", "libsvtav1": "7", "nvenc": "p5"} | {
-    "qsv": "slow",
-    "amf": "quality",
-    "prores_ks": "hq",
+
+
+def _yuv420(depth: int, preset: str | None) -> str:
+    return "yuv420p10le" if depth > 8 else "yuv420p"
+
+
+def _prores(depth: int, profile: str | None) -> str:
+    return "yuv444p10le" if profile in ("4444", "4444xq") else "yuv422p10le"
+
+
+def _lossless_rgb(depth: int, preset: str | None) -> str:
+    bits = next(bits for bits in (8, 10, 12, 16) if bits >= min(depth, 16))
+    return "bgr0" if bits == 8 else f"gbrp{bits}le"
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A codec that videos are written in.
+
+    Attributes:
+        software: libav's name of the encoder, of ENCODERS.
+        hardware: Those in hardware, the first choice first; a name ends in one of ENCODERS.
+        containers: libav's names of the muxers that hold it.
+        pixels: The pixel format of the encoder in software, of (the input's bits, the preset).
+        bits_per_pixel: Of a detailed film at the quality that is taken where none is asked for;
+            None: by the pixel format, as it loses nothing.
+        largest: (H, W) of a frame.
+        smallest: Of a side.
+        even: Both sides have to be even, as colours are halved.
+        rgb: It holds RGB; else YUV by the tags of the source.
+        full_range: It can say that values go from 0 to the end.
+        hardware_10bit: Encoders in hardware make more than 8 bits of it.
+        note_10bit: What a user should know of more than 8 bits.
+        tells_aspect: It tells itself what shape pixels have.
+        mp4_tag: The four letters that players want in .mp4 and .mov; "" if libav's are right.
+        segments: The muxer of segments, which keeps times exactly.
+        memory_frames: How many frames an encoder may hold at most: lookahead and references.
+    """
+
+    software: str
+    hardware: tuple[str, ...]
+    containers: tuple[str, ...]
+    pixels: Callable[[int, str | None], str] = _yuv420
+    bits_per_pixel: float | None = None
+    largest: tuple[int, int] = (16384, 16384)
+    smallest: int = 1
+    even: bool = True
+    rgb: bool = False
+    full_range: bool = True
+    hardware_10bit: bool = True
+    note_10bit: str = ""
+    tells_aspect: bool = False
+    mp4_tag: str = ""
+    segments: str = "mp4"
+    memory_frames: int = 300
+
+
+CODECS = {
+    "h264": Codec(
+        "libx264",
+        ("h264_nvenc", "h264_videotoolbox", "h264_qsv", "h264_amf"),
+        ("mp4", "mov", "matroska", "mpegts"),
+        bits_per_pixel=0.22,
+        hardware_10bit=False,
+        note_10bit="10-bit H.264 (High 10) plays in few players; h265 is safer",
+        tells_aspect=True,
+    ),
+    "h265": Codec(
+        "libx265",
+        ("hevc_nvenc", "hevc_videotoolbox", "hevc_qsv", "hevc_amf"),
+        ("mp4", "mov", "matroska", "mpegts"),
+        bits_per_pixel=0.15,
+        smallest=16,
+        tells_aspect=True,
+        mp4_tag="hvc1",
+        memory_frames=450,
+    ),
+    "av1": Codec(
+        "libsvtav1",
+        ("av1_nvenc", "av1_qsv", "av1_amf"),
+        ("mp4", "mov", "matroska", "webm"),
+        bits_per_pixel=0.12,
+        largest=(8704, 16384),
+        memory_frames=900,
+    ),
+    "prores": Codec(
+        "prores_ks",
+        (),
+        ("mov", "matroska"),
+        pixels=_prores,
+        bits_per_pixel=3.6,  # of the HQ profile, which changes little with the picture
+        full_range=False,
+        segments="mov",
+    ),
+    "ffv1": Codec(
+        "ffv1",
+        (),
+        ("mp4", "matroska"),
+        pixels=_lossless_rgb,
+        largest=(32768, 32768),
+        even=False,
+        rgb=True,
+    ),
 }
+HOLDS = {
+    container: tuple(name for name, codec in CODECS.items() if container in codec.containers)
+    for container in CONTAINERS.values()
+}
+H264_CONTAINERS = {ending: name for ending, name in CONTAINERS.items() if "h264" in HOLDS[name]}
+SOFTWARE = {name: codec.software for name, codec in CODECS.items()}
+HARDWARE = {name: codec.hardware for name, codec in CODECS.items()}
+OF_ENCODER = {
+    encoder: name for name, codec in CODECS.items() for encoder in (codec.software, *codec.hardware)
+}
+
+
+def either(names: Iterable[str]) -> str:
+    """Returns names for a sentence: "png, jpg or tif"."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
+
+
+def encoder_of(name: str) -> Encoder:
+    """Returns the encoder of libav's name for it."""
+    return ENCODERS.get(name) or ENCODERS[name.rpartition("_")[2]]
 
 
 def options(encoder: str, *, crf: int | None, preset: str | None) -> dict[str, str]:
@@ -126,55 +303,73 @@ def options(encoder: str, *, crf: int | None, preset: str | None) -> dict[str, s
     Raises:
         UsageError: It has no such quality or speed.
     """
-    family = encoder if encoder in SOFTWARE.values() else encoder.rpartition("_")[2]
-    speed = _checked_preset(encoder, family, preset)
-    quality = _checked_crf(encoder, family, crf)
-    if encoder == "libx264":
-        return {"crf": quality, "preset": speed, "threads": _THREADS}
-    if encoder == "libx265":
-        # Workers and frames at once are counted by the machine's cores unless told.
-        parameters = "pools=16:frame-threads=4:log-level=error"
-        return {"crf": quality, "preset": speed, "x265-params": parameters}
-    if encoder == "libsvtav1":
-        return {"crf": quality, "preset": speed, "svtav1-params": "lp=5"}
-    if encoder == "prores_ks":
-        return {"profile": speed, "vendor": "apl0", "threads": _THREADS}
-    if encoder == "ffv1":
-        return {"level": "3", "g": "1", "slicecrc": "1", "threads": _THREADS}
-    return _of_hardware(family, quality, speed)
+    made = encoder_of(encoder)
+    speed = _checked_preset(encoder, made, preset)
+    return made.options(_checked_crf(encoder, made, crf), speed)
 
 
-def prores_pixels(preset: str | None) -> str:
-    """The layout a ProRes profile takes: 4:2:2, or 4:4:4 of the profiles named so."""
-    return "yuv444p10le" if preset in ("4444", "4444xq") else "yuv422p10le"
+def h264_format(path: Path, *, crf: int = 17, preset: str = "medium") -> VideoFormat:
+    """Returns 8-bit H.264 by x264 for a file of that name.
+
+    Raises:
+        StreamDiffVSRError: Its container does not hold H.264.
+        UsageError: There is no such quality or speed.
+    """
+    container = H264_CONTAINERS.get(path.suffix.lower())
+    if container is None:
+        failure = f"could not write {str(path)!r}"
+        why = f"no H.264 file is written with the ending {path.suffix!r}"
+        raise StreamDiffVSRError(failure, why, f"use one of {', '.join(H264_CONTAINERS)}")
+    chosen = options("libx264", crf=crf, preset=preset)
+    return VideoFormat(container, "h264", "libx264", "yuv420p", chosen, deep=False)
 
 
-def _of_hardware(family: str, quality: str, speed: str) -> dict[str, str]:
-    if family == "nvenc":
-        return {"preset": speed, "rc": "constqp", "qp": quality}
-    if family == "qsv":
-        return {"preset": speed, "global_quality": quality}
-    if family == "amf":
-        return {"quality": speed, "rc": "cqp", "qp_i": quality, "qp_p": quality}
-    return {"flags": "+qscale", "global_quality": str(65 * 118)}  # videotoolbox: 65 of 100
-
-
-def _checked_preset(encoder: str, family: str, preset: str | None) -> str:
-    known = _PRESETS.get(family, ())
+def _checked_preset(encoder: str, made: Encoder, preset: str | None) -> str:
     if preset is None:
-        return _PRESET.get(family, "")
-    if preset not in known:
-        remedy = f"use one of {', '.join(known)}" if known else "leave it out"
+        return made.preset
+    if preset not in made.presets:
+        remedy = f"use one of {', '.join(made.presets)}" if made.presets else "leave it out"
         raise UsageError(f"{encoder} has no preset {preset!r}", "", remedy)
     return preset
 
 
-def _checked_crf(encoder: str, family: str, crf: int | None) -> str:
-    limit = _CRF_LIMIT.get(family)
+def _checked_crf(encoder: str, made: Encoder, crf: int | None) -> str:
     if crf is None:
-        return str(_CRF.get(family, ""))
-    if limit is None:
+        return "" if made.crf is None else str(made.crf)
+    if made.crf is None:
         raise UsageError(f"{encoder} has no CRF", "", "leave it out")
-    if not 0 <= crf <= limit:
-        raise UsageError(f"CRF {crf} is out of range", "", f"{encoder} takes 0 to {limit}")
+    if not 0 <= crf <= made.crf_limit:
+        raise UsageError(f"CRF {crf} is out of range", "", f"{encoder} takes 0 to {made.crf_limit}")
     return str(crf)
+
+
+_LIVE: dict[str, dict[str, str]] = {
+    "libx264": {"preset": "veryfast", "tune": "zerolatency", "forced-idr": "1"},
+    "h264_nvenc": {"preset": "p4", "tune": "ll", "zerolatency": "1", "delay": "0", "rc": "vbr"}
+    | {"forced-idr": "1"},
+    "h264_videotoolbox": {"realtime": "1"},
+    "h264_qsv": {"preset": "veryfast", "async_depth": "1", "forced_idr": "1"},
+    "h264_amf": {"usage": "lowlatency", "quality": "speed", "forced_idr": "1"},
+}
+_LIVE_BITS_PER_PIXEL, _LIVE_LEAST_BITS = 0.15, 500_000
+_LIVE_LONGEST_GOP = "600"  # key frames are asked for by time: this is only what holds without that
+
+
+def live_options(name: str, size: tuple[int, int], rate: Fraction, crf: int) -> dict[str, str]:
+    """Returns what a live encoder is opened with: low delay, frames in order, a bounded rate.
+
+    Args:
+        name: One of the encoders of H.264.
+        size: (H, W).
+        rate: Frames per second, roughly.
+        crf: Quality of x264; hardware encoders have only the rate.
+    """
+    bits = max(_LIVE_LEAST_BITS, round(_LIVE_BITS_PER_PIXEL * size[0] * size[1] * float(rate)))
+    quality = {"crf": str(crf)} if name == SOFTWARE["h264"] else {"b": str(bits)}
+    limits = {"g": _LIVE_LONGEST_GOP, "bf": "0", "maxrate": str(2 * bits), "bufsize": str(2 * bits)}
+    return _LIVE[name] | quality | limits
+
+
+def live_pixel_format(name: str) -> str:
+    """Returns the 4:2:0 layout that a live encoder takes as it is."""
+    return "yuv420p" if name == SOFTWARE["h264"] else "nv12"

@@ -10,29 +10,20 @@ from ...errors import StreamDiffVSRError, UsageError
 from ..processes.messages import Header, pack
 from . import encoders as encoder_options
 from .colour import FULL, LIMITED, RGB, Colour, with_mastering
+from .encoder_trial import first_that_works
 from .encoders import (
     CODECS,
     CONTAINERS,
     DEEP_IMAGES,
-    HARDWARE,
     HOLDS,
     IMAGES,
     OF_ENCODER,
-    SOFTWARE,
     ImageFormat,
     VideoFormat,
+    either,
     is_image_folder,
 )
 from .info import VideoInfo
-
-LARGEST = {  # (H, W)
-    "h264": (16384, 16384),
-    "h265": (16384, 16384),
-    "av1": (8704, 16384),
-    "prores": (16384, 16384),
-    "ffv1": (32768, 32768),
-}
-SMALLEST = {"h265": 16}  # of a side, for those that are not encoded at any size
 
 
 def check_size(size: tuple[int, int], codec: str, failure: str) -> None:
@@ -42,35 +33,34 @@ def check_size(size: tuple[int, int], codec: str, failure: str) -> None:
         StreamDiffVSRError: They are too large or too small, or odd where colours are halved.
     """
     height, width = size
-    tallest, widest = LARGEST[codec]
+    row = CODECS[codec]
+    tallest, widest = row.largest
     if height > tallest or width > widest:
         raise StreamDiffVSRError(
             failure,
             f"its frames would be {width}x{height}, and {codec} goes up to {widest}x{tallest}",
             "scale the input down first, or write a folder of images",
         )
-    smallest = SMALLEST.get(codec, 1)
-    if min(size) < smallest:
+    if min(size) < row.smallest:
         raise StreamDiffVSRError(
             failure,
-            f"its frames would be {width}x{height}, and {codec} is encoded from {smallest} a side",
+            f"its frames would be {width}x{height}, "
+            f"and {codec} is encoded from {row.smallest} a side",
             "use h264",
         )
-    if codec != "ffv1" and (height % 2 or width % 2):
+    if row.even and (height % 2 or width % 2):
         raise StreamDiffVSRError(
             failure, f"frames of {width}x{height} cannot be {codec}: both must be even"
         )
 
 
 _BASE_MEMORY_BYTES = 4 << 30
-_MEMORY_FRAMES = {"av1": 900, "h265": 450}  # an encoder holds its lookahead and references
-_FEWER_FRAMES = 300
 
 
 def encoder_arguments(
     size: tuple[int, int], time_base: Fraction, info: VideoInfo | None, format: VideoFormat
 ) -> Header:
-    """All that :class:`video_encoding.VideoEncoder` needs, as JSON can carry it."""
+    """Returns all that `VideoEncoder` needs, as JSON can carry it."""
     colour = _colour(size, info, format)
     return {
         "size": list(size),
@@ -90,15 +80,15 @@ def memory_bytes(size: tuple[int, int], format: VideoFormat) -> int:
     """How much address space the child may use."""
     height, width = size
     frame = height * width * 3 // 2 * (2 if "10" in format.pixel_format else 1)
-    return _BASE_MEMORY_BYTES + _MEMORY_FRAMES.get(format.codec, _FEWER_FRAMES) * frame
+    return _BASE_MEMORY_BYTES + CODECS[format.codec].memory_frames * frame
 
 
 def _colour(size: tuple[int, int], info: VideoInfo | None, format: VideoFormat) -> Colour:
     colour = (info.colour if info else Colour()).resolved(size[0])
     matrix, range_ = colour.matrix, colour.range
-    if format.codec == "ffv1":
+    if CODECS[format.codec].rgb:
         matrix, range_ = RGB, FULL
-    elif format.codec == "prores":  # has no way to say otherwise
+    elif not CODECS[format.codec].full_range:
         range_ = LIMITED
     return Colour(matrix, range_, colour.primaries, colour.transfer)
 
@@ -146,7 +136,7 @@ def choose_format(
     pixels, deep, note = _pixels(chosen, name, info, preset)
     options = encoder_options.options(name, crf=crf, preset=preset)
     made = VideoFormat(container, chosen, name, pixels, options, deep, note)
-    if name in SOFTWARE.values():
+    if name == CODECS[chosen].software:
         return made
     return _tried(made, size, hardware=encoder == "hardware", crf=crf, preset=preset)
 
@@ -169,11 +159,7 @@ def _image_format(
         raise UsageError(f"images need a folder, and {str(output)!r} is named like a video")
     if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
         raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
-    return ImageFormat(f".{kind}", deep=_depth(info) > 8 and kind in DEEP_IMAGES)
-
-
-def _depth(info: VideoInfo) -> int:
-    return info.depth
+    return ImageFormat(f".{kind}", deep=info.depth > 8 and kind in DEEP_IMAGES)
 
 
 def _codec(container: str, info: VideoInfo, size: tuple[int, int], codec: str, encoder: str) -> str:
@@ -191,7 +177,7 @@ def _codec(container: str, info: VideoInfo, size: tuple[int, int], codec: str, e
         return codec
     if container == "webm":
         return "av1"
-    deep = _depth(info) > 8 and min(size) >= SMALLEST["h265"]
+    deep = info.depth > 8 and min(size) >= CODECS["h265"].smallest
     return "h265" if deep else "h264"
 
 
@@ -203,33 +189,25 @@ def _why_not_held(container: str, suffix: str, codec: str) -> tuple[str, str]:
 
 def _encoder(codec: str, encoder: str) -> str:
     if encoder in ("auto", "software"):
-        return SOFTWARE[codec]
+        return CODECS[codec].software
     if encoder != "hardware":
         return encoder
-    if not HARDWARE.get(codec):
+    if not CODECS[codec].hardware:
+        able = either(name for name, row in CODECS.items() if row.hardware)
         raise StreamDiffVSRError(
-            f"no encoder in hardware makes {codec}", "", "use h264, h265 or av1, or software"
+            f"no encoder in hardware makes {codec}", "", f"use {able}, or software"
         )
-    return HARDWARE[codec][0]
+    return CODECS[codec].hardware[0]
 
 
 def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tuple[str, bool, str]:
     """Pixel format, whether frames are uint16, and a note."""
-    depth = _depth(info)
-    deep = depth > 8
-    if codec == "ffv1":
-        bits = next(bits for bits in (8, 10, 12, 16) if bits >= min(depth, 16))
-        return ("bgr0" if bits == 8 else f"gbrp{bits}le"), deep, ""
-    if codec == "prores":
-        return encoder_options.prores_pixels(preset), deep, ""
-    if encoder not in SOFTWARE.values():
-        if deep and encoder.startswith("h264"):
-            return "nv12", False, f"{encoder} makes 8 bits of the input's {depth}"
-        return ("p010le" if deep else "nv12"), deep, ""
-    note = ""
-    if deep and codec == "h264":
-        note = "10-bit H.264 (High 10) plays in few players; h265 is safer"
-    return ("yuv420p10le" if deep else "yuv420p"), deep, note
+    row, deep = CODECS[codec], info.depth > 8
+    if encoder == row.software:
+        return row.pixels(info.depth, preset), deep, row.note_10bit if deep else ""
+    if deep and not row.hardware_10bit:
+        return "nv12", False, f"{encoder} makes 8 bits of the input's {info.depth}"
+    return ("p010le" if deep else "nv12"), deep, ""
 
 
 def _tried(
@@ -245,9 +223,7 @@ def _tried(
     Raises:
         StreamDiffVSRError: None does, or not the one named.
     """
-    from .encoder_trial import first_that_works
-
-    names = HARDWARE[first.codec] if hardware else (first.encoder,)
+    names = CODECS[first.codec].hardware if hardware else (first.encoder,)
     made = [
         replace(first, encoder=name, options=encoder_options.options(name, crf=crf, preset=preset))
         for name in names

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from .. import durable
+from ... import durable
 from ..processes import messages
 from . import libav
 from .colour import FULL
@@ -119,10 +119,8 @@ class _RunningImages:
 def write_image(path: Path, image: np.ndarray[Any, Any], quality: int) -> int:
     """Write one (H, W, 3) RGB image, uint8 or uint16, by the ending of its name; its bytes."""
     data = _encoded(path.suffix, image, quality)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    durable.to_disk(part)
-    os.replace(part, path)
+    with durable.write_atomically(path, sync=True) as part:
+        part.write_bytes(data)
     return len(data)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ from os import PathLike
 from pathlib import Path
 from typing import NoReturn
 
+from ... import durable
 from ...errors import StreamDiffVSRError
-from .. import durable
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
-from .encoders import ImageFormat, VideoFormat
+from .encoders import IMAGE_NAME, ImageFormat, VideoFormat
 from .info import VideoInfo
 from .segment import Segment
 
@@ -75,9 +74,6 @@ def rehearse(
         return Rehearsed(told["copied"], tuple(told["notes"]))
     finally:
         child.close()
-
-
-IMAGE_NAME = re.compile(r"\d{8}\.(png|jpg|webp|tif)")
 
 
 def publish_images(
@@ -175,9 +171,10 @@ def join(
     segments: Sequence[tuple[Path, Segment]],
     output: str | PathLike[str],
     *,
-    like: VideoInfo,
+    like: VideoInfo | None,
     format: VideoFormat | ImageFormat,
     audio: str = "copy",
+    copy_rest: bool = True,
     shift: Fraction = Fraction(0),
     span: tuple[Fraction | None, Fraction | None] = (None, None),
     overwrite: bool = False,
@@ -188,9 +185,10 @@ def join(
     Args:
         segments: (the folder that was written into, segment) pairs; at least one.
         output: A file, or for images a folder.
-        like: The source: what is copied comes from it.
+        like: The source: what is copied comes from it. None if there is none.
         format: As the segments were written.
         audio: What becomes of the sound: "copy", "transcode" or "none".
+        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied; tags are.
         shift: Seconds subtracted from every time, of picture and all else.
         span: (start, end) in seconds of the source: what is kept of sound and all else copied.
         overwrite: Replace an existing output.
@@ -207,13 +205,14 @@ def join(
     output = Path(output).absolute()
     if isinstance(format, ImageFormat):
         size = publish_images(segments, output, overwrite=overwrite)
-        return Joined(bytes=size, notes=left_out_of_images(like))
+        return Joined(bytes=size, notes=left_out_of_images(like) if like else ())
     join_ = _Join(segments, output, like, overwrite)
     options = {
         "container": format.container,
         "tag": format.tag,
         "codec": format.codec,
         "audio": audio,
+        "copy_rest": copy_rest,
         "shift": pack(shift),
         "start": pack(span[0]),
         "end": pack(span[1]),
@@ -226,7 +225,7 @@ class _Join:
         self,
         segments: Sequence[tuple[Path, Segment]],
         output: Path,
-        like: VideoInfo,
+        like: VideoInfo | None,
         overwrite: bool,
     ) -> None:
         self._segments, self._output, self._like = segments, output, like
@@ -236,11 +235,12 @@ class _Join:
         self._part = segments[0][0].absolute() / f".joined{output.suffix}"
 
     def run(self, options: Header, progress: Progress | None) -> Joined:
+        like = self._like
         arguments = options | {
             "part": str(self._part),
             "suffix": self._output.suffix,
-            "rate": pack(self._like.average_rate),
-            "source": str(self._like.path.absolute()) if self._like.holds_more else None,
+            "rate": pack(like.average_rate if like else None),
+            "source": str(like.path.absolute()) if like and like.holds_more else None,
         }
         child = Child(
             "runtime.media.join_child",

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import av
 from av.container import InputContainer, OutputContainer
 
+from ... import durable
 from ...errors import StreamDiffVSRError
-from .. import durable
 from ..processes import messages
 from . import libav
 from .segment import LONGEST_TICKS, Segment
@@ -353,7 +353,7 @@ def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
             suffix=arguments["suffix"],
             codec=arguments["codec"],
             sound=arguments["audio"],
-            copy_rest=True,
+            copy_rest=arguments["copy_rest"],
             part=part,
         )
     except StreamDiffVSRError as error:

@@ -11,8 +11,8 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from ...durable import CAUSES
 from ...errors import StreamDiffVSRError
-from ..durable import CAUSES
 from . import diagnosis
 from .readable import DEMUXERS
 

@@ -10,10 +10,10 @@ import re
 from os import PathLike
 from pathlib import Path
 
+from ...durable import is_too_long
 from ...errors import StreamDiffVSRError
-from ..durable import is_too_long
 from . import formats as encoder_sizes
-from .encoders import CONTAINERS, is_image_folder
+from .encoders import CONTAINERS, IMAGE_NAME, is_image_folder
 from .redact import redact
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -121,7 +121,7 @@ def _check_folder(
     if source is not None and Path(source).exists() and path.samefile(source):
         raise StreamDiffVSRError(failure, "it is the input itself", "choose another name")
     names = [entry.name for entry in path.iterdir()]
-    others = [name for name in names if not re.fullmatch(r"\d{8}\.(png|jpg|webp|tif)", name)]
+    others = [name for name in names if not IMAGE_NAME.fullmatch(name)]
     if others:
         why = f"the folder holds {others[0]!r}, which is none of its frames"
         raise StreamDiffVSRError(failure, why, "choose a new folder")

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image, Image16
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import pack
 from .info import VideoInfo
@@ -131,13 +131,13 @@ class SourceFrame:
         deep: (h, w, 3) uint16 RGB [0, 65535] of the same picture, where that was asked for.
     """
 
-    image: npt.NDArray[np.uint8]
+    image: Image
     pts: int
     time_base: Fraction
     duration: int | None
     index: int
     busy: tuple[float, float] = (0.0, 0.0)
-    deep: npt.NDArray[np.uint16] | None = None
+    deep: Image16 | None = None
 
     @property
     def seconds(self) -> float:

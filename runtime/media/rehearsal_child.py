@@ -17,6 +17,7 @@ from typing import Any
 from ...errors import StreamDiffVSRError
 from ..processes import messages
 from . import libav
+from .encoders import HOLDS, SOFTWARE
 from .join_child import open_output
 from .stream_copy_child import StreamCopier
 
@@ -54,7 +55,7 @@ def _joined(arguments: dict[str, Any]) -> dict[str, Any]:
     )
     bases = [Fraction(1, 90000), *origin.time_bases]
     output = open_output(io.BytesIO(), container, bases, any_tags=origin.own_tags)
-    picture = output.add_stream("libsvtav1" if container == "webm" else "libx264")
+    picture = output.add_stream(SOFTWARE[HOLDS[container][0]])
     origin.join(output, picture)
     output.start_encoding()
     origin.begin(output)

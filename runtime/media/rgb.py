@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from ...graphs.arrays import Image
 from .colour import FULL
 
 _QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
@@ -52,7 +52,7 @@ class RgbFrame:
             source = pixels[row * self._row_bytes : (row + 1) * self._row_bytes]
             rows[row * step : row * step + self._row_bytes] = source
 
-    def put(self, image: npt.NDArray[np.uint8]) -> None:
+    def put(self, image: Image) -> None:
         """Use an array, (H, W, 3) uint8 RGB."""
         rows = np.frombuffer(memoryview(self._frame.planes[0]), np.uint8)
         rows = rows.reshape(self._frame.height, -1)
@@ -111,7 +111,6 @@ def _native(name: str) -> str:
     return name + ("le" if np.little_endian else "be")
 
 
-Image = npt.NDArray[np.uint8]
 _RESIZE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 

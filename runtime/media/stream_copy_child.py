@@ -160,7 +160,7 @@ class StreamCopier:
         path: The source.
         container: libav's name of the output's muxer.
         suffix: The ending of the output's name, for what is told.
-        codec: Of the output's picture, one of `kinds.CODECS`.
+        codec: Of the output's picture, one of `encoders.CODECS`.
         sound: What becomes of its audio streams; its tags are always kept.
         copy_rest: Whether subtitles, covers, attachments, data and chapters are copied.
         part: What is kept, and how it is moved in time.
@@ -200,11 +200,6 @@ class StreamCopier:
         self._refused = 0
         self._unfinished: set[int] = set()  # streams of sound whose end was not seen yet
         self.copied: Counter[str] = Counter()
-
-    @property
-    def audio_streams(self) -> int:
-        """How many streams of sound are taken over."""
-        return len(self._sounds)
 
     @property
     def time_bases(self) -> list[Fraction]:

@@ -139,7 +139,7 @@ class VideoEncoder:
 
     Args:
         output: Has no header yet.
-        arguments: What `encoder_arguments` made.
+        arguments: What `encoder_arguments` returned.
         rgb: Where the pixels of each frame are when :meth:`encode` is called.
 
     Attributes:

@@ -6,42 +6,97 @@ Encoding runs in a child process.
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image, Image16
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import pack
-from .encoders import ImageFormat, VideoFormat
+from .encoders import CODECS, ImageFormat, VideoFormat
 from .formats import encoder_arguments, memory_bytes
 from .info import VideoInfo
 from .segment import Segment
 
-_Writer = TypeVar("_Writer", bound="ClosesOrAborts")
+_SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
+_IMAGE_MEMORY_BYTES = 8 << 30
 
 
-class ClosesOrAborts(ABC):
-    """`close` at the end of the block, `abort` if it raised."""
+class SegmentWriter:
+    """Frames in, segments out: files of video that play by themselves, or images.
 
-    _closed: bool
+    A file has its name only when it is whole and on the disk; until then it ends in .part. Times
+    are kept exactly. A segment of images is its images, in ``folder/frames``: that of frame k is
+    %08d and the ending of its kind. Use it as a context manager: leaving it normally ends the last
+    segment, leaving it by any exception removes what is not whole.
 
-    @abstractmethod
-    def close(self) -> None:
-        """Finish what was begun."""
+    Args:
+        folder: Exists.
+        size: (H, W) of the frames.
+        like: The source: where time base, colour and pixel aspect come from. None if there is none.
+        format: How they are encoded.
+        time_base: Seconds per tick; that of the source if None. One of the two is given.
+        first_index: k of the first frame written.
+        after_pts: The last frame of the segments before was shown at this tick; none is placed at
+            or before it.
+        deadline_s: The longest the encoder may take for one frame.
+        failure: What could not be done, should it fail; None: that it could not write there.
+        timed: Note when the encoder works; of short files, as it is kept for every frame.
 
-    @abstractmethod
-    def abort(self) -> None:
-        """Stop, and leave nothing behind that is not whole."""
+    Attributes:
+        frames: How many were written.
+        retimed: How many of those were moved behind the one before; complete after ``close``.
+        busy: From when to when each frame was encoded, in seconds of `time.perf_counter`.
 
-    def __enter__(self: _Writer) -> _Writer:
+    Raises:
+        StreamDiffVSRError: The process cannot be started.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        *,
+        size: tuple[int, int],
+        like: VideoInfo | None,
+        format: VideoFormat | ImageFormat,
+        time_base: Fraction | None = None,
+        first_index: int = 0,
+        after_pts: int | None = None,
+        deadline_s: float = DEADLINE_S,
+        failure: str | None = None,
+        timed: bool = False,
+    ) -> None:
+        time_base = time_base or (like.time_base if like else None)
+        if time_base is None:
+            raise ValueError("SegmentWriter needs `like` or `time_base`")
+        self.folder, self.size = Path(folder).absolute(), size
+        self.frames = self.retimed = 0
+        self.busy: list[tuple[float, float]] = []
+        self._failure = failure or f"could not write into {str(self.folder)!r}"
+        self._timed, self._closed, self._pending = timed, False, 0
+        self._dtype = np.dtype(np.uint16 if format.deep else np.uint8)
+        self._whole: list[Segment] = []
+        self._begun: list[str] = []  # those that may not be whole yet
+        task, arguments, memory = _task(size, time_base, like, format, first_index)
+        self._child = Child(
+            task,
+            arguments | {"folder": str(self.folder), "after_pts": after_pts},
+            failure=self._failure,
+            deadline_s=deadline_s,
+            memory_bytes=memory,
+        )
+        try:
+            self._child.receive()
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> SegmentWriter:
         return self
 
     def __exit__(
@@ -55,17 +110,6 @@ class ClosesOrAborts(ABC):
         elif not self._closed:
             self.abort()
 
-
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
-_SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
-
-
-class WritesSegments(ClosesOrAborts):
-    """Frames in, segments out; a subclass starts the child."""
-
-    _whole: list[Segment]
-
     def begin(self, name: str) -> None:
         """Let the following frames go into a segment of that name; ends the running one.
 
@@ -77,7 +121,7 @@ class WritesSegments(ClosesOrAborts):
 
     def write(
         self,
-        image: Image,
+        image: Image | Image16,
         pts: int,
         time_base: Fraction | None = None,
         duration: int | None = None,
@@ -130,42 +174,14 @@ class WritesSegments(ClosesOrAborts):
         """Stop; what is not whole is removed. Safe at any point, and twice."""
         self._closed = True
         self._child.close()
-        for part in self._parts():
+        parts = [self.folder / f"{name}.part" for name in self._begun]
+        for part in (*parts, *(self.folder / "frames").glob("*.part")):
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def _parts(self) -> Iterable[Path]:
-        """Files that a killed child may have left."""
-        return [self.folder / f"{name}.part" for name in self._begun]
-
-    def _set_up(
-        self, folder: str | PathLike[str], size: tuple[int, int], *, deep: bool, timed: bool
-    ) -> None:
-        self.folder, self.size = Path(folder).absolute(), size
-        self.frames = self.retimed = 0
-        self.busy: list[tuple[float, float]] = []
-        self._timed, self._closed, self._pending = timed, False, 0
-        self._dtype = np.dtype(np.uint16 if deep else np.uint8)
-        self._whole = []
-        self._begun: list[str] = []  # those that may not be whole yet
-
-    def _start(self, task: str, arguments: dict[str, Any], deadline_s: float, memory: int) -> None:
-        self._child = Child(
-            task,
-            arguments | {"folder": str(self.folder)},
-            failure=f"could not write into {str(self.folder)!r}",
-            deadline_s=deadline_s,
-            memory_bytes=memory,
-        )
-        try:
-            self._child.receive()
-        except BaseException:
-            self.abort()
-            raise
-
     def _send(self, header: dict[str, Any], payload: memoryview | bytes = b"") -> None:
         if self._closed:
-            raise StreamDiffVSRError(f"could not write into {str(self.folder)!r}", "it was closed")
+            raise StreamDiffVSRError(self._failure, "it was closed")
         try:
             self._wait()
             self._child.send(header, payload)
@@ -198,98 +214,25 @@ class WritesSegments(ClosesOrAborts):
             self._begun.remove(segment.name)
 
 
-__all__ = ["Image", "ImageSegmentWriter", "Segment", "SegmentWriter"]
-
-_IMAGE_MEMORY_BYTES = 8 << 30
-
-
-class SegmentWriter(WritesSegments):
-    """Video segments in a folder, each a file that plays by itself.
-
-    A file has its name only when it is whole and on the disk; until then it is NAME.part. Times
-    are kept exactly. Use it as a context manager: leaving it normally ends the last segment,
-    leaving it by any exception removes what is not whole.
-
-    Args:
-        folder: Exists.
-        size: (H, W) of the frames.
-        like: The source: where time base, colour and pixel aspect come from.
-        format: How they are encoded.
-        after_pts: The last frame of the segments before was shown at this tick; none is placed at
-            or before it.
-        deadline_s: The longest the encoder may take for one frame.
-        timed: Note when the encoder works; of short files, as it is kept for every frame.
-
-    Attributes:
-        frames: How many were written.
-        retimed: How many of those were moved behind the one before; complete after ``close``.
-        busy: From when to when each frame was encoded, in seconds of `time.perf_counter`.
-
-    Raises:
-        StreamDiffVSRError: The process cannot be started.
-    """
-
-    def __init__(
-        self,
-        folder: str | PathLike[str],
-        *,
-        size: tuple[int, int],
-        like: VideoInfo,
-        format: VideoFormat,
-        after_pts: int | None = None,
-        deadline_s: float = DEADLINE_S,
-        timed: bool = False,
-    ) -> None:
-        container = "mov" if format.codec == "prores" else "mp4"  # what keeps times exactly
-        arguments = encoder_arguments(size, like.time_base, like, format) | {
-            "container": container,
-            "suffix": f".{container}",
-            "after_pts": after_pts,
-        }
-        memory = memory_bytes(size, format)
-        self._set_up(folder, size, deep=format.deep, timed=timed)
-        self._start("runtime.media.writer_child", arguments, deadline_s, memory)
-
-
-class ImageSegmentWriter(SegmentWriter):
-    """Images in ``folder/frames``: that of frame k is %08d and the ending of its kind.
-
-    The same surface as that of video; a segment is its images, each of which is whole or not there.
-
-    Args:
-        folder: Exists.
-        size: (H, W) of the frames.
-        like: The source: where the time base comes from.
-        format: The kind of image.
-        first_index: k of the first frame written.
-        after_pts: As of :class:`SegmentWriter`.
-        deadline_s: The longest one image may take.
-        timed: As of :class:`SegmentWriter`.
-    """
-
-    def __init__(
-        self,
-        folder: str | PathLike[str],
-        *,
-        size: tuple[int, int],
-        like: VideoInfo,
-        format: ImageFormat,
-        first_index: int = 0,
-        after_pts: int | None = None,
-        deadline_s: float = DEADLINE_S,
-        timed: bool = False,
-    ) -> None:
+def _task(
+    size: tuple[int, int],
+    time_base: Fraction,
+    like: VideoInfo | None,
+    format: VideoFormat | ImageFormat,
+    first_index: int,
+) -> tuple[str, dict[str, Any], int]:
+    """Returns the module that the child runs, its arguments and the bytes that it may use."""
+    if isinstance(format, ImageFormat):
         arguments = {
             "size": list(size),
-            "time_base": pack(like.time_base),
+            "time_base": pack(time_base),
             "suffix": format.suffix,
             "quality": format.quality,
             "deep": format.deep,
             "first_index": first_index,
-            "after_pts": after_pts,
         }
-        self._set_up(folder, size, deep=format.deep, timed=timed)
-        self._start("runtime.media.image_writer_child", arguments, deadline_s, _IMAGE_MEMORY_BYTES)
-
-    def _parts(self) -> Iterable[Path]:
-        return (self.folder / "frames").glob("*.part")
+        return "runtime.media.image_writer_child", arguments, _IMAGE_MEMORY_BYTES
+    container = CODECS[format.codec].segments
+    kind = {"container": container, "suffix": f".{container}"}
+    arguments = encoder_arguments(size, time_base, like, format) | kind
+    return "runtime.media.writer_child", arguments, memory_bytes(size, format)

@@ -15,7 +15,7 @@ from typing import Any
 
 import av
 
-from .. import durable
+from ... import durable
 from ..processes import messages
 from ..processes.messages import Header, unpack
 from . import libav

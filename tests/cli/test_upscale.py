@@ -237,3 +237,24 @@ def test_engines_that_could_not_run_here_are_not_built_first(
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--backend", "tensorrt-rtx")
     assert ran.code == 1 and "no driver answers" in ran.error
     assert "--backend onnxruntime" in ran.error and names(tmp_path) == {"in.mp4"}
+
+
+def test_an_input_is_described_and_tried_once(cli, clip, tmp_path, parity_engines, monkeypatch):
+    """Five processes: one describes it, one tries the join, and three read, write and join."""
+    from streamdiffvsr.runtime.processes.child import Child
+
+    tasks, opened, begin = [], [], Child.__init__
+
+    def noted(self, task, arguments, **options):
+        tasks.append(task.rpartition(".")[2])
+        opened.append(str(clip) in (arguments.get("path"), arguments.get("source")))
+        begin(self, task, arguments, **options)
+
+    monkeypatch.setattr(Child, "__init__", noted)
+    ran = cli("upscale", clip, tmp_path / "out.mp4", "--engines", parity_engines, "--json")
+    assert (ran.code, ran.json["frames"]) == (0, 3)
+    assert tasks == [
+        *("reader_child", "rehearsal_child"),
+        *("reader_child", "writer_child", "join_child"),
+    ]
+    assert sum(opened) == 4  # the writer alone does without it

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from streamdiffvsr import durable
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.export import model, weights
+from streamdiffvsr.export import model
 from streamdiffvsr.export.model import prompt_embeds
 from streamdiffvsr.export.model_source import model_digest
 
@@ -135,9 +136,9 @@ def test_a_write_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "no space left")
 
-    monkeypatch.setattr(weights.os, "replace", full)
+    monkeypatch.setattr(durable.os, "replace", full)
     assert prompt_embeds(folder, WIDTH).shape == (1, TOKENS, WIDTH)
-    assert not list(folder.parent.rglob("*.tmp"))
+    assert not list(folder.parent.rglob("*.part"))
     assert not kept(folder.parent)
 
 

@@ -110,6 +110,7 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
         ("out.mp4", "the output itself"),
         ("in.mp4", "the input file itself"),
         ("seen.gif", "use one of"),
+        ("seen.webm", "no H.264 file is written with the ending '.webm'"),
         ("no/seen.mp4", "there is no folder"),
     ):
         again = replace(job, options=replace(job.options, overwrite=True))

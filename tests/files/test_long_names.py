@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.durable import beside
+from streamdiffvsr.durable import beside
 from streamdiffvsr.runtime.files.compare import sheet_of
 from streamdiffvsr.runtime.files.journal import folder_of, frames_kept
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file

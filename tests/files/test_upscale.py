@@ -16,7 +16,10 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
+from streamdiffvsr.runtime.files.inputs import InOut
+from streamdiffvsr.runtime.files.job import Job
+from streamdiffvsr.runtime.files.job_report import inspect_job
+from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file, upscale_job
 from streamdiffvsr.runtime.media.reader import FileSource, probe
 from streamdiffvsr.tests.files.doubles import Nearest
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
@@ -273,3 +276,26 @@ def test_a_phone_video_is_upscaled_as_displayed(tmp_path):
     clip = Clip(rotation=-90).write(tmp_path / "phone.mp4")
     report = upscale_file(clip, tmp_path / "out.mp4", Nearest((64, 48)))
     assert report.output_size == probe(tmp_path / "out.mp4").size == (256, 192)
+
+
+def test_a_job_that_was_inspected_is_opened_again_only_if_its_input_has_changed(tmp_path):
+    clip, output = Clip(pts=VFR).write(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    job = inspect_job(InOut(clip, output), FileOptions(overwrite=True)).job
+    assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
+    assert job.renewed() is job
+    assert upscale_job(job, Nearest()).frames == len(VFR)
+    Clip(pts=VFR[:5], sounds=[("aac", 48000)]).write(clip)
+    report = upscale_job(job, Nearest())
+    assert (report.frames, report.audio_streams) == (5, 1)
+    clip.unlink()
+    with pytest.raises(StreamDiffVSRError, match="there is no such file"):
+        upscale_job(job, Nearest())
+
+
+def test_an_output_that_came_into_being_after_the_inspection_is_kept(tmp_path):
+    clip, output = Clip().write(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    job = inspect_job(InOut(clip, output), FileOptions()).job
+    output.write_bytes(b"precious")
+    with pytest.raises(StreamDiffVSRError, match="it already exists"):
+        upscale_job(job, Nearest())
+    assert output.read_bytes() == b"precious"

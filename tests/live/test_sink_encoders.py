@@ -7,37 +7,45 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.media import live_encoders
+from streamdiffvsr.runtime.media import encoder_trial
+from streamdiffvsr.runtime.media.encoder_trial import live_candidate, live_encoder
+from streamdiffvsr.runtime.media.encoder_trial_child import why_not
+from streamdiffvsr.runtime.media.encoders import HARDWARE, SOFTWARE, live_options
 from streamdiffvsr.tests.live.receivers import children, feed, look, output
 
 SIZE = (180, 320)
+CHIPS, X264 = HARDWARE["h264"], SOFTWARE["h264"]
+
+
+def attempt(name: str) -> str:
+    return why_not(live_candidate(name, SIZE), SIZE)
 
 
 @pytest.fixture(autouse=True)
 def _no_answers_yet(monkeypatch):
-    monkeypatch.setattr(live_encoders, "_answers", {})
+    monkeypatch.setattr(encoder_trial, "_answers", {})
 
 
 def test_the_choice_has_encoded_a_frame_and_says_why_it_is_no_other():
-    choice = live_encoders.choose(SIZE)
-    assert live_encoders.attempt(choice.name, SIZE) == ""
-    refused = [name for name in live_encoders.HARDWARE if name in choice.why]
-    assert choice.name == live_encoders.SOFTWARE or choice.name not in refused
-    if choice.name == live_encoders.SOFTWARE:
-        assert refused == list(live_encoders.HARDWARE)
+    choice = live_encoder(SIZE)
+    assert attempt(choice.name) == ""
+    refused = [name for name in CHIPS if name in choice.why]
+    assert choice.name == X264 or choice.name not in refused
+    if choice.name == X264:
+        assert refused == list(CHIPS)
     assert len(choice.why.splitlines()) <= 1
     assert children() == []
 
 
 def test_an_encoder_that_is_not_in_libav_is_refused():
-    assert live_encoders.attempt("h264_of_nobody", SIZE) == "not in this build of libav"
+    assert why_not({"encoder": "h264_of_nobody"}, SIZE) == "not in this build of libav"
 
 
 def test_the_answer_is_asked_for_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(live_encoders, "_ask", lambda size: asked.append(size) or "it")
-    assert [live_encoders.choose(SIZE) for _ in range(3)] == ["it"] * 3
-    live_encoders.choose((360, 640))
+    monkeypatch.setattr(encoder_trial, "_ask", lambda size: asked.append(size) or "it")
+    assert [live_encoder(SIZE) for _ in range(3)] == ["it"] * 3
+    live_encoder((360, 640))
     assert asked == [SIZE, (360, 640)]
 
 
@@ -46,45 +54,40 @@ def test_a_driver_that_crashes_is_left_out_and_the_others_are_asked(monkeypatch)
         """Works for the third, crashes on the second."""
 
         def __init__(self, task, arguments, **_):
-            self.names = iter(arguments["names"])
+            self.names = iter([one["encoder"] for one in arguments["candidates"]])
 
         def receive(self):
             name = next(self.names)
-            if name == live_encoders.HARDWARE[1]:
+            if name == CHIPS[1]:
                 raise StreamDiffVSRError("it failed", "its process ended (killed by signal 11)")
-            why = "no chip" if name == live_encoders.HARDWARE[0] else ""
-            return {"name": name, "why": why}, b""
+            why = "no chip" if name == CHIPS[0] else ""
+            return {"why": why}, b""
 
         def close(self):
             pass
 
-    monkeypatch.setattr(live_encoders, "Child", Crashing)
-    choice = live_encoders.choose(SIZE)
-    assert choice.name == live_encoders.HARDWARE[2]
+    monkeypatch.setattr(encoder_trial, "Child", Crashing)
+    choice = live_encoder(SIZE)
+    assert choice.name == CHIPS[2]
     crashed = "its process ended (killed by signal 11)"
-    assert (
-        choice.why
-        == f"{live_encoders.HARDWARE[0]}: no chip; {live_encoders.HARDWARE[1]}: {crashed}"
-    )
+    assert choice.why == f"{CHIPS[0]}: no chip; {CHIPS[1]}: {crashed}"
 
 
 def test_a_chip_that_takes_no_further_stream_is_replaced_by_x264(tmp_path):
-    missing = next(
-        (name for name in live_encoders.HARDWARE if live_encoders.attempt(name, SIZE)), None
-    )
+    missing = next((name for name in CHIPS if attempt(name)), None)
     if missing is None:
         pytest.skip("every encoder works on this machine")
     sink = open_sink(str(tmp_path / "out.mkv"), encoder=missing)
     feed(sink, [output(index) for index in range(3)])
-    assert sink.status()["encoder"] == live_encoders.SOFTWARE
+    assert sink.status()["encoder"] == X264
     sink.close(10)
     assert look(tmp_path / "out.mkv").numbers == [0, 1, 2]
 
 
 def test_rates_are_bounded_by_the_size_of_the_picture():
-    for name in (live_encoders.SOFTWARE, *live_encoders.HARDWARE):
+    for name in (X264, *CHIPS):
         small, large = (
-            int(live_encoders.options(name, size, Fraction(30), 23)["maxrate"])
+            int(live_options(name, size, Fraction(30), 23)["maxrate"])
             for size in [(180, 320), (2160, 3840)]
         )
         assert small >= 1_000_000

@@ -9,7 +9,8 @@ from streamdiffvsr.runtime.media.encoders import VideoFormat
 from streamdiffvsr.runtime.media.formats import choose_format
 from streamdiffvsr.runtime.media.info import VideoInfo
 from streamdiffvsr.runtime.media.join import Joined, join
-from streamdiffvsr.runtime.media.writer import Segment, SegmentWriter
+from streamdiffvsr.runtime.media.segment import Segment
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import moving, see
 
 Entry = tuple[Path, Segment]

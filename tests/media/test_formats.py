@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.runtime.media.encoders import ImageFormat, VideoFormat
+from streamdiffvsr.runtime.media.encoders import (
+    CODECS,
+    CONTAINERS,
+    HOLDS,
+    ImageFormat,
+    VideoFormat,
+    encoder_of,
+    options,
+)
 from streamdiffvsr.runtime.media.formats import choose_format
 from streamdiffvsr.runtime.media.reader import probe
 from streamdiffvsr.tests.media.clips import Clip
@@ -121,3 +129,16 @@ def test_an_encoder_that_does_not_work_here_is_told_with_its_reason(info):
     name = "h264_qsv" if sys.platform == "darwin" else "h264_videotoolbox"
     with pytest.raises(StreamDiffVSRError, match=f"{name} does not work here: .+; use --encoder"):
         choose("o.mp4", info, encoder=name)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_every_row_of_the_table_can_be_chosen(info, name):
+    codec = CODECS[name]
+    assert set(codec.containers) <= set(CONTAINERS.values())
+    for encoder in (codec.software, *codec.hardware):
+        assert encoder_of(encoder).memory[0] > 0
+        assert options(encoder, crf=None, preset=None)
+    for ending, container in CONTAINERS.items():
+        if name in HOLDS[container]:
+            made = choose(f"o{ending}", info, codec=name)
+            assert (made.container, made.encoder) == (container, codec.software)

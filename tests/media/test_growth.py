@@ -1,5 +1,6 @@
 """Files read and written one after another leave nothing behind, and frames do not pile up."""
 
+import shutil
 import sys
 import threading
 
@@ -8,8 +9,8 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.reader import FileSource, probe
-from streamdiffvsr.runtime.media.sink import FileSink
 from streamdiffvsr.tests.media.clips import Clip, moving
+from streamdiffvsr.tests.media.copying import video
 
 
 def children() -> list[psutil.Process]:
@@ -27,10 +28,11 @@ def test_nothing_grows_with_the_number_of_files(tmp_path):
             next(source)
         with pytest.raises(StreamDiffVSRError):
             probe(tmp_path / "gone.mp4")
-        with FileSink(tmp_path / "out.mp4", size=(48, 64), like=clip) as sink:
-            sink.write(moving(0, 48, 64), 0)
-        kept.extend([source, sink])
+        with video(tmp_path / "out.mp4", (48, 64), like=source.info) as writer:
+            writer.write(moving(0, 48, 64), 0)
+        kept.extend([source, writer])
         (tmp_path / "out.mp4").unlink()
+        shutil.rmtree(tmp_path / "out.mp4.parts")
 
     one_round()
     before = handles(), threading.active_count()

@@ -11,7 +11,7 @@ from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.encoders import ImageFormat
 from streamdiffvsr.runtime.media.join import join
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.writer import ImageSegmentWriter
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, Clip
 from streamdiffvsr.tests.media.copying import names
 
@@ -33,9 +33,7 @@ def picture(index: int, dtype=np.uint8) -> np.ndarray:
 def write(folder, info, format, count, first=0):
     folder.mkdir(exist_ok=True)
     dtype = np.uint16 if format.deep else np.uint8
-    with ImageSegmentWriter(
-        folder, size=SIZE, like=info, format=format, first_index=first
-    ) as writer:
+    with SegmentWriter(folder, size=SIZE, like=info, format=format, first_index=first) as writer:
         for index in range(first, first + count):
             if (index - first) % 4 == 0:
                 writer.begin(f"part{index}")
@@ -77,7 +75,7 @@ def test_lossy_images_look_like_their_frames(tmp_path, info, suffix):
     image = np.stack([x * 3, y * 5, 255 - x - y], axis=-1).astype(np.uint8)
     (tmp_path / "work").mkdir()
     format = ImageFormat(suffix, deep=False)
-    with ImageSegmentWriter(tmp_path / "work", size=SIZE, like=info, format=format) as writer:
+    with SegmentWriter(tmp_path / "work", size=SIZE, like=info, format=format) as writer:
         writer.begin("part")
         writer.write(image, 0)
     got = read(tmp_path / "work" / "frames" / f"00000000{suffix}", "rgb24")
@@ -111,7 +109,7 @@ def test_only_images_of_ours_are_ever_replaced(tmp_path, info):
 
 def test_a_killed_writer_leaves_whole_images_only(tmp_path, info):
     (tmp_path / "work").mkdir()
-    writer = ImageSegmentWriter(tmp_path / "work", size=SIZE, like=info, format=PNG)
+    writer = SegmentWriter(tmp_path / "work", size=SIZE, like=info, format=PNG)
     with pytest.raises(StreamDiffVSRError, match="ended unexpectedly"):
         for index in range(100):
             if index % 4 == 0:

@@ -10,7 +10,8 @@ import pytest
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.formats import choose_format
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.writer import Segment, SegmentWriter
+from streamdiffvsr.runtime.media.segment import Segment
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 from streamdiffvsr.tests.media.copying import names
 
@@ -132,6 +133,8 @@ def test_a_frame_of_another_kind_is_a_mistake_of_the_caller(tmp_path, info):
         writer.begin("part0")
         with pytest.raises(ValueError, match="not uint8"):
             writer.write(noise(0).astype(np.uint16), 0)
+        with pytest.raises(ValueError, match=r"image.shape = \(128, 96, 3\)"):
+            writer.write(noise(0).transpose(1, 0, 2), 0)
         writer.write(noise(0), 0)
     assert len(writer.finished()) == 1
 

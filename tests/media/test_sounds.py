@@ -331,7 +331,7 @@ def test_a_muxer_that_fails_at_last_leaves_a_picture_that_plays(tmp_path, monkey
         {
             **dict.fromkeys(("start", "end", "shift", "rate")),
             **{"container": "mp4", "suffix": ".mp4", "tag": "", "codec": "h264"},
-            **{"audio": "copy", "source": str(source)},
+            **{"audio": "copy", "copy_rest": True, "source": str(source)},
         },
         io.BytesIO(),
     )

@@ -14,8 +14,9 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr import StreamDiffVSRError
+from streamdiffvsr.runtime.media.encoders import h264_format
 from streamdiffvsr.runtime.media.reader import FileSource, probe
-from streamdiffvsr.runtime.media.sink import FileSink
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.runtime.processes.child import Child
 from streamdiffvsr.tests.media.clips import NTSC, Clip, moving
 
@@ -67,12 +68,20 @@ def test_a_pipe_nobody_writes_to_is_cut_by_the_deadline(tmp_path, opener):
 
 @posix
 def test_an_encoder_that_stands_still_is_cut_by_the_deadline(tmp_path):
-    sink = FileSink(tmp_path / "out.mp4", size=(480, 640), time_base=NTSC, deadline_s=4)
+    writer = SegmentWriter(
+        tmp_path,
+        size=(480, 640),
+        like=None,
+        format=h264_format(tmp_path / "out.mp4"),
+        time_base=NTSC,
+        deadline_s=4,
+    )
+    writer.begin("out")
     (encoder,) = children()
     encoder.suspend()
     with pytest.raises(StreamDiffVSRError, match="no answer within 4 s"):
         for index in range(100):
-            sink.write(moving(index, 480, 640), index)
+            writer.write(moving(index, 480, 640), index)
     assert children() == []
     assert list(tmp_path.iterdir()) == []
 
@@ -132,12 +141,16 @@ def test_a_file_that_wants_more_memory_than_allowed_ends_the_child_only(tmp_path
 
 ORPHANS = """
 import sys
+from pathlib import Path
 from streamdiffvsr.runtime.media.reader import start_reader
-from streamdiffvsr.runtime.media.sink import FileSink
+from streamdiffvsr.runtime.media.encoders import h264_format
 from streamdiffvsr.runtime.media.reader import FileSource
+from streamdiffvsr.runtime.media.writer import SegmentWriter
 opening = start_reader("pipe.mp4", deadline_s=60, frames=True)
 sending = FileSource("clip.mp4")
-waiting = FileSink("out.mp4", size=(48, 64), like="clip.mp4")
+format = h264_format(Path("out.mp4"))
+waiting = SegmentWriter(".", size=(48, 64), like=sending.info, format=format)
+waiting.begin("out")
 print(opening.pid, sending._child.pid, waiting._child.pid, flush=True)
 sys.stdin.read()
 """

@@ -12,8 +12,8 @@ from io import RawIOBase
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ....graphs.arrays import Image
 from ...media import libav
 from ...media.colour import BT709, FULL, LIMITED, SMPTE170M, Colour
 from ...media.rgb import RgbFrame
@@ -37,8 +37,6 @@ _H264_OF = {
 _JPEG = {"qmin": "3", "qmax": "3"}  # of 1 (best) to 31
 _H264_COLOUR = Colour(matrix=BT709, range=LIMITED, primaries=1, transfer=1)
 _JPEG_COLOUR = Colour(matrix=SMPTE170M, range=FULL, primaries=1, transfer=1)  # as JFIF has it
-
-Image = npt.NDArray[np.uint8]
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.sink import FileSink
 from streamdiffvsr.tests.media.clips import NTSC, Clip, see
-from streamdiffvsr.tests.media.copying import FAST, copy
+from streamdiffvsr.tests.media.copying import copy, video
 
 PATCHES = [
     (200, 30, 40),
@@ -62,8 +61,8 @@ def patches(height: int, width: int) -> np.ndarray:
 )
 def test_colours_are_tagged_and_converted_as_tagged(tmp_path, lines, tags, expected):
     clip = Clip(colour=tags, pts=[0]).write(tmp_path / "clip.mp4")
-    with FileSink(tmp_path / "out.mp4", size=(lines, 96), like=clip, crf=1, preset=FAST) as sink:
-        sink.write(patches(lines, 96), 0)
+    with video(tmp_path / "out.mp4", (lines, 96), like=probe(clip), crf=1) as writer:
+        writer.write(patches(lines, 96), 0)
     frame = see(tmp_path / "out.mp4").images[0]
     assert (
         frame.colorspace,
@@ -86,7 +85,7 @@ def test_a_rotated_clip_is_written_upright_and_keeps_the_shape_of_its_pixels(tmp
 def test_every_pixel_lands_in_its_place(tmp_path, size):
     image = np.zeros((*size, 3), np.uint8)
     image[:: size[0] - 1, :: size[1] - 1] = image[10:14, 20:30] = 255
-    with FileSink(tmp_path / "out.mp4", size=size, time_base=NTSC, crf=0, preset=FAST) as sink:
-        sink.write(np.asfortranarray(image), 0)
+    with video(tmp_path / "out.mp4", size, time_base=NTSC, crf=0) as writer:
+        writer.write(np.asfortranarray(image), 0)
     luma = see(tmp_path / "out.mp4").images[0].to_ndarray()[: size[0]]
     np.testing.assert_array_equal(luma > 128, image[..., 1] > 128)

@@ -1,6 +1,6 @@
-"""Getting a file onto the disk for certain, so that a name never points at bytes that may be lost.
+"""Files that are whole or not there: they are written under another name, and then renamed.
 
-Why a disk refuses one is said in words. It knows nothing of what is in the file.
+Why a disk refuses one is said in words.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CAUSES = {
@@ -92,3 +95,29 @@ def publish(part: Path, final: Path) -> None:
     to_disk(part)
     os.replace(part, final)
     folder_to_disk(final.parent)
+
+
+@contextmanager
+def write_atomically(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Gives the block a file to write, which takes the name `path` when the block ends.
+
+    A reader, or whoever comes after a process that was killed, finds the old file or the new one.
+    Any error in the block removes what it wrote.
+
+    Args:
+        path: In a folder that is there.
+        sync: Wait until the bytes are on the disk: a power cut does not leave an empty file then.
+
+    Raises:
+        OSError: The disk takes no more, or the name cannot be changed.
+    """
+    part = beside(path, ".", f".{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        if sync:
+            to_disk(part)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
