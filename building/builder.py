@@ -18,7 +18,7 @@ from ..engines.cache import locked, refuse_foreign, remember_files, remembered_d
 from ..engines.manifest import EngineKey, read_manifest, verify_files
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.plan import Plan
-from ..graphs.spec import Size
+from ..graphs.spec import DEFAULT_STEPS, Size
 from .request import BuildSpec, Progress, check_memory, execute, resolve
 
 CHILD = Path(__file__).with_name("builder_child.py")
@@ -122,7 +122,7 @@ def build(
     backend: str = "onnxruntime",
     precision: str = "fp32",
     out: str | Path | None = None,
-    steps: int = 4,
+    steps: int = DEFAULT_STEPS,
     device: str = "cpu",
     flow_scale: int | None = None,
     correlation: str | None = None,

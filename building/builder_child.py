@@ -34,7 +34,7 @@ def main() -> None:
         outbox.flush()
 
     try:
-        orders = import_module(f"{PACKAGE}.building.order")
+        orders = import_module(f"{PACKAGE}.building.request")
         order = orders.BuildSpec.from_json(request["order"])
         orders.execute(order, lambda line: tell(progress=line))
     except BaseException as error:

@@ -17,6 +17,7 @@ from ..engines.registry import BACKENDS, Backend, require_backend
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.plan import Plan, make_plan
 from ..graphs.spec import (
+    DEFAULT_STEPS,
     GRAPH_VERSION,
     GRAPHS,
     GraphSpec,
@@ -54,7 +55,7 @@ class Request:
     device: str
     flow_scale: int | None = None
     tile: Size | str | None = "auto"
-    steps: int = 4
+    steps: int = DEFAULT_STEPS
     revision: str | None = None
     tolerance: float | None = None
 

@@ -29,7 +29,7 @@ from ..engines.manifest import EngineKey, Target
 from ..engines.registry import BACKENDS, require_backend
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.plan import Plan, make_plan
-from ..graphs.spec import GRAPH_VERSION, Geometry, Size, format_size
+from ..graphs.spec import DEFAULT_STEPS, GRAPH_VERSION, Geometry, Size, format_size
 from .fp8 import recipe_digest, require_quantiser
 
 GIB = 2**30
@@ -222,7 +222,7 @@ def resolve(
     backend: str = "onnxruntime",
     precision: str = "fp32",
     out: str | Path | None = None,
-    steps: int = 4,
+    steps: int = DEFAULT_STEPS,
     device: str = "cpu",
     flow_scale: int | None = None,
     correlation: str | None = None,
@@ -284,7 +284,9 @@ def _check(
             f"color match {color_match!r} is not possible", remedy=f"use {', '.join(COLOR_MATCH)}"
         )
     if not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
+        raise UsageError(
+            f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. {DEFAULT_STEPS}"
+        )
     kind_of(device)  # refuses what is no device
     check_gpu(device)
     if workspace_mib is not None and workspace_mib < 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import check_size, parse_size
+from ..graphs.spec import DEFAULT_STEPS, check_size, parse_size
 from . import options as opt
 from .console import build_progress
 from .engines import build_engines, check_runs_here
@@ -140,7 +140,7 @@ def bench(
     backend: opt.BackendName = "auto",
     backends: Backends = None,
     precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     device: opt.Device = "auto",

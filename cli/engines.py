@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import StreamDiffVSRError
-from ..graphs.spec import Size, check_size, format_size, parse_size
+from ..graphs.spec import DEFAULT_STEPS, Size, check_size, format_size, parse_size
 from . import options as opt
 from .console import FAILED, build_progress
 
@@ -40,7 +40,7 @@ def engines(
     backend: opt.BackendName = "auto",
     precision: opt.PrecisionName = None,
     out: opt.EnginesOut = None,
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     device: opt.Device = "auto",
@@ -210,7 +210,7 @@ def debug(
     backend: opt.BackendName = "auto",
     precision: opt.PrecisionName = None,
     device: opt.Device = "auto",
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     revision: opt.Revision = None,
@@ -295,7 +295,7 @@ def operators(
     model: opt.Model = None,
     size: DebugSize = opt.DEFAULT_SIZE,
     precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     revision: opt.Revision = None,

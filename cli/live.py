@@ -17,6 +17,7 @@ from rich.cells import cell_len, set_cell_size
 
 from ..engines.host import require_live
 from ..errors import UsageError
+from ..graphs.spec import DEFAULT_STEPS
 from . import options as opt
 from .console import leave_at_once
 from .engine_provider import opener
@@ -207,7 +208,7 @@ def live(
     overwrite: OverwriteSinks = False,
     backend: opt.BackendName = "auto",
     precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     device: opt.Device = "auto",

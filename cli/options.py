@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
-from ..graphs.spec import Size, parse_size
+from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
 
 BUILT_IN, AUTO = "tiny", "auto"
 MAX_SEED = 2**63 - 1
@@ -84,7 +84,7 @@ Steps = Annotated[
     int,
     typer.Option(
         metavar="N",
-        help="Denoising steps; the released model is made for 4.",
+        help=f"Denoising steps; the released model is made for {DEFAULT_STEPS}.",
         rich_help_panel=ENGINES,
     ),
 ]
@@ -163,7 +163,7 @@ class BuildOptions:
 
     backend: str = "auto"
     precision: str | None = None
-    steps: int = 4
+    steps: int = DEFAULT_STEPS
     flow_scale: int | None = None
     tile: str = "auto"
     device: str = "auto"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import Size
+from ..graphs.spec import DEFAULT_STEPS, Size
 from . import options as opt
 from . import upscale_options as up
 from .engines import build_engines, check_runs_here
@@ -262,7 +262,7 @@ def upscale(
     color_match: opt.ColorMatch = "auto",
     backend: opt.BackendName = "auto",
     precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
+    steps: opt.Steps = DEFAULT_STEPS,
     flow_scale: opt.FlowScale = None,
     tile: opt.Tile = "auto",
     device: opt.Device = "auto",

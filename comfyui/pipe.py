@@ -13,7 +13,7 @@ import numpy as np
 from ..building.builder import build, find
 from ..engines.interface import Bound, Buffer, Device, Engine
 from ..engines.registry import Choice
-from ..graphs.spec import GraphSpec, Size, format_size
+from ..graphs.spec import DEFAULT_STEPS, GraphSpec, Size, format_size
 from ..runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
 from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
@@ -125,7 +125,7 @@ class EngineWish:
     """Which engines of a pipe's model."""
 
     size: Size
-    steps: int = 4
+    steps: int = DEFAULT_STEPS
     flow_scale: int | None = None
 
 

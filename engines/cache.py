@@ -16,6 +16,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from ..errors import StreamDiffVSRError
+from ..graphs.spec import DEFAULT_STEPS
 from .manifest import MANIFEST, EngineKey, file_digest
 
 
@@ -36,7 +37,7 @@ def default_folder(model_name: str, key: EngineKey) -> Path:
     colour = key.colour and f"colour-{key.colour}"
     level = "" if key.optimization_level is None else f"level{key.optimization_level}"
     options = (
-        f"steps{key.steps}" if key.steps != 4 else "",
+        f"steps{key.steps}" if key.steps != DEFAULT_STEPS else "",
         key.flow,
         key.tile,
         colour,

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .spec import DEFAULT_STEPS
+
 Array = npt.NDArray[Any]
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -101,7 +103,7 @@ def timesteps(config: ScheduleConfig, steps: int) -> Array:
     return visited
 
 
-def step_table(config: ScheduleConfig, steps: int = 4) -> StepTable:
+def step_table(config: ScheduleConfig, steps: int = DEFAULT_STEPS) -> StepTable:
     """The DDIM update (eq. 12, eta = 0, no clipping) folded to two scalars a step.
 
     With a = alpha_bar(t) and p = alpha_bar(t - T/steps), every prediction type gives a clean

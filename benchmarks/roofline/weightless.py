@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engines.host import require_export
 from ...graphs.plan import Plan
-from ...graphs.spec import GRAPHS, GraphSpec, Precision, onnx_file
+from ...graphs.spec import DEFAULT_STEPS, GRAPHS, GraphSpec, Precision, onnx_file
 from .graph_work import GraphWork, count_file
 from .local_model import PROMPT_TOKENS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ...export.configs import ModelConfigs
 
-STEPS = 4
+STEPS = DEFAULT_STEPS
 
 
 @dataclass(frozen=True, slots=True)

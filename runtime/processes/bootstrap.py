@@ -25,8 +25,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     inbox, outbox = _claim_pipes()
     _load_package()
-    wire = import_module(f"{PACKAGE}.runtime.processes.wire")
-    order, _ = wire.receive(inbox)
+    messages = import_module(f"{PACKAGE}.runtime.processes.messages")
+    order, _ = messages.receive(inbox)
     sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
     _limit_memory(order["memory_bytes"])
     try:
@@ -36,7 +36,7 @@ def main() -> None:
         os._exit(1)  # the parent is gone: nobody is left to tell
     except BaseException as error:
         with contextlib.suppress(OSError):
-            wire.send(outbox, {"kind": "error", **_told(error, order["failure"])})
+            messages.send(outbox, {"kind": "error", **_told(error, order["failure"])})
     os._exit(0)
 
 

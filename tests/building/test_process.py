@@ -29,10 +29,12 @@ from streamdiffvsr.graphs.plan import make_plan
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
+EXECUTE_IN_CHILD = builder.execute_in_child  # before the tests' own fixture replaces it
+
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "execute_in_child", process.execute_in_child)
+    monkeypatch.setattr(builder, "execute_in_child", EXECUTE_IN_CHILD)
 
 
 @pytest.fixture
