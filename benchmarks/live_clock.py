@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import Size, format_size
+from ..errors import UsageError
+from ..graphs.spec import Size
+from ..runtime.processes.child import Child
 
 LINES = 16  # of luma, in two rows
 _CELLS, _ROWS = 28, 2
@@ -112,19 +111,14 @@ def clock_running(size: Size, fps: int) -> Iterator[str]:
     Raises:
         StreamDiffVSRError: Its process does not start.
     """
-    command = [sys.executable, "-m", "streamdiffvsr.benchmarks.live_clock_child"]
-    command += ["--size", format_size(size), "--fps", str(fps)]
-    pipe = subprocess.PIPE
-    # A session of its own: Ctrl-C is for the measurement, which then tells what it has.
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            line = process.stdout.readline()
-            if not line.startswith("PORT "):
-                last = (process.stderr.read().strip().splitlines() or [""])[-1]
-                raise StreamDiffVSRError("the clock did not start", last)
-            yield f"tcp://127.0.0.1:{int(line.split()[1])}"
-        finally:
-            process.kill()
+    child = Child(
+        "benchmarks.live_clock_child",
+        {"size": size, "fps": fps},
+        failure="the clock did not start",
+        blas_threads=True,
+    )
+    try:
+        message, _ = child.receive()
+        yield f"tcp://127.0.0.1:{message['port']}"
+    finally:
+        child.close()

@@ -68,7 +68,7 @@ def test_usage_errors_are_one_line_and_exit_2(cli, arguments, told):
 def test_a_backend_that_is_not_installed_names_its_extra(cli, monkeypatch):
     for module in ("engines.registry", "engines.host"):
         monkeypatch.setattr(f"streamdiffvsr.{module}.find_spec", lambda name: None)
-    ran = cli("engines", "--model", ".")
+    ran = cli("engines", "--model", ".", "--backend", "onnxruntime")
     assert "backend onnxruntime is not installed" in ran.error
     assert "pip install 'streamdiffvsr[cpu]'" in ran.error
     assert ran.code == 1
