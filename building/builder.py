@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,9 +13,10 @@ from ..engines.cache import locked, refuse_foreign, remember_files, remembered_d
 from ..engines.manifest import EngineKey, read_manifest, verify_files
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.plan import Plan
-from ..graphs.spec import DEFAULT_STEPS, Size
+from ..graphs.spec import Size
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
-from .request import BuildSpec, Progress, check_memory, execute, resolve
+from .request import BuildRequest
+from .spec import BuildSpec, Progress, check_memory, execute, resolve
 
 SMALLER = "use --tile, --flow-scale 2, --precision fp16 or a smaller input, or free memory"
 
@@ -70,19 +71,11 @@ def build(
     size: Size,
     backend: str = "onnxruntime",
     precision: str = "fp32",
-    out: str | Path | None = None,
-    steps: int = DEFAULT_STEPS,
     device: str = "cpu",
-    flow_scale: int | None = None,
-    correlation: str | None = None,
-    tile: Size | str | None = "auto",
-    revision: str | None = None,
-    compute_capabilities: Sequence[int] | None = None,
-    workspace_mib: int | None = None,
-    optimization_level: int | None = None,
-    color_match: str = "auto",
+    out: str | Path | None = None,
     progress: Progress = lambda _: None,
     in_process: bool = False,
+    **options: Any,
 ) -> Path:
     """Build the engines of a model for one input size, or find them already built.
 
@@ -90,22 +83,14 @@ def build(
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
-        precision: "fp32", "fp16", or of TensorRT's backends "fp8": fp16 in which the denoiser's
-            layers multiply in eight bits.
+        precision: "fp32", "fp16", or of TensorRT's backends "fp8".
+        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1".
         out: Folder of the engine set; by default one in the user's cache, named after its key.
-        steps: Number of denoising steps; the released model is trained for 4.
-        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
-            checks them too.
-        flow_scale, correlation, tile: Overrides of the plan, see `plan.make_plan`.
-        revision: Of the Hugging Face repo.
-        compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
-        workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.
-        optimization_level: How long TensorRT looks for quicker engines, 0 to 5; None is its own
-            choice, 3.
-        color_match: "on": the output takes the input's broad colours, by a step of back-projection
-            in `decode`; "off": as the model makes them; "auto": as its config says.
         progress: Called with one line whenever something begins.
         in_process: Build in this process, not in one of its own that may die alone.
+        options: The other fields of `BuildRequest`, which describes them all: `steps`,
+            `flow_scale`, `correlation`, `tile`, `revision`, `color_match`,
+            `compute_capabilities`, `workspace_mib` and `optimization_level`.
 
     Returns:
         The engine set's folder, for `streamdiffvsr.load`.
@@ -113,23 +98,22 @@ def build(
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    order, plan = resolve(
-        model,
-        size=size,
-        backend=backend,
-        precision=precision,
-        out=out,
-        steps=steps,
-        device=device,
-        flow_scale=flow_scale,
-        correlation=correlation,
-        tile=tile,
-        revision=revision,
-        compute_capabilities=compute_capabilities,
-        workspace_mib=workspace_mib,
-        optimization_level=optimization_level,
-        color_match=color_match,
+    request = BuildRequest(
+        model=str(model), backend=backend, precision=precision, device=device, **options
     )
+    return build_set(request, size, out=out, progress=progress, in_process=in_process)
+
+
+def build_set(
+    request: BuildRequest,
+    size: Size,
+    *,
+    out: str | Path | None = None,
+    progress: Progress = lambda _: None,
+    in_process: bool = False,
+) -> Path:
+    """The folder of the engine set for a size, built unless it is there; see `build`."""
+    order, plan = resolve(request, size, out=out)
     folder = order.stage
     refuse_foreign(folder)
     with locked(folder):
@@ -137,13 +121,13 @@ def build(
     return folder
 
 
-def find(model: str | Path, *, size: Size, **options: Any) -> Path | None:
+def find_set(request: BuildRequest, size: Size) -> Path | None:
     """The folder of a set in the user's cache that is there, whole and up to date, or None.
 
-    Arguments and errors are those of `build`; a geometry that is not possible is None too.
+    Errors are those of `build`; a geometry that is not possible is None too.
     """
     try:
-        order, _ = resolve(model, size=size, **options)
+        order, _ = resolve(request, size)
     except UsageError:
         return None
     return order.stage if _why_stale(order.stage, order.key) is None else None

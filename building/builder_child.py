@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import StreamDiffVSRError
 from ..runtime.processes import messages
-from .request import BuildSpec, execute
+from .spec import BuildSpec, execute
 
 
 def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import typer
@@ -134,27 +134,19 @@ def _end_by_exception_when_terminated() -> None:
 
 @contextlib.contextmanager
 def build_progress(
-    *, enabled: bool, first: Sequence[str] = (), passing: tuple[str, ...] = PASSING
+    *, enabled: bool, passing: tuple[str, ...] = PASSING
 ) -> Iterator[Callable[[str], None]]:
     """Where the lines of long work go: a running clock at a terminal, plain lines elsewhere.
 
     Args:
         enabled: Off beside `--json`.
-        first: Lines that come before the build's first, and not at all if it is refused before.
         passing: How lines begin that take turns on one line at a terminal.
     """
     if not enabled:
         yield lambda line: None
         return
-    waiting = list(first)
     with _clock(passing) if sys.stderr.isatty() else contextlib.nullcontext(_plain) as show:
-
-        def tell(line: str) -> None:
-            while waiting:
-                show(waiting.pop(0))
-            show(line)
-
-        yield tell
+        yield show
 
 
 def _plain(line: str) -> None:

@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from ..building.builder import build, find
+from ..building.provider import EngineProvider
+from ..building.request import BuildRequest
 from ..engines.interface import Bound, Buffer, Device, Engine
 from ..engines.registry import Choice
 from ..graphs.spec import DEFAULT_STEPS, GraphSpec, Size, format_size
@@ -188,14 +188,17 @@ class Pipe:
 
     def _open(self, wish: EngineWish, node: str | None) -> Upscaler:
         progress, lines = host.Progress(BUILD_LINES, node), 0
-        options: dict[str, Any] = {
-            "size": wish.size,
-            "steps": wish.steps,
-            "flow_scale": wish.flow_scale,
-            "backend": self.choice.backend,
-            "precision": self.choice.precision,
-            "device": self.choice.device,
-        }
+        choice = self.choice
+        provider = EngineProvider(
+            BuildRequest(
+                model=self.model,
+                backend=choice.backend,
+                precision=choice.precision,
+                device=choice.device,
+                steps=wish.steps,
+                flow_scale=wish.flow_scale,
+            )
+        )
 
         def tell(line: str) -> None:
             nonlocal lines
@@ -203,15 +206,15 @@ class Pipe:
             progress.frames(min(lines, BUILD_LINES - 1), BUILD_LINES)
             progress.say(line)
 
-        device = self.choice.device
+        device = choice.device
         gpu = device if ":" in device else None
-        folder = find(self.model, **options)
+        folder = provider.find(wish.size)
         if folder is None:
             host.make_room(gpu=gpu)
-            folder = build(self.model, progress=tell, **options)
+            folder = provider.get(wish.size, tell)
         host.make_room(check_memory_fit(folder, device).needs.total, gpu)
         progress.say(f"loading engines for {format_size(wish.size)}")
         upscaler = load(folder, device)
-        what = for_nodes(self.choice.describe())
+        what = for_nodes(choice.describe())
         progress.say(f"engines for {format_size(wish.size)}, {what}")
         return upscaler

@@ -21,10 +21,8 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr.building import builder, builder_child, request
-from streamdiffvsr.building import builder as process
-from streamdiffvsr.building import request as orders
-from streamdiffvsr.building.request import BuildSpec
+from streamdiffvsr.building import builder, builder_child, spec
+from streamdiffvsr.building.spec import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.graphs.plan import make_plan
@@ -227,7 +225,7 @@ def test_every_kind_of_error_crosses_the_pipe(parity_model, monkeypatch, raised,
     ("code", "told"), [(-6, "SIGABRT"), (1, "code 1"), (0xC0000005, "0xc0000005")]
 )
 def test_the_ends_of_processes_in_words(code, told):
-    assert told in process.ending(code)
+    assert told in builder.ending(code)
 
 
 def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_path, monkeypatch):
@@ -245,9 +243,9 @@ def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
     order = an_order(parity_model)
     assert BuildSpec.from_json(json.loads(json.dumps(order.to_json()))) == order
     given: dict[str, Any] = {}
-    monkeypatch.setattr(orders, "export", lambda order, progress: None)
-    monkeypatch.setattr(orders, "accept_graphs", lambda *_, **keywords: given.update(keywords))
-    orders.execute(order, print)
+    monkeypatch.setattr(spec, "export", lambda order, progress: None)
+    monkeypatch.setattr(spec, "accept_graphs", lambda *_, **keywords: given.update(keywords))
+    spec.execute(order, print)
     assert given["device"] == "cuda:1"
 
 
@@ -260,7 +258,7 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", 1)
 
     def above_base(key: EngineKey) -> int:
-        return request.estimated_bytes(tmp_path.iterdir(), key) - request.BASE_BYTES
+        return spec.estimated_bytes(tmp_path.iterdir(), key) - spec.BASE_BYTES
 
     assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
     assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)
