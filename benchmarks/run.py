@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.manifest import Manifest
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, Unsaid, speak
 from ..graphs.spec import Precision
 from ..runtime.upscaler import FRAMES_AHEAD
 from .baselines import Baseline, BicubicBaseline, Race, ReferenceBaseline, measure_command
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--device", required=True, help="cpu, cuda, cuda:1")
     parser.add_argument("--since", type=float, required=True, help="when it was started")
     options = parser.parse_args()
+    speak(Unsaid())  # the parent knows in which words
     try:
         print(json.dumps(_first_frames(options.engines, options.device, options.since)))
     except StreamDiffVSRError as error:

@@ -11,14 +11,17 @@ from typing import Any, NoReturn
 
 from ..engines.cache import locked, refuse_foreign, remember_files, remembered_digest, staged
 from ..engines.manifest import EngineKey, read_manifest, verify_files
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
 from ..graphs.spec import Size
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
 from .request import BuildRequest
 from .spec import BuildSpec, Progress, check_memory, execute, resolve
 
-SMALLER = "use --tile, --flow-scale 2, --precision fp16 or a smaller input, or free memory"
+SMALLER = (
+    f"use {option('tile')}, {option('flow_scale', 2)}, {option('precision', 'fp16')} "
+    "or a smaller input, or free memory"
+)
 
 
 def execute_in_child(order: BuildSpec, progress: Progress) -> None:

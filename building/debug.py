@@ -14,7 +14,7 @@ from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey
 from ..engines.parity import TOLERANCE, relative_error
 from ..engines.registry import BACKENDS, Backend, require_backend
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import make_plan
 from ..graphs.spec import (
     GRAPH_VERSION,
@@ -61,7 +61,7 @@ class LayerRequest:
             raise UsageError(
                 "fp8 engines are not compared layer by layer",
                 "each of their layers is off by design",
-                "use --precision fp16, which has the same layers",
+                f"use {option('precision', 'fp16')}, which has the same layers",
             )
         check_precision(self.precision)
 
@@ -226,7 +226,7 @@ def count_graphs(
         raise UsageError(
             "the operators of fp8 graphs are not counted",
             "they are those of fp16 with pairs of conversions to eight bits in denoise",
-            "use --precision fp16",
+            f"use {option('precision', 'fp16')}",
         )
     from ..engines.tensorrt_graph import rewrite_graph
     from ..export.model_source import model_files

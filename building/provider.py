@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines.host import why_no_gpu
 from ..engines.interface import kind_of, ordinal_of
 from ..engines.registry import BACKENDS
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, command, option
 from ..graphs.spec import Size, check_size
 from .builder import build_set, find_set
 from .request import AUTO, BuildRequest
@@ -95,9 +95,9 @@ class EngineProvider:
         backend, device = self.choice.backend, self.choice.device
         if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
             on_cpu = "cpu" in BACKENDS[backend].devices
-            here = "use --device cpu" if on_cpu else "use --backend onnxruntime"
+            here = option("device", "cpu") if on_cpu else option("backend", "onnxruntime")
             raise StreamDiffVSRError(
                 f"engines of {backend} for a GPU cannot run here",
                 obstacle,
-                f"{here}, or build them for another machine: streamdiffvsr engines",
+                f"use {here}, or build them for another machine: {command('engines')}",
             )

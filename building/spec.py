@@ -27,7 +27,7 @@ from ..engines.host import (
 from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey, Target
 from ..engines.registry import BACKENDS, require_backend
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan, make_plan
 from ..graphs.spec import DEFAULT_STEPS, GRAPH_VERSION, Geometry, Size, format_size
 from .fp8 import recipe_digest, require_quantiser
@@ -188,7 +188,7 @@ def export(order: BuildSpec, progress: Progress) -> None:
         raise StreamDiffVSRError(
             f"cannot write the graphs to {order.stage.parent}",
             str(error),
-            "free space or use --out",
+            f"free space or use {option('out')}",
         ) from error
 
 
@@ -297,13 +297,13 @@ def _target(request: BuildRequest) -> Target:
     if kind_of(request.device) not in chosen.devices:
         raise UsageError(
             f"backend {chosen.name} does not run on {request.device}",
-            remedy=f"use --device {' or '.join(chosen.devices)}",
+            remedy=f"use {option('device', *chosen.devices)}",
         )
     if precision not in chosen.precisions:
         able = [b.name for b in BACKENDS.values() if precision in b.precisions]
         raise UsageError(
             f"backend {chosen.name} does not compute in {precision}",
-            remedy=f"use --backend {' or '.join(able)}, or --precision fp16",
+            remedy=f"use {option('backend', *able)}, or {option('precision', 'fp16')}",
         )
     listed = request.compute_capabilities
     return chosen.target(None if listed is None else tuple(listed), precision, request.device)
@@ -316,7 +316,7 @@ def _refuse_unchecked(key: EngineKey, device: str) -> None:
         raise StreamDiffVSRError(
             f"{key.backend} engines for {key.device} cannot be checked here",
             obstacle,
-            "build them where they will run, or use --device cpu",
+            f"build them where they will run, or use {option('device', 'cpu')}",
         )
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 import typer
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, Words, speaking
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
@@ -46,6 +47,27 @@ def end(code: int) -> int:
     return code
 
 
+class CommandLine(Words):
+    """Options as they are written on the command line."""
+
+    def option(self, name: str, value: str | None) -> str:
+        flag = name.replace("_", "-")
+        if value is None or value == "True":
+            return f"--{flag}"
+        if value == "False":
+            return f"--no-{flag}"
+        if name == "compute_capabilities":
+            value = ",".join(f"{int(each) / 10:.1f}" for each in re.findall(r"\d+", value))
+        size = re.sub(r"\((\d+), (\d+)\)", r"\2x\1", value)
+        return f"--{flag} {size}".replace("'", "")
+
+    def command(self, line: str, value: str | None) -> str:
+        if value is None:
+            return f"streamdiffvsr {line}"
+        name, _, key = line.rpartition(" ")
+        return f"streamdiffvsr {name} {self.option(key, value)}"
+
+
 class _Terminated(BaseException):
     """SIGTERM has come."""
 
@@ -61,6 +83,11 @@ def run(action: Callable[[], Result | None], *, as_json: bool) -> int:
         if hasattr(stream, "reconfigure"):  # a file name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     _end_by_exception_when_terminated()
+    with speaking(CommandLine()):
+        return _run(action, as_json=as_json)
+
+
+def _run(action: Callable[[], Result | None], *, as_json: bool) -> int:
     try:
         result = action() or {}
         if as_json and result:

@@ -13,7 +13,8 @@ from ..building.provider import EngineProvider
 from ..building.request import BuildRequest
 from ..engines.interface import Bound, Buffer, Device, Engine
 from ..engines.registry import Choice
-from ..graphs.spec import DEFAULT_STEPS, GraphSpec, Size, format_size
+from ..errors import StreamDiffVSRError, UsageError
+from ..graphs.spec import DEFAULT_STEPS, Geometry, GraphSpec, Size, format_size
 from ..runtime.frame_stream import Cuts, FrameStream, Image, SteppedFrames
 from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
@@ -129,6 +130,16 @@ class EngineWish:
     flow_scale: int | None = None
 
 
+def check_flow(wish: EngineWish) -> None:
+    """Raise `StreamDiffVSRError` where a flow that coarse does not fit the frames."""
+    Geometry(wish.size)
+    try:
+        Geometry(wish.size, wish.flow_scale or 1)
+    except UsageError as error:
+        remedy = "turn force_flow_on_lq off, or set flow_scale to 1/2 or 1"
+        raise StreamDiffVSRError(error.what, error.why, remedy) from error
+
+
 class Pipe:
     """A model, its backend, and the engines of it that are loaded.
 
@@ -187,6 +198,7 @@ class Pipe:
         return replace(state, features=last.features)
 
     def _open(self, wish: EngineWish, node: str | None) -> Upscaler:
+        check_flow(wish)
         progress, lines = host.Progress(BUILD_LINES, node), 0
         choice = self.choice
         provider = EngineProvider(

@@ -15,9 +15,11 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import DEFAULT_STEPS
 from .manifest import MANIFEST, EngineKey, file_digest
+
+ELSEWHERE = f"choose another folder with {option('out')}"
 
 
 def cache_root() -> Path:
@@ -66,7 +68,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise StreamDiffVSRError(
-            f"cannot write to {folder.parent}", str(error), "choose another folder with --out"
+            f"cannot write to {folder.parent}",
+            str(error),
+            ELSEWHERE,
         ) from error
     try:
         yield
@@ -116,12 +120,12 @@ def staged(folder: Path) -> Iterator[Path]:
 def refuse_foreign(folder: Path) -> None:
     """Raise unless `folder` can be replaced: absent, empty, or an engine set."""
     if folder.is_file():
-        raise StreamDiffVSRError(f"{folder} is a file", remedy="choose another folder with --out")
+        raise StreamDiffVSRError(f"{folder} is a file", remedy=ELSEWHERE)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise StreamDiffVSRError(
             f"{folder} is not replaced",
             "it is not empty and not an engine set",
-            "choose another folder with --out",
+            ELSEWHERE,
         )
 
 

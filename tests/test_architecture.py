@@ -156,3 +156,22 @@ def reachable(dotted: str) -> bool:
         return True
     module, _, name = dotted.rpartition(".")
     return hasattr(import_module(f"streamdiffvsr.{module}".rstrip(".")), name)
+
+
+# Options of other programs, in the commands that are run or recommended.
+OF_OTHERS = ("--query-gpu", "--format=csv", "--force-reinstall")
+
+
+def test_the_library_names_no_option_of_the_command_line():
+    """Its messages hold placeholders, which whoever shows them puts into words."""
+    for name, tree in sources().items():
+        if name.split(".")[0] not in ("runtime", "engines", "building", "export", "graphs"):
+            continue
+        docs = {id(docstring(node)) for node in ast.walk(tree)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+                for other in OF_OTHERS:
+                    text = text.replace(other, "")
+                named = id(node) not in docs and re.search(r"(?<![\w-])--[a-z][\w-]*", text)
+                assert not named, f"{name}:{node.lineno} names {named[0]}"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image as pillow
 from PIL import ImageDraw, ImageFont
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import SCALE
 from ..durable import beside
 from ..media.preflight import check_output, check_size
@@ -188,13 +188,15 @@ def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
     failure = f"could not write {str(video)!r}"
     check_output(video, source=job.input, overwrite=overwrite)
     if video.absolute() == job.output.absolute():
-        raise StreamDiffVSRError(failure, "it is the output itself", "choose another --compare")
+        raise StreamDiffVSRError(
+            failure, "it is the output itself", f"choose another {option('compare')}"
+        )
     sheet = sheet_of(video)
     if sheet.exists() and not overwrite:
         raise StreamDiffVSRError(
             f"could not write {str(sheet)!r}",
-            "the stills of --compare go there, and it already exists",
-            "choose another name, or --overwrite",
+            f"the stills of {option('compare')} go there, and it already exists",
+            f"choose another name, or {option('overwrite', True)}",
         )
     height, width = job.output_size
     check_size((height, 2 * width) if mode == "side" else (height, width), failure)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import StreamDiffVSRError
+from ...errors import Bare, StreamDiffVSRError, option
 from ...graphs.spec import SCALE, format_size
 from ..media.encoders import ImageFormat
 from ..media.reader import FileSource, SourceFrame
@@ -227,7 +227,7 @@ class _RangeRun:
                 f"could not upscale {str(self._job.input)!r}",
                 f"its frames change from {format_size(self._job.info.size)} to "
                 f"{format_size((height, width))} at {frame.seconds:.2f} s",
-                f"upscale it in parts: --end {_time(frame, self._job)} first",
+                f"upscale it in parts: {option('end', Bare(_time(frame, self._job)))} first",
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import Cuts, FrameStream
 from ..media.encoders import ImageFormat, VideoFormat
@@ -224,7 +224,7 @@ class Job:
             raise StreamDiffVSRError(
                 f"could not upscale {str(self.input)!r}",
                 f"its frames are {wanted} and the engines are made for {format_size(size)}",
-                f"build engines with --size {wanted}",
+                f"build engines with {option('size', self.info.size)}",
             )
 
 

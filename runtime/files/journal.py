@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..durable import beside, why
 from .checkpoint import POINT_SUFFIXES, Checkpoint, forget_old_points
 
@@ -176,7 +176,7 @@ def _told(folder: Path) -> Iterator[None]:
         raise StreamDiffVSRError(
             f"could not write in {str(folder)!r}",
             why(error),
-            "make room, and go on with --resume",
+            f"make room, and go on with {option('resume', True)}",
         ) from error
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from io import RawIOBase
 from typing import TYPE_CHECKING, Any
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..processes import messages
 from ..processes.child import Child
 
@@ -36,7 +36,7 @@ def first_that_works(formats: Sequence[VideoFormat], size: tuple[int, int]) -> V
         refused.append(why if len(formats) == 1 else f"{format.encoder}: {why}")
     named = formats[0].encoder if len(formats) == 1 else "no encoder in hardware"
     what = f"{named} does not work here" if len(formats) == 1 else f"{named} works here"
-    raise StreamDiffVSRError(what, "; ".join(refused), "use --encoder software")
+    raise StreamDiffVSRError(what, "; ".join(refused), f"use {option('encoder', 'software')}")
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import av
 from av.container import InputContainer, OutputContainer
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from .. import durable
 from ..processes import messages
 from . import libav
@@ -198,7 +198,9 @@ def _path(entry: Entry) -> Path:
 
 def _damaged(path: Path, why: str) -> StreamDiffVSRError:
     return StreamDiffVSRError(
-        f"could not use the finished part {str(path)!r}", why, "begin anew with --overwrite"
+        f"could not use the finished part {str(path)!r}",
+        why,
+        f"begin anew with {option('overwrite', True)}",
     )
 
 

@@ -28,6 +28,8 @@ def main() -> None:
     _load_package()
     messages = import_module(f"{PACKAGE}.runtime.processes.messages")
     order, _ = messages.receive(inbox)
+    errors = import_module(f"{PACKAGE}.errors")
+    errors.speak(errors.Unsaid())  # the parent knows in which words
     sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
     _limit_memory(order["memory_bytes"])
     try:
