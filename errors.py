@@ -1,6 +1,122 @@
-"""The one kind of error a user is meant to read: what happened, why, and what to do."""
+"""The one kind of error a user is meant to read, and how messages name the options in them.
+
+What an option is called depends on who reads: `--flow-scale 2` in a terminal, `flow_scale=2` in
+Python, a widget in ComfyUI. So a message holds placeholders, which `option` and its like make, and
+it is put into words when it is shown. Whoever shows messages says in which words, by `speaking`;
+without that they are Python's.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+OR_DOCTOR = "{also:doctor}"  # ", or see streamdiffvsr doctor", behind another remedy
+_PLACEHOLDER = re.compile(r"\{(option|without|command|also):([\w ]+)(?:=([^{}]*))?\}")
+
+
+class Bare(str):
+    """A value of an option that is written as it is, such as a number that is formatted."""
+
+    __slots__ = ()
+
+
+def option(name: str, *values: object, between: str = "or") -> str:
+    """A placeholder for an option, by its keyword in Python.
+
+    Args:
+        values: What to set it to, if that is said; several are joined by a word. A size is (h, w).
+        between: That word.
+    """
+    return _placeholder("option", name, values, between)
+
+
+def without(name: str) -> str:
+    """A placeholder for leaving an option out."""
+    return _placeholder("without", name)
+
+
+def command(name: str, **options: object) -> str:
+    """A placeholder for a command of the command line with an option, or what does the same."""
+    ((key, value),) = options.items() or (("", ""),)
+    return _placeholder("command", f"{name} {key}".strip(), (value,) if key else ())
+
+
+def _placeholder(kind: str, name: str, values: tuple[object, ...] = (), between: str = "or") -> str:
+    written = [
+        repr(value) if isinstance(value, str) and not isinstance(value, Bare) else str(value)
+        for value in values
+    ]
+    return f"{{{kind}:{name}{'=' if values else ''}{f' {between} '.join(written)}}}"
+
+
+class Words:
+    """What placeholders become: keywords of Python. Others derive from it.
+
+    A value is written as in Python, and None where none is named.
+    """
+
+    def said(self, text: str) -> str:
+        """The text with its placeholders put into words."""
+        kinds = {
+            "option": self.option,
+            "without": self.without,
+            "command": self.command,
+            "also": self.also,
+        }
+        return _PLACEHOLDER.sub(lambda found: kinds[found[1]](found[2], found[3]), text)
+
+    def option(self, name: str, value: str | None) -> str:
+        """An option."""
+        return f"{name}={value or ''}"
+
+    def without(self, name: str, value: str | None) -> str:
+        """Leaving an option out."""
+        return f"leave out {self.option(name, None)}"
+
+    def command(self, line: str, value: str | None) -> str:
+        """A command; where there is a value, its last word is the option that is set to it."""
+        name, key = line.rpartition(" ")[::2] if value else (line, "")
+        if name == "engines":
+            return f"streamdiffvsr.build({key}={value})" if value else "streamdiffvsr.build"
+        return f"streamdiffvsr {name}"
+
+    def also(self, name: str, value: str | None) -> str:
+        """A command that may help, too, behind another remedy."""
+        return f", or see streamdiffvsr {name}"
+
+
+class Unsaid(Words):
+    """Placeholders as they are, for a process whose messages another one puts into words."""
+
+    def said(self, text: str) -> str:
+        return text
+
+
+_words = Words()
+
+
+def speak(words: Words) -> None:
+    """Have this process put its messages into other words from now on."""
+    global _words
+    _words = words
+
+
+@contextmanager
+def speaking(words: Words) -> Iterator[None]:
+    """Have this process put its messages into other words while the block runs."""
+    before = _words
+    speak(words)
+    try:
+        yield
+    finally:
+        speak(before)
+
+
+def said(text: str) -> str:
+    """A message in the words of this process."""
+    return _words.said(text)
 
 
 class StreamDiffVSRError(Exception):
@@ -10,14 +126,34 @@ class StreamDiffVSRError(Exception):
         what: What could not be done, naming the file or value.
         why: The cause, as far as it is known.
         remedy: What the user can do about it.
+
+    Each may hold placeholders of `option` and its like.
     """
 
     def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
-        self.what, self.why, self.remedy = what, why, remedy
-        line = what if not why else f"{what}: {why}"
-        if remedy:
-            line = f"{line.rstrip('.')}; {remedy}"
-        super().__init__(" ".join(line.split()))  # one line, whatever a library put into it
+        super().__init__(what, why, remedy)
+        self._texts = (what, why, remedy)
+
+    @property
+    def what(self) -> str:
+        """What could not be done."""
+        return said(self._texts[0])
+
+    @property
+    def why(self) -> str:
+        """The cause, or ""."""
+        return said(self._texts[1])
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, or ""."""
+        return said(self._texts[2])
+
+    def __str__(self) -> str:
+        line = self.what if not self.why else f"{self.what}: {self.why}"
+        if self.remedy:
+            line = f"{line.rstrip('.')}; {self.remedy}"
+        return " ".join(line.split())  # one line, whatever a library put into it
 
 
 class UsageError(StreamDiffVSRError):

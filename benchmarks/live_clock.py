@@ -6,13 +6,12 @@ It is opened like any other source over TCP: a child process demultiplexes and d
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import Size, format_size
+from ..errors import UsageError
+from ..graphs.spec import Size
+from ..runtime.processes.child import Child
 from .clock_code import LINES
 
 NAME = "clock"
@@ -63,19 +62,14 @@ def clock_running(size: Size, fps: int) -> Iterator[str]:
     Raises:
         StreamDiffVSRError: Its process does not start.
     """
-    command = [sys.executable, "-m", "streamdiffvsr.benchmarks.live_clock_child"]
-    command += ["--size", format_size(size), "--fps", str(fps)]
-    pipe = subprocess.PIPE
-    # A session of its own: Ctrl-C is for the measurement, which then tells what it has.
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            line = process.stdout.readline()
-            if not line.startswith("PORT "):
-                last = (process.stderr.read().strip().splitlines() or [""])[-1]
-                raise StreamDiffVSRError("the clock did not start", last)
-            yield f"tcp://127.0.0.1:{int(line.split()[1])}"
-        finally:
-            process.kill()
+    child = Child(
+        "benchmarks.live_clock_child",
+        {"size": size, "fps": fps},
+        failure="the clock did not start",
+        blas_threads=True,
+    )
+    try:
+        message, _ = child.receive()
+        yield f"tcp://127.0.0.1:{message['port']}"
+    finally:
+        child.close()

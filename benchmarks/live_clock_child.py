@@ -1,22 +1,16 @@
 """Sends moving pictures with the time in each, as a camera would: H.264 in MPEG-TS over TCP.
 
-    python -m streamdiffvsr.benchmarks.live_clock_child --size 160x90 --fps 30
-
-A process of its own, so that encoding takes no turns with the session that is measured. It prints
-one line, ``PORT n``, sends to whoever connects, and ends when its stdin does.
+A process of its own, so that encoding takes no turns with the session that is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import socket
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from io import RawIOBase
 from typing import Any
 
 import av
@@ -24,28 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..graphs.spec import Size
+from ..runtime.processes import messages
 from .clock_code import LINES, stamp
 
 _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency"}
 _BITS_PER_PIXEL = 0.4  # ample: the stamp must survive
 
 
-def main() -> None:
-    """Serve until stdin ends."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--size", required=True, help="WxH, both even")
-    parser.add_argument("--fps", type=int, required=True)
-    options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
+def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
+    """Send a ``port`` message, then pictures to whoever connects to it."""
+    messages.end_with_parent(inbox)
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.stdout.write(f"PORT {listener.getsockname()[1]}\n")
-    sys.stdout.flush()
+    messages.send(outbox, {"kind": "port", "port": listener.getsockname()[1]})
     while True:
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with client, contextlib.suppress(OSError):  # it has left: the next one may come
-            _send(_Pipe(client), (height, width), options.fps)
+            _send(_Pipe(client), tuple(arguments["size"]), arguments["fps"])
 
 
 class _Pipe:
@@ -86,12 +75,3 @@ def _pictures(size: Size, fps: int) -> Iterator[npt.NDArray[np.uint8]]:
         picture[:LINES] = np.frombuffer(code, np.uint8).reshape(LINES, width)
         yield picture
         index += 1
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

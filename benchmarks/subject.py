@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engines.interface import kind_of, timed
 from ..engines.manifest import Manifest, read_manifest
-from ..graphs.spec import SCALE, format_size
+from ..graphs.spec import DEFAULT_STEPS, SCALE, format_size
 from ..runtime.frame_stream import MarkedImage, OverlappedFrames
 from ..runtime.state import StreamState
 from ..runtime.upscaler import FRAMES_AHEAD, Image, Mode, Upscaler, load
@@ -219,7 +219,7 @@ class Subject:
         """Of one among the subjects of a result."""
         key = self.manifest.key
         parts = [key.size, key.backend, key.device, key.precision]
-        parts += [] if key.steps == 4 else [f"{key.steps} steps"]
+        parts += [] if key.steps == DEFAULT_STEPS else [f"{key.steps} steps"]
         parts += [key.tile] if key.tile else []
         return " ".join(parts)
 

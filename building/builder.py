@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from ..engines.cache import locked, refuse_foreign, remember_files, remembered_digest, staged
 from ..engines.manifest import EngineKey, read_manifest, verify_files
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
 from ..graphs.spec import Size
-from .request import BuildSpec, Progress, check_memory, execute, resolve
+from ..runtime.processes.child import DEBUG, Child, ProcessEnded
+from .request import BuildRequest
+from .spec import BuildSpec, Progress, check_memory, execute, resolve
 
-CHILD = Path(__file__).with_name("builder_child.py")
-DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what libraries print, and tracebacks
-LAST_BYTES = 4096
-SMALLER = "use --tile, --flow-scale 2, --precision fp16 or a smaller input, or free memory"
+SMALLER = (
+    f"use {option('tile')}, {option('flow_scale', 2)}, {option('precision', 'fp16')} "
+    "or a smaller input, or free memory"
+)
 
 
 def execute_in_child(order: BuildSpec, progress: Progress) -> None:
@@ -34,25 +31,32 @@ def execute_in_child(order: BuildSpec, progress: Progress) -> None:
         StreamDiffVSRError: What the build raised, or how its process ended.
         MemoryError: The build ran out of memory.
     """
-    with tempfile.TemporaryFile() as stderr:
-        process = _start(None if os.environ.get(DEBUG) else stderr)
-        try:
-            final = _follow(process, order, progress)
-            code = process.wait() if final is None else 0
-        finally:  # Ctrl-C, too: nothing that it holds is worth waiting for
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                pipe.close()
-        if final is None:
-            raise StreamDiffVSRError(
-                f"the build of {order.key.size} engines ended unexpectedly",
-                f"{ending(code)}{_last_words(stderr)}",
-                f"if memory was short, {SMALLER}; {DEBUG}=1 shows more",
-            )
-    if error := final.get("error"):
-        _raise(error)
+    failure = f"the build of {order.key.size} engines ended unexpectedly"
+    child = Child(
+        "building.builder_child",
+        order.to_json(),
+        failure=failure,
+        deadline_s=None,
+        blas_threads=True,
+    )
+    try:
+        while (message := child.receive()[0])["kind"] == "progress":
+            progress(message["line"])
+    except ProcessEnded as ended:
+        raise StreamDiffVSRError(
+            failure,
+            f"{ending(ended.code)}{ended.last_words}",
+            f"if memory was short, {SMALLER}; {DEBUG}=1 shows more",
+        ) from ended
+    finally:  # Ctrl-C, too: nothing that it holds is worth waiting for
+        child.close()
+    if message["kind"] != "end":
+        raise_again(message)
+
+
+def raise_again(message: Mapping[str, Any]) -> NoReturn:
+    """Raise what a build has sent of a failure that is no `StreamDiffVSRError`."""
+    raise {"memory": MemoryError, "bug": RuntimeError}[message["kind"]](message["what"])
 
 
 def ending(code: int) -> str:
@@ -64,76 +68,17 @@ def ending(code: int) -> str:
     return f"it crashed with code {code if code < 2**16 else hex(code)}"
 
 
-def _start(stderr: IO[bytes] | None) -> subprocess.Popen[str]:
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-X", "utf8", os.fspath(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            encoding="utf-8",
-        )
-    except OSError as error:
-        raise StreamDiffVSRError(
-            "no build can be started", f"{sys.executable!r} does not run ({error})"
-        ) from error
-
-
-def _follow(
-    process: subprocess.Popen[str], order: BuildSpec, progress: Progress
-) -> dict[str, Any] | None:
-    """The last message, or None if the process ended without one."""
-    assert process.stdin is not None and process.stdout is not None
-    request = {"order": order.to_json(), "sys_path": [entry for entry in sys.path if entry]}
-    try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-    except OSError:
-        return None  # it has ended already; its code says how
-    for line in process.stdout:
-        message: dict[str, Any] = json.loads(line)
-        if "progress" not in message:
-            return message
-        progress(message["progress"])
-    return None
-
-
-def _raise(error: dict[str, str]) -> NoReturn:
-    kinds = {"StreamDiffVSRError": StreamDiffVSRError, "UsageError": UsageError}
-    if error["kind"] in kinds:
-        raise kinds[error["kind"]](error["what"], error["why"], error["remedy"])
-    if error["kind"] == "MemoryError":
-        raise MemoryError(error["what"])
-    raise RuntimeError(f"{error['kind']}: {error['what']}")
-
-
-def _last_words(stderr: IO[bytes]) -> str:
-    stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, stderr.tell() - LAST_BYTES))
-    lines = stderr.read().decode(errors="replace").splitlines()
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f": {last}" if last else ""
-
-
 def build(
     model: str | Path,
     *,
     size: Size,
     backend: str = "onnxruntime",
     precision: str = "fp32",
-    out: str | Path | None = None,
-    steps: int = 4,
     device: str = "cpu",
-    flow_scale: int | None = None,
-    correlation: str | None = None,
-    tile: Size | str | None = "auto",
-    revision: str | None = None,
-    compute_capabilities: Sequence[int] | None = None,
-    workspace_mib: int | None = None,
-    optimization_level: int | None = None,
-    color_match: str = "auto",
+    out: str | Path | None = None,
     progress: Progress = lambda _: None,
     in_process: bool = False,
+    **options: Any,
 ) -> Path:
     """Build the engines of a model for one input size, or find them already built.
 
@@ -141,24 +86,14 @@ def build(
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
-        precision: "fp32", "fp16", or of TensorRT's backends "fp8": fp16 in which the denoiser's
-            layers multiply in eight bits.
+        precision: "fp32", "fp16", or of TensorRT's backends "fp8".
+        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1".
         out: Folder of the engine set; by default one in the user's cache, named after its key.
-        steps: Number of denoising steps; the released model is trained for 4.
-        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
-            checks them too.
-        flow_scale: Find the flow at HR divided by 1, 2 or 4; None is the plan's choice.
-        correlation: RAFT's lookup, "all-pairs" or "on-demand"; None is the plan's choice.
-        tile: Size (h, w) of the tiles, None for the whole frame, or "auto".
-        revision: Of the Hugging Face repo.
-        compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
-        workspace_mib: The most scratch memory of a compiled layer; None is the library's choice.
-        optimization_level: How long TensorRT looks for quicker engines, 0 to 5; None is its own
-            choice, 3.
-        color_match: "on": the output takes the input's broad colours, by a step of back-projection
-            in `decode`; "off": as the model makes them; "auto": as its config says.
         progress: Called with one line whenever something begins.
         in_process: Build in this process, not in one of its own that may die alone.
+        options: The other fields of `BuildRequest`, which describes them all: `steps`,
+            `flow_scale`, `correlation`, `tile`, `revision`, `color_match`,
+            `compute_capabilities`, `workspace_mib` and `optimization_level`.
 
     Returns:
         The engine set's folder, for `streamdiffvsr.load`.
@@ -166,23 +101,22 @@ def build(
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    order, plan = resolve(
-        model,
-        size=size,
-        backend=backend,
-        precision=precision,
-        out=out,
-        steps=steps,
-        device=device,
-        flow_scale=flow_scale,
-        correlation=correlation,
-        tile=tile,
-        revision=revision,
-        compute_capabilities=compute_capabilities,
-        workspace_mib=workspace_mib,
-        optimization_level=optimization_level,
-        color_match=color_match,
+    request = BuildRequest(
+        model=str(model), backend=backend, precision=precision, device=device, **options
     )
+    return build_set(request, size, out=out, progress=progress, in_process=in_process)
+
+
+def build_set(
+    request: BuildRequest,
+    size: Size,
+    *,
+    out: str | Path | None = None,
+    progress: Progress = lambda _: None,
+    in_process: bool = False,
+) -> Path:
+    """The folder of the engine set for a size, built unless it is there; see `build`."""
+    order, plan = resolve(request, size, out=out)
     folder = order.stage
     refuse_foreign(folder)
     with locked(folder):
@@ -190,13 +124,13 @@ def build(
     return folder
 
 
-def find(model: str | Path, *, size: Size, **options: Any) -> Path | None:
+def find_set(request: BuildRequest, size: Size) -> Path | None:
     """The folder of a set in the user's cache that is there, whole and up to date, or None.
 
-    Arguments and errors are those of `build`; a geometry that is not possible is None too.
+    Errors are those of `build`; a geometry that is not possible is None too.
     """
     try:
-        order, _ = resolve(model, size=size, **options)
+        order, _ = resolve(request, size)
     except UsageError:
         return None
     return order.stage if _why_stale(order.stage, order.key) is None else None

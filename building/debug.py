@@ -14,8 +14,8 @@ from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey
 from ..engines.parity import TOLERANCE, relative_error
 from ..engines.registry import BACKENDS, Backend, require_backend
-from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.plan import Plan, make_plan
+from ..errors import StreamDiffVSRError, UsageError, option
+from ..graphs.plan import make_plan
 from ..graphs.spec import (
     GRAPH_VERSION,
     GRAPHS,
@@ -27,7 +27,8 @@ from ..graphs.spec import (
     graph_specs,
     onnx_file,
 )
-from .request import check_memory, export, resolve
+from .request import BUILT_IN, BuildRequest
+from .spec import MATCH_COLOUR, check_memory, export, resolve
 
 if TYPE_CHECKING:
     from ..engines.divergence import Divergence
@@ -38,36 +39,36 @@ EXACT: Precision = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Which engine to look into; the fields are those of `builder.build`.
+class LayerRequest:
+    """Which engine to look into.
 
     Attributes:
         graph: One of `spec.GRAPHS`.
+        build: How the engine is built.
+        size: LR size (h, w).
         tolerance: Of a layer's error; None is the parity gate's.
     """
 
     graph: str
-    model: str
+    build: BuildRequest
     size: Size
-    backend: str
-    precision: str
-    device: str
-    flow_scale: int | None = None
-    tile: Size | str | None = "auto"
-    steps: int = 4
-    revision: str | None = None
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
         if self.graph not in GRAPHS:
             raise UsageError(f"unknown graph {self.graph!r}", remedy=f"use {', '.join(GRAPHS)}")
-        if self.precision == FP8:
+        if self.build.precision == FP8:
             raise UsageError(
                 "fp8 engines are not compared layer by layer",
                 "each of their layers is off by design",
-                "use --precision fp16, which has the same layers",
+                f"use {option('precision', 'fp16')}, which has the same layers",
             )
         check_precision(self.precision)
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the engine, which is settled."""
+        return cast(Precision, self.build.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,25 @@ class Report:
         return bool(self.layers) or not all(e <= self.tolerance for e in self.outputs.values())
 
 
-def debug_engine(request: Request, progress: Progress = lambda _: None) -> Report:
+def debug_engine(request: LayerRequest, progress: Progress = lambda _: None) -> Report:
     """Compare a graph on a backend with the float32 reference, layer by layer.
 
     Raises:
         StreamDiffVSRError: It cannot be exported, or the backend cannot run here.
     """
-    backend = require_backend(request.backend)
+    backend = require_backend(request.build.backend)
     if backend.name == "torch":
         raise UsageError(
             "torch engines have no layers to compare",
             "they are no ONNX graph",
             "choose among onnxruntime, tensorrt and tensorrt-rtx",
         )
-    check_gpu(request.device)
-    if kind_of(request.device) not in backend.devices:
-        raise UsageError(f"backend {backend.name} does not run on {request.device}")
+    check_gpu(request.build.device)
+    device = request.build.device
+    if kind_of(device) not in backend.devices:
+        raise UsageError(f"backend {backend.name} does not run on {device}")
     key = _key(request, backend)
-    if obstacle := backend.obstacle(key, request.device):
+    if obstacle := backend.obstacle(key, device):
         raise StreamDiffVSRError(f"{backend.name} engines cannot be debugged here", obstacle)
     require_export()
     require_backend(REFERENCE)
@@ -115,7 +117,7 @@ def debug_engine(request: Request, progress: Progress = lambda _: None) -> Repor
 
 
 def _compare(
-    request: Request, backend: Backend, key: EngineKey, folder: Path, progress: Progress
+    request: LayerRequest, backend: Backend, key: EngineKey, folder: Path, progress: Progress
 ) -> Report:
     from safetensors.numpy import load_file
 
@@ -128,10 +130,10 @@ def _compare(
     exact = Probe(
         BACKENDS[REFERENCE], key, folder / "reference" / file, reference_spec, inputs, "cpu"
     )
-    tested = Probe(backend, key, folder / "engine" / file, spec, inputs, request.device)
+    tested = Probe(backend, key, folder / "engine" / file, spec, inputs, request.build.device)
     tolerance = request.tolerance
     if tolerance is None:
-        tolerance = TOLERANCE[cast(Precision, request.precision)]
+        tolerance = TOLERANCE[request.precision]
     progress(f"run {request.graph} as it is built for frames")
     found = tested.outputs()
     outputs = {name: relative_error(found[name], golden[f"out.{name}"]) for name in found}
@@ -139,7 +141,7 @@ def _compare(
 
 
 def _export(
-    request: Request, key: EngineKey, folder: Path, progress: Progress
+    request: LayerRequest, key: EngineKey, folder: Path, progress: Progress
 ) -> tuple[GraphSpec, GraphSpec]:
     """Write the graph in both precisions and the recorded tensors; gives both specs."""
     from ..export.config_files import read_flow
@@ -150,14 +152,21 @@ def _export(
     from ..export.onnx_export import export_graph
     from ..graphs.schedule import step_table
 
-    source = resolve_model(request.model, request.revision)
-    plan = _plan(request, read_flow(source).flow_scale)
+    build = request.build
+    source = resolve_model(build.model or BUILT_IN, build.revision)
+    plan = make_plan(
+        request.size,
+        flow_scale=build.flow_scale,
+        correlation=build.correlation,
+        tile=build.tile,
+        preferred=read_flow(source).flow_scale,
+    )
     check_memory(model_files(source), key)
     progress("load weights")
-    model = load_model(source)
-    table = step_table(model.configs.scheduler, request.steps)
+    model = load_model(source, match_colour=MATCH_COLOUR[build.color_match])
+    table = step_table(model.configs.scheduler, build.steps)
     make = CORRELATIONS[plan.correlation]
-    wanted = cast(Precision, request.precision)
+    wanted = request.precision
     specs = {p: graph_specs(plan.geometry, model_dims(model), p) for p in (EXACT, wanted)}
     for name, precision in (("reference", EXACT), ("engine", wanted)):
         progress(f"export {request.graph} in {precision}")
@@ -170,24 +179,18 @@ def _export(
     return specs[EXACT][request.graph], specs[wanted][request.graph]
 
 
-def _plan(request: Request, preferred: int) -> Plan:
-    return make_plan(
-        request.size, flow_scale=request.flow_scale, tile=request.tile, preferred=preferred
-    )
-
-
-def _key(request: Request, backend: Backend) -> EngineKey:
+def _key(request: LayerRequest, backend: Backend) -> EngineKey:
     """All that a backend asks of the key of an engine that nobody keeps."""
-    target = backend.target(None, request.precision, request.device)
+    target = backend.target(None, request.precision, request.build.device)
     return EngineKey(
         model_digest="",
         size=format_size(request.size),
         flow="",
         tile="",
         precision=request.precision,
-        steps=request.steps,
+        steps=request.build.steps,
         backend=backend.name,
-        device=kind_of(request.device),
+        device=kind_of(request.build.device),
         library=target.library,
         gpu=target.gpu,
         graph_version=GRAPH_VERSION,
@@ -212,27 +215,24 @@ class Operators:
 
 
 def count_graphs(
-    model: str, *, size: Size, precision: str, progress: Progress = lambda _: None, **options: Any
+    request: BuildRequest, size: Size, progress: Progress = lambda _: None
 ) -> list[Operators]:
-    """The operators of every graph.
-
-    Args:
-        options: More of `builder.build`'s that decide how a graph is exported.
+    """The operators of every graph, for frames of a size (h, w).
 
     Raises:
         StreamDiffVSRError: The model cannot be exported here.
     """
-    if precision == FP8:
+    if request.precision == FP8:
         raise UsageError(
             "the operators of fp8 graphs are not counted",
             "they are those of fp16 with pairs of conversions to eight bits in denoise",
-            "use --precision fp16",
+            f"use {option('precision', 'fp16')}",
         )
     from ..engines.tensorrt_graph import rewrite_graph
     from ..export.model_source import model_files
     from ..graphs.onnx_network import count_operators
 
-    order, _ = resolve(model, size=size, precision=precision, **options)
+    order, _ = resolve(request, size)
     check_memory(model_files(order.source), order.key)
     counted = []
     with tempfile.TemporaryDirectory(prefix="streamdiffvsr-graphs-") as name:

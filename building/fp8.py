@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from ..engines.manifest import file_digest
 from ..engines.parity import QUANTISED, decibels, noise_to_signal, run_on_host
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.arrays import Image
 from ..graphs.spec import Geometry, GraphSet, GraphSpec, Size, golden_file, onnx_file
 
@@ -39,7 +39,7 @@ def require_quantiser() -> None:
         raise StreamDiffVSRError(
             "fp8 engines cannot be built here",
             f"not installed: {', '.join(missing)}",
-            f"run pip install 'streamdiffvsr[fp8{runtime}]', or use --precision fp16",
+            f"run pip install 'streamdiffvsr[fp8{runtime}]', or use {option('precision', 'fp16')}",
         )
 
 
@@ -134,7 +134,7 @@ def quantise_graphs(folder: Path, inputs: Sequence[SampleInputs], progress: Prog
         raise StreamDiffVSRError(
             f"{PACKAGE} {quantiser_version()} cannot quantise {GRAPH}",
             f"{type(error).__name__}: {error}",
-            "use --precision fp16, and report this",
+            f"use {option('precision', 'fp16')}, and report this",
         ) from error
     noise = _judge(folder, graphs.specs()[GRAPH])
     progress(f"quantised {GRAPH}: a signal-to-noise ratio of {decibels(noise)}")
@@ -159,7 +159,7 @@ def _judge(folder: Path, spec: GraphSpec) -> float:
             f"this model's {spec.name} is not fit for fp8",
             f"quantised it has a signal-to-noise ratio of {decibels(worst)}, "
             f"and needs {decibels(WORST_NOISE)}",
-            "use --precision fp16",
+            f"use {option('precision', 'fp16')}",
         )
     save_file(golden | {f"{QUANTISED}{name}": x for name, x in outputs.items()}, str(recorded))
     return worst

@@ -1,347 +1,84 @@
-"""What a build is asked for, resolved to one build order with its memory estimate."""
+"""What engines are asked for: one record for Python, the command line and ComfyUI."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..engines.cache import default_folder, remembered_digest
-from ..engines.engine_set import accept_graphs
-from ..engines.host import (
-    EXPORT_MODULES,
-    FP8,
-    TORCH_MODULES,
-    check_gpu,
-    check_precision,
-    free_host_bytes,
-    graph_precision,
-    require_export,
-)
-from ..engines.interface import kind_of
-from ..engines.manifest import EngineKey, Target
-from ..engines.registry import BACKENDS, require_backend
-from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.plan import Plan, make_plan
-from ..graphs.spec import GIB, GRAPH_VERSION, Geometry, Size, format_bytes, format_size
-from .fp8 import recipe_digest, require_quantiser
-
-BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
-EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
-# Of the same: the graph, what the compiler makes of it, and the plan.
-COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
-MAX_HEADER_BYTES = 10_000_000
-
-
-def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
-    """The least memory that a build takes, in bytes."""
-    total = sum(_float32_bytes(path) for path in weights)
-    compiles = BACKENDS[key.backend].compile is not None
-    compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
-    return BASE_BYTES + int(total * max(EXPORT_FACTOR, compiled))
-
-
-def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
-    """Raise `StreamDiffVSRError` where a build would take more than there is, swap included."""
-    needed = estimated_bytes(weights, key)
-    free = free_host_bytes()
-    if needed > free:
-        raise StreamDiffVSRError(
-            f"the engines cannot be built in {format_bytes(free, 'GiB')} of free memory",
-            f"it takes at least {needed / GIB:.1f}",
-            "free some, add swap, or build them on another machine and copy the folder",
-        )
-
-
-def _float32_bytes(path: Path) -> int:
-    """What the tensors of a file take as float32; the file's own bytes where it does not say."""
-    size = path.stat().st_size
-    if path.suffix != ".safetensors":
-        return size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(MAX_HEADER_BYTES, length)))
-        wide = sum(
-            4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
-        )
-        return min(wide, 4 * size)  # a header may lie, until the weights are read
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return size  # a damaged file is refused when it is read
-
+from ..graphs.spec import DEFAULT_STEPS, Size
 
 if TYPE_CHECKING:
-    from ..export.graph_folder import Form
-    from ..export.model import Model
+    from ..engines.registry import Choice
 
-Progress = Callable[[str], None]
+BUILT_IN, AUTO = "tiny", "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class BuildSpec:
-    """What to build, from what, and where.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """Which engines are wanted, for frames of any size.
 
     Attributes:
-        source: The model folder.
-        stage: An existing empty folder, which becomes the engine set.
-        correlation: RAFT's lookup, "all-pairs" or "on-demand".
-        device: Where the engines are made and checked, "cpu", "cuda" or "cuda:1".
-        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
-        started: `time.monotonic()` when the build began.
+        model: `tiny` (built in), a model folder, a Hugging Face repo id, or `auto`: the released
+            weights if they can be had, else `tiny`. None is `tiny`.
+        backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx`, `torch`, or `auto`: the best that works
+            here.
+        precision: "fp32", "fp16", or of TensorRT's backends "fp8": fp16 in which the denoiser's
+            layers multiply in eight bits. None is fp16 on a GPU, else fp32.
+        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
+            checks them too; "auto" is the best that there is.
+        steps: Number of denoising steps, 1 to 50.
+        flow_scale: The flow is found at 1/N of the output, N being 1, 2 or 4; None: by size.
+        correlation: The flow's lookup, "all-pairs" or "on-demand"; None: by size.
+        tile: LR size (h, w) of the tiles, None for whole frames, or "auto".
+        revision: Branch, tag or commit of the Hugging Face repo.
+        color_match: "on": the output takes the input's broad colours, by a step of back-projection
+            in `decode`; "off": as the model makes them; "auto": as its config says.
+        compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
+        workspace_mib: The most scratch memory of a compiled layer, in MiB; None is the library's
+            choice.
+        optimization_level: How long TensorRT looks for quicker engines, 0 to 5; None is its own
+            choice, 3.
     """
 
-    source: Path
-    stage: Path
-    key: EngineKey
-    model_name: str
-    geometry: Geometry
-    correlation: str
-    device: str
-    workspace_bytes: int | None
-    started: float
+    model: str | None = None
+    backend: str = AUTO
+    precision: str | None = None
+    device: str = AUTO
+    steps: int = DEFAULT_STEPS
+    flow_scale: int | None = None
+    correlation: str | None = None
+    tile: Size | str | None = AUTO
+    revision: str | None = None
+    color_match: str = AUTO
+    compute_capabilities: tuple[int, ...] | None = None
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads back."""
-        return {
-            "source": str(self.source),
-            "stage": str(self.stage),
-            "key": asdict(self.key),
-            "model_name": self.model_name,
-            "geometry": self.geometry.to_json(),
-            "correlation": self.correlation,
-            "device": self.device,
-            "workspace_bytes": self.workspace_bytes,
-            "started": self.started,
-        }
+    @property
+    def run_on(self) -> str | None:
+        """The device as `streamdiffvsr.load` takes it: None, for a set's own, where it is open."""
+        return None if self.device == AUTO else self.device
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
-        """The inverse of `to_json`."""
-        return cls(
-            source=Path(data["source"]),
-            stage=Path(data["stage"]),
-            key=EngineKey(**data["key"]),
-            model_name=data["model_name"],
-            geometry=Geometry.from_json(data["geometry"]),
-            correlation=data["correlation"],
-            device=data["device"],
-            workspace_bytes=data["workspace_bytes"],
-            started=data["started"],
+    @property
+    def is_open(self) -> bool:
+        """Whether the backend, precision or device is still to be chosen."""
+        return self.precision is None or AUTO in (self.backend, self.device)
+
+    def choice(self) -> Choice:
+        """The backend, precision and device for this machine; those that are named are kept.
+
+        Raises:
+            StreamDiffVSRError: The backend is unknown or not installed, or none works here.
+        """
+        from ..engines.registry import choose
+
+        return choose(self.backend, self.precision, self.device)
+
+    def settled(self, choice: Choice | None = None) -> BuildRequest:
+        """The request with the backend, precision and device named; see `choice` for errors."""
+        if not self.is_open:
+            return self
+        chosen = choice or self.choice()
+        return replace(
+            self, backend=chosen.backend, precision=chosen.precision, device=chosen.device
         )
-
-
-def execute(order: BuildSpec, progress: Progress) -> None:
-    """Fill `order.stage` with a whole engine set.
-
-    Raises:
-        StreamDiffVSRError: One line: what could not be done, why, what to do.
-    """
-    export(order, progress)
-    accept_graphs(
-        order.stage,
-        order.key,
-        order.model_name,
-        package_version=__version__,
-        started=order.started,
-        progress=progress,
-        workspace_bytes=order.workspace_bytes,
-        device=order.device,
-    )
-
-
-def export(order: BuildSpec, progress: Progress) -> None:
-    """Fill `order.stage` with a graph folder, as the backend of the order takes it.
-
-    Raises:
-        StreamDiffVSRError: The model cannot be read or quantised, or the graphs not be written.
-    """
-    from ..export.graph_folder import export_graphs
-    from ..export.model import load_model
-
-    form, key = _form(order.key.backend), order.key
-    progress("load weights")
-    model = load_model(order.source, match_colour=key.match_colour)
-    try:
-        quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
-        export_graphs(
-            model,
-            order.stage,
-            form,
-            geometry=order.geometry,
-            precision=graph_precision(key.precision),
-            steps=key.steps,
-            correlation=order.correlation,
-            progress=lambda name: progress(f"export {name}"),
-        )
-        del model  # quantising takes gigabytes of its own
-        if quantise is not None:
-            quantise()
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot write the graphs to {order.stage.parent}",
-            str(error),
-            "free space or use --out",
-        ) from error
-
-
-def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
-    """What quantises the graphs once they are exported; it needs the model no more."""
-    from .fp8 import calibration_inputs, quantise_graphs
-
-    key = order.key
-    inputs = calibration_inputs(model, order.geometry, key.steps, order.correlation, progress)
-    return partial(quantise_graphs, order.stage, inputs, progress)
-
-
-def _form(backend: str) -> Form:
-    """What the graphs of a backend are exported as; ONNX takes most of a build, and torch none."""
-    if backend == "torch":
-        from ..export.torch_export import PROGRAMS
-
-        return PROGRAMS
-    from ..export.onnx_export import ONNX
-
-    return ONNX
-
-
-MAX_STEPS = 50
-COLOR_MATCH = ("auto", "on", "off")
-
-
-def resolve(
-    model: str | Path,
-    *,
-    size: Size,
-    backend: str = "onnxruntime",
-    precision: str = "fp32",
-    out: str | Path | None = None,
-    steps: int = 4,
-    device: str = "cpu",
-    flow_scale: int | None = None,
-    correlation: str | None = None,
-    tile: Size | str | None = "auto",
-    revision: str | None = None,
-    compute_capabilities: Sequence[int] | None = None,
-    workspace_mib: int | None = None,
-    optimization_level: int | None = None,
-    color_match: str = "auto",
-) -> tuple[BuildSpec, Plan]:
-    """The order whose stage is the folder of the set itself, and the plan it follows.
-
-    Arguments and errors are those of `builder.build`.
-    """
-    started = time.monotonic()
-    _check(precision, steps, device, workspace_mib, color_match)
-    planned = partial(make_plan, size, flow_scale=flow_scale, correlation=correlation, tile=tile)
-    # What is refused is refused here, before a model is fetched that may have wishes of its own.
-    target = _target(backend, device, precision, compute_capabilities)
-    level = BACKENDS[backend].level(optimization_level)
-    _refuse_unchecked(_key(planned(), "", precision, steps, backend, device, target), device)
-    require_export(TORCH_MODULES if backend == "torch" else EXPORT_MODULES)
-    if precision == FP8:
-        require_quantiser()
-    from ..export.config_files import read_flow
-    from ..export.model_source import model_digest, resolve_model
-
-    source = resolve_model(str(model), revision)
-    plan = planned(preferred=read_flow(source).flow_scale)
-    digest = model_digest(source, remembered_digest)
-    key = _key(plan, digest, precision, steps, backend, device, target)
-    key = replace(key, optimization_level=level)
-    if color_match != "auto":
-        from ..export.config_files import read_configs
-
-        asked = color_match == "on"
-        differs = read_configs(source).vae.match_colour != asked
-        key = replace(key, colour=color_match if differs else "")
-    order = BuildSpec(
-        source=source,
-        stage=Path(out) if out is not None else default_folder(str(model), key),
-        key=key,
-        model_name=str(model),
-        geometry=plan.geometry,
-        correlation=plan.correlation,
-        device=device,
-        workspace_bytes=None if workspace_mib is None else workspace_mib * 2**20,
-        started=started,
-    )
-    return order, plan
-
-
-def _check(
-    precision: str, steps: int, device: str, workspace_mib: int | None, color_match: str
-) -> None:
-    check_precision(precision)
-    if color_match not in COLOR_MATCH:
-        raise UsageError(
-            f"color match {color_match!r} is not possible", remedy=f"use {', '.join(COLOR_MATCH)}"
-        )
-    if not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"{steps} steps are not possible", remedy=f"use 1 to {MAX_STEPS}, e.g. 4")
-    kind_of(device)  # refuses what is no device
-    check_gpu(device)
-    if workspace_mib is not None and workspace_mib < 1:
-        raise UsageError(f"a workspace of {workspace_mib} MiB is not possible")
-
-
-def _target(
-    backend: str, device: str, precision: str, capabilities: Sequence[int] | None
-) -> Target:
-    """What the engines would depend on; whatever stands against them is told before an export."""
-    chosen = require_backend(backend)
-    if kind_of(device) not in chosen.devices:
-        raise UsageError(
-            f"backend {backend} does not run on {device}",
-            remedy=f"use --device {' or '.join(chosen.devices)}",
-        )
-    if precision not in chosen.precisions:
-        able = [b.name for b in BACKENDS.values() if precision in b.precisions]
-        raise UsageError(
-            f"backend {backend} does not compute in {precision}",
-            remedy=f"use --backend {' or '.join(able)}, or --precision fp16",
-        )
-    listed = None if capabilities is None else tuple(capabilities)
-    return chosen.target(listed, precision, device)
-
-
-def _refuse_unchecked(key: EngineKey, device: str) -> None:
-    """Only compiled engines may be built where they cannot run: they are checked where they can."""
-    backend = BACKENDS[key.backend]
-    if backend.compile is None and (obstacle := backend.obstacle(key, device)):
-        raise StreamDiffVSRError(
-            f"{key.backend} engines for {key.device} cannot be checked here",
-            obstacle,
-            "build them where they will run, or use --device cpu",
-        )
-
-
-def _key(
-    plan: Plan,
-    digest: str,
-    precision: str,
-    steps: int,
-    backend: str,
-    device: str,
-    target: Target,
-) -> EngineKey:
-    geometry = plan.geometry
-    return EngineKey(
-        model_digest=digest,
-        size=format_size(geometry.size),
-        flow=f"{plan.correlation}-{geometry.flow_scale}",
-        tile="" if geometry.tile is None else f"tile{format_size(geometry.tile)}",
-        precision=precision,
-        steps=steps,
-        backend=backend,
-        device=kind_of(device),
-        library=target.library,
-        gpu=target.gpu,
-        graph_version=GRAPH_VERSION,
-        calibration=recipe_digest() if precision == FP8 else "",
-    )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..building.request import AUTO, BuildRequest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import check_size, parse_size
 from . import options as opt
 from .console import build_progress
-from .engines import build_engines, check_runs_here
+from .engines import build_engines, engine_provider
 
 LiveSource = Annotated[
     str,
@@ -53,7 +54,7 @@ def live(
             "without --engines the frames are made bicubic",
             "give --engines, or leave out --device",
         )
-    outputs, run_on = Outputs(json_file, None, None), opt.BuildOptions(device=device).run_on
+    outputs, run_on = Outputs(json_file, None, None), BuildRequest(device=device).run_on
     machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
     with build_progress(enabled=json_file != "-", passing=("",)) as tell:
         tell(f"measuring {source} for {seconds:g} s")
@@ -132,18 +133,12 @@ ResultFile = Annotated[Path, typer.Argument(help="A result, as --json wrote it."
 
 
 @bench_app.callback()
+@opt.with_build_options()
 def bench(
     context: typer.Context,
     engines: EngineSets = None,
-    model: opt.Model = None,
     sizes: opt.Sizes = None,
-    backend: opt.BackendName = "auto",
     backends: Backends = None,
-    precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    device: opt.Device = "auto",
     frames: Frames = None,
     rounds: Rounds = 5,
     baselines: Baselines = "bicubic",
@@ -152,6 +147,8 @@ def bench(
     json_file: opt.JsonFile = None,
     trace: TraceFile = None,
     report: ReportFile = None,
+    *,
+    build: BuildRequest,
 ) -> None:
     """Measure frame times, latency, stages, start-up and memory, and compare what is here."""
     if context.invoked_subcommand is not None:
@@ -161,21 +158,16 @@ def bench(
     from ..engines.manifest import read_manifest
 
     outputs = Outputs(json_file, trace, report)
-    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device)
-    settings = _settings(frames, rounds, baselines, command, options.run_on, around=not quick)
-    given = opt.BuildOptions(device=device)  # any set of a GPU runs on any such GPU
-    if engines and (model is not None or sizes or backends or options != given):
-        raise UsageError(
-            "--engines cannot be mixed with options of a build",
-            "those engines are built already",
-            "leave out --engines, or those options",
-        )
+    run_on = build.run_on
+    settings = _settings(frames, rounds, baselines, command, run_on, around=not quick)
+    if engines:
+        opt.refuse_with_engines(build, sizes, backends)
     if quick and trace is not None:
         raise UsageError("--quick leaves out what --trace shows", remedy="leave out one of them")
     quiet = json_file == "-"
-    for folder in engines if engines and options.run_on else []:
-        device_of(folder, read_manifest(folder), options.run_on)  # refused before anything is timed
-    folders = engines or _build(model, sizes, options, backends, quiet=quiet)
+    for folder in engines if engines and run_on else []:
+        device_of(folder, read_manifest(folder), run_on)  # refused before anything is timed
+    folders = engines or _build(build, sizes, backends, quiet=quiet)
     _measure(folders, settings, outputs, quiet=quiet)
 
 
@@ -223,25 +215,21 @@ def _settings(
 
 
 def _build(
-    model: str | None,
-    sizes: Sequence[str] | None,
-    options: opt.BuildOptions,
-    backends: str | None,
-    *,
-    quiet: bool,
+    build: BuildRequest, sizes: Sequence[str] | None, backends: str | None, *, quiet: bool
 ) -> list[Path]:
     """An engine set for each size and backend; one that is not possible is told and left out."""
     wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
     for size in wanted:
         check_size(size)
     if backends is None:
-        check_runs_here(options)
-        return [build_engines(model, size, options, None, quiet=quiet) for size in wanted]
+        provider = engine_provider(build)
+        provider.check_runs_here()
+        return [build_engines(provider, size, quiet=quiet) for size in wanted]
     folders = []
     for size in wanted:
-        for each in _each_backend(options, backends):
+        for each in _each_backend(build, backends):
             try:
-                folders.append(build_engines(model, size, each, None, quiet=quiet))
+                folders.append(build_engines(engine_provider(each), size, quiet=quiet))
             except StreamDiffVSRError as error:
                 typer.echo(f"without {each.backend} on {each.device}: {error}", err=True)
     if not folders:
@@ -249,14 +237,14 @@ def _build(
     return folders
 
 
-def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptions]:
+def _each_backend(build: BuildRequest, listed: str) -> list[BuildRequest]:
     """What works here of those listed, best first."""
     from dataclasses import replace
 
     from ..engines.interface import kind_of
     from ..engines.registry import ORDER, why_not
 
-    asked = None if options.device == "auto" else kind_of(options.device)
+    asked = None if build.device == AUTO else kind_of(build.device)
     names = None if listed == ALL else listed.split(",")
     for name in names or ():
         if name not in dict(ORDER):
@@ -266,12 +254,12 @@ def _each_backend(options: opt.BuildOptions, listed: str) -> list[opt.BuildOptio
     found = []
     for name, kind in ORDER:
         if (names is None or name in names) and asked in (None, kind):
-            device = kind if asked is None else options.device
+            device = kind if asked is None else build.device
             why = why_not(name, device)
             if why:
                 typer.echo(f"without {name} on {device}: {why}", err=True)
             else:
-                found.append(replace(options, backend=name, device=device))
+                found.append(replace(build, backend=name, device=device))
     return found
 
 

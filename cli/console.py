@@ -10,16 +10,17 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import typer
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, Words, speaking
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
@@ -46,6 +47,27 @@ def end(code: int) -> int:
     return code
 
 
+class CommandLine(Words):
+    """Options as they are written on the command line."""
+
+    def option(self, name: str, value: str | None) -> str:
+        flag = name.replace("_", "-")
+        if value is None or value == "True":
+            return f"--{flag}"
+        if value == "False":
+            return f"--no-{flag}"
+        if name == "compute_capabilities":
+            value = ",".join(f"{int(each) / 10:.1f}" for each in re.findall(r"\d+", value))
+        size = re.sub(r"\((\d+), (\d+)\)", r"\2x\1", value)
+        return f"--{flag} {size}".replace("'", "")
+
+    def command(self, line: str, value: str | None) -> str:
+        if value is None:
+            return f"streamdiffvsr {line}"
+        name, _, key = line.rpartition(" ")
+        return f"streamdiffvsr {name} {self.option(key, value)}"
+
+
 class _Terminated(BaseException):
     """SIGTERM has come."""
 
@@ -61,6 +83,11 @@ def run(action: Callable[[], Result | None], *, as_json: bool) -> int:
         if hasattr(stream, "reconfigure"):  # a file name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     _end_by_exception_when_terminated()
+    with speaking(CommandLine()):
+        return _run(action, as_json=as_json)
+
+
+def _run(action: Callable[[], Result | None], *, as_json: bool) -> int:
     try:
         result = action() or {}
         if as_json and result:
@@ -134,27 +161,19 @@ def _end_by_exception_when_terminated() -> None:
 
 @contextlib.contextmanager
 def build_progress(
-    *, enabled: bool, first: Sequence[str] = (), passing: tuple[str, ...] = PASSING
+    *, enabled: bool, passing: tuple[str, ...] = PASSING
 ) -> Iterator[Callable[[str], None]]:
     """Where the lines of long work go: a running clock at a terminal, plain lines elsewhere.
 
     Args:
         enabled: Off beside `--json`.
-        first: Lines that come before the build's first, and not at all if it is refused before.
         passing: How lines begin that take turns on one line at a terminal.
     """
     if not enabled:
         yield lambda line: None
         return
-    waiting = list(first)
     with _clock(passing) if sys.stderr.isatty() else contextlib.nullcontext(_plain) as show:
-
-        def tell(line: str) -> None:
-            while waiting:
-                show(waiting.pop(0))
-            show(line)
-
-        yield tell
+        yield show
 
 
 def _plain(line: str) -> None:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .._about import CLIP, TRUTH, TRUTH_FRAME
+from ..building.request import BuildRequest
 from ..errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
-    from ..engines.registry import Choice
+    from ..building.provider import EngineProvider
     from ..runtime.files.job import FrameUpscaler
     from ..runtime.frame_stream import Image, S, Upscaled
     from ..runtime.state import StreamState
@@ -36,14 +37,15 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
-    from ..engines.registry import choose
+    from ..building.provider import EngineProvider
     from ..runtime.files import compare  # first of all: it tells if its library is missing
 
     started = time.monotonic()
     truth = compare.read_picture(_asset(TRUTH))
-    choice = choose(device=device)  # refused before anything is written
+    provider = EngineProvider(BuildRequest(device=device))
+    device = provider.choice.device  # refused before anything is written
     clip = _copied_clip(out)
-    engines, device = _build(clip, choice, quiet=quiet), choice.device
+    engines = _build(clip, provider, quiet=quiet)
     report, watched = _upscale(clip, out / "clip_4x.mp4", engines, device, quiet=quiet)
     sheet = out / "side_by_side.png"
     result = {
@@ -121,22 +123,11 @@ def _tell(result: dict[str, Any]) -> None:
     typer.echo(f"took {result['total_seconds']:.0f} s")
 
 
-def _build(clip: Path, choice: Choice, *, quiet: bool) -> Path:
-    from ..building.builder import build
-    from ..export.model_source import BUILT_IN
+def _build(clip: Path, provider: EngineProvider, *, quiet: bool) -> Path:
     from ..runtime.media.reader import probe
-    from .console import build_progress
+    from .engines import build_engines
 
-    size = probe(clip).size
-    with build_progress(enabled=not quiet, first=[choice.describe()]) as progress:
-        return build(
-            BUILT_IN,
-            size=size,
-            backend=choice.backend,
-            precision=choice.precision,
-            device=choice.device,
-            progress=progress,
-        )
+    return build_engines(provider, probe(clip).size, quiet=quiet)
 
 
 def _upscale(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import StreamDiffVSRError
+from ..building.request import AUTO, BuildRequest
 from ..graphs.spec import Size, check_size, format_bytes, format_size, parse_size
 from . import options as opt
 from .console import FAILED, build_progress
 
 if TYPE_CHECKING:
+    from ..building.provider import EngineProvider
     from ..engines.cache_listing import CachedSet
 
 
@@ -32,50 +34,29 @@ DryRun = Annotated[
 
 
 @engines_app.callback()
+@opt.with_build_options()
 def engines(
     context: typer.Context,
-    model: opt.Model = None,
     sizes: opt.Sizes = None,
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = None,
     out: opt.EnginesOut = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
-    compute_capabilities: opt.ComputeCapabilities = None,
-    workspace: opt.Workspace = None,
-    optimization_level: opt.OptimizationLevel = None,
-    color_match: opt.ColorMatch = "auto",
     json: opt.Json = False,
+    *,
+    build: BuildRequest,
 ) -> dict[str, Any] | None:
     """Build engines of a model for an input size: once per machine, a minute or more each."""
     if context.invoked_subcommand is not None:
         return None
     started = time.monotonic()
-    options = opt.BuildOptions(
-        backend,
-        precision,
-        steps,
-        flow_scale,
-        tile,
-        device,
-        revision,
-        compute_capabilities,
-        workspace,
-        optimization_level,
-        color_match,
-    )
+    provider, device = engine_provider(build), build.run_on
     wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
-        made = build_engines(model, size, options, folder, quiet=json)
-        built.append(opt.described(made, options.run_on))
+        made = build_engines(provider, size, folder, quiet=json)
+        built.append(opt.described(made, device))
         if not json:
             typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
-            tell_memory(made, options.run_on, always=True)
+            tell_memory(made, device, always=True)
     return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -124,40 +105,19 @@ def prune_engines(
     }
 
 
+def engine_provider(build: BuildRequest) -> EngineProvider:
+    """What finds or builds the engines of a command; what it has to say goes to stderr."""
+    from ..building.provider import EngineProvider
+
+    return EngineProvider(build, lambda line: typer.echo(line, err=True))
+
+
 def build_engines(
-    model: str | None, size: Size, options: opt.BuildOptions, out: Path | None, *, quiet: bool
+    provider: EngineProvider, size: Size, out: Path | None = None, *, quiet: bool
 ) -> Path:
     """The folder of an engine set that is built now or was there; progress goes to stderr."""
-    from ..building.builder import build
-
-    model = model or opt.BUILT_IN
-    first: list[str] = []
-    settled = options.settled(first.append)
-    check_size(size)
-    if model == opt.AUTO:
-        from ..export.model_source import released_or_built_in
-
-        model = released_or_built_in(lambda line: typer.echo(line, err=True))
-    with build_progress(enabled=not quiet, first=first) as progress:
-        return build(model, size=size, out=out, progress=progress, **settled)
-
-
-def check_runs_here(options: opt.BuildOptions) -> None:
-    """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
-    from ..engines.host import why_no_gpu
-    from ..engines.interface import kind_of, ordinal_of
-    from ..engines.registry import BACKENDS
-
-    settled = options.settled()
-    device = settled["device"]
-    if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
-        on_cpu = "cpu" in BACKENDS[settled["backend"]].devices
-        here = "use --device cpu" if on_cpu else "use --backend onnxruntime"
-        raise StreamDiffVSRError(
-            f"engines of {settled['backend']} for a GPU cannot run here",
-            obstacle,
-            f"{here}, or build them for another machine: streamdiffvsr engines",
-        )
+    with build_progress(enabled=not quiet) as progress:
+        return provider.get(size, progress, out=out)
 
 
 def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
@@ -180,7 +140,7 @@ def _total(sets: Sequence[CachedSet]) -> str:
 
 
 if TYPE_CHECKING:
-    from ..building.debug import Report, Request
+    from ..building.debug import LayerRequest, Report
 
 Graph = Annotated[
     str,
@@ -188,7 +148,7 @@ Graph = Annotated[
         metavar="GRAPH", help="prepare, features, flow, guide, temporal, denoise or decode."
     ),
 ]
-OF_KEPT_ENGINES = ("compute_capabilities", "workspace_mib", "optimization_level", "color_match")
+OF_COMPILED_ENGINES = ("compute_capabilities", "workspace_mib", "optimization_level")
 DebugSize = Annotated[str, typer.Option("--size", metavar="WxH", help="Of the input.")]
 Tolerance = Annotated[
     float | None,
@@ -202,35 +162,23 @@ Tolerance = Annotated[
 First = Annotated[int, typer.Option("--first", metavar="N", min=1, help="Layers to show.")]
 
 
+@opt.with_build_options(without=OF_COMPILED_ENGINES)
 def debug(
     graph: Graph,
-    model: opt.Model = None,
     size: DebugSize = opt.DEFAULT_SIZE,
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = None,
-    device: opt.Device = "auto",
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    revision: opt.Revision = None,
     tolerance: Tolerance = None,
     first: First = 10,
     json: opt.Json = False,
+    *,
+    build: BuildRequest,
 ) -> dict[str, Any]:
     """Name the first layer of an engine that differs from ONNX Runtime in float32."""
-    from ..building.debug import Request, debug_engine
+    from ..building.debug import LayerRequest, debug_engine
 
-    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
-    settled = options.settled(lambda line: None if json else typer.echo(line, err=True))
-    for name in OF_KEPT_ENGINES:
-        del settled[name]
-    request = Request(
-        graph=graph,
-        model=model or opt.BUILT_IN,
-        size=parse_size(size, "--size"),
-        tolerance=tolerance,
-        **settled,
-    )
+    provider = engine_provider(build)
+    if build.backend == AUTO and not json:
+        typer.echo(provider.choice.describe(), err=True)
+    request = LayerRequest(graph, provider.request, parse_size(size, "--size"), tolerance)
     with build_progress(enabled=not json) as progress:
         report = debug_engine(request, progress)
     if not json:
@@ -238,9 +186,10 @@ def debug(
     return _described(report, request, first)
 
 
-def _show(report: Report, request: Request, first: int) -> None:
+def _show(report: Report, request: LayerRequest, first: int) -> None:
+    build = request.build
     outputs = ", ".join(f"{name} {error:.2g}" for name, error in report.outputs.items())
-    what = f"{request.graph}, {request.backend} {request.precision} on {request.device}"
+    what = f"{request.graph}, {build.backend} {build.precision} on {build.device}"
     typer.echo(f"{what}: error of its outputs {outputs} (tolerance {report.tolerance:.2g})")
     if not report.layers:
         typer.echo(
@@ -256,13 +205,13 @@ def _show(report: Report, request: Request, first: int) -> None:
         typer.echo(f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.told}")
 
 
-def _described(report: Report, request: Request, first: int) -> dict[str, Any]:
+def _described(report: Report, request: LayerRequest, first: int) -> dict[str, Any]:
     """What `--json` prints; an error that is not finite is null."""
     return {
         "graph": request.graph,
-        "backend": request.backend,
-        "precision": request.precision,
-        "device": request.device,
+        "backend": request.build.backend,
+        "precision": request.build.precision,
+        "device": request.build.device,
         "tolerance": report.tolerance,
         "outputs": {name: _finite(error) for name, error in report.outputs.items()},
         "diverging": len(report.layers),
@@ -290,26 +239,18 @@ if TYPE_CHECKING:
     from ..building.debug import Operators
 
 
+@opt.with_build_options(without=("backend", "device", *OF_COMPILED_ENGINES))
 def operators(
-    model: opt.Model = None,
-    size: DebugSize = opt.DEFAULT_SIZE,
-    precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    revision: opt.Revision = None,
-    json: opt.Json = False,
+    size: DebugSize = opt.DEFAULT_SIZE, json: opt.Json = False, *, build: BuildRequest
 ) -> dict[str, Any]:
     """Count the nodes of every graph, as it is exported and as TensorRT is given it."""
     from ..building.debug import count_graphs
 
-    options = opt.BuildOptions("onnxruntime", precision, steps, flow_scale, tile, "cpu", revision)
+    request = replace(build, backend="onnxruntime", device="cpu").settled()
     wanted = parse_size(size, "--size")
     check_size(wanted)
     with build_progress(enabled=not json) as progress:
-        counted = count_graphs(
-            model or opt.BUILT_IN, size=wanted, progress=progress, **options.settled()
-        )
+        counted = count_graphs(request, wanted, progress)
     if not json:
         typer.echo("| graph | exported | given to TensorRT | operators |\n|---|---|---|---|")
         for one in counted:

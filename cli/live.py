@@ -10,17 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from ..building.request import BuildRequest
 from ..engines.host import require_live
-from ..errors import UsageError
+from ..errors import StreamDiffVSRError, UsageError
+from ..graphs.spec import Size, format_size
 from . import options as opt
-from .console import leave_at_once
-from .engine_provider import opener
-from .engines import check_runs_here
+from .console import PASSING, leave_at_once
 
 EVERY_S = 1.0  # between two JSON lines
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
@@ -134,10 +135,15 @@ def _joined(parts: dict[str, str]) -> str:
 
 
 if TYPE_CHECKING:
+    from ..building.provider import EngineProvider
+    from ..runtime.live.engine_pool import QualityLevels
     from ..runtime.live.frame import Sink
     from ..runtime.live.run import Ended
     from ..runtime.live.session import LiveSession
 
+Tell = Callable[[str], None]
+FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
+FEW_STEPS = 2
 PREVIEW = "127.0.0.1:8080"
 TOKEN = "STREAMDIFFVSR_TOKEN"
 
@@ -191,6 +197,7 @@ def with_preview_at(arguments: Sequence[str]) -> list[str]:
     return given
 
 
+@opt.with_build_options()
 def live(
     source: Source,
     to: To = None,
@@ -199,39 +206,34 @@ def live(
     max_seconds: MaxSeconds = None,
     max_frames: opt.MaxFrames = None,
     engines: opt.Engines = None,
-    model: opt.Model = None,
     seed: opt.Seed = 0,
     token: Token = None,
     option: SourceOption = None,
     no_reconnect: NoReconnect = False,
     overwrite: OverwriteSinks = False,
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
     json: opt.Json = False,
+    *,
+    build: BuildRequest,
 ) -> dict[str, Any]:
     """Upscale a live source 4x, newest frame first: latency never grows.
 
     Without --to and --preview it shows the preview page.
     """
     require_live()
+    from ..building.provider import EngineProvider
     from ..runtime.live.addresses import parse_source
     from ..runtime.live.engine_pool import EnginePool
     from ..runtime.live.run import run_session
     from ..runtime.live.session import LiveSession
     from ..runtime.live.source import LiveSource
 
-    options = opt.BuildOptions(backend, precision, steps, flow_scale, tile, device, revision)
-    address = parse_source(source, _pairs(option))
-    if engines is None:
-        check_runs_here(options)
     reporter = Reporter(as_json=json)
     tell, seen = reporter.tell, SessionStatus()
-    shelf = EnginePool(opener(engines, model, options, seed, latency_ms, tell), tell=tell)
+    provider = EngineProvider(build, tell)
+    address = parse_source(source, _pairs(option))
+    if engines is None:
+        provider.check_runs_here()
+    shelf = EnginePool(opener(engines, provider, seed, latency_ms), tell=tell)
     sinks = _sinks(to or [], overwrite, tell)
     with closing_all(sinks):  # closed by `operate`; here if it never comes to that
         if preview is not None or not sinks:
@@ -272,6 +274,68 @@ def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[st
     if ended.error is not None:
         raise ended.error
     return {"reason": ended.reason, **status}
+
+
+def opener(
+    engines: Path | None, provider: EngineProvider, seed: int, latency_ms: float | None
+) -> Callable[[Size, Tell], QualityLevels]:
+    """A function that opens the engines of a frame size: those given, or the provider's.
+
+    Args:
+        latency_ms: Where there is such a limit, cheaper sets of the cache are opened, too.
+
+    Returns:
+        The function; its second argument receives what a build is at.
+    """
+
+    def open_levels(size: Size, at: Tell) -> QualityLevels:
+        from ..runtime.live.engine_pool import QualityLevels
+        from ..runtime.upscaler import load
+
+        def progress(line: str) -> None:
+            if line.startswith(PASSING):  # others name folders, which no page is to show
+                at(line)
+
+        made = provider.get(size, progress) if engines is None else _given(engines, size)
+        folders = {"full": made}
+        if engines is None and latency_ms is not None:
+            cheaper = cheaper_sets(provider, size)  # where the model's own flow is as coarse
+            folders |= {rung: one for rung, one in cheaper.items() if one != made}
+        device = provider.run_on
+        opened = {rung: load(folder, device).session() for rung, folder in folders.items()}
+        what = opt.described(made, device)
+        described = "{model} {size} {precision}, {backend} on {device}".format(**what)
+        return QualityLevels(
+            opened, seed=seed, described=described, device=device or what["device"]
+        )
+
+    return open_levels
+
+
+def _given(engines: Path, size: Size) -> Path:
+    """The given set, if it is for frames of that size."""
+    made_for = opt.described(engines)["size"]
+    if made_for != format_size(size):
+        raise StreamDiffVSRError(
+            f"no engines for {format_size(size)}",
+            f"those of --engines are made for {made_for}",
+            "leave out --engines, and they are built",
+        )
+    return engines
+
+
+def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
+    """Sets with a coarser flow, or fewer steps, that are in the cache already; the best first."""
+    request = provider.request
+    variants: dict[str, dict[str, int]] = {
+        rung: {"flow_scale": scale}
+        for rung, scale in FLOW_RUNGS.items()
+        if scale > (request.flow_scale or 1)
+    }
+    if request.steps > FEW_STEPS:
+        variants[f"{FEW_STEPS} steps"] = {"steps": FEW_STEPS}
+    found = {rung: provider.variant(**one).find(size) for rung, one in variants.items()}
+    return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
 def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:

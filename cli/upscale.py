@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..building.request import BuildRequest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import Size
 from . import options as opt
 from . import upscale_options as up
-from .engines import build_engines, check_runs_here
+from .engines import build_engines, engine_provider
 from .upscale_options import CompareMode
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class UpscaleCommand:
 
     files: FileOptions
     engines: Path | None
-    model: str | None
-    build: opt.BuildOptions
+    build: BuildRequest
     chunks: int = 1
     compare: Path | None = None
     compare_mode: CompareMode = "side"
@@ -50,6 +50,7 @@ class JobRunner:
     def __init__(self, asked: UpscaleCommand) -> None:
         self._asked = asked
         self._opened: tuple[Path, Upscaler] | None = None
+        self._provider = engine_provider(asked.build)
         self._checked = asked.engines is not None
 
     def inspect(self, pair: InOut, *, folder_there: bool = True) -> JobReport:
@@ -96,11 +97,11 @@ class JobRunner:
         if asked.engines is not None:
             return asked.engines
         if not self._checked:
-            check_runs_here(asked.build)
+            self._provider.check_runs_here()
             self._checked = True
         if asked.plan:
-            return _found(asked, size)
-        return build_engines(asked.model, size, asked.build, None, quiet=asked.quiet)
+            return self._provider.find(size)
+        return build_engines(self._provider, size, quiet=asked.quiet)
 
     def _planned(self, seen: JobReport, folder: Path | None) -> JobPlan:
         """The plan; with the time that it will take, where somebody is there to read it."""
@@ -197,35 +198,13 @@ def _kept_is_told(output: Path) -> Iterator[None]:
         raise type(stop)(f"{told}: --resume goes on behind them") from stop
 
 
-def _found(asked: UpscaleCommand, size: Size) -> Path | None:
-    """The set for a size, if it is in the cache."""
-    from ..building.builder import find
-
-    settled = asked.build.settled()
-    for unused in ("compute_capabilities", "workspace_mib"):
-        settled.pop(unused)
-    if asked.model == opt.AUTO:
-        return None  # which weights that is may take a network to say
-    return find(asked.model or opt.BUILT_IN, size=size, **settled)
-
-
-def refuse_build_options(asked: UpscaleCommand) -> None:
-    """Raise `UsageError` where a given set is to be built otherwise."""
-    given = opt.BuildOptions(device=asked.build.device)  # that is of the run, too
-    if asked.engines is not None and (asked.model is not None or asked.build != given):
-        raise UsageError(
-            "--engines cannot be mixed with options of a build",
-            "those engines are built already",
-            "leave out --engines, or those options",
-        )
-
-
 if TYPE_CHECKING:
     from ..runtime.files.batch import Outcome
     from ..runtime.files.inputs import InOut, JobList
     from ..runtime.files.job_report import JobReport
 
 
+@opt.with_build_options()
 def upscale(
     inputs: up.Inputs = None,
     output: up.Output = "",
@@ -250,16 +229,9 @@ def upscale(
     chunks: up.Chunks = 1,
     no_disk_check: up.NoDiskCheck = False,
     engines: opt.Engines = None,
-    model: opt.Model = None,
     seed: opt.Seed = 0,
-    color_match: opt.ColorMatch = "auto",
-    backend: opt.BackendName = "auto",
-    precision: opt.PrecisionName = None,
-    steps: opt.Steps = 4,
-    flow_scale: opt.FlowScale = None,
-    tile: opt.Tile = "auto",
-    device: opt.Device = "auto",
-    revision: opt.Revision = None,
+    *,
+    build: BuildRequest,
 ) -> dict[str, Any]:
     """Upscale videos and folders of images 4x; times, sound and colours are kept.
 
@@ -288,20 +260,9 @@ def upscale(
         audio=audio,
         images=images,
     )
-    build = opt.BuildOptions(
-        backend,
-        precision,
-        steps,
-        flow_scale,
-        tile,
-        device,
-        revision,
-        color_match=color_match,
-    )
     asked = UpscaleCommand(
         files,
         engines,
-        model,
         build,
         chunks,
         compare,
@@ -343,7 +304,8 @@ def _refuse_contradictions(
             "there is no --compare",
             "give --compare FILE, or leave it out",
         )
-    refuse_build_options(asked)
+    if asked.engines is not None:
+        opt.refuse_with_engines(asked.build)
 
 
 def _single(pair: InOut, asked: UpscaleCommand) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, Words, speaking
 
 LOG = logging.getLogger("streamdiffvsr")
 MODELS = "StreamDiffVSR"  # the folder under ComfyUI/models, and its key in extra_model_paths.yaml
@@ -162,24 +162,19 @@ REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "platformdirs", "psutil")
 # Of every backend but torch, whose engines are the networks themselves.
 FOR_GRAPHS = ("onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
-# What errors call by the command line's names, and nodes by theirs.
-WIDGETS = {
-    "find the flow nearer to full size: 1, or 2 instead of 4": "turn force_flow_on_lq off, or set "
-    "flow_scale to 1/2 or 1",
-    ", or see streamdiffvsr doctor": "",
-    "leave out --device": "set device to auto or cpu",
-    "--device": "device",
-    "--backend": "backend",
-    "--precision": "dtype",
-    "--flow-scale 2": "flow_scale 1/2",
-    "--flow-scale 4": "flow_scale 1/4",
-    "--flow-scale": "flow_scale",
-    "--overwrite": "overwrite",
-    "--audio": "audio",
-    "--deinterlace": "deinterlace",
-    "--start": "start_frame",
-    "--end": "end_frame",
+# By the option of a build or a job: the widget, and what its values are called there.
+WIDGETS: dict[str, tuple[str, dict[str, str]]] = {
+    "device": ("device", {}),
+    "backend": ("backend", {}),
+    "precision": ("dtype", {"fp16": "float16", "fp32": "float32", "fp8": "float8"}),
+    "flow_scale": ("flow_scale", {"2": "1/2", "4": "1/4"}),
+    "overwrite": ("overwrite", {"True": ""}),
+    "audio": ("audio", {}),
+    "deinterlace": ("deinterlace", {}),
+    "start": ("start_frame", {}),
+    "end": ("end_frame", {}),
 }
+LEFT_OUT = {"device": "set device to auto or cpu"}
 EXTRA = re.compile(r"pip install 'streamdiffvsr\[([\w-]+)\]'")
 PACKAGES = {  # of the extras that are libraries of engines
     "cpu": "onnxruntime",
@@ -201,23 +196,42 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except ModuleNotFoundError as error:
-            raise _missing(error.name or str(error)) from error
-        except StreamDiffVSRError as error:
-            raise StreamDiffVSRError(
-                error.what, for_nodes(error.why), for_nodes(error.remedy)
-            ) from error
+        with speaking(Nodes()):
+            try:
+                return function(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                raise _missing(error.name or str(error)) from error
+            except StreamDiffVSRError as error:  # in these words also behind this block
+                raise StreamDiffVSRError(error.what, error.why, error.remedy) from error
 
     return run
 
 
+class Nodes(Words):
+    """Options as widgets, and packages as ComfyUI's own Python gets them."""
+
+    def said(self, text: str) -> str:
+        return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), super().said(text))
+
+    def option(self, name: str, value: str | None) -> str:
+        widget, values = WIDGETS.get(name, (name, {}))
+        plain = (value or "").replace("'", "")
+        return f"{widget} {values.get(plain, plain)}".rstrip()
+
+    def without(self, name: str, value: str | None) -> str:
+        return LEFT_OUT.get(name) or super().without(name, value)
+
+    def command(self, line: str, value: str | None) -> str:
+        node = "Load Stream-DiffVSR Model"
+        return node if line.startswith("engines") else super().command(line, value)
+
+    def also(self, name: str, value: str | None) -> str:
+        return ""
+
+
 def for_nodes(text: str) -> str:
-    """What is said in the command line's words, in those of nodes."""
-    for option, widget in WIDGETS.items():
-        text = text.replace(option, widget)
-    return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), text)
+    """A message in the words of nodes."""
+    return Nodes().said(text)
 
 
 def _pip_install(packages: str | None = None) -> str:

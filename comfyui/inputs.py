@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..graphs.spec import DEFAULT_STEPS
+
 Input = tuple[Any, dict[str, Any]]
 
 
@@ -31,10 +33,11 @@ PIPE: Input = (PIPE_TYPE, {"tooltip": "From Load Stream-DiffVSR Model."})
 STEPS: Input = (
     "INT",
     {
-        "default": 4,
+        "default": DEFAULT_STEPS,
         "min": 1,
         "max": 50,
-        "tooltip": "Denoising steps. The model is made for 4; another number builds other engines.",
+        "tooltip": f"Denoising steps. The model is made for {DEFAULT_STEPS}; another number builds "
+        "other engines.",
     },
 )
 SEED: Input = (

@@ -6,14 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from ..building.builder import build, find
+from ..building.provider import EngineProvider
+from ..building.request import BuildRequest
 from ..engines.interface import Bound, Buffer, Device, Engine
 from ..engines.registry import Choice
-from ..graphs.spec import GraphSpec, Size, format_size
+from ..errors import StreamDiffVSRError, UsageError
+from ..graphs.spec import DEFAULT_STEPS, Geometry, GraphSpec, Size, format_size
 from ..runtime.frame_stream import Image, S, Upscaled
 from ..runtime.memory import check_memory_fit
 from ..runtime.state import StreamState
@@ -102,8 +103,18 @@ class EngineWish:
     """Which engines of a pipe's model."""
 
     size: Size
-    steps: int = 4
+    steps: int = DEFAULT_STEPS
     flow_scale: int | None = None
+
+
+def check_flow(wish: EngineWish) -> None:
+    """Raise `StreamDiffVSRError` where a flow that coarse does not fit the frames."""
+    Geometry(wish.size)
+    try:
+        Geometry(wish.size, wish.flow_scale or 1)
+    except UsageError as error:
+        remedy = "turn force_flow_on_lq off, or set flow_scale to 1/2 or 1"
+        raise StreamDiffVSRError(error.what, error.why, remedy) from error
 
 
 class Pipe:
@@ -164,15 +175,19 @@ class Pipe:
         return replace(state, features=last.features)
 
     def _open(self, wish: EngineWish, node: str | None) -> Upscaler:
+        check_flow(wish)
         progress, lines = host.Progress(BUILD_LINES, node), 0
-        options: dict[str, Any] = {
-            "size": wish.size,
-            "steps": wish.steps,
-            "flow_scale": wish.flow_scale,
-            "backend": self.choice.backend,
-            "precision": self.choice.precision,
-            "device": self.choice.device,
-        }
+        choice = self.choice
+        provider = EngineProvider(
+            BuildRequest(
+                model=self.model,
+                backend=choice.backend,
+                precision=choice.precision,
+                device=choice.device,
+                steps=wish.steps,
+                flow_scale=wish.flow_scale,
+            )
+        )
 
         def tell(line: str) -> None:
             nonlocal lines
@@ -180,15 +195,15 @@ class Pipe:
             progress.frames(min(lines, BUILD_LINES - 1), BUILD_LINES)
             progress.say(line)
 
-        device = self.choice.device
+        device = choice.device
         gpu = device if ":" in device else None
-        folder = find(self.model, **options)
+        folder = provider.find(wish.size)
         if folder is None:
             host.make_room(gpu=gpu)
-            folder = build(self.model, progress=tell, **options)
+            folder = provider.get(wish.size, tell)
         host.make_room(check_memory_fit(folder, device).needs.total, gpu)
         progress.say(f"loading engines for {format_size(wish.size)}")
         upscaler = load(folder, device)
-        what = for_nodes(self.choice.describe())
+        what = for_nodes(choice.describe())
         progress.say(f"engines for {format_size(wish.size)}, {what}")
         return upscaler

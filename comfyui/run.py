@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from ..errors import StreamDiffVSRError
-from ..graphs.spec import Size, format_size
+from ..graphs.spec import DEFAULT_STEPS, Size, format_size
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
 from ..runtime.frame_stream import Image, mark_images
 from ..runtime.media.reader import probe
@@ -76,7 +76,7 @@ class Settings:
         scene_cuts: Forget the previous frame at a scene cut.
     """
 
-    steps: int = 4
+    steps: int = DEFAULT_STEPS
     seed: int = 0
     strength: float = 1.0
     flow_scale: int | None = None

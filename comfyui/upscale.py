@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..graphs.spec import DEFAULT_STEPS
 from .host import explained
 from .inputs import ADVANCED, BEFORE, PIPE, SEEDS, SETTINGS, STATE_TYPE, flow_scale, node
 
@@ -92,7 +93,7 @@ class ProcessFrame:
 
 
 def settings(
-    num_inference_steps: int = 4,
+    num_inference_steps: int = DEFAULT_STEPS,
     seed: int = 0,
     guidance_scale: float = 0.0,
     controlnet_scale: float = 1.0,

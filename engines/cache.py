@@ -16,8 +16,11 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from ..durable import write_atomically
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
+from ..graphs.spec import DEFAULT_STEPS
 from .manifest import MANIFEST, EngineKey, file_digest
+
+ELSEWHERE = f"choose another folder with {option('out')}"
 
 
 def cache_root() -> Path:
@@ -37,7 +40,7 @@ def default_folder(model_name: str, key: EngineKey) -> Path:
     colour = key.colour and f"colour-{key.colour}"
     level = "" if key.optimization_level is None else f"level{key.optimization_level}"
     options = (
-        f"steps{key.steps}" if key.steps != 4 else "",
+        f"steps{key.steps}" if key.steps != DEFAULT_STEPS else "",
         key.flow,
         key.tile,
         colour,
@@ -66,7 +69,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except OSError as error:
         raise StreamDiffVSRError(
-            f"cannot write to {folder.parent}", str(error), "choose another folder with --out"
+            f"cannot write to {folder.parent}",
+            str(error),
+            ELSEWHERE,
         ) from error
     try:
         yield
@@ -116,12 +121,12 @@ def staged(folder: Path) -> Iterator[Path]:
 def refuse_foreign(folder: Path) -> None:
     """Raise unless `folder` can be replaced: absent, empty, or an engine set."""
     if folder.is_file():
-        raise StreamDiffVSRError(f"{folder} is a file", remedy="choose another folder with --out")
+        raise StreamDiffVSRError(f"{folder} is a file", remedy=ELSEWHERE)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
         raise StreamDiffVSRError(
             f"{folder} is not replaced",
             "it is not empty and not an engine set",
-            "choose another folder with --out",
+            ELSEWHERE,
         )
 
 

@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import MIB
 
-LESS_MEMORY = "close what else uses it, or build with --tile, --flow-scale 2 or a smaller size"
+LESS_MEMORY = (
+    "close what else uses it, or build with "
+    f"{option('tile')}, {option('flow_scale', 2)} or a smaller size"
+)
 # Of flags in the driver's header: CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC and
 # CU_EVENT_DISABLE_TIMING. As numbers they need no import, and are the same in every version.
 NON_BLOCKING, BLOCKING_SYNC, DISABLE_TIMING = 1, 1, 2

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import write_atomically
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, command, option
 from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, golden_file
 from .host import Gpu, cuda_gpu, current_gpu
 from .interface import Engine, kind_of, ordinal_of
@@ -175,9 +175,10 @@ def device_of(folder: Path, manifest: Manifest, device: str | None) -> str:
     if device is None or device == manifest.key.device:
         return manifest.key.device
     if kind_of(device) != manifest.key.device:
+        wanted = option("device", kind_of(device))
         raise UsageError(
             f"the engines of {folder} are for {manifest.key.device}, not {device}",
-            remedy=f"leave the device out, or build engines with --device {kind_of(device)}",
+            remedy=f"leave the device out, or build engines with {wanted}",
         )
     return device
 
@@ -191,7 +192,8 @@ def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend, device:
         raise StreamDiffVSRError(
             f"the engines of {folder} cannot run here",
             obstacle,
-            "build others with streamdiffvsr engines, on a CPU with --backend onnxruntime",
+            f"build others with {command('engines')}, on a CPU with "
+            f"{option('backend', 'onnxruntime')}",
         )
 
 

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import OR_DOCTOR, StreamDiffVSRError, UsageError, option
 from ..graphs.spec import Precision
 from .cuda_driver import NO_DEVICE, CudaError, driver_call, primary_context
 from .interface import kind_of, ordinal_of
@@ -122,7 +122,7 @@ def check_gpu(device: str) -> None:
         raise StreamDiffVSRError(
             f"{device} cannot be used here",
             obstacle,
-            "use another --device, or see streamdiffvsr doctor",
+            f"use another {option('device')}{OR_DOCTOR}",
         )
 
 
@@ -323,5 +323,6 @@ def check_capability(capabilities: tuple[int, ...], precision: str) -> None:
         raise UsageError(
             "fp8 engines need compute capability 8.9 or newer",
             f"a GPU of {told} does not multiply in fp8",
-            "leave it out (--compute-capabilities 8.9,12.0), or use --precision fp16",
+            f"leave it out ({option('compute_capabilities', (89, 120))}), or use "
+            f"{option('precision', 'fp16')}",
         )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.spec import GraphSpec, onnx_file
 from .cuda_device import CudaEvent, CudaStream
 from .cuda_driver import LESS_MEMORY, Context, capture_lock, driver_call, primary_context
@@ -204,7 +204,7 @@ def _why_not_loaded(onnxruntime: Any) -> str:
 
 
 THREADS = "STREAMDIFFVSR_THREADS"
-SEE_DOCTOR = "see streamdiffvsr doctor, or use another --backend"
+SEE_DOCTOR = f"see streamdiffvsr doctor, or use another {option('backend')}"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # TF32 would move fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {

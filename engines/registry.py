@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import OR_DOCTOR, StreamDiffVSRError, UsageError, option, without
 from ..graphs.program import program_file
 from ..graphs.spec import GraphSpec, onnx_file
 from . import tensorrt_backend
@@ -48,7 +48,7 @@ def _ort_obstacle(key: EngineKey, device: str) -> str:
 def _no_target(capabilities: tuple[int, ...] | None, precision: str, device: str) -> Target:
     if capabilities is not None:
         raise UsageError(
-            "a list of compute capabilities is of --backend tensorrt-rtx alone",
+            f"a list of compute capabilities is of {option('backend', 'tensorrt-rtx')} alone",
             "other backends run on whatever GPU is there",
         )
     return Target()
@@ -60,10 +60,11 @@ def _torch_target(capabilities: tuple[int, ...] | None, precision: str, device: 
 
 def _no_level(asked: int | None) -> None:
     if asked is not None:
+        both = option("backend", "tensorrt", "tensorrt-rtx", between="and")
         raise UsageError(
-            "optimization levels are of --backend tensorrt and tensorrt-rtx alone",
+            f"optimization levels are of {both} alone",
             "other backends run graphs as they are exported",
-            "leave out --optimization-level, or name one of those backends",
+            f"{without('optimization_level')}, or name one of those backends",
         )
 
 
@@ -300,10 +301,11 @@ def choose(
 
 def _remedy(kind: str | None, precision: str | None) -> str:
     if precision == FP8:
-        return "use --precision fp16, or build for another machine with --backend tensorrt-rtx"
+        other = option("backend", "tensorrt-rtx")
+        return f"use {option('precision', 'fp16')}, or build for another machine with {other}"
     if kind == "cuda":
-        return "leave out --device, or see streamdiffvsr doctor"
-    return "run pip install 'streamdiffvsr[cpu]', or see streamdiffvsr doctor"
+        return f"{without('device')}{OR_DOCTOR}"
+    return f"run pip install 'streamdiffvsr[cpu]'{OR_DOCTOR}"
 
 
 def default_precision(device: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import StreamDiffVSRError, UsageError, option, without
 from ..graphs.spec import GraphSpec, onnx_file
 from .cache import cache_root, plain_name
 from .cuda_driver import primary_context
@@ -59,14 +59,14 @@ def target(
         raise StreamDiffVSRError(
             f"{library.title} has no list of compute capabilities",
             "it builds for the GPU of this machine",
-            f"leave the list out, or use --backend {RTX}",
+            f"leave the list out, or use {option('backend', RTX)}",
         )
     gpu = cuda_gpu(ordinal_of(device))
     if gpu is None:
         raise StreamDiffVSRError(
             f"{library.title} cannot build engines here",
             "it builds on the GPU that they are for, and CUDA finds none",
-            f"use --backend {RTX}, which builds without one",
+            f"use {option('backend', RTX)}, which builds without one",
         )
     check_capability((int(gpu.sm.removeprefix("sm")),), precision)
     return Target(library.version, f"{gpu.name} {gpu.sm}")
@@ -84,7 +84,7 @@ def optimization_level(backend: str, asked: int | None) -> int | None:
     if not library.has_optimization_levels:
         raise UsageError(
             f"{library.title} {library.version} has no optimization levels",
-            remedy="leave out --optimization-level",
+            remedy=without("optimization_level"),
         )
     if asked not in OPTIMIZATION_LEVELS:
         least, most = OPTIMIZATION_LEVELS[0], OPTIMIZATION_LEVELS[-1]

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from ..durable import write_atomically
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import GraphSpec, TensorSpec
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # backend -> module
@@ -439,5 +439,7 @@ def _write(plan: Path, data: Any) -> None:
         plan.write_bytes(data)
     except OSError as error:
         raise StreamDiffVSRError(
-            f"cannot write {plan.name} to {plan.parent}", str(error), "free space or use --out"
+            f"cannot write {plan.name} to {plan.parent}",
+            str(error),
+            f"free space or use {option('out')}",
         ) from error

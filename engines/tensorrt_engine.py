@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import write_atomically
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import GraphSpec, TensorSpec
 from .cuda_device import CudaStream
 from .cuda_driver import Context, Handle, capture_lock, driver_call, primary_context
@@ -185,7 +185,7 @@ class TrtEngine:
             raise StreamDiffVSRError(
                 f"the {self._spec.name} engine cannot be started",
                 self._log.told(),
-                "free GPU memory, or use --tile or a smaller input",
+                f"free GPU memory, or use {option('tile')} or a smaller input",
             )
         if scratch is not None:
             scratch.join(context, int(self._engine.device_memory_size_v2))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.program import GETITEM, PROGRAM, Program, program_file
 from ..graphs.spec import GraphSpec
 from .cuda_driver import capture_lock, no_collection
@@ -376,13 +376,15 @@ def refusals(name: str) -> Iterator[None]:
         raise StreamDiffVSRError(
             f"the {name} engine does not fit in the GPU's memory",
             _first_line(error),
-            "free GPU memory, or use --tile, --flow-scale 2, --precision fp16 or a smaller input",
+            f"free GPU memory, or use {option('tile')}, {option('flow_scale', 2)}, "
+            f"{option('precision', 'fp16')} or a smaller input",
         ) from error
     except RuntimeError as error:
         raise StreamDiffVSRError(
             f"the {name} engine does not run",
             _first_line(error),
-            "if memory was short, use --tile, --flow-scale 2 or a smaller input",
+            f"if memory was short, use {option('tile')}, {option('flow_scale', 2)} "
+            "or a smaller input",
         ) from error
 
 

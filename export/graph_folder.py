@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..graphs.schedule import step_table
 from ..graphs.spec import (
+    DEFAULT_STEPS,
     GRAPHS,
     Geometry,
     GraphSet,
@@ -189,7 +190,7 @@ def export_graphs(
     *,
     geometry: Geometry,
     precision: Precision = "fp32",
-    steps: int = 4,
+    steps: int = DEFAULT_STEPS,
     correlation: str = "all-pairs",
     progress: Progress = lambda _: None,
 ) -> GraphSet:

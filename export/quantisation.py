@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..graphs.arrays import Image
 from ..graphs.schedule import step_table
-from ..graphs.spec import MIN_SIDE, Geometry, graph_specs
+from ..graphs.spec import DEFAULT_STEPS, MIN_SIDE, Geometry, graph_specs
 from .graph_folder import CORRELATIONS, model_dims
 from .graphs import build_graphs
 from .model import Model
@@ -159,7 +159,7 @@ def denoise_inputs(
     geometry: Geometry,
     clips: Sequence[Clip],
     *,
-    steps: int = 4,
+    steps: int = DEFAULT_STEPS,
     correlation: str = "all-pairs",
     seed: int = 0,
     progress: Callable[[float], None] = lambda _: None,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..graphs.arrays import Image
 from ..graphs.schedule import StepTable, step_table
-from ..graphs.spec import SCALE, padded_size
+from ..graphs.spec import DEFAULT_STEPS, SCALE, padded_size
 from .denoiser import as_batch
 from .graphs import (
     bicubic,
@@ -100,7 +100,7 @@ class Reference:
         device: Of torch, "cpu" or "cuda".
     """
 
-    def __init__(self, model: Model, steps: int = 4, device: str = "cpu") -> None:
+    def __init__(self, model: Model, steps: int = DEFAULT_STEPS, device: str = "cpu") -> None:
         self.model = model.to(device)
         self._device = torch.device(device)
         self.table: StepTable = step_table(model.configs.scheduler, steps)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Array
+from .spec import DEFAULT_STEPS
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
@@ -99,7 +100,7 @@ def timesteps(config: ScheduleConfig, steps: int) -> Array:
     return visited
 
 
-def step_table(config: ScheduleConfig, steps: int = 4) -> StepTable:
+def step_table(config: ScheduleConfig, steps: int = DEFAULT_STEPS) -> StepTable:
     """The DDIM update (eq. 12, eta = 0, no clipping) folded to two scalars a step.
 
     With a = alpha_bar(t) and p = alpha_bar(t - T/steps), every prediction type gives a clean

@@ -19,6 +19,7 @@ SCALE = 4
 MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
 MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
 TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
+DEFAULT_STEPS = 4  # of denoising; the released model is trained for them
 FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
 # Each lane is a stream: its graphs run one after another, those of two lanes beside each other.

@@ -72,7 +72,7 @@ def _export(model: Path, size: Size, folder: Path) -> dict[str, float]:
     from ..graphs.spec import onnx_file
 
     loaded, specs = load_model(model), _specs(model, size)
-    table = step_table(loaded.configs.scheduler, 4)
+    table = step_table(loaded.configs.scheduler)
     graphs = build_graphs(loaded, Geometry(size), "fp32", table, OnDemand)
     taken = {}
     for name in ("features", "flow"):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ..engines.host import free_device_bytes, free_host_bytes
 from ..engines.interface import kind_of, ordinal_of
 from ..engines.manifest import Manifest, read_manifest
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.plan import Plan, correlation_bytes, make_plan
 from ..graphs.spec import (
     FLOW_SCALES,
@@ -22,7 +22,6 @@ from ..graphs.spec import (
     GraphSet,
     Size,
     format_bytes,
-    format_size,
 )
 from .ring import SLOTS
 
@@ -251,16 +250,16 @@ def check_memory(manifest: Manifest, device: str | None = None) -> None:
 
 
 def fitting(manifest: Manifest, free: int) -> Iterator[str]:
-    """What would fit into so many bytes, as it is written on the command line; the mildest first.
+    """Options of a build that would fit into so many bytes, the mildest first.
 
     Each is a change on its own: of the flow's scale, to smaller tiles, or to a smaller input.
     """
     graphs = manifest.graphs
     for options in (_coarser_flows(graphs), _smaller_tiles(graphs), _smaller_inputs(graphs)):
-        for option, plan in options:
+        for change, plan in options:
             then = resized(graphs, plan.geometry, plan.correlation)
             if footprint(replace(manifest, graphs=then)).total <= free:
-                yield option
+                yield change
                 break
 
 
@@ -276,7 +275,7 @@ def _coarser_flows(graphs: GraphSet) -> Iterator[Option]:
     for scale in FLOW_SCALES:
         if geometry.flow_scale < scale <= min(geometry.padded) / MIN_SIDE:
             plan = make_plan(geometry.size, flow_scale=scale, tile=geometry.tile)
-            yield f"--flow-scale {scale}", plan
+            yield option("flow_scale", scale), plan
 
 
 def _smaller_tiles(graphs: GraphSet) -> Iterator[Option]:
@@ -285,7 +284,7 @@ def _smaller_tiles(graphs: GraphSet) -> Iterator[Option]:
         tile = _divided(geometry.denoised, 1, parts)
         if min(tile) >= MIN_SIDE:
             plan = Plan(replace(geometry, tile=tile), graphs.correlation)
-            yield f"--tile {format_size(tile)}", plan
+            yield option("tile", tile), plan
 
 
 def _smaller_inputs(graphs: GraphSet) -> Iterator[Option]:
@@ -293,7 +292,7 @@ def _smaller_inputs(graphs: GraphSet) -> Iterator[Option]:
         smaller = _divided(graphs.geometry.size, eighths, 8)
         if min(smaller) >= MIN_SIDE:
             plan = make_plan(smaller, preferred=graphs.geometry.flow_scale)
-            yield f"--size {format_size(smaller)}", plan
+            yield option("size", smaller), plan
 
 
 def _divided(whole: Size, count: int, parts: int) -> Size:

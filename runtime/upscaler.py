@@ -18,7 +18,7 @@ from ..engines.cuda_device import CudaDevice
 from ..engines.engine_set import open_engines
 from ..engines.interface import Device, Engine, StagedEngine, StageTimes, ordinal_of, timed
 from ..engines.manifest import Manifest, read_manifest
-from ..errors import StreamDiffVSRError
+from ..errors import Bare, StreamDiffVSRError, command
 from ..graphs.spec import GraphSet, Size, format_size
 from .frame_stream import (
     Cuts,
@@ -250,7 +250,7 @@ class Upscaler:
             raise StreamDiffVSRError(
                 f"the frame is {frame.dtype} {frame.shape}",
                 f"these engines take uint8 RGB of {format_size(self.size)}",
-                f"build engines for its size: streamdiffvsr engines --size {_wxh(frame)}",
+                f"build engines for its size: {command('engines', size=_size_of(frame))}",
             )
         if state.size is not None and state.size != self.size:
             raise StreamDiffVSRError(
@@ -274,8 +274,8 @@ def _initial_latent(
     return latent[None].astype(dtype)
 
 
-def _wxh(frame: Image) -> str:
-    return format_size((frame.shape[0], frame.shape[1])) if frame.ndim == 3 else "WxH"
+def _size_of(frame: Image) -> object:
+    return frame.shape[:2] if frame.ndim == 3 else Bare("WxH")
 
 
 def load(engine_dir: str | Path, device: str | None = None) -> Upscaler:

@@ -73,7 +73,8 @@ def parity_trace(recorded: Path) -> dict[str, Any]:
 def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Nothing a test builds lands in, or is taken from, the user's own cache.
 
-    Builds run in this process, which has torch already; tests/test_build_process.py has the others.
+    Builds run in this process, which has torch already; `tests/building/test_process.py` has the
+    others.
     """
     from streamdiffvsr.building import builder
 

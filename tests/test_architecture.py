@@ -25,6 +25,7 @@ FOLDERS = (
     r"(?:benchmarks|building|cli|comfyui|engines|examples|export|graphs|research|runtime|tests"
     r"|tools)"
 )
+TASK = re.compile(r"(?:benchmarks|building|runtime)[.a-z_]+_child")
 # Words in single or double backticks that are names of other projects, files or formats.
 FOREIGN = re.compile(r"^(?:_?[A-Z].*|.*[^a-z0-9_].*|[a-z0-9]+|h264_\w+|hevc_\w+|lib\w+|)$")
 
@@ -48,7 +49,9 @@ def tasks() -> dict[str, set[str]]:
     for name, tree in sources().items():
         for node in ast.walk(tree):
             text = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(text, str) and re.fullmatch(r"(building|runtime)[.a-z_]+_child", text):
+            if isinstance(text, str) and re.fullmatch(
+                r"(benchmarks|building|runtime)[.a-z_]+_child", text
+            ):
                 found.setdefault(text, set()).add(name)
     return found
 
@@ -80,11 +83,7 @@ def test_a_module_of_a_child_process_is_imported_by_its_like_alone():
 
 
 def test_every_module_of_a_child_process_runs_in_one():
-    started = {
-        name
-        for name in sources()
-        if name.endswith(("builder_child", "clock_child", "start_up_child"))
-    }
+    started = {name for name in sources() if name.endswith("start_up_child")}  # run by -m
     reached, ahead = set(), [*tasks(), *started]
     while ahead:
         name = ahead.pop()
@@ -169,3 +168,22 @@ def reachable(dotted: str) -> bool:
         return True
     module, _, name = dotted.rpartition(".")
     return hasattr(import_module(f"streamdiffvsr.{module}".rstrip(".")), name)
+
+
+# Options of other programs, in the commands that are run or recommended.
+OF_OTHERS = ("--query-gpu", "--format=csv", "--force-reinstall")
+
+
+def test_the_library_names_no_option_of_the_command_line():
+    """Its messages hold placeholders, which whoever shows them puts into words."""
+    for name, tree in sources().items():
+        if name.split(".")[0] not in ("runtime", "engines", "building", "export", "graphs"):
+            continue
+        docs = {id(docstring(node)) for node in ast.walk(tree)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+                for other in OF_OTHERS:
+                    text = text.replace(other, "")
+                named = id(node) not in docs and re.search(r"(?<![\w-])--[a-z][\w-]*", text)
+                assert not named, f"{name}:{node.lineno} names {named[0]}"

@@ -19,7 +19,7 @@ from ...engines.host import require_export
 from ...errors import StreamDiffVSRError
 from ...export.model_source import BUILT_IN, PROMPT_FILE, resolve_model
 from ...graphs.plan import Plan
-from ...graphs.spec import GRAPHS, GraphSpec, Precision, onnx_file
+from ...graphs.spec import DEFAULT_STEPS, GRAPHS, GraphSpec, Precision, onnx_file
 from .graph_work import GraphWork, count_file
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ...export.configs import ModelConfigs
 
-STEPS = 4
+STEPS = DEFAULT_STEPS
 PROMPT_TOKENS = 77  # of the text encoder that the released model was trained with
 
 

@@ -14,7 +14,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from ...building.request import execute, resolve
+from ...building.request import BuildRequest
+from ...building.spec import execute, resolve
 from ...engines.cache import refuse_foreign, staged
 from ...engines.registry import BACKENDS, default_precision
 from .reference import MODEL, SMALL, make_reference, set_name
@@ -42,10 +43,9 @@ def build_ahead(backend: str, device: str, folder: Path) -> Path:
     # What is run as it was exported is settled for a CPU, as the graphs are the same; a library
     # that compiles asks for its own device.
     settled = device if BACKENDS[backend].compile is not None else "cpu"
-    order, _ = resolve(
-        MODEL, size=SMALL, backend=backend, device=settled,
-        precision=default_precision(device), out=out,
-    )  # fmt: skip
+    precision = default_precision(device)
+    request = BuildRequest(model=MODEL, backend=backend, precision=precision, device=settled)
+    order, _ = resolve(request, SMALL, out=out)
     order = replace(order, key=replace(order.key, device=device), started=time.monotonic())
     refuse_foreign(out)
     with staged(out) as stage:

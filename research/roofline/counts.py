@@ -20,7 +20,7 @@ from ...benchmarks.roofline.graph_work import GraphWork
 from ...engines.host import require_export
 from ...errors import StreamDiffVSRError
 from ...graphs.plan import Plan, make_plan
-from ...graphs.spec import GRAPHS, TILED, Precision, Size, format_size
+from ...graphs.spec import DEFAULT_STEPS, GRAPHS, TILED, Precision, Size, format_size
 
 if TYPE_CHECKING:
     from ...export.configs import ModelConfigs
@@ -31,7 +31,7 @@ COUNTS = Path(__file__).with_name("counts.json")
 RECOUNT = "python -m streamdiffvsr.research.roofline --count"
 PRESET = "full"
 PRECISION: Precision = "fp16"
-STEPS = 4
+STEPS = DEFAULT_STEPS
 SIZES: tuple[Size, ...] = (
     *((128, 128), (90, 160), (180, 320), (270, 480), (360, 640), (540, 960), (720, 1280)),
 )

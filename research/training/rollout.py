@@ -15,10 +15,11 @@ from torch import Tensor
 from ...errors import StreamDiffVSRError
 from ...export.denoiser import as_batch
 from ...graphs.schedule import StepTable, step_table
+from ...graphs.spec import DEFAULT_STEPS
 from .clips import Batch
 from .networks import Networks
 
-STEPS = 4
+STEPS = DEFAULT_STEPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import Size
 from ..media.readable import is_numbered, numbered_images
 from .inputs import InOut
@@ -110,7 +110,7 @@ def why_done(pair: InOut) -> str:
     raise StreamDiffVSRError(
         f"could not write {str(pair.output)!r}",
         "it exists, and is older than its input",
-        "--overwrite makes it anew",
+        f"{option('overwrite', True)} makes it anew",
     )
 
 

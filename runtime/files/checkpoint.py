@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..media.reader import FileSource, SourceFrame
 from ..scene_cuts import Thumbnail
 from ..state import StreamState
@@ -124,7 +124,7 @@ def frames_of(job: Job, behind: ResumeAfter | None) -> tuple[FileSource, Iterato
         raise StreamDiffVSRError(
             f"could not go on with {str(job.output)!r}",
             f"{str(job.input)!r} has other frames than before",
-            "begin anew with --overwrite",
+            f"begin anew with {option('overwrite', True)}",
         )
     return source, frames
 

@@ -6,7 +6,6 @@ Started as the media children are, and ended with its parent like them.
 from __future__ import annotations
 
 import os
-import threading
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from .job import Job
 
 def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     """Send how many frames of the part are done, then ``end``."""
-    threading.Thread(target=_end_with_parent, args=(inbox,), daemon=True).start()
+    messages.end_with_parent(inbox)
     # Engines on a CPU take every core: of several processes, each has its share.
     os.environ.setdefault(THREADS, str(max(1, usable_cpus() // order["workers"])))
     job = Job.from_json(order["job"])
@@ -33,8 +32,3 @@ def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     upscaler = load(order["engines"], order["device"])
     upscale_range(job, part, Path(order["folder"]), upscaler, tell)
     messages.send(outbox, {"kind": "end"})
-
-
-def _end_with_parent(inbox: RawIOBase) -> None:
-    inbox.read(1)
-    os._exit(1)

@@ -13,7 +13,7 @@ from PIL import Image as pillow
 from PIL import ImageDraw, ImageFont
 
 from ...durable import beside
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.arrays import Image
 from ...graphs.spec import SCALE
 from ..media.encoders import h264_format
@@ -186,13 +186,15 @@ def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
     check_output(video, source=job.input, overwrite=overwrite)
     h264_format(video)  # the only codec that it is written in
     if video.absolute() == job.output.absolute():
-        raise StreamDiffVSRError(failure, "it is the output itself", "choose another --compare")
+        raise StreamDiffVSRError(
+            failure, "it is the output itself", f"choose another {option('compare')}"
+        )
     sheet = sheet_of(video)
     if sheet.exists() and not overwrite:
         raise StreamDiffVSRError(
             f"could not write {str(sheet)!r}",
-            "the stills of --compare go there, and it already exists",
-            "choose another name, or --overwrite",
+            f"the stills of {option('compare')} go there, and it already exists",
+            f"choose another name, or {option('overwrite', True)}",
         )
     height, width = job.output_size
     check_size((height, 2 * width) if mode == "side" else (height, width), failure)

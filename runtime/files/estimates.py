@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import MIB, Size, format_bytes
 from ..frame_stream import MarkedImage
 from ..media.encoders import CODECS, ENCODERS, ImageFormat, VideoFormat, encoder_of
@@ -109,7 +109,8 @@ def check_disk(disk: Disk, output: Path) -> None:
         f"could not write {str(output)!r}",
         f"it takes at least {shown(disk.least)}, probably {shown(disk.needed or 0)}, and "
         f"{shown(disk.free)} are free there",
-        "free some space, use another disk or a higher --crf, or begin anyway: --no-disk-check",
+        f"free some space, use another disk or a higher {option('crf')}, or begin anyway: "
+        f"{option('disk_check', False)}",
     )
 
 

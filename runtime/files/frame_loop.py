@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import StreamDiffVSRError
+from ...errors import Bare, StreamDiffVSRError, option
 from ...graphs.spec import SCALE, format_size
 from ..frame_stream import Upscaled
 from ..media.reader import FileSource, SourceFrame
@@ -256,7 +256,7 @@ def _check_same_size(job: Job, frame: SourceFrame) -> None:
             f"could not upscale {str(job.input)!r}",
             f"its frames change from {format_size(job.info.size)} to "
             f"{format_size((height, width))} at {frame.seconds:.2f} s",
-            f"upscale it in parts: --end {_time(frame, job)} first",
+            f"upscale it in parts: {option('end', Bare(_time(frame, job)))} first",
         )
 
 

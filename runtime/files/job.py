@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.arrays import Image as Image
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import S, UpscaledStream
@@ -261,7 +261,7 @@ class Job:
             raise StreamDiffVSRError(
                 f"could not upscale {str(self.input)!r}",
                 f"its frames are {wanted} and the engines are made for {format_size(size)}",
-                f"build engines with --size {wanted}",
+                f"build engines with {option('size', self.info.size)}",
             )
 
 

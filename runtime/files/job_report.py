@@ -10,7 +10,7 @@ from typing import Any
 
 from ...engines.host import free_host_bytes
 from ...engines.manifest import Manifest, read_manifest
-from ...errors import StreamDiffVSRError, UsageError
+from ...errors import Bare, StreamDiffVSRError, UsageError, option, said
 from ...graphs.plan import Plan
 from ...graphs.spec import Size, format_bytes, format_size
 from ..media.colour import writes_mastering
@@ -67,13 +67,13 @@ def inspect_job(pair: InOut, options: FileOptions, *, folder_there: bool = True)
     job = Job.of(pair.input, pair.output, options)
     if options.fps is not None and not job.info.images:
         raise UsageError(
-            f"--fps does not fit {str(pair.input)!r}",
+            f"{option('fps')} does not fit {str(pair.input)!r}",
             "it is a video, whose own times are kept",
             "leave it out",
         )
     if options.deinterlace not in ("auto", "off") and job.info.images:
         raise UsageError(
-            f"--deinterlace {options.deinterlace} does not fit {str(pair.input)!r}",
+            f"{option('deinterlace', options.deinterlace)} does not fit {str(pair.input)!r}",
             "images are taken for whole pictures",
             "leave it out, or make a video of them first",
         )
@@ -94,7 +94,7 @@ def expected(job: Job) -> tuple[int | None, float | None]:
             return None, None
         raise StreamDiffVSRError(
             f"could not upscale {str(job.input)!r}",
-            f"it ends at {whole:.2f} s, before --start {start:g}",
+            f"it ends at {whole:.2f} s, before {option('start', Bare(f'{start:g}'))}",
             "choose an earlier start",
         )
     ends = [float(one) for one in (whole, options.end) if one is not None]
@@ -131,10 +131,14 @@ def policies(look: JobReport) -> Iterator[str]:
         yield (
             "interlaced, and upscaled so: its lines will comb"
             if options.deinterlace == "off"
-            else "interlaced: each frame is deinterlaced first (--deinterlace off leaves it)"
+            else said(
+                "interlaced: each frame is deinterlaced first "
+                f"({option('deinterlace', 'off')} leaves it)"
+            )
         )
     elif options.deinterlace not in ("auto", "off"):
-        yield f"each frame is deinterlaced first, by --deinterlace {options.deinterlace}"
+        by = option("deinterlace", options.deinterlace)
+        yield said(f"each frame is deinterlaced first, by {by}")
     if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.tells_aspect):
         ratio = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
         yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can tell it"
@@ -353,7 +357,9 @@ def _check_host_memory(plan: JobPlan, needed: int | None) -> None:
     free = free_host_bytes()
     if needed is None or MIN_FIT_RATIO * needed <= free:
         return
-    remedy = "use a smaller --chunks" if plan.chunks > 1 else "use another --codec, or --tile"
+    remedy = f"use another {option('codec')}, or {option('tile')}"
+    if plan.chunks > 1:
+        remedy = f"use a smaller {option('chunks')}"
     raise StreamDiffVSRError(
         f"could not upscale {str(plan.look.job.input)!r}",
         f"it takes at least {format_bytes(int(MIN_FIT_RATIO * needed))} of memory, "

@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ...durable import beside, why, write_atomically
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from .checkpoint import POINT_SUFFIXES, Checkpoint, forget_old_points
 
 SUFFIX = ".unfinished"
@@ -176,7 +176,7 @@ def _told(folder: Path) -> Iterator[None]:
         raise StreamDiffVSRError(
             f"could not write in {str(folder)!r}",
             why(error),
-            "make room, and go on with --resume",
+            f"make room, and go on with {option('resume', True)}",
         ) from error
 
 

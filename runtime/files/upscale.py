@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import Size, format_size
 from ..media.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
@@ -166,7 +166,8 @@ def carry_out(
             raise StreamDiffVSRError(
                 f"could not upscale {str(job.input)!r}",
                 "there is no frame at the times asked for",
-                f"it is {job.info.duration_seconds or 0:.2f} s long: change --start or --end",
+                f"it is {job.info.duration_seconds or 0:.2f} s long: change "
+                f"{option('start')} or {option('end')}",
             )
         try:
             joined = _join(job, journals)
@@ -196,7 +197,9 @@ def _unfinished(job: Job, identity: dict[str, Any]) -> Iterator[tuple[Path, int]
             if not left:
                 clear(folder)
             elif isinstance(error, StreamDiffVSRError):
-                remedy = f"{left} finished frames are kept: --resume goes on behind them"
+                remedy = (
+                    f"{left} finished frames are kept: {option('resume', True)} goes on behind them"
+                )
                 remedy = f"{error.remedy}; {remedy}" if error.remedy else remedy
                 raise StreamDiffVSRError(error.what, error.why, remedy) from error
             raise
@@ -228,14 +231,14 @@ def _check_resumable(job: Job, folder: Path, identity: dict[str, Any], kept: int
         raise StreamDiffVSRError(
             failure,
             f"an interrupted run has left {kept} frames of it",
-            "go on with --resume, or begin anew with --overwrite",
+            f"go on with {option('resume', True)}, or begin anew with {option('overwrite', True)}",
         )
     other = differing(folder, identity)
     if other:
         raise StreamDiffVSRError(
             failure,
             f"the interrupted run was another one: {', '.join(other)}",
-            "resume it as it was begun, or begin anew with --overwrite",
+            f"resume it as it was begun, or begin anew with {option('overwrite', True)}",
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...durable import beside
-from ...errors import StreamDiffVSRError, UsageError
+from ...errors import StreamDiffVSRError, UsageError, option
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact
@@ -197,5 +197,5 @@ def _check_folder(folder: Path, failure: str) -> None:
 def _check_free(failure: str, overwrite: bool, taken: Callable[[], bool]) -> None:
     if not overwrite and taken():
         raise StreamDiffVSRError(
-            failure, "it already exists", "choose another name, or --overwrite"
+            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ... import durable
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
 from .encoders import IMAGE_NAME, ImageFormat, VideoFormat
@@ -288,7 +288,8 @@ class _Join:
             raise StreamDiffVSRError(self._failure, why, remedy) from error
         durable.folder_to_disk(saved.parent)
         told = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
-        told += f" in {str(saved)!r}; --resume joins the frames anew, also with another --audio"
+        told += f" in {str(saved)!r}; {option('resume', True)} joins the frames anew, also with "
+        told += f"another {option('audio')}"
         raise JoinFailedError(self._failure, why, f"{remedy}; {told}" if remedy else told)
 
     def _publish(self) -> None:

@@ -16,7 +16,7 @@ import av
 from av.container import InputContainer, OutputContainer
 
 from ... import durable
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..processes import messages
 from . import libav
 from .segment import LONGEST_TICKS, Segment
@@ -198,7 +198,9 @@ def _path(entry: Entry) -> Path:
 
 def _damaged(path: Path, why: str) -> StreamDiffVSRError:
     return StreamDiffVSRError(
-        f"could not use the finished part {str(path)!r}", why, "begin anew with --overwrite"
+        f"could not use the finished part {str(path)!r}",
+        why,
+        f"begin anew with {option('overwrite', True)}",
     )
 
 

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from ...durable import is_too_long
-from ...errors import StreamDiffVSRError
+from ...errors import Bare, StreamDiffVSRError, command, option
 from . import formats as encoder_sizes
 from .encoders import CONTAINERS, IMAGE_NAME, is_image_folder
 from .redact import redact
@@ -65,7 +65,7 @@ def check_output_name(text: str) -> None:
         raise StreamDiffVSRError(
             failure,
             "it is an address, and upscale writes files",
-            "name a file; streamdiffvsr live SOURCE --to ADDRESS sends a stream",
+            f"name a file; {command('live SOURCE', to=Bare('ADDRESS'))} sends a stream",
         )
 
 
@@ -110,7 +110,7 @@ def check_output(
         raise StreamDiffVSRError(failure, "it is the input file itself", "choose another name")
     if not overwrite:
         raise StreamDiffVSRError(
-            failure, "it already exists", "choose another name, or --overwrite"
+            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )
 
 
@@ -127,7 +127,7 @@ def _check_folder(
         raise StreamDiffVSRError(failure, why, "choose a new folder")
     if names and not overwrite:
         raise StreamDiffVSRError(
-            failure, "it already exists", "choose another name, or --overwrite"
+            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )
 
 

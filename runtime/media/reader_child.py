@@ -6,8 +6,6 @@ pixels are converted by ``pixels``.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from contextlib import closing
 from io import RawIOBase
@@ -35,7 +33,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 
     A frame of depth 16 has a ``deep`` message before its own.
     """
-    threading.Thread(target=_end_with_parent, args=(inbox,), daemon=True).start()
+    messages.end_with_parent(inbox)
     libav.quiet()
     failure = f"could not read {arguments['shown']!r}"
     sender = _Sender(outbox, failure, deep=arguments.get("depth") == 16)
@@ -129,9 +127,3 @@ def _check_colour(colour: Colour, failure: str) -> None:
             f"its colours are coded as {name}, which is not converted here",
             "convert it to BT.709 or BT.2020 Y'CbCr first",
         )
-
-
-def _end_with_parent(inbox: RawIOBase) -> None:
-    """The parent sends nothing more, so the end of the pipe is the end of the parent."""
-    inbox.read(1)
-    os._exit(1)

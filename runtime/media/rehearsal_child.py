@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..processes import messages
 from . import libav
 from .encoders import HOLDS, SOFTWARE
@@ -69,8 +69,8 @@ def _what_works(arguments: dict[str, Any]) -> str:
     """The first way round a failure that does not fail itself; "" if there is none."""
     ways = {
         "give the output a name that ends in .mkv": {"container": "matroska", "suffix": ".mkv"},
-        "use --audio transcode": {"audio": "transcode"},
-        "leave the sound out with --audio none": {"audio": "none"},
+        f"use {option('audio', 'transcode')}": {"audio": "transcode"},
+        f"leave the sound out with {option('audio', 'none')}": {"audio": "none"},
     }
     for way, changed in ways.items():
         if changed.items() <= arguments.items():

@@ -20,7 +20,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from . import libav
 from .encoders import CONTAINERS, HOLDS
 from .sound_transcode_child import TranscodedStream
@@ -342,8 +342,8 @@ def _refusal(
             ways.append(f"give the output a name that ends in {ending}")
             break
     if choice == "copy" and _all_settled(found, container, "transcode"):
-        ways.append("use --audio transcode")
-    ways.append("leave it out with --audio none")
+        ways.append(f"use {option('audio', 'transcode')}")
+    ways.append(f"leave it out with {option('audio', 'none')}")
     doing = "copy" if choice == "copy" else "encode"
     return StreamDiffVSRError(
         f"could not {doing} the sound into a {suffix} file",

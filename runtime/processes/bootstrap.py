@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from importlib import import_module, util
 from io import FileIO
 from pathlib import Path
@@ -27,6 +28,8 @@ def main() -> None:
     _load_package()
     messages = import_module(f"{PACKAGE}.runtime.processes.messages")
     order, _ = messages.receive(inbox)
+    errors = import_module(f"{PACKAGE}.errors")
+    errors.speak(errors.Unsaid())  # the parent knows in which words
     sys.path.extend(entry for entry in order["sys_path"] if entry not in sys.path)
     _limit_memory(order["memory_bytes"])
     try:
@@ -35,6 +38,7 @@ def main() -> None:
     except (EOFError, BrokenPipeError):
         os._exit(1)  # the parent is gone: nobody is left to tell
     except BaseException as error:
+        traceback.print_exception(error)
         with contextlib.suppress(OSError):
             messages.send(outbox, {"kind": "error", **_told(error, order["failure"])})
     os._exit(0)
@@ -74,13 +78,16 @@ def _limit_memory(limit: int | None) -> None:
 
 def _told(error: BaseException, failure: str) -> dict[str, Any]:
     """The error as the parent will raise it: what, why and remedy."""
-    if type(error).__name__ in ("StreamDiffVSRError", "UsageError"):
-        return {key: getattr(error, key) for key in ("what", "why", "remedy")}
-    if isinstance(error, MemoryError):
-        return {"what": failure, "why": "it needs more memory than allowed", "remedy": ""}
+    errors = import_module(f"{PACKAGE}.errors")
+    if isinstance(error, errors.StreamDiffVSRError):
+        told = {key: getattr(error, key) for key in ("what", "why", "remedy")}
+        return {**told, "usage": isinstance(error, errors.UsageError)}
     libav = sys.modules.get(f"{PACKAGE}.runtime.media.libav")
-    why = libav.describe(error) if libav else f"{type(error).__name__}: {error}"
-    return {"what": failure, "why": why, "remedy": ""}
+    if isinstance(error, MemoryError):
+        why = "it needs more memory than allowed"
+    else:
+        why = libav.describe(error) if libav else f"{type(error).__name__}: {error}"
+    return {"what": failure, "why": why, "remedy": "", "usage": False}
 
 
 if __name__ == "__main__":

@@ -24,12 +24,26 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, UsageError
 from . import messages
 
 DEADLINE_S = 60.0
+DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what children print, and their tracebacks
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _PIPE_BYTES = 1 << 20  # Linux: fewer wake-ups for a frame of megabytes
+
+
+class ProcessEnded(StreamDiffVSRError):
+    """A child has ended before it had sent all.
+
+    Attributes:
+        code: As `subprocess.Popen.returncode`.
+        last_words: ": " and the last line that it printed, or "".
+    """
+
+    def __init__(self, failure: str, code: int, last_words: str) -> None:
+        self.code, self.last_words = code, last_words
+        super().__init__(failure, f"its process ended unexpectedly ({_ending(code)}){last_words}")
 
 
 class Child:
@@ -39,8 +53,9 @@ class Child:
         task: The module whose ``serve`` the child runs, such as "runtime.media.reader_child".
         arguments: What ``serve`` gets; anything JSON can carry.
         failure: What could not be done, should it fail: "could not read 'a.mp4'".
-        deadline_s: The longest one message may take.
+        deadline_s: The longest that one message may take; None for no limit.
         memory_bytes: Limit of the child's address space, where the platform has one.
+        blas_threads: Let OpenBLAS have its own threads, for a task that computes with numpy.
 
     Raises:
         StreamDiffVSRError: The process cannot be started.
@@ -52,8 +67,9 @@ class Child:
         arguments: Mapping[str, Any],
         *,
         failure: str,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float | None = DEADLINE_S,
         memory_bytes: int | None = None,
+        blas_threads: bool = False,
     ) -> None:
         self._failure = failure
         self._deadline_s = deadline_s
@@ -61,7 +77,8 @@ class Child:
         self._sending, self._receiving = threading.Lock(), threading.Lock()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a file never blocks the child
         try:
-            self._process = _start(self._stderr.fileno())
+            shown = os.environ.get(DEBUG)
+            self._process = _start(None if shown else self._stderr.fileno(), blas_threads)
         except OSError as error:
             self._stderr.close()
             raise StreamDiffVSRError(
@@ -107,7 +124,8 @@ class Child:
         """Wait for the next message; its payload is memory of its own.
 
         Raises:
-            StreamDiffVSRError: The child failed, ended, or took longer than the deadline.
+            StreamDiffVSRError: The child failed, ended, or took longer than the deadline; a
+                `UsageError` if that is what it raised, and a `ProcessEnded` if it ended.
         """
         pipe = self._process.stdout
         assert pipe is not None
@@ -119,7 +137,8 @@ class Child:
             self._explain_end(limit_s, error)
         if header["kind"] == "error":
             self.close()
-            raise StreamDiffVSRError(header["what"], header["why"], header["remedy"])
+            kind = UsageError if header["usage"] else StreamDiffVSRError
+            raise kind(header["what"], header["why"], header["remedy"])
         return header, payload
 
     def close(self) -> None:
@@ -135,7 +154,7 @@ class Child:
                 assert pipe is not None
                 pipe.close()
 
-    def _explain_end(self, limit_s: float, error: Exception) -> NoReturn:
+    def _explain_end(self, limit_s: float | None, error: Exception) -> NoReturn:
         if self._closed:
             raise StreamDiffVSRError(self._failure, "it was closed") from error
         overdue = self._watchdog.fired
@@ -143,15 +162,13 @@ class Child:
         code = self._process.wait()
         last_words = self._last_words()
         self.close()
-        if overdue:
+        if overdue and limit_s is not None:
             raise StreamDiffVSRError(
                 self._failure,
                 f"no answer within {limit_s:g} s",
                 "check that the disk, network share or pipe it is on responds",
             ) from error
-        raise StreamDiffVSRError(
-            self._failure, f"its process ended unexpectedly ({_ending(code)}){last_words}"
-        ) from error
+        raise ProcessEnded(self._failure, code, last_words) from error
 
     def _last_words(self) -> str:
         self._stderr.seek(0, os.SEEK_END)
@@ -173,8 +190,8 @@ class _Watchdog:
         threading.Thread(target=self._watch, name="media-watchdog", daemon=True).start()
 
     @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        self._set(time.monotonic() + seconds)
+    def limit(self, seconds: float | None) -> Iterator[None]:
+        self._set(None if seconds is None else time.monotonic() + seconds)
         try:
             yield
         finally:
@@ -208,18 +225,21 @@ def _let_go(process: subprocess.Popen[bytes], watchdog: _Watchdog) -> None:
     process.stdin.close()
 
 
-def _start(stderr: int) -> subprocess.Popen[bytes]:
+def _start(stderr: int | None, blas_threads: bool) -> subprocess.Popen[bytes]:
     """Start the bootstrap, out of reach of the terminal's Ctrl-C."""
+    environment = dict(os.environ)
+    if not blas_threads:
+        environment["OPENBLAS_NUM_THREADS"] = "1"  # threads reserve address space
     away: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         away = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     process = subprocess.Popen(
-        [sys.executable, "-I", str(_BOOTSTRAP)],
+        [sys.executable, "-I", "-X", "utf8", str(_BOOTSTRAP)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
         bufsize=0,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads reserve address space
+        env=environment,
         **away,
     )
     if sys.platform == "linux":

@@ -1,14 +1,16 @@
 """Messages on a pipe: a small JSON header and, for frames, raw bytes.
 
 Both ends use this module, so it imports nothing but the standard library: the child must be able
-to load it before it knows where numpy and av are. It knows nothing of processes, video or
-deadlines, and it never unpickles.
+to load it before it knows where numpy and av are. It knows nothing of video or deadlines, and it
+never unpickles.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from io import RawIOBase
@@ -66,6 +68,19 @@ def receive(
     payload = allocate(payload_bytes) if allocate else memoryview(bytearray(payload_bytes))
     _read_all(pipe, payload)
     return header, payload
+
+
+def end_with_parent(inbox: RawIOBase) -> None:
+    """End this process when its inbox ends, for a child to which the parent sends nothing more.
+
+    The pipe is open as long as the parent lives, and a thread waits for its end.
+    """
+
+    def wait() -> None:
+        inbox.read(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def pack(value: Fraction | None) -> list[int] | None:

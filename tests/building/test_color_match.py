@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
 import streamdiffvsr
-from streamdiffvsr.building.request import resolve
+from streamdiffvsr.building.request import BuildRequest
+from streamdiffvsr.building.spec import resolve
 from streamdiffvsr.engines.cache import default_folder
 from streamdiffvsr.errors import UsageError
 from streamdiffvsr.runtime.upscaler import Upscaler
@@ -25,8 +26,8 @@ def test_only_what_differs_from_the_model_is_another_set(
     parity_model: Path, asked: str, of_tiny: str, of_parity: str
 ) -> None:
     for model, colour in (("tiny", of_tiny), (str(parity_model), of_parity)):
-        order, _ = resolve(model, size=SIZE, color_match=asked)
-        plain, _ = resolve(model, size=SIZE)
+        order, _ = resolve(BuildRequest(model=model, color_match=asked), SIZE)
+        plain, _ = resolve(BuildRequest(model=model), SIZE)
         assert order.key.colour == colour
         assert (default_folder(model, order.key) == default_folder(model, plain.key)) == (
             not colour
@@ -35,7 +36,7 @@ def test_only_what_differs_from_the_model_is_another_set(
 
 def test_another_word_is_refused() -> None:
     with pytest.raises(UsageError, match="color match 'maybe' is not possible; use auto, on, off"):
-        resolve("tiny", size=SIZE, color_match="maybe")
+        resolve(BuildRequest(color_match="maybe"), SIZE)
 
 
 def broad_error(up: Upscaler, frame: np.ndarray) -> float:

@@ -115,7 +115,7 @@ def test_a_model_that_eight_bits_would_ruin_is_not_built(parity_engines, tmp_pat
         StreamDiffVSRError, match=r"not fit for fp8.* dB, and needs 20\.0 dB"
     ) as told:
         fp8.quantise_graphs(tmp_path, [], lambda _: None)
-    assert "use --precision fp16" in str(told.value)
+    assert "use precision='fp16'" in str(told.value)
     assert "quantised.denoised" not in load_file(path)
 
 

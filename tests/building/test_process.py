@@ -11,7 +11,9 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,20 +21,21 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr.building import builder, request
-from streamdiffvsr.building.request import BuildSpec
+from streamdiffvsr.building import builder, builder_child, spec
+from streamdiffvsr.building.spec import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.graphs.plan import make_plan
+from streamdiffvsr.runtime.processes import bootstrap, messages
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
-IN_CHILD = builder.execute_in_child  # which the session's fixtures replace by the build itself
+EXECUTE_IN_CHILD = builder.execute_in_child  # before the tests' own fixture replaces it
 
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "execute_in_child", IN_CHILD)
+    monkeypatch.setattr(builder, "execute_in_child", EXECUTE_IN_CHILD)
 
 
 @pytest.fixture
@@ -49,6 +52,11 @@ def child() -> Callable[[], psutil.Process]:
 
 def build(model: Path, out: Path, progress: Any) -> Path:
     return builder.build(model, size=(32, 32), out=out / "set", progress=progress)
+
+
+def an_order(model: Path) -> BuildSpec:
+    key, plan = EngineKey(*"abcd", "fp32", 4, "torch", "cuda", *"efg", 1), make_plan((48, 64))
+    return BuildSpec(model, model, key, "m", plan.geometry, "all-pairs", "cuda:1", None, 0.0)
 
 
 def left(out: Path) -> list[str]:
@@ -175,11 +183,42 @@ def test_errors_arrive_as_they_were_raised(parity_model, tmp_path):
     assert type(caught.value) is StreamDiffVSRError and left(out) == []
 
 
-@pytest.mark.parametrize("kind", [StreamDiffVSRError, UsageError, MemoryError, RuntimeError])
-def test_every_kind_of_error_crosses_the_pipe(kind):
-    told = {"kind": kind.__name__, "what": "w", "why": "", "remedy": ""}
-    with pytest.raises(kind):
-        builder._raise(told)
+@pytest.mark.parametrize(
+    ("raised", "kind", "told"),
+    [
+        (StreamDiffVSRError("w", "y", "do"), StreamDiffVSRError, "w: y; do"),
+        (UsageError("w", "y", "do"), UsageError, "w: y; do"),
+        (MemoryError("8 GiB"), MemoryError, "8 GiB"),
+        (KeyError("k"), RuntimeError, "KeyError: 'k'"),
+    ],
+)
+def test_every_kind_of_error_crosses_the_pipe(parity_model, monkeypatch, raised, kind, told):
+    order = an_order(parity_model)
+
+    def fail(order: BuildSpec, progress: Any) -> None:
+        raise raised
+
+    def started(*_: object) -> Any:
+        """In place of the process: what it would send is in the pipe already."""
+        receiving, sending = os.pipe()
+        with FileIO(sending, "wb") as outbox:
+            try:
+                builder_child.serve(order.to_json(), FileIO(os.devnull), outbox)
+            except StreamDiffVSRError as error:
+                messages.send(outbox, {"kind": "error", **bootstrap._told(error, "")})
+        return SimpleNamespace(
+            stdin=FileIO(os.devnull, "wb"),
+            stdout=FileIO(receiving, "rb"),
+            kill=lambda: None,
+            wait=lambda: 0,
+        )
+
+    monkeypatch.setattr(builder_child, "execute", fail)
+    monkeypatch.setattr(messages, "end_with_parent", lambda inbox: None)
+    monkeypatch.setattr("streamdiffvsr.runtime.processes.child._start", started)
+    with pytest.raises(kind) as caught:
+        builder.execute_in_child(order, print)
+    assert type(caught.value) is kind and told in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -201,15 +240,12 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(parity_model, tmp_p
 
 
 def test_an_order_names_the_gpu_of_the_child(parity_model, monkeypatch):
-    key, geometry = EngineKey(*"abcd", "fp32", 4, "torch", "cuda", *"efg", 1), make_plan((48, 64))
-    order = BuildSpec(
-        parity_model, parity_model, key, "m", geometry.geometry, "all-pairs", "cuda:1", None, 0.0
-    )
+    order = an_order(parity_model)
     assert BuildSpec.from_json(json.loads(json.dumps(order.to_json()))) == order
     given: dict[str, Any] = {}
-    monkeypatch.setattr(request, "export", lambda order, progress: None)
-    monkeypatch.setattr(request, "accept_graphs", lambda *_, **keywords: given.update(keywords))
-    request.execute(order, print)
+    monkeypatch.setattr(spec, "export", lambda order, progress: None)
+    monkeypatch.setattr(spec, "accept_graphs", lambda *_, **keywords: given.update(keywords))
+    spec.execute(order, print)
     assert given["device"] == "cuda:1"
 
 
@@ -222,7 +258,7 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", 1)
 
     def above_base(key: EngineKey) -> int:
-        return request.estimated_bytes(tmp_path.iterdir(), key) - request.BASE_BYTES
+        return spec.estimated_bytes(tmp_path.iterdir(), key) - spec.BASE_BYTES
 
     assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
     assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)

@@ -1,5 +1,6 @@
 """The command line as such: help, usage, one line a failure, exit codes, the JSON contract."""
 
+import dataclasses
 import errno
 import json
 import subprocess
@@ -7,8 +8,10 @@ import sys
 
 import pytest
 
+from streamdiffvsr.building.request import BuildRequest
 from streamdiffvsr.cli import console
 from streamdiffvsr.cli.console import DEBUG, run
+from streamdiffvsr.cli.options import BUILD_OPTIONS
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 
 
@@ -129,3 +132,25 @@ def test_the_console_script_is_there():
     assert json.loads(done.stdout)["exit_code"] == 2
     assert done.stderr.startswith("error: 0x0 is not a frame size")
     assert done.stderr.count("\n") == 1
+
+
+def test_every_option_of_a_build_is_a_field_and_has_a_line_in_the_command_line():
+    fields = {field.name for field in dataclasses.fields(BuildRequest)}
+    assert fields - set(BUILD_OPTIONS) == {"correlation"}
+    assert set(BUILD_OPTIONS) < fields
+
+
+@pytest.mark.parametrize("command", ["upscale", "live", "bench", "engines"])
+def test_every_command_offers_every_option_of_a_build(cli, command):
+    shown = cli(command, "--help").out
+    for name in BUILD_OPTIONS:
+        option = "workspace" if name == "workspace_mib" else name.replace("_", "-")
+        assert f"--{option} " in shown, f"{command} has no --{option}"
+    assert "--build" not in shown
+
+
+@pytest.mark.parametrize("command", ["debug", "operators"])
+def test_a_command_that_keeps_no_engines_offers_what_it_can_use(cli, command):
+    shown = cli("engines", command, "--help").out
+    assert "--color-match " in shown and "--revision " in shown and "--workspace" not in shown
+    assert ("--backend " in shown) == (command == "debug")

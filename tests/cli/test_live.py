@@ -14,9 +14,9 @@ from typing import Any
 import av
 import pytest
 
-from streamdiffvsr.cli.engine_provider import cheaper_sets, opener
-from streamdiffvsr.cli.live import PREVIEW, with_preview_at
-from streamdiffvsr.cli.options import BuildOptions
+from streamdiffvsr.building.provider import EngineProvider
+from streamdiffvsr.building.request import BuildRequest
+from streamdiffvsr.cli.live import PREVIEW, cheaper_sets, opener, with_preview_at
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
 from streamdiffvsr.tests.live.streams import silent, tcp
@@ -138,15 +138,15 @@ def test_what_a_build_is_at_is_told_without_its_folders(
 ) -> None:
     at: list[str] = []
 
-    def build(model: str, **options: Any) -> Path:
+    def build(request: BuildRequest, size: object, **options: Any) -> Path:
         for line in (f"building {tmp_path}", "load weights", "export flow", "compile flow"):
             options["progress"](line)
         raise StreamDiffVSRError("it cannot be built", "on purpose")
 
-    monkeypatch.setattr("streamdiffvsr.building.builder.build", build)
-    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
+    monkeypatch.setattr("streamdiffvsr.building.provider.build_set", build)
+    provider = EngineProvider(BuildRequest(precision="fp32", device="cpu"))
     with pytest.raises(StreamDiffVSRError, match="on purpose"):
-        opener(None, None, options, 0, None, print)((96, 128), at.append)
+        opener(None, provider, 0, None)((96, 128), at.append)
     assert at == ["load weights", "export flow", "compile flow"]
 
 
@@ -161,8 +161,9 @@ def test_the_engines_of_a_stream_are_opened_on_the_device(
 
     monkeypatch.setattr("streamdiffvsr.runtime.upscaler.load", load)
     for device in ("auto", "cuda:1"):
-        open_ladder = opener(parity_engines, None, BuildOptions(device=device), 0, None, print)
-        seen.append(open_ladder((48, 64), print).device)
+        provider = EngineProvider(BuildRequest(device=device))
+        open_levels = opener(parity_engines, provider, 0, None)
+        seen.append(open_levels((48, 64), print).device)
     assert seen == [None, "cpu", "cuda:1", "cuda:1"]
 
 
@@ -198,15 +199,16 @@ def test_preview_may_stand_without_a_place(typed: str, meant: str) -> None:
 
 def test_the_rungs_are_the_sets_that_were_built_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A coarser flow and fewer steps, best first, and nothing is built for them."""
-    asked: list[dict[str, object]] = []
+    asked: list[BuildRequest] = []
 
-    def find(model: str, **options: object) -> Path | None:
-        asked.append(options)
-        return None if options["flow_scale"] == 4 else Path(f"set-{len(asked)}")
+    def find(request: BuildRequest, size: object) -> Path | None:
+        assert size == (96, 128)
+        asked.append(request)
+        return None if request.flow_scale == 4 else Path(f"set-{len(asked)}")
 
-    monkeypatch.setattr("streamdiffvsr.building.builder.find", find)
-    options = BuildOptions(backend="onnxruntime", precision="fp32", device="cpu")
-    found = cheaper_sets("tiny", (96, 128), options)
+    monkeypatch.setattr("streamdiffvsr.building.provider.find_set", find)
+    request = BuildRequest(backend="onnxruntime", precision="fp32", device="cpu")
+    found = cheaper_sets(EngineProvider(request), (96, 128))
     assert list(found) == ["flow 1/2", "2 steps"]
-    assert [(a["flow_scale"], a["steps"]) for a in asked] == [(2, 4), (4, 4), (None, 2)]
-    assert all(a["size"] == (96, 128) and a["precision"] == "fp32" for a in asked)
+    assert [(a.flow_scale, a.steps) for a in asked] == [(2, 4), (4, 4), (None, 2)]
+    assert all(a.precision == "fp32" for a in asked)

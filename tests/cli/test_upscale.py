@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from streamdiffvsr.engines.registry import Choice
 from streamdiffvsr.tests.media.clips import Clip, see, sound_only
 
 
@@ -228,11 +229,11 @@ def test_engines_that_could_not_run_here_are_not_built_first(
     cli, clip, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        "streamdiffvsr.engines.host.why_no_gpu", lambda ordinal: "no driver answers"
+        "streamdiffvsr.building.provider.why_no_gpu", lambda ordinal: "no driver answers"
     )
     monkeypatch.setattr(
-        "streamdiffvsr.cli.options.BuildOptions.settled",
-        lambda self, tell=None: {"backend": "tensorrt-rtx", "device": "cuda"},
+        "streamdiffvsr.building.request.BuildRequest.choice",
+        lambda self: Choice("tensorrt-rtx", "fp16", "cuda"),
     )
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--backend", "tensorrt-rtx")
     assert ran.code == 1 and "no driver answers" in ran.error

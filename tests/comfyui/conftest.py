@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("torch", reason="ComfyUI's images are tensors")
 
+from streamdiffvsr.building import provider
+from streamdiffvsr.building.request import BuildRequest
 from streamdiffvsr.comfyui import pipe as pipes
 from streamdiffvsr.comfyui.pipe import Pipe
 from streamdiffvsr.engines.registry import Choice
@@ -29,11 +31,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The sizes of the sets that a pipe has opened; each is a double, and was built before."""
     sizes: list[tuple[int, int]] = []
 
-    def find(model: str, *, size: tuple[int, int], **options: Any) -> Path:
+    def find(request: BuildRequest, size: tuple[int, int]) -> Path:
         sizes.append(size)
         return Path(str(size))
 
-    monkeypatch.setattr(pipes, "find", find)
+    monkeypatch.setattr(provider, "find_set", find)
     monkeypatch.setattr(pipes, "load", lambda folder, device: Remembering(sizes[-1], device))
     needs = SimpleNamespace(needs=SimpleNamespace(total=123))
     monkeypatch.setattr(pipes, "check_memory_fit", lambda folder, device: needs)
@@ -51,7 +53,7 @@ def real_pipe(
     comfy: Comfy, parity_model: Path, parity_engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Pipe:
     """Of the recorded model, for frames of 64x48 and four steps."""
-    monkeypatch.setattr(pipes, "find", lambda model, **options: parity_engines)
+    monkeypatch.setattr(provider, "find_set", lambda request, size: parity_engines)
     return Pipe(str(parity_model), CHOICE)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from streamdiffvsr.building import provider
 from streamdiffvsr.comfyui import loader
-from streamdiffvsr.comfyui import pipe as pipes
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
 from streamdiffvsr.comfyui.pipe import EngineWish, Pipe
 from streamdiffvsr.engines.registry import Choice
@@ -147,14 +147,14 @@ def test_a_size_makes_engines_at_once(comfy, opened):
 def test_what_is_not_built_is_built_with_progress(comfy, opened, monkeypatch, caplog):
     caplog.set_level("INFO", logger="streamdiffvsr")
 
-    def build(model, *, progress, size, **options):
+    def build(request, size, *, out, progress):
         progress("export decode")
         progress("compile decode 50%")
         opened.append(size)
         return Path("built")
 
-    monkeypatch.setattr(pipes, "find", lambda model, **options: None)
-    monkeypatch.setattr(pipes, "build", build)
+    monkeypatch.setattr(provider, "find_set", lambda request, size: None)
+    monkeypatch.setattr(provider, "build_set", build)
     pipe = Pipe("tiny", Choice("onnxruntime", "fp32", "cpu"))
     pipe.upscaler(EngineWish((48, 64)), "3")
     assert comfy.said[:2] == ["export decode", "compile decode 50%"]

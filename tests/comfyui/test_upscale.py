@@ -176,3 +176,9 @@ def test_outputs_that_do_not_fit_in_memory_are_refused_before_any_work(pipe, com
         NODES["StreamDiffVSR_Upscale"]().run(pipe=pipe, images=many)
     assert comfy.shown == []
     assert "nothing loaded" in repr(pipe)  # a build would take minutes
+
+
+def test_a_flow_that_is_too_coarse_for_the_frames_is_told_by_the_widgets(pipe, frames):
+    with pytest.raises(StreamDiffVSRError, match="1/4 does not fit 64x48") as told:
+        upscale(pipe, frames[:1], force_flow_on_lq=True)
+    assert told.value.remedy == "turn force_flow_on_lq off, or set flow_scale to 1/2 or 1"

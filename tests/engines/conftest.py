@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import streamdiffvsr
-from streamdiffvsr.building import builder, request
-from streamdiffvsr.building.request import BuildSpec
+from streamdiffvsr.building import builder, spec
+from streamdiffvsr.building.spec import BuildSpec
 from streamdiffvsr.engines import engine_set, registry, tensorrt_backend
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
@@ -128,7 +128,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
     monkeypatch.setattr(engine_set, "cuda_gpu", it.gpu_at)
     monkeypatch.setattr(engine_set, "check_parity", gated)
     monkeypatch.setattr(engine_set, "current_gpu", it.made_current)
-    monkeypatch.setattr(request, "check_gpu", lambda device: None)
+    monkeypatch.setattr(spec, "check_gpu", lambda device: None)
     monkeypatch.setattr(builder, "execute_in_child", carry_out)
     return it
 

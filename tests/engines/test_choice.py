@@ -95,7 +95,7 @@ def test_a_device_that_is_asked_for(machine: Machine) -> None:
     assert choose("tensorrt-rtx").device == "cuda"
     with pytest.raises(
         StreamDiffVSRError,
-        match=r"on the GPU here: the driver is .*too old for CUDA 13.0; leave out --device",
+        match=r"on the GPU here: the driver is .*too old for CUDA 13.0; leave out device=",
     ):
         choose(device="cuda")
 
@@ -247,7 +247,7 @@ def test_without_a_driver_or_its_package(
 
 
 def test_fp8_is_of_the_backends_that_have_it(machine: Machine) -> None:
-    with pytest.raises(StreamDiffVSRError, match=r"it has no fp8.*use --precision fp16") as caught:
+    with pytest.raises(StreamDiffVSRError, match=r"it has no fp8.*use precision='fp16'") as caught:
         choose(precision="fp8")
     assert "onnxruntime (cpu)" in str(caught.value) and "\n" not in str(caught.value)
     machine.gpu = ADA

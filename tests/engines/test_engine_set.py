@@ -15,6 +15,8 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.building import builder
+from streamdiffvsr.building.provider import EngineProvider
+from streamdiffvsr.building.request import BuildRequest
 from streamdiffvsr.engines import registry
 from streamdiffvsr.engines.cache import locked, staged
 from streamdiffvsr.engines.manifest import MANIFEST
@@ -64,18 +66,28 @@ def test_a_set_of_the_cache_is_found_and_never_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path))
-    wanted: dict[str, Any] = {"size": (48, 64), "precision": "fp32"}
-    assert builder.find(parity_model, **wanted) is None
+
+    def find(**options: Any) -> Path | None:
+        request = BuildRequest(
+            model=str(parity_model),
+            backend="onnxruntime",
+            precision="fp32",
+            device="cpu",
+            **options,
+        )
+        return EngineProvider(request).find((48, 64))
+
+    assert find() is None
     said: list[str] = []
     with pytest.raises(Told):
-        streamdiffvsr.build(parity_model, **wanted, progress=said.append)
+        streamdiffvsr.build(parity_model, size=(48, 64), progress=said.append)
     folder = Path(said[0].removeprefix("building ").removesuffix(" (new)"))
     shutil.copytree(parity_engines, folder, dirs_exist_ok=True)
-    assert builder.find(parity_model, **wanted) == folder
-    assert builder.find(parity_model, **wanted, steps=2) is None
-    assert builder.find(parity_model, **wanted, flow_scale=4) is None  # too small for it
+    assert find() == folder
+    assert find(steps=2) is None
+    assert find(flow_scale=4) is None  # too small for it
     next(folder.glob("decode.onnx")).write_bytes(b"damaged")
-    assert builder.find(parity_model, **wanted) is None
+    assert find() is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.building import fp8, request
+from streamdiffvsr.building import fp8, spec
 from streamdiffvsr.engines import tensorrt_backend
 from streamdiffvsr.engines.cache import default_folder
 from streamdiffvsr.engines.manifest import read_manifest
@@ -32,7 +32,7 @@ def test_another_request_is_built_again_and_told_why(build, change, reason):
 
 
 def test_another_way_to_calibrate_makes_an_fp8_set_stale(build, monkeypatch):
-    monkeypatch.setattr(request, "require_quantiser", lambda: None)
+    monkeypatch.setattr(spec, "require_quantiser", lambda: None)
     folder, _ = build(precision="fp8")
     key = read_manifest(folder).key
     assert (key.precision, key.gpu, len(key.calibration)) == ("fp8", "sm89,sm120,sm121", 16)

@@ -97,9 +97,9 @@ def test_an_unknown_length_is_not_made_up(looked):
 
 
 def test_what_cannot_be_is_refused_at_once(looked, tmp_path):
-    with pytest.raises(StreamDiffVSRError, match=r"it ends at 2.00 s, before --start 2.5"):
+    with pytest.raises(StreamDiffVSRError, match=r"it ends at 2.00 s, before start=2.5"):
         looked(start=Fraction(5, 2))
-    with pytest.raises(UsageError, match="--fps does not fit"):
+    with pytest.raises(UsageError, match="fps= does not fit"):
         looked(fps=Fraction(25))
     (tmp_path / "there.mp4").touch()
     with pytest.raises(StreamDiffVSRError, match="already exists"):
@@ -114,9 +114,9 @@ def test_what_cannot_be_is_refused_at_once(looked, tmp_path):
         ({}, {}, []),
         ({"colour": Colour(transfer=16)}, {}, ["HDR (PQ)"]),
         ({"colour": Colour(transfer=18)}, {}, ["HDR (HLG)"]),
-        ({"interlaced": True}, {}, ["deinterlaced first (--deinterlace off"]),
+        ({"interlaced": True}, {}, ["deinterlaced first (deinterlace='off'"]),
         ({"interlaced": True}, {"deinterlace": "off"}, ["will comb"]),
-        ({}, {"deinterlace": "tff"}, ["deinterlaced first, by --deinterlace tff"]),
+        ({}, {"deinterlace": "tff"}, ["deinterlaced first, by deinterlace='tff'"]),
         ({"skewed": True}, {}, ["shown at an angle"]),
         ({"sample_aspect": Fraction(16, 15)}, {}, []),
         ({"alpha": True}, {}, ["shown on black"]),
@@ -146,7 +146,7 @@ def test_images_of_hdr_lose_its_tags_and_that_is_told(looked):
 def test_images_are_not_deinterlaced(tmp_path):
     write_image(tmp_path / "0.png", np.zeros((48, 64, 3), np.uint8))
     inspect_job(InOut(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="off"))
-    with pytest.raises(UsageError, match="--deinterlace bff does not fit"):
+    with pytest.raises(UsageError, match="deinterlace='bff' does not fit"):
         inspect_job(InOut(tmp_path, tmp_path.with_name("out.mkv")), FileOptions(deinterlace="bff"))
 
 
@@ -189,7 +189,7 @@ def test_no_disk_is_too_small_for_what_is_only_claimed(looked, monkeypatch, tmp_
     form = looked("out.mkv", codec="ffv1").job.format
     shape = {"size": (2160, 3840), "frames": 10**9}
     check_disk(look_at_disk(tmp_path / "o", form, **shape, least_frames=10), tmp_path / "o")
-    with pytest.raises(StreamDiffVSRError, match="--no-disk-check"):
+    with pytest.raises(StreamDiffVSRError, match="disk_check=False"):
         check_disk(look_at_disk(tmp_path / "o", form, **shape, least_frames=10**6), tmp_path / "o")
 
 
@@ -263,14 +263,14 @@ def test_chunks_take_memory_each(looked, parity_engines, monkeypatch):
     assert four.memory_bytes == 4 * one.memory_bytes
     monkeypatch.setattr(job_report, "free_host_bytes", lambda: 2 * one.memory_bytes)
     job_report.plan_job(looked(), parity_engines)
-    with pytest.raises(StreamDiffVSRError, match=r"at least .* of memory.*smaller --chunks"):
+    with pytest.raises(StreamDiffVSRError, match=r"at least .* of memory.*smaller chunks="):
         job_report.plan_job(looked(), parity_engines, chunks=4)
 
 
 def test_engines_that_are_open_are_not_counted_again(looked, parity_engines, monkeypatch):
     monkeypatch.setattr(job_report, "free_host_bytes", lambda: 120 * 2**20)
     job_report.plan_job(looked(), parity_engines, opened=True)
-    with pytest.raises(StreamDiffVSRError, match="another --codec"):
+    with pytest.raises(StreamDiffVSRError, match="another codec="):
         job_report.plan_job(looked(), parity_engines)
 
 

@@ -100,7 +100,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
     outcomes = run_batch(jobs, look, work)
     assert states(outcomes) == ["done", "skipped", "failed"]
-    assert "older than its input" in outcomes[2].why and "--overwrite" in outcomes[2].why
+    assert "older than its input" in outcomes[2].why and "overwrite=True" in outcomes[2].why
     assert outcomes[1].to_json()["reason"] == "done before"
     assert done == ["new"]
     assert states(run_batch(jobs, look, work, overwrite=True)) == ["done"] * 3

@@ -18,6 +18,7 @@ from streamdiffvsr.runtime.files.chunks import split, upscale_chunks
 from streamdiffvsr.runtime.files.job import Job
 from streamdiffvsr.runtime.files.journal import folder_of
 from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
+from streamdiffvsr.runtime.processes import messages
 from streamdiffvsr.runtime.upscaler import load
 from streamdiffvsr.tests.files.films import film, pictures
 from streamdiffvsr.tests.media.clips import see
@@ -78,7 +79,7 @@ def test_every_process_opens_the_engines_on_the_device(
         raise StreamDiffVSRError("no engines here")
 
     monkeypatch.setattr(chunk_child, "load", load_there)
-    monkeypatch.setattr(chunk_child, "_end_with_parent", lambda inbox: None)
+    monkeypatch.setattr(messages, "end_with_parent", lambda inbox: None)
     monkeypatch.setenv(THREADS, "1")
     with pytest.raises(StreamDiffVSRError, match="no engines here"):
         chunk_child.serve(orders[0], FileIO(os.devnull), FileIO(os.devnull, "w"))

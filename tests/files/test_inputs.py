@@ -137,7 +137,9 @@ def test_what_is_no_file_is_told_as_it_was_written(tmp_path, name, told):
         named(*touch(tmp_path, "a.mp4"), name)
 
 
-@pytest.mark.parametrize(("name", "told"), [("-", "standard output"), ("rtmp://h/a/key", "--to")])
+@pytest.mark.parametrize(
+    ("name", "told"), [("-", "standard output"), ("rtmp://h/a/key", "streamdiffvsr live")]
+)
 def test_an_output_is_a_file_or_a_folder(tmp_path, name, told):
     for clips in (["a.mp4"], ["a.mp4", "b.mp4"]):
         with pytest.raises(StreamDiffVSRError, match=f"could not write .*{told}") as caught:

@@ -66,7 +66,7 @@ def begun(source: Path, output: Path, at: int) -> int:
         upscale_file(source, output, Stopping(at, failure), OPTIONS)
     kept = frames_kept(output)
     assert not output.exists()
-    assert (f"{kept} finished frames are kept: --resume" in str(caught.value)) == (kept > 0)
+    assert (f"{kept} finished frames are kept: resume=True" in str(caught.value)) == (kept > 0)
     return kept
 
 
@@ -120,7 +120,9 @@ def test_a_run_without_a_state_of_the_stream_would_differ(
 def test_an_unfinished_run_is_not_overwritten_by_mistake(tmp_path: Path, source: Path) -> None:
     output = tmp_path / "out.mp4"
     kept = begun(source, output, 160)
-    with pytest.raises(StreamDiffVSRError, match=f"has left {kept} frames of it; go on with --res"):
+    with pytest.raises(
+        StreamDiffVSRError, match=f"has left {kept} frames of it; go on with resume=True"
+    ):
         upscale_file(source, output, Remembering(), OPTIONS)
     assert frames_kept(output) == kept
     anew = dataclasses.replace(OPTIONS, overwrite=True, max_frames=10)
@@ -233,7 +235,7 @@ def test_another_choice_for_the_sound_is_another_job(source: Path, tmp_path: Pat
 
 def test_what_cannot_be_joined_is_refused_before_the_first_frame(tmp_path: Path) -> None:
     source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
-    with pytest.raises(StreamDiffVSRError, match=r"cannot hold adpcm_ima_qt .* use --audio trans"):
+    with pytest.raises(StreamDiffVSRError, match=r"cannot hold adpcm_ima_qt .* use audio='trans"):
         upscale_file(source, tmp_path / "out.mp4", Remembering(), OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mov"]
 

@@ -83,7 +83,7 @@ def test_what_exists_is_refused_without_overwrite(tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"kept")
     target = f"{path.parent}{os.sep}" if path.suffix == ".png" else str(path)
-    with pytest.raises(StreamDiffVSRError, match=r"it already exists; .*--overwrite"):
+    with pytest.raises(StreamDiffVSRError, match=r"it already exists; .*overwrite=True"):
         open_sink(target)
     sink = open_sink(target, overwrite=True)
     sink.close(1)

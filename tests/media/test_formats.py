@@ -127,7 +127,7 @@ def test_an_encoder_that_does_not_work_here_is_told_with_its_reason(info):
     import sys
 
     name = "h264_qsv" if sys.platform == "darwin" else "h264_videotoolbox"
-    with pytest.raises(StreamDiffVSRError, match=f"{name} does not work here: .+; use --encoder"):
+    with pytest.raises(StreamDiffVSRError, match=f"{name} does not work here: .+; use encoder="):
         choose("o.mp4", info, encoder=name)
 
 

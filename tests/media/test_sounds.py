@@ -92,7 +92,7 @@ def test_a_refusal_names_only_what_works(tmp_path):
         tried(source, tmp_path / "out.mp4")
     told = str(caught.value)
     assert "cannot hold adpcm_ima_qt sound; give the output a name that ends in .mkv" in told
-    assert "or use --audio transcode" in told
+    assert "or use audio='transcode'" in told
     assert not tried(source, tmp_path / "out.mp4", audio="none").copied
     for name, audio in (("out.mkv", "copy"), ("out.mp4", "transcode")):
         assert tried(source, tmp_path / name, audio=audio).copied == {"audio": 1}
@@ -282,7 +282,7 @@ def test_what_is_encoded_anew_is_cut_to_the_sample(tmp_path):
 def test_a_picture_whose_sound_cannot_be_joined_is_kept_beside_the_output(tmp_path):
     source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
     for kept in ("out.kept.mkv", "out.kept-2.mkv"):
-        with pytest.raises(JoinFailedError, match=rf"adpcm_ima_qt sound; .*{kept}'; --resume"):
+        with pytest.raises(JoinFailedError, match=rf"adpcm_ima_qt sound; .*{kept}'; resume=True"):
             made(source, tmp_path / "out.mp4")
         assert len(see(tmp_path / kept).times) == 25
         assert codecs(tmp_path / kept) == ["flac"]
@@ -291,7 +291,7 @@ def test_a_picture_whose_sound_cannot_be_joined_is_kept_beside_the_output(tmp_pa
 
 def test_it_is_kept_beside_an_output_of_the_longest_name_too(tmp_path):
     source = with_sound(tmp_path / "in.mov", "adpcm_ima_qt")
-    with pytest.raises(JoinFailedError, match=r"\.kept\.mkv'; --resume"):
+    with pytest.raises(JoinFailedError, match=r"\.kept\.mkv'; resume=True"):
         made(source, tmp_path / ("o" * 251 + ".mp4"))
     (kept,) = tmp_path.glob("*.kept.mkv")
     assert len(see(kept).times) == 25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import streamdiffvsr
 from streamdiffvsr.engines import host
 from streamdiffvsr.engines.manifest import EngineKey, FileEntry, Manifest, read_manifest
-from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.errors import StreamDiffVSRError, said
 from streamdiffvsr.graphs.plan import correlation_bytes, make_plan
 from streamdiffvsr.graphs.spec import GraphSet, ModelDims, Size
 from streamdiffvsr.runtime import memory
@@ -122,7 +123,7 @@ def test_only_what_certainly_cannot_fit_is_refused(free: Any) -> None:
     with pytest.raises(StreamDiffVSRError, match=f"fit in {needs // 2} MiB of free memory") as told:
         check_memory(manifest)
     assert "at least" in told.value.why
-    assert "--flow-scale 2 or " in told.value.remedy and "--size" in told.value.remedy
+    assert "flow_scale=2 or " in told.value.remedy and "size=(" in told.value.remedy
 
 
 def test_the_memory_is_that_of_the_gpu_it_would_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,16 +140,16 @@ def test_the_memory_is_that_of_the_gpu_it_would_run_on(monkeypatch: pytest.Monke
 
 def test_what_is_offered_fits_and_is_the_mildest() -> None:
     manifest = manifest_of()
-    offers = list(fitting(manifest, 700 * MIB))
-    assert offers[0] == "--flow-scale 2"
-    size = next(o.split()[1] for o in offers if o.startswith("--size"))
-    width, height = map(int, size.split("x"))
+    offers = [said(offer) for offer in fitting(manifest, 700 * MIB)]
+    assert offers[0] == "flow_scale=2"
+    size = next(o.removeprefix("size=") for o in offers if o.startswith("size="))
+    height, width = ast.literal_eval(size)
     assert footprint(manifest_of((height, width))).total < 700 * MIB
     larger = (height + 24, width + 40)  # the next eighth
     assert footprint(manifest_of(larger)).total > 700 * MIB
-    assert not any(o.startswith("--tile") for o in offers)  # flow is what is large, not the frame
+    assert not any(o.startswith("tile=") for o in offers)  # flow is what is large, not the frame
     wide = manifest_of((360, 640), flow_scale=4)  # and here the frame is
-    assert next(fitting(wide, 1300 * MIB)) == "--tile 320x180"
+    assert said(next(fitting(wide, 1300 * MIB))) == "tile=(180, 320)"
     assert list(fitting(manifest, 100 * MIB)) == []
 
 

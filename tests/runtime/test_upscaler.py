@@ -114,7 +114,7 @@ def test_seed_and_index_choose_the_noise(up: Upscaler, frames: Frames) -> None:
 def test_wrong_frames_and_states_are_one_line(up: Upscaler, frames: Frames) -> None:
     state = up.initial_state()
     small = np.zeros((20, 30, 3), np.uint8)
-    with pytest.raises(StreamDiffVSRError, match="streamdiffvsr engines --size 30x20"):
+    with pytest.raises(StreamDiffVSRError, match=r"streamdiffvsr\.build\(size=\(20, 30\)\)"):
         up.step(small, state)
     for wrong in (frames[0].astype(np.float32), frames[0][..., :1], frames[0][:, :, 0]):
         with pytest.raises(StreamDiffVSRError, match="uint8 RGB of 64x48"):

@@ -153,7 +153,7 @@ def test_full_memory_is_one_line_with_what_is_free(device: CudaDevice, standin: 
         device.empty((5 * MIB,), "uint8")
     told = str(raised.value)
     assert "the GPU's memory is full" in told and "5 MiB were needed" in told
-    assert "2 of" in told and "--tile" in told and len(told.splitlines()) == 1
+    assert "2 of" in told and "tile=" in told and len(told.splitlines()) == 1
 
 
 def test_full_page_locked_memory_says_so(device: CudaDevice, standin: Standin) -> None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ....errors import StreamDiffVSRError, UsageError
+from ....errors import StreamDiffVSRError, UsageError, option
 from ..frame import OutputFrame
 from .feed import Feed
 from .viewers import Audience, Packet
@@ -60,7 +60,7 @@ class Preview:
             raise UsageError(
                 failure,
                 "others can reach it there, and it has no token",
-                "give one with --token or STREAMDIFFVSR_TOKEN, or listen on 127.0.0.1",
+                f"give one with {option('token')} or STREAMDIFFVSR_TOKEN, or listen on 127.0.0.1",
             )
         listener = listen(host, port, failure)
         self.port: int = listener.getsockname()[1]

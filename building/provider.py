@@ -1,0 +1,103 @@
+"""Engines for a frame size: found in the user's cache, or built now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engines.host import why_no_gpu
+from ..engines.interface import kind_of, ordinal_of
+from ..engines.registry import BACKENDS
+from ..errors import StreamDiffVSRError, command, option
+from ..graphs.spec import Size, check_size
+from .builder import build_set, find_set
+from .request import AUTO, BuildRequest
+
+if TYPE_CHECKING:
+    from ..engines.registry import Choice
+
+Log = Callable[[str], None]
+
+
+class EngineProvider:
+    """The engine sets of one request.
+
+    What the request leaves open is chosen for this machine when it is first needed.
+
+    Args:
+        request: Which engines are wanted.
+        log: Receives a line if the model `auto` has become the built-in one.
+    """
+
+    def __init__(self, request: BuildRequest, log: Log = lambda _: None) -> None:
+        self._asked, self._log = request, log
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The backend, precision and device; errors are those of `BuildRequest.choice`."""
+        return self._asked.choice()
+
+    @property
+    def request(self) -> BuildRequest:
+        """The request with the backend, precision and device named."""
+        return self._asked.settled(self.choice) if self._asked.is_open else self._asked
+
+    @property
+    def run_on(self) -> str | None:
+        """The device that was asked for, as `streamdiffvsr.load` takes it."""
+        return self._asked.run_on
+
+    def find(self, size: Size) -> Path | None:
+        """The set for frames of a size (h, w), if the cache has one that is whole and up to date.
+
+        None also while the model is `auto`: which weights that is may take a network to say.
+        """
+        return None if self._asked.model == AUTO else find_set(self.request, size)
+
+    def get(
+        self, size: Size, progress: Log = lambda _: None, *, out: str | Path | None = None
+    ) -> Path:
+        """The folder of the set for frames of a size (h, w), found or built.
+
+        Args:
+            progress: Receives a line whenever something begins; the first says which backend was
+                chosen, where that was left open.
+            out: The folder of the set; by default one in the user's cache.
+
+        Raises:
+            StreamDiffVSRError: One line: what could not be done, why, what to do.
+        """
+        first = [self.choice.describe()] if self._asked.backend == AUTO else []
+        request = self.request
+        check_size(size)
+        if request.model == AUTO:
+            from ..export.model_source import released_or_built_in
+
+            model = released_or_built_in(self._log)
+            self._asked, request = replace(self._asked, model=model), replace(request, model=model)
+
+        def say(line: str) -> None:
+            while first:
+                progress(first.pop())
+            progress(line)
+
+        return build_set(request, size, out=out, progress=say)
+
+    def variant(self, **changes: Any) -> EngineProvider:
+        """The provider of the same request with other fields."""
+        return EngineProvider(replace(self.request, **changes), self._log)
+
+    def check_runs_here(self) -> None:
+        """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+        backend, device = self.choice.backend, self.choice.device
+        if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
+            on_cpu = "cpu" in BACKENDS[backend].devices
+            here = option("device", "cpu") if on_cpu else option("backend", "onnxruntime")
+            raise StreamDiffVSRError(
+                f"engines of {backend} for a GPU cannot run here",
+                obstacle,
+                f"use {here}, or build them for another machine: {command('engines')}",
+            )

@@ -1,0 +1,345 @@
+"""A build that is ready to run: what it makes, from what, where, and the memory that it takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..engines.cache import default_folder, remembered_digest
+from ..engines.engine_set import accept_graphs
+from ..engines.host import (
+    EXPORT_MODULES,
+    FP8,
+    TORCH_MODULES,
+    check_gpu,
+    check_precision,
+    free_host_bytes,
+    graph_precision,
+    require_export,
+)
+from ..engines.interface import kind_of
+from ..engines.manifest import EngineKey, Target
+from ..engines.registry import BACKENDS, require_backend
+from ..errors import StreamDiffVSRError, UsageError, option
+from ..graphs.plan import Plan, make_plan
+from ..graphs.spec import (
+    DEFAULT_STEPS,
+    GIB,
+    GRAPH_VERSION,
+    Geometry,
+    Size,
+    format_bytes,
+    format_size,
+)
+from .fp8 import recipe_digest, require_quantiser
+from .request import BUILT_IN, BuildRequest
+
+BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
+EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
+# Of the same: the graph, what the compiler makes of it, and the plan.
+COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
+MAX_HEADER_BYTES = 10_000_000
+
+
+def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
+    """The least memory that a build takes, in bytes."""
+    total = sum(_float32_bytes(path) for path in weights)
+    compiles = BACKENDS[key.backend].compile is not None
+    compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
+    return BASE_BYTES + int(total * max(EXPORT_FACTOR, compiled))
+
+
+def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
+    """Raise `StreamDiffVSRError` where a build would take more than there is, swap included."""
+    needed = estimated_bytes(weights, key)
+    free = free_host_bytes()
+    if needed > free:
+        raise StreamDiffVSRError(
+            f"the engines cannot be built in {format_bytes(free, 'GiB')} of free memory",
+            f"it takes at least {needed / GIB:.1f}",
+            "free some, add swap, or build them on another machine and copy the folder",
+        )
+
+
+def _float32_bytes(path: Path) -> int:
+    """What the tensors of a file take as float32; the file's own bytes where it does not say."""
+    size = path.stat().st_size
+    if path.suffix != ".safetensors":
+        return size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(MAX_HEADER_BYTES, length)))
+        wide = sum(
+            4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
+        )
+        return min(wide, 4 * size)  # a header may lie, until the weights are read
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return size  # a damaged file is refused when it is read
+
+
+if TYPE_CHECKING:
+    from ..export.graph_folder import Form
+    from ..export.model import Model
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What to build, from what, and where.
+
+    Attributes:
+        source: The model folder.
+        stage: An existing empty folder, which becomes the engine set.
+        correlation: RAFT's lookup, "all-pairs" or "on-demand".
+        device: Where the engines are made and checked, "cpu", "cuda" or "cuda:1".
+        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
+        started: `time.monotonic()` when the build began.
+    """
+
+    source: Path
+    stage: Path
+    key: EngineKey
+    model_name: str
+    geometry: Geometry
+    correlation: str
+    device: str
+    workspace_bytes: int | None
+    started: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
+        return {
+            "source": str(self.source),
+            "stage": str(self.stage),
+            "key": asdict(self.key),
+            "model_name": self.model_name,
+            "geometry": self.geometry.to_json(),
+            "correlation": self.correlation,
+            "device": self.device,
+            "workspace_bytes": self.workspace_bytes,
+            "started": self.started,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
+        """The inverse of `to_json`."""
+        return cls(
+            source=Path(data["source"]),
+            stage=Path(data["stage"]),
+            key=EngineKey(**data["key"]),
+            model_name=data["model_name"],
+            geometry=Geometry.from_json(data["geometry"]),
+            correlation=data["correlation"],
+            device=data["device"],
+            workspace_bytes=data["workspace_bytes"],
+            started=data["started"],
+        )
+
+
+def execute(order: BuildSpec, progress: Progress) -> None:
+    """Fill `order.stage` with a whole engine set.
+
+    Raises:
+        StreamDiffVSRError: One line: what could not be done, why, what to do.
+    """
+    export(order, progress)
+    accept_graphs(
+        order.stage,
+        order.key,
+        order.model_name,
+        package_version=__version__,
+        started=order.started,
+        progress=progress,
+        workspace_bytes=order.workspace_bytes,
+        device=order.device,
+    )
+
+
+def export(order: BuildSpec, progress: Progress) -> None:
+    """Fill `order.stage` with a graph folder, as the backend of the order takes it.
+
+    Raises:
+        StreamDiffVSRError: The model cannot be read or quantised, or the graphs not be written.
+    """
+    from ..export.graph_folder import export_graphs
+    from ..export.model import load_model
+
+    form, key = _form(order.key.backend), order.key
+    progress("load weights")
+    model = load_model(order.source, match_colour=key.match_colour)
+    try:
+        quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
+        export_graphs(
+            model,
+            order.stage,
+            form,
+            geometry=order.geometry,
+            precision=graph_precision(key.precision),
+            steps=key.steps,
+            correlation=order.correlation,
+            progress=lambda name: progress(f"export {name}"),
+        )
+        del model  # quantising takes gigabytes of its own
+        if quantise is not None:
+            quantise()
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write the graphs to {order.stage.parent}",
+            str(error),
+            f"free space or use {option('out')}",
+        ) from error
+
+
+def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
+    """What quantises the graphs once they are exported; it needs the model no more."""
+    from .fp8 import calibration_inputs, quantise_graphs
+
+    key = order.key
+    inputs = calibration_inputs(model, order.geometry, key.steps, order.correlation, progress)
+    return partial(quantise_graphs, order.stage, inputs, progress)
+
+
+def _form(backend: str) -> Form:
+    """What the graphs of a backend are exported as; ONNX takes most of a build, and torch none."""
+    if backend == "torch":
+        from ..export.torch_export import PROGRAMS
+
+        return PROGRAMS
+    from ..export.onnx_export import ONNX
+
+    return ONNX
+
+
+MAX_STEPS = 50
+# Of `color_match`: whether the output takes LR's broad colours; None: as the config says.
+MATCH_COLOUR = {"auto": None, "on": True, "off": False}
+
+
+def resolve(
+    request: BuildRequest, size: Size, *, out: str | Path | None = None
+) -> tuple[BuildSpec, Plan]:
+    """The order whose stage is the folder of the set itself, and the plan it follows.
+
+    Args:
+        request: What it leaves open is chosen for this machine.
+        size: LR size (h, w).
+        out: The folder of the set; by default one in the user's cache, named after its key.
+
+    Raises:
+        StreamDiffVSRError: The request is not possible, or the model cannot be had.
+    """
+    started = time.monotonic()
+    request = request.settled()
+    _check(request)
+    planned = partial(
+        make_plan,
+        size,
+        flow_scale=request.flow_scale,
+        correlation=request.correlation,
+        tile=request.tile,
+    )
+    # What is refused is refused here, before a model is fetched that may have wishes of its own.
+    target = _target(request)
+    level = BACKENDS[request.backend].level(request.optimization_level)
+    _refuse_unchecked(_key(request, planned(), "", target), request.device)
+    require_export(TORCH_MODULES if request.backend == "torch" else EXPORT_MODULES)
+    if request.precision == FP8:
+        require_quantiser()
+    from ..export.config_files import read_configs, read_flow
+    from ..export.model_source import model_digest, resolve_model
+
+    model = request.model or BUILT_IN
+    source = resolve_model(model, request.revision)
+    plan = planned(preferred=read_flow(source).flow_scale)
+    key = _key(request, plan, model_digest(source, remembered_digest), target)
+    key = replace(key, optimization_level=level)
+    if (match := MATCH_COLOUR[request.color_match]) is not None:
+        differs = read_configs(source).vae.match_colour != match
+        key = replace(key, colour=request.color_match if differs else "")
+    workspace = request.workspace_mib
+    order = BuildSpec(
+        source=source,
+        stage=Path(out) if out is not None else default_folder(model, key),
+        key=key,
+        model_name=model,
+        geometry=plan.geometry,
+        correlation=plan.correlation,
+        device=request.device,
+        workspace_bytes=None if workspace is None else workspace * 2**20,
+        started=started,
+    )
+    return order, plan
+
+
+def _check(request: BuildRequest) -> None:
+    check_precision(request.precision or "")
+    if request.color_match not in MATCH_COLOUR:
+        raise UsageError(
+            f"color match {request.color_match!r} is not possible",
+            remedy=f"use {', '.join(MATCH_COLOUR)}",
+        )
+    if not 1 <= request.steps <= MAX_STEPS:
+        raise UsageError(
+            f"{request.steps} steps are not possible",
+            remedy=f"use 1 to {MAX_STEPS}, e.g. {DEFAULT_STEPS}",
+        )
+    kind_of(request.device)  # refuses what is no device
+    check_gpu(request.device)
+    if request.workspace_mib is not None and request.workspace_mib < 1:
+        raise UsageError(f"a workspace of {request.workspace_mib} MiB is not possible")
+
+
+def _target(request: BuildRequest) -> Target:
+    """What the engines would depend on; whatever stands against them is told before an export."""
+    chosen, precision = require_backend(request.backend), request.precision or ""
+    if kind_of(request.device) not in chosen.devices:
+        raise UsageError(
+            f"backend {chosen.name} does not run on {request.device}",
+            remedy=f"use {option('device', *chosen.devices)}",
+        )
+    if precision not in chosen.precisions:
+        able = [b.name for b in BACKENDS.values() if precision in b.precisions]
+        raise UsageError(
+            f"backend {chosen.name} does not compute in {precision}",
+            remedy=f"use {option('backend', *able)}, or {option('precision', 'fp16')}",
+        )
+    listed = request.compute_capabilities
+    return chosen.target(None if listed is None else tuple(listed), precision, request.device)
+
+
+def _refuse_unchecked(key: EngineKey, device: str) -> None:
+    """Only compiled engines may be built where they cannot run: they are checked where they can."""
+    backend = BACKENDS[key.backend]
+    if backend.compile is None and (obstacle := backend.obstacle(key, device)):
+        raise StreamDiffVSRError(
+            f"{key.backend} engines for {key.device} cannot be checked here",
+            obstacle,
+            f"build them where they will run, or use {option('device', 'cpu')}",
+        )
+
+
+def _key(request: BuildRequest, plan: Plan, digest: str, target: Target) -> EngineKey:
+    geometry, precision = plan.geometry, request.precision or ""
+    return EngineKey(
+        model_digest=digest,
+        size=format_size(geometry.size),
+        flow=f"{plan.correlation}-{geometry.flow_scale}",
+        tile="" if geometry.tile is None else f"tile{format_size(geometry.tile)}",
+        precision=precision,
+        steps=request.steps,
+        backend=request.backend,
+        device=kind_of(request.device),
+        library=target.library,
+        gpu=target.gpu,
+        graph_version=GRAPH_VERSION,
+        calibration=recipe_digest() if precision == FP8 else "",
+    )
