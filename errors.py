@@ -1,10 +1,10 @@
-"""The one kind of error a user is meant to read: what happened, why, and what to do."""
+"""The one kind of error that users read: what happened, why, and what to do."""
 
 from __future__ import annotations
 
 
 class StreamDiffVSRError(Exception):
-    """A failure caused by input, environment or configuration, told in one line.
+    """A failure caused by input, environment or configuration, reported in one line.
 
     Args:
         what: What could not be done, naming the file or value.
@@ -17,7 +17,7 @@ class StreamDiffVSRError(Exception):
         line = what if not why else f"{what}: {why}"
         if remedy:
             line = f"{line.rstrip('.')}; {remedy}"
-        super().__init__(" ".join(line.split()))  # one line, whatever a library put into it
+        super().__init__(" ".join(line.split()))  # one line, even if a library's text has more
 
 
 class UsageError(StreamDiffVSRError):
