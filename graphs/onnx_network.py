@@ -26,9 +26,7 @@ def tensor_kinds(graph: onnx.GraphProto) -> dict[str, Kind]:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replaces a graph's nodes, and drops the constants and type entries that no node uses any
-    more.
-    """
+    """Replaces a graph's nodes, and drops the constants and tensor types that become unused."""
     read = {name for node in nodes for name in node.input}
     made = {name for node in nodes for name in node.output}
     _set(graph.node, nodes)

@@ -105,8 +105,7 @@ def make_plan(
 
 
 def choose_tile(size: Size) -> Size | None:
-    """Returns the LR size of equal tiles, as few as `TILE_SIDE` allows; None for the whole frame.
-    """
+    """Returns the LR size of equal tiles, as few as `TILE_SIDE` allows; None: the whole frame."""
     height, width = padded_size(size)
     if height * width <= WHOLE_FRAME_PIXELS:
         return None

@@ -52,8 +52,9 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
-    """The coefficients of all steps: `latent' = latent_scale[i] * latent + output_scale[i] *
-    output`.
+    """The coefficients of all steps.
+
+    `latent' = latent_scale[i] * latent + output_scale[i] * output`.
 
     Both scales have shape (steps,) in float64; `timesteps` has shape (steps,) in int64, falling.
     """

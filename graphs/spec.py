@@ -254,9 +254,7 @@ GRAPH_VERSION = 3
 
 
 def onnx_file(name: str) -> str:
-    """Returns the name of a graph's network file; its weights are stored next to it, with `.data`
-    added.
-    """
+    """Returns the name of a graph's network file; its weights file has `.data` added to that."""
     return f"{name}.onnx"
 
 
