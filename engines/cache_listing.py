@@ -130,7 +130,7 @@ def _inspected(folder: Path) -> CachedSet:
 def _why_stale(folder: Path, manifest: Manifest) -> str:
     key = manifest.key
     if key.graph_version != GRAPH_VERSION:
-        return f"its graphs are of version {key.graph_version}, now {GRAPH_VERSION}"
+        return f"its graphs have version {key.graph_version}, the current one is {GRAPH_VERSION}"
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry.bytes:

@@ -203,7 +203,7 @@ def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend, device:
 def _accept_here(folder: Path, manifest: Manifest, backend: Backend, device: str) -> None:
     """Gates the set unless it has already passed on this kind of GPU."""
     gpu = cuda_gpu(ordinal_of(device))
-    assert gpu is not None  # else there was an obstacle
+    assert gpu is not None  # without a GPU there would have been an obstacle
     library = installed_version(backend) or "unknown"
     if is_accepted(folder, gpu, library):
         return

@@ -259,7 +259,7 @@ def onnxruntime_providers() -> list[str]:
         import onnxruntime
 
         return list(onnxruntime.get_available_providers())
-    except Exception:  # a library of the wrong platform fails in its own ways
+    except Exception:  # a library for another platform raises anything
         return []
 
 
@@ -293,7 +293,7 @@ def _container_free_bytes() -> int | None:
         cached = next(int(s.split()[1]) for s in lines if s.startswith("inactive_file "))
         return None if limit == "max" else max(0, int(limit) - used + cached)
     except (OSError, ValueError, IndexError, StopIteration):
-        return None  # no control groups, or of version 1
+        return None  # no control groups, or version 1
 
 
 FP8 = "fp8"

@@ -96,7 +96,7 @@ class Launch(Protocol):
 
 
 class Device(Protocol):
-    """Where engines run and where their buffers are."""
+    """A device on which engines run and which has their buffers."""
 
     @property
     def name(self) -> str:

@@ -41,7 +41,7 @@ class ParityEntry:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What compiled engines depend on besides their graphs; empty if the ONNX file itself is run.
+    """The dependencies of compiled engines besides their graphs; empty if the ONNX file is run.
 
     Attributes:
         library: Version of the library; the key's backend names the library.

@@ -83,7 +83,7 @@ class BoundOnDevice:
                 self.session.run_with_iobinding(self.binding, self.options)
         except StreamDiffVSRError:
             raise
-        except Exception as error:  # the binding raises its own untyped kinds
+        except Exception as error:  # the binding's exceptions share no base class
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise StreamDiffVSRError(
                 "an engine does not run on the GPU", reason, LESS_MEMORY
@@ -164,7 +164,7 @@ def why_no_cuda_provider() -> str:
         return _why_too_new(onnxruntime) or _why_not_loaded(onnxruntime)
     except StreamDiffVSRError as error:  # no driver to ask
         return error.why or error.what
-    except Exception as error:  # a library of the wrong platform fails in its own ways
+    except Exception as error:  # a library for another platform raises anything
         return f"it does not load ({type(error).__name__})"
 
 
@@ -197,7 +197,7 @@ def _why_not_loaded(onnxruntime: Any) -> str:
         # Set by `import onnxruntime`. Without it, loading the provider's library ends the process.
         if shared.Provider_GetHost():
             ctypes.CDLL(str(folder / CUDA))
-        ctypes.CDLL(CUDNN)  # what convolutions need; newer providers load without it
+        ctypes.CDLL(CUDNN)  # for convolutions; newer providers load without it
     except OSError as error:
         why = " ".join(str(error).split()).replace(str(folder), "").lstrip("/\\")
         missing = NOT_FOUND.match(why) or NOT_PRELOADED.search(said)
@@ -209,7 +209,7 @@ def _why_not_loaded(onnxruntime: Any) -> str:
 THREADS = "STREAMDIFFVSR_THREADS"
 SEE_DOCTOR = "see streamdiffvsr doctor, or use another --backend"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# TF32 would move fp32 results by 1e-3: fp32 means fp32.
+# TF32 would change fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "cpu": {},
     "cuda": {
@@ -314,7 +314,7 @@ class OrtEngine:
                 session = ort.InferenceSession(
                     str(path), _options(kind), providers=[(provider, options)], **fallback
                 )
-        except Exception as error:  # the binding raises its own untyped kinds
+        except Exception as error:  # the binding's exceptions share no base class
             raise StreamDiffVSRError(
                 f"ONNX Runtime cannot load {path.name}",
                 " ".join(str(error).split()),

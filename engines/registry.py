@@ -336,7 +336,7 @@ def _why_not_onnxruntime() -> str:
         import onnxruntime
 
         offered = onnxruntime.get_available_providers()
-    except Exception as error:  # a library of the wrong platform fails in its own ways
+    except Exception as error:  # a library for another platform raises anything
         return f"it does not load ({type(error).__name__})"
     provider = "CPUExecutionProvider"
     return "" if provider in offered else f"this build of it has no {provider}"

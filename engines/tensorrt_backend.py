@@ -135,7 +135,7 @@ def obstacle(key: EngineKey, device: str) -> str:
     """Returns why engines of this key cannot run on a GPU of this machine, or an empty string."""
     library = load_library(key.backend)
     if key.library != library.version:
-        return f"its plans are of {library.title} {key.library}, here is {library.version}"
+        return f"it was built with {library.title} {key.library}, installed is {library.version}"
     ordinal = ordinal_of(device)
     gpu = cuda_gpu(ordinal)
     if gpu is None:
@@ -143,7 +143,7 @@ def obstacle(key: EngineKey, device: str) -> str:
     if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):
         return f"it was built for {key.gpu}, and the {gpu.name} here is {gpu.sm}"
     if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
-        return f"it was built for the {key.gpu}, here is the {gpu.name} {gpu.sm}"
+        return f"it was built for the {key.gpu}, and the GPU here is the {gpu.name} {gpu.sm}"
     return ""
 
 

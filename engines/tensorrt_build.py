@@ -309,7 +309,7 @@ def build_plan(
     network = _made(
         library, log, lambda: builder.create_network(library.network_flags), "make a network"
     )
-    parser = trt.OnnxParser(network, log.handle)  # owns the weights: lives until the plan is made
+    parser = trt.OnnxParser(network, log.handle)  # owns the weights: kept until the plan is made
     _parse(library, parser, onnx)
     _check_tensors(library, network, onnx, spec)
     config = _made(library, log, builder.create_builder_config, "configure a build")

@@ -22,7 +22,7 @@ from .interface import Bound, Buffer, DeviceArray, Stream, check_buffers, ordina
 from .tensorrt_build import DTYPES, TrtLibrary, TrtLog
 
 DIGEST_BYTES = 32
-# Uncaptured runs after which new kernels are stored: TensorRT-RTX compiles in the first runs.
+# New kernels are stored after this many uncaptured runs: TensorRT-RTX compiles in the first.
 COMPILING_RUNS = 2
 
 

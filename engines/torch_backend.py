@@ -301,7 +301,7 @@ def torch_version() -> str:
 def torch_obstacle(key: EngineKey, device: str) -> str:
     """Returns why programs of this key cannot run on a device of this machine, or ""."""
     if key.library != torch_version():
-        return f"its programs are of torch {key.library}, here is {torch_version()}"
+        return f"it was exported with torch {key.library}, installed is {torch_version()}"
     if key.device == "cuda":
         import torch
 

@@ -15,7 +15,7 @@ from ..graphs.schedule import ScheduleConfig
 
 @dataclass(frozen=True, slots=True)
 class DenoiserConfig:
-    """What the UNet and the ControlNet have in common: the way down, and the attention.
+    """The common part of the UNet's and the ControlNet's configs: the way down, and the attention.
 
     `heads[i]` is the number of attention heads at level i (diffusers calls it attention_head_dim).
     With `only_cross_attention[i]`, both attentions of a block take the prompt; none is

@@ -98,7 +98,7 @@ def _encode(folder: Path) -> Tensor:
             source, local_files_only=True, variant=variant, output_loading_info=True
         )
         encoder, report = loaded
-    except Exception as error:  # transformers raises nearly anything on a broken folder
+    except Exception as error:  # transformers raises almost anything for a broken folder
         raise StreamDiffVSRError(f"cannot load {source}", str(error)[:200]) from None
     if report["missing_keys"]:  # transformers would leave them random and only log that
         missing = ", ".join(sorted(report["missing_keys"])[:3])

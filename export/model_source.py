@@ -160,7 +160,7 @@ def released_or_built_in(tell: Callable[[str], None]) -> str:
     try:
         resolve_model(RELEASED)
     except StreamDiffVSRError as error:
-        tell(f"the released weights cannot be had, so the model is {BUILT_IN}: {error.what}")
+        tell(f"the released weights are not available, so the model is {BUILT_IN}: {error.what}")
         return BUILT_IN
     return RELEASED
 
@@ -238,6 +238,6 @@ def _add_flow(repository: str, folder: Path) -> None:
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
         save_whole(folder / "flow" / "raft_large.safetensors", state)
-    except Exception as error:  # network, hash, disk: each has its own kind
+    except Exception as error:  # network, hash and disk errors share no base class
         why = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise StreamDiffVSRError(what, why, by_hand) from None

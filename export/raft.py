@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .configs import RAFTConfig
 from .correlation import AllPairs, Correlation
 
-STRIDES = (2, 1, 2, 2)  # of the first convolution and the three layers: a factor of 8
+STRIDES = (2, 1, 2, 2)  # of the first convolution and the three layers: 8 in all
 
 
 def _norm(kind: str, channels: int) -> nn.Module:

@@ -37,7 +37,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ReferenceState:
-    """What one frame leaves for the next; None before the first frame of an epoch.
+    """The data that one frame leaves for the next; None before the first frame of an epoch.
 
     previous_hr is the raw decode (1, 3, 4h, 4w), unclamped; previous_up the bicubic frame.
     """

@@ -68,7 +68,7 @@ def read_pickle(path: Path) -> State:
         raise StreamDiffVSRError(what, f"{size} bytes are more than any model here has")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly anything on a broken file
+    except Exception as error:  # torch raises almost anything for a broken file
         why = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         if "weights_only" in str(error) or "Weights only" in str(error):
             why = "it holds more than tensors, and loading that could run code"
@@ -159,7 +159,7 @@ def _as_float32(value: Tensor) -> Tensor:
 def _check_finite(path: Path, state: State) -> None:
     for name, value in state.items():
         if value.is_floating_point() and value.numel():
-            low, high = value.aminmax()  # one pass, no temporary; NaN comes through
+            low, high = value.aminmax()  # one pass, no temporary; it propagates NaN
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise StreamDiffVSRError(
                     f"{path} is damaged", f"{name} holds NaN or infinity", "fetch the file again"

@@ -95,7 +95,7 @@ def make_plan(
         flow_scale = preferred
         if preferred == 1 and _positions(size, 1) > ON_DEMAND_POSITIONS:
             flow_scale = 2
-        if min(padded_size(size)) < flow_scale * MIN_SIDE:  # too thin to be made smaller
+        if min(padded_size(size)) < flow_scale * MIN_SIDE:  # too thin to be scaled down
             flow_scale = 1
     if correlation is None:
         fits = correlation_bytes(size, flow_scale) <= ALL_PAIRS_BYTES

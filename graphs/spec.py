@@ -18,7 +18,7 @@ from ..errors import UsageError
 SCALE = 4
 MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
 MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
-TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
+TILE_OVERLAP = 32  # LR pixels that neighbouring tiles share, feathered; an eighth of small tiles
 FLOW_SCALES = (1, 2, 4)  # the flow is computed at HR divided by this
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
 # Each lane is a stream: its graphs run one after another; graphs of two lanes run concurrently.
@@ -83,7 +83,7 @@ class ModelDims:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How frames of one size pass through the graphs.
+    """The sizes at which frames of one size pass through the graphs.
 
     Args:
         size: LR size (h, w) of the frames as they arrive.

@@ -1,4 +1,4 @@
-"""How well scene cuts are found: precision and recall on made clips with known cuts.
+"""Measures how well scene cuts are found: precision and recall on clips with known cuts.
 
     python -m streamdiffvsr.research.scene_cuts
 

@@ -1,4 +1,4 @@
-"""Whether a live session grows: memory, files, threads and processes over minutes or days.
+"""Checks whether a live session grows: memory, files, threads, processes over minutes or days.
 
     python -m streamdiffvsr.research.soak --minutes 30
     python -m streamdiffvsr.research.soak --minutes 1440 --source rtsp://camera/stream

@@ -250,7 +250,7 @@ def _engines(backend: str, size: Size, options: argparse.Namespace) -> Path:
 
 
 def _time_engines(report: Report, folders: Sequence[Path], options: argparse.Namespace) -> None:
-    """Frame times of engine sets side by side; what is known is on disk before each next step."""
+    """Times the frames of engine sets in turn; each step's results are on disk before the next."""
 
     def tell(line: str) -> None:
         _say(line)

@@ -36,7 +36,7 @@ SEED = 2026
 DRIFT_ROUNDS, DRIFT_FIRST, DRIFT_WINDOW = 2, 5, 10
 DRIFT_REACH = (30.0, 12.0)  # half the path's width and height in HR pixels
 
-# Pan in HR pixels a frame (x, y), turn in degrees a frame, zoom in shares of the size a frame.
+# Per frame: pan in HR pixels (x, y), turn in degrees, zoom as a share of the size.
 KINDS: dict[str, Moves] = {
     "still": {},
     "pan": {"pan": (2.3, 0.7)},

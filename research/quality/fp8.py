@@ -1,4 +1,4 @@
-"""What fp8 costs in picture quality, measured without a GPU: the quantised graph in ONNX Runtime.
+"""Measures fp8's cost in picture quality without a GPU: the quantised graph in ONNX Runtime.
 
     python -m streamdiffvsr.research.quality.fp8 --model tiny --size 160x88 --frames 96
     python -m streamdiffvsr.research.quality.fp8 --input mine.mp4 --size 320x180

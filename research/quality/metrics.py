@@ -45,9 +45,9 @@ def ssim(output: Frames, truth: Frames) -> float:
 
     A clip's SSIM is the mean of its frames'.
     """
-    from skimage import metrics  # an extra: loaded where it is used
+    from skimage import metrics  # from an extra, so loaded only here
 
-    similarity: Any = metrics.structural_similarity  # it has no types
+    similarity: Any = metrics.structural_similarity  # the library has no types
     pairs = zip(output, truth, strict=True)
     return float(np.mean([similarity(a, b, channel_axis=2, data_range=255) for a, b in pairs]))
 

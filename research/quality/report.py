@@ -1,4 +1,4 @@
-"""What `quality` prints: a table of the clips, and each bound with its figure, passed or failed.
+"""Formats the results of `quality`: a table of the clips, and each bound with its figure.
 
 Everything is computed from the measured figures, in the form in which they are printed as JSON.
 """

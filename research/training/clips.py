@@ -17,7 +17,7 @@ from .variation import defocused, recoloured, turned
 
 PHOTOGRAPH_SHARE = 0.75  # of pictures; the others are procedural
 CUT_SHARE = 0.15  # of the clips
-MEAN_SPEED, MAX_SPEED = 3.0, 16.0  # HR pixels a frame
+MEAN_SPEED, MAX_SPEED = 3.0, 16.0  # HR pixels per frame
 
 Paces = tuple[float, float]
 
