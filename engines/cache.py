@@ -52,7 +52,7 @@ def engines_root() -> Path:
 
 
 def plain_name(text: str) -> str:
-    """Returns a text with every character replaced that some file system refuses in a name."""
+    """Returns a text with "-" for each character that some file system refuses in a name."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
 
 

@@ -96,7 +96,7 @@ class Launch(Protocol):
 
 
 class Device(Protocol):
-    """A device on which engines run and which has their buffers."""
+    """The CPU or a GPU: it runs engines and has their buffers in its memory."""
 
     @property
     def name(self) -> str:

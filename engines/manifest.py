@@ -57,8 +57,8 @@ class EngineKey:
     """Everything that distinguishes one engine set from another; a difference in a field rebuilds.
 
     `library` and `gpu` are those of `Target`. `calibration` is the digest of how an fp8 set was
-    quantised, and empty in any other precision. `colour` is "on" or "off" if that overrides whether
-    the output takes LR's broad colours, which the model's config says, else empty.
+    quantised, and empty in any other precision. `colour` is "on" or "off" if the build overrides
+    the model's config on whether the output takes LR's broad colours, else empty.
     `optimization_level` is None if the library's own was taken, or if it has none.
     """
 
@@ -207,7 +207,7 @@ def verify_files(
     """Checks every file of the set against its digest, before anything is loaded from it.
 
     Args:
-        digest: Returns the SHA-256 of a file's content. To load a file safely, have it read.
+        digest: Returns the SHA-256 of a file's content; it must read files that are loaded next.
 
     Raises:
         StreamDiffVSRError: A file is missing, cut or changed, or lies outside the folder.

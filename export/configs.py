@@ -207,7 +207,7 @@ class ConfigReader:
         return cls(path, values)
 
     def refuse(self, key: str, value: object, supported: str) -> NoReturn:
-        """Raises the error that a value cannot be used, and which can."""
+        """Raises an error with the value that cannot be used, and the supported ones."""
         raise StreamDiffVSRError(
             f"{self.path}: {key} is {shown(value)}", f"supported is {supported}"
         )
