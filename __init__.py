@@ -33,7 +33,7 @@ _NODES = ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS")
 
 def __getattr__(name: str) -> object:
     if name in _NODES:
-        # ComfyUI imports this folder by its path; what is in it has one name all the same.
+        # ComfyUI imports this folder by its path; its modules still need one common name.
         sys.modules.setdefault("streamdiffvsr", sys.modules[__name__])
         return getattr(import_module("streamdiffvsr.comfyui.nodes"), name)
     if name in _LAZY:

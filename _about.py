@@ -1,4 +1,4 @@
-"""The built-in clip: the demo upscales it, `bench` takes its frames, fp8 is judged on it."""
+"""The built-in clip: the demo upscales it, `bench` takes its frames, and fp8 is judged on it."""
 
 from __future__ import annotations
 

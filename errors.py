@@ -1,9 +1,9 @@
-"""The one kind of error a user is meant to read, and how messages name the options in them.
+"""The one kind of error that users read, and how messages name the options in them.
 
-What an option is called depends on who reads: `--flow-scale 2` in a terminal, `flow_scale=2` in
+What an option is called depends on the reader: `--flow-scale 2` in a terminal, `flow_scale=2` in
 Python, a widget in ComfyUI. So a message holds placeholders, which `option` and its like make, and
-it is put into words when it is shown. Whoever shows messages says in which words, by `speaking`;
-without that they are Python's.
+they are rendered when it is shown. Whoever shows messages chooses the words with `speaking`; the
+default is Python's.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def said(text: str) -> str:
 
 
 class StreamDiffVSRError(Exception):
-    """A failure caused by input, environment or configuration, told in one line.
+    """A failure caused by input, environment or configuration, reported in one line.
 
     Args:
         what: What could not be done, naming the file or value.

@@ -1,1 +1,1 @@
-"""Once per machine: graphs to engines, behind one protocol, with a key, a manifest and a cache."""
+"""Turns graphs into engines once per machine: one interface, a key, a manifest and a cache."""

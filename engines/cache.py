@@ -24,16 +24,16 @@ ELSEWHERE = f"choose another folder with {option('out')}"
 
 
 def cache_root() -> Path:
-    """The user's cache for engine sets; `STREAMDIFFVSR_CACHE` overrides it."""
+    """Returns the user's cache folder for engine sets; `STREAMDIFFVSR_CACHE` overrides it."""
     override = os.environ.get("STREAMDIFFVSR_CACHE")
     return Path(override) if override else platformdirs.user_cache_path("streamdiffvsr")
 
 
 def default_folder(model_name: str, key: EngineKey) -> Path:
-    """A readable folder name for a key.
+    """Returns the folder for a key's engine set in the cache, with a readable name.
 
-    Keys that differ only in versions (of the library, the graphs) share it: the new set
-    takes the old one's place, which nothing here could run any more.
+    Keys that differ only in versions (of the library, of the graphs) share a folder: the new set
+    replaces the old one, which this installation could no longer run.
     """
     model, gpu = plain_name(Path(model_name).name), plain_name(key.gpu)
     parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
@@ -51,18 +51,18 @@ def default_folder(model_name: str, key: EngineKey) -> Path:
 
 
 def engines_root() -> Path:
-    """The folder of the cache that holds engine sets, one folder each."""
+    """Returns the folder of the cache that contains engine sets, one folder each."""
     return cache_root() / "engines"
 
 
 def plain_name(text: str) -> str:
-    """What of a text any file system takes as a name."""
+    """Returns a text with "-" for each character that some file system refuses in a name."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the right to build `folder`; released when the holder ends, however it ends."""
+    """Holds the lock for building `folder`; it is released even if this process is killed."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -81,7 +81,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def try_locked(folder: Path) -> Iterator[bool]:
-    """Whether nobody builds `folder`; if so, nobody can as long as the body runs."""
+    """Tries to lock `folder` for the body without waiting; yields whether it succeeded."""
     lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
     try:
         lock.acquire()
@@ -96,10 +96,10 @@ def try_locked(folder: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A hidden empty folder that becomes `folder` if the body succeeds, and vanishes if not.
+    """Yields a hidden empty folder that becomes `folder` only if the body succeeds.
 
     Raises:
-        StreamDiffVSRError: `folder` holds something that is not an engine set.
+        StreamDiffVSRError: `folder` contains something other than an engine set.
     """
     refuse_foreign(folder)
     _sweep(folder)
@@ -119,7 +119,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise unless `folder` can be replaced: absent, empty, or an engine set."""
+    """Raises unless `folder` can be replaced: it is absent, empty, or an engine set."""
     if folder.is_file():
         raise StreamDiffVSRError(f"{folder} is a file", remedy=ELSEWHERE)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
@@ -131,19 +131,22 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed build of this set left; the caller holds the lock."""
+    """Removes the folders that a killed build of this set left; the caller holds the lock."""
     for left in leftovers(folder.parent, folder.name):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def leftovers(root: Path, name: str | None = None) -> list[Path]:
-    """What killed builds left in a folder, of one set or of all; unless a build runs still."""
+    """Returns the hidden folders that builds of one set, or of all sets, left in `root`.
+
+    One may belong to a build that is still running; the set's lock shows whether it does.
+    """
     whose = "*" if name is None else glob.escape(name)
     return [left for kind in ("building", "old") for left in root.glob(f".{whose}.{kind}-*")]
 
 
 def remove(folder: Path) -> None:
-    """Remove an engine set that the caller has locked; a reader never finds half of it.
+    """Removes an engine set that the caller has locked; readers never see a part of it.
 
     Raises:
         StreamDiffVSRError: It cannot be removed.
@@ -157,7 +160,7 @@ def remove(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Flush every file to disk before the rename makes the set visible."""
+    """Flushes every file to disk before the rename makes the set visible."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
@@ -166,13 +169,13 @@ def _sync(folder: Path) -> None:
 MEMO = "digests.json"
 MAX_MEMO_BYTES = 2**22
 MAX_ENTRIES = 4096
-SMALL_BYTES = 2**20  # read at once
-# A file that was written just now may be written again without its times showing it.
+SMALL_BYTES = 2**20  # a smaller file is always read again
+# A file that has just been written may be written again without a change in its times.
 SETTLED_NS = 2 * 10**9
 
 
 def remembered_digest(path: Path) -> str:
-    """SHA-256 of a file, not read again if its place, length and times are as they were.
+    """Returns the SHA-256 of a file; an unchanged path, length and times mean it is not read again.
 
     Raises:
         OSError: It cannot be read.
@@ -189,7 +192,7 @@ def remembered_digest(path: Path) -> str:
 
 
 def remember_files(folder: Path, digests: Mapping[str, str]) -> None:
-    """Remember digests that were taken just now: of a folder's own files, by name."""
+    """Remembers digests that have just been computed, of a folder's own files by name."""
     stats = {name: (folder / name).stat() for name in digests}
     large = {name: stat for name, stat in stats.items() if stat.st_size >= SMALL_BYTES}
     _write(_read() | {_identity(folder / n, stat): digests[n] for n, stat in large.items()})

@@ -1,7 +1,6 @@
-"""The engine sets of a cache: what they are, which of them nothing can use, and their removal.
+"""Lists the engine sets of a cache, finds those that nothing here can use, and removes them.
 
-Only what is plainly an engine set, or what a killed build left, is ever removed, and never while a
-build holds its lock.
+Only engine sets and what killed builds left are removed, and never while a build holds their lock.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels")
 
 @dataclass(frozen=True, slots=True)
 class CachedSet:
-    """One engine set as it lies there; texts of an unreadable one are empty.
+    """One engine set in the cache; the text fields of an unreadable set are empty.
 
     Attributes:
-        age_days: Since it was built.
-        stale: Why nothing here can use it, or empty.
+        age_days: Days since it was built.
+        stale: Why nothing here can use it, or an empty string.
     """
 
     path: Path
@@ -47,19 +46,19 @@ class CachedSet:
     gate: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` tells of it."""
+        """Returns the set's entry in the output of `--json`."""
         return asdict(self) | {"path": str(self.path), "age_days": round(self.age_days, 2)}
 
 
 def list_sets(root: Path) -> list[CachedSet]:
-    """The engine sets directly in a folder, by name."""
+    """Returns the engine sets directly in a folder, sorted by name."""
     if not root.is_dir():
         return []
-    return [_looked_at(folder) for folder in sorted(root.iterdir()) if is_engine_set(folder)]
+    return [_inspected(folder) for folder in sorted(root.iterdir()) if is_engine_set(folder)]
 
 
 def is_engine_set(folder: Path) -> bool:
-    """Whether a folder holds a manifest and nothing that an engine set does not."""
+    """Returns whether a folder has a manifest and only files that an engine set may have."""
     if folder.is_symlink() or not (folder / MANIFEST).is_file():
         return False
     return all(
@@ -72,15 +71,15 @@ def is_engine_set(folder: Path) -> bool:
 def prune(
     root: Path, *, older_than_days: float | None = None, everything: bool = False, dry_run: bool
 ) -> list[CachedSet]:
-    """Remove the stale sets of a folder, and what killed builds left there.
+    """Removes the stale sets of a folder, and the folders that killed builds left there.
 
     Args:
-        older_than_days: Remove those that were built longer ago, too.
-        everything: Remove every set.
-        dry_run: Remove nothing.
+        older_than_days: Also removes the sets that were built longer ago than this.
+        everything: Removes every set.
+        dry_run: Removes nothing.
 
     Returns:
-        What was removed, each with its reason in `stale`, or would have been.
+        The sets that were removed, or that would have been, each with its reason in `stale`.
 
     Raises:
         StreamDiffVSRError: A set cannot be removed.
@@ -96,8 +95,8 @@ def prune(
         if not reason(found):
             continue
         with try_locked(_locked_as(found.path)) as free:
-            # A build may have replaced it since it was looked at.
-            entry = _looked_at(found.path) if is_engine_set(found.path) else found
+            # A build may have replaced it since it was inspected.
+            entry = _inspected(found.path) if is_engine_set(found.path) else found
             if not (free and entry.path.exists() and reason(entry)):
                 continue
             if not dry_run:
@@ -106,7 +105,7 @@ def prune(
     return removed
 
 
-def _looked_at(folder: Path) -> CachedSet:
+def _inspected(folder: Path) -> CachedSet:
     bytes_ = sum(path.stat().st_size for path in folder.iterdir())
     age_days = (time.time() - (folder / MANIFEST).stat().st_mtime) / DAY_S
     try:
@@ -131,18 +130,21 @@ def _looked_at(folder: Path) -> CachedSet:
 def _why_stale(folder: Path, manifest: Manifest) -> str:
     key = manifest.key
     if key.graph_version != GRAPH_VERSION:
-        return f"its graphs are of version {key.graph_version}, now {GRAPH_VERSION}"
+        return f"its graphs have version {key.graph_version}, the current one is {GRAPH_VERSION}"
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry.bytes:
             return f"{name} is missing or cut"
     if key.backend not in BACKENDS:
         return f"there is no backend {key.backend}"
-    return _why_library_left(key.backend, key.library)
+    return _why_library_missing(key.backend, key.library)
 
 
-def _why_library_left(backend: str, built_with: str) -> str:
-    """Why the library version that compiled a set is not here; a broken one may be mended."""
+def _why_library_missing(backend: str, built_with: str) -> str:
+    """Returns why the library version that compiled a set is not here, or an empty string.
+
+    A library that fails to load gives no reason, because it may be repaired.
+    """
     if not built_with:
         return ""
     module = BACKENDS[backend].module if backend not in MODULES else MODULES[backend]
@@ -163,7 +165,7 @@ def _left_by_builds(root: Path) -> Iterator[CachedSet]:
 
 
 def _locked_as(path: Path) -> Path:
-    """The set whose lock covers a folder: its own, or that of the build which left it."""
+    """Returns the set whose lock covers a folder: itself, or the set whose build left it."""
     if not path.name.startswith("."):
         return path
     name = path.name[1:].rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""The CPU as a `device.Device`: a stream is a thread, a buffer a numpy array."""
+"""The CPU as a `Device`: a stream is a thread, a buffer a numpy array."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class CpuEvent:
 
 
 class CpuMark:
-    """A time of the host's clock, in seconds."""
+    """A time on the host's clock, in seconds."""
 
     at = 0.0
 
     def set(self) -> None:
-        """It is now."""
+        """Stores the current time."""
         self.at = time.perf_counter()
 
     def ms_after(self, earlier: CpuMark) -> float:
@@ -43,8 +43,8 @@ class CpuMark:
 class CpuStream:
     """A worker thread with a queue.
 
-    After a work that raises, the rest is passed over, but events are still set: no other stream
-    waits for ever, and whoever reads a result calls `check` first.
+    After a work item raises, the rest is skipped, but events are still set: no other stream waits
+    forever, and callers use `check` before they read a result.
     """
 
     handle = 0
@@ -57,9 +57,9 @@ class CpuStream:
         self._thread.start()
 
     def capture(self, works: list[Work] | None) -> None:
-        """Add work to a list instead of running it; None ends that.
+        """Collects work in a list instead of running it; None ends that.
 
-        The list's order is one that the events in it allow, so they have nothing to do there.
+        The work is collected in an order that its events allow, so events are ignored meanwhile.
         """
         self._captured = works
 
@@ -89,7 +89,7 @@ class CpuStream:
 
     def close(self) -> None:
         self._works.put(None)
-        if self._thread is not threading.current_thread():  # which a collection can bring here
+        if self._thread is not threading.current_thread():  # garbage collection may call this there
             self._thread.join()
 
     def _run(self) -> None:
@@ -112,7 +112,7 @@ class CpuLaunch:
 
 
 class CpuDevice:
-    """The twin: buffers are numpy arrays, streams are threads."""
+    """The CPU counterpart of `CudaDevice`: buffers are numpy arrays, streams are threads."""
 
     name = "cpu"
 

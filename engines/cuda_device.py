@@ -1,7 +1,7 @@
-"""A GPU behind `device.Device`: streams, events, graphs and memory of CUDA's driver.
+"""A GPU as a `Device`: streams, events, graphs and memory from CUDA's driver.
 
-The host waits in `CudaEvent.synchronize`, and in copies that are given no stream. Nothing is
-allocated after the buffers are.
+The host waits only in `CudaEvent.synchronize`, and in copies without a stream. Nothing is allocated
+once the buffers exist.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from .interface import Buffer, DeviceArray, Event, Stream, Work
 
 try:
     import nvtx
-except ImportError:  # profilers then show kernels without the names of their stages
+except ImportError:  # profilers then show kernels without stage names
     nvtx = None
 
-POLL_S = 0.0005  # a frame takes 10 ms and more
+POLL_S = 0.0005  # a frame takes 10 ms or more
 THREAD_LOCAL = "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL"
 
 
 class CudaEvent:
-    """A CUDA event without timing. The host sleeps while it waits: encoders want the core."""
+    """A CUDA event without timing. The host sleeps while it waits: encoders need the core."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -93,7 +93,7 @@ class CudaStream:
         self.handle = self._handle.value
 
     def call(self, work: Work) -> None:
-        """Right but slow: the host waits for the stream, then works."""
+        """Waits for the stream, then runs `work` on the host: correct, but slow."""
         self.synchronize()
         work()
 
@@ -106,11 +106,11 @@ class CudaStream:
         self._context.call("cuStreamWaitEvent", self.handle, event.handle, 0)
 
     def synchronize(self) -> None:
-        """Wait for all that was put here."""
+        """Waits for all the work on this stream."""
         self._context.call("cuStreamSynchronize", self.handle)
 
     def check(self) -> None:
-        """CUDA reports a failed work at the next call; nothing is kept here."""
+        """Does nothing: CUDA itself reports failed work at the next call."""
 
     def close(self) -> None:
         try:
@@ -120,10 +120,10 @@ class CudaStream:
 
 
 class CudaLaunch:
-    """A CUDA graph, ready to be launched."""
+    """A CUDA graph that is ready to be launched."""
 
     def __init__(self, context: Context, graph: Handle, stream: Stream) -> None:
-        """Make it launchable, and let a stream take what it needs to the device ahead."""
+        """Instantiates a graph, and uploads what it needs to the device in advance, on `stream`."""
         self._context = context
         self._handle = Handle(
             context, "cuGraphInstantiate", graph.value, 0, freed_by="cuGraphExecDestroy"
@@ -135,22 +135,23 @@ class CudaLaunch:
 
 
 class CudaDevice:
-    """Buffers are `DeviceArray`s; host memory is page-locked, so that copies run beside work.
+    """A GPU: buffers are `DeviceArray`s; host memory is page-locked, so that copies overlap work.
 
     Attributes:
-        context: Of the GPU; current in whatever thread calls, while it calls.
+        context: The GPU's context; current in any calling thread for the duration of a call.
     """
 
     name = "cuda"
 
     def __init__(self, ordinal: int = 0) -> None:
-        """Take a GPU by its number among those that CUDA_VISIBLE_DEVICES leaves.
+        """Uses a GPU by its number among those that CUDA_VISIBLE_DEVICES allows.
 
         Raises:
             StreamDiffVSRError: There is no such GPU, no driver, or cuda-bindings is not installed.
         """
         self.context = primary_context(ordinal)
-        # For what the host waits for; not the default stream, which others' streams wait for.
+        # For work that the host waits for; the default stream would make other libraries' streams
+        # wait.
         self._waited = CudaStream(self.context)
         self._priorities = self.context.call("cuCtxGetStreamPriorityRange")
 
@@ -196,7 +197,7 @@ class CudaDevice:
         memory = Handle(self.context, "cuMemAlloc", max(1, nbytes), freed_by="cuMemFree")
         buffer = DeviceArray(memory.value, shape, kind, memory)
         self.zero(buffer, self._waited)
-        self._waited.synchronize()  # streams of frames wait for no other: it must have landed
+        self._waited.synchronize()  # no stream of frames waits for this one
         return buffer
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
@@ -229,7 +230,7 @@ def _capture_mode() -> Any:
 
 
 def _end_failed_capture(first: Stream) -> None:
-    """Leave the streams of a capture as they were before it, whatever happened in it."""
+    """Ends a failed capture, so that its streams are as they were before it."""
     for _ in range(2):  # ending it may fail as well
         with contextlib.suppress(StreamDiffVSRError):
             if int(driver_call("cuStreamIsCapturing", first.handle)):

@@ -1,7 +1,7 @@
-"""NVIDIA's driver API: calls with their errors, the contexts they run in, handles given back.
+"""NVIDIA's driver API: calls that raise their errors, their contexts, and handles that are freed.
 
-`cuda.bindings.driver` of 12.8 through 13 is all that is imported of CUDA. Every call returns its
-error beside its result; here it becomes an exception.
+Only `cuda.bindings.driver`, of 12.8 through 13, is imported from CUDA. Every call of it returns an
+error code with its result; this module turns that into an exception.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LESS_MEMORY = (
     "close what else uses it, or build with "
     f"{option('tile')}, {option('flow_scale', 2)} or a smaller size"
 )
-# Of flags in the driver's header: CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC and
-# CU_EVENT_DISABLE_TIMING. As numbers they need no import, and are the same in every version.
+# The values of CU_STREAM_NON_BLOCKING, CU_EVENT_BLOCKING_SYNC and CU_EVENT_DISABLE_TIMING in the
+# driver's header. As numbers they need no import, and they are the same in every version.
 NON_BLOCKING, BLOCKING_SYNC, DISABLE_TIMING = 1, 1, 2
 OUT_OF_MEMORY, INVALID_DEVICE, NO_DEVICE, NOT_READY = 2, 101, 100, 600
-# The first release of the bindings in which a call lets Python's other threads run.
+# The first release of the bindings in which a call releases Python's interpreter lock.
 FIRST_CONCURRENT = (12, 9, 1)
 
 
@@ -33,7 +33,7 @@ class CudaError(StreamDiffVSRError):
     """A call of the driver that failed.
 
     Attributes:
-        code: The driver's number of the error (CUresult).
+        code: The driver's error number (CUresult).
     """
 
     def __init__(self, code: int, what: str, why: str, remedy: str = "") -> None:
@@ -50,7 +50,7 @@ def _driver() -> Any:
 
 @cache
 def stops_other_threads() -> bool:
-    """Whether a call that waits keeps every other Python thread waiting, as in old bindings."""
+    """Returns whether a call that waits blocks every other Python thread, as in old bindings."""
     import cuda.bindings
 
     release = cuda.bindings.__version__.split("+")[0].split(".")[:3]
@@ -58,11 +58,11 @@ def stops_other_threads() -> bool:
 
 
 def driver_call(name: str, *arguments: Any) -> Any:
-    """The result of a function of the driver; a tuple where it has several.
+    """Returns the result of a driver function; a tuple if there are several.
 
     Raises:
-        CudaError: The function failed, in CUDA's words.
-        StreamDiffVSRError: The package or the driver library is not there.
+        CudaError: The function failed; the message quotes CUDA.
+        StreamDiffVSRError: The package or the driver library is missing.
     """
     try:
         code, *results = getattr(_driver(), name)(*arguments)
@@ -84,14 +84,14 @@ def _failure(name: str, arguments: tuple[Any, ...], code: Any) -> CudaError:
             return CudaError(number, what, asked, LESS_MEMORY)
         why = f"{asked}, {_free_memory()}"
         return CudaError(number, "the GPU's memory is full", why, LESS_MEMORY)
-    failed, told = _driver().cuGetErrorString(code)
+    failed, text = _driver().cuGetErrorString(code)
     word = getattr(code, "name", str(number))
-    why = word if int(failed) or not told else f"{told.decode(errors='replace')} ({word})"
+    why = word if int(failed) or not text else f"{text.decode(errors='replace')} ({word})"
     return CudaError(number, f"CUDA failed in {name}", why)
 
 
 def _free_memory() -> str:
-    """What is free, for an error: asking may fail as well."""
+    """Returns how much memory is free, for an error message; asking may fail as well."""
     failed, free, total = _driver().cuMemGetInfo()
     if int(failed):
         return "and how much is free cannot be asked"
@@ -102,11 +102,11 @@ class Context:
     """The primary context of a GPU, which every library of this process shares.
 
     Attributes:
-        ordinal: Of the GPU among those that CUDA shows.
+        ordinal: The GPU's number among those that CUDA shows.
     """
 
     def __init__(self, ordinal: int) -> None:
-        """Retain it for as long as the process lives.
+        """Retains the context for as long as the process lives.
 
         Raises:
             StreamDiffVSRError: There is no such GPU, or no driver.
@@ -130,7 +130,7 @@ class Context:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make it this thread's current context inside; another library's is put back after."""
+        """Makes this the thread's current context inside the body, then restores the last one."""
         if self._is_current():
             yield
             return
@@ -141,7 +141,7 @@ class Context:
             driver_call("cuCtxPopCurrent")
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """The result of a function of the driver, called in this context; see `driver_call`."""
+        """Returns the result of a driver function called in this context; see `driver_call`."""
         if self._is_current():
             return driver_call(name, *arguments)
         with self.current():
@@ -156,7 +156,7 @@ _contexts_lock = threading.Lock()
 
 
 def primary_context(ordinal: int) -> Context:
-    """The one context of a GPU in this process.
+    """Returns this process's one context of a GPU.
 
     Raises:
         StreamDiffVSRError: There is no such GPU, or no driver.
@@ -168,41 +168,41 @@ def primary_context(ordinal: int) -> Context:
 
 
 class Handle:
-    """What the driver has made in a context: memory, a stream, an event, a graph.
+    """An object that the driver has made in a context: memory, a stream, an event, a graph.
 
-    It is given back with the last reference or by `free`, and not at the interpreter's end: the
-    driver takes everything back itself then, and nothing must wait for a GPU that hangs.
+    It is freed with its last reference or by `free`, but not when the interpreter exits: the driver
+    frees everything then, and nothing may wait for a GPU that hangs.
 
     Attributes:
         value: The driver's handle or address as an integer.
     """
 
     def __init__(self, context: Context, made_by: str, *arguments: Any, freed_by: str) -> None:
-        """Make it.
+        """Makes the object.
 
         Args:
-            made_by: The function of the driver whose result it is.
-            freed_by: The function that takes it back.
+            made_by: The driver function whose result it is.
+            freed_by: The driver function that frees it.
 
         Raises:
-            CudaError: It could not be made; nothing is left behind.
+            CudaError: It could not be made; nothing is leaked.
         """
         with context.current():
             made = driver_call(made_by, *arguments)
             self.value = int(made)
-            # Before the context is left, which may fail too.
-            self._free = weakref.finalize(self, _give_back, context, freed_by, made)
+            # Registered before the context is left, because that may fail too.
+            self._free = weakref.finalize(self, _free_made, context, freed_by, made)
             self._free.atexit = False
 
     def free(self) -> None:
-        """Give it back now; a second time does nothing."""
+        """Frees it now; a second call does nothing."""
         self._free()
 
 
-def _give_back(context: Context, freed_by: str, made: Any) -> None:
-    """Free what the driver made. Runs in a finalizer, which has nobody to tell of a failure."""
+def _free_made(context: Context, freed_by: str, made: Any) -> None:
+    """Frees what the driver made. It runs in a finalizer, where a failure cannot be reported."""
     reached = False
-    for _ in range(2):  # the context may be out of reach once; a free is never tried twice
+    for _ in range(2):  # entering the context is tried twice; the free itself only once
         with contextlib.suppress(StreamDiffVSRError), context.current():
             reached = True
             driver_call(freed_by, made)
@@ -212,7 +212,7 @@ def _give_back(context: Context, freed_by: str, made: Any) -> None:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage collection inside: what it frees of the GPU's memory would break a capture."""
+    """Disables garbage collection in the body: freeing GPU memory would break a capture."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -223,5 +223,5 @@ def no_collection() -> Iterator[None]:
 
 
 # Held while work is captured, and while engines are opened and bound: libraries synchronise the
-# whole device as they do so, which breaks a capture of another thread (NVIDIA/TensorRT issue 2888).
+# whole device then, which breaks a capture in another thread (NVIDIA/TensorRT issue 2888).
 capture_lock = threading.RLock()

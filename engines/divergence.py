@@ -1,4 +1,4 @@
-"""Finds the layer from which on an engine's values diverge from a reference."""
+"""Finds the layer at which an engine's values start to diverge from a reference."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ REAL = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16"}
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One node.
+    """One node of an ONNX graph.
 
     Attributes:
         index: Its place in the graph's order.
-        name, op: As the exporter wrote them.
+        name, op: Its name and operator, as the exporter wrote them.
         tensor: Its first output.
     """
 
@@ -40,12 +40,12 @@ class Layer:
 
     @property
     def kind(self) -> tuple[str, tuple[int, ...]]:
-        """What tells layers of two exports apart, when their names do not agree."""
+        """The operator and output shape, which match layers of two exports whose names differ."""
         return self.op, self.tensor.shape
 
 
 class LayeredGraph:
-    """An ONNX file as layers; its weights stay on the disk."""
+    """An ONNX file as layers; its weights stay on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,11 +54,11 @@ class LayeredGraph:
         self._makers = {name: node for node in self._model.graph.node for name in node.output}
 
     def reaching(self, diverging: Collection[str], paired: Collection[str]) -> set[str]:
-        """Of tensors that diverge, those from which it spreads without a break to an output.
+        """Returns the diverging tensors whose difference spreads unbroken to an output.
 
-        A layer that was compared and does not diverge is a break: what came before was without
-        consequence, such as the choice of a neighbour whose weight is 0. What was not compared
-        (whole numbers, conversions) lets it pass.
+        A layer that was compared and does not diverge is a break: differences before it had no
+        effect, such as the choice of a neighbour whose weight is 0. Layers that were not compared
+        (integers, conversions) are no break.
         """
         reached: set[str] = set()
         seen: set[str] = set()
@@ -76,7 +76,7 @@ class LayeredGraph:
         return reached
 
     def write_marked(self, layers: Sequence[Layer], path: Path) -> None:
-        """Write the graph with these layers as its outputs; its weights are expected beside it."""
+        """Writes the graph with these layers as outputs; weights are read from `path`'s folder."""
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         values = {value.name for value in model.graph.value_info}
@@ -97,9 +97,10 @@ class LayeredGraph:
 
 
 def pair_layers(one: Sequence[Layer], other: Sequence[Layer]) -> list[tuple[Layer, Layer]]:
-    """The layers that two exports of one graph share, in order.
+    """Returns the layers that two exports of one graph share, in order.
 
-    By their sequence, as a conversion more in one of them moves the numbers in names.
+    They are matched by their sequence, because an extra conversion in one export changes the
+    numbers in names.
     """
     kinds, others = [layer.kind for layer in one], [layer.kind for layer in other]
     if kinds == others:
@@ -108,17 +109,18 @@ def pair_layers(one: Sequence[Layer], other: Sequence[Layer]) -> list[tuple[Laye
     return [(one[b.a + i], other[b.b + i]) for b in blocks for i in range(b.size)]
 
 
-AT_ONCE_BYTES = 2**29  # of layers that are read in one run
+AT_ONCE_BYTES = 2**29  # size of the layers that are read in one run
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """A layer whose output is not the reference's.
+    """A layer whose output differs from the reference's.
 
     Attributes:
-        error: As the parity gate counts it; NaN where a value is not finite.
-        place, count: Which of how many compared layers it is, from 1.
+        error: The parity gate's error; NaN if a value is not finite.
+        place: Its number among the compared layers, from 1.
+        count: How many layers were compared.
     """
 
     layer: Layer
@@ -137,9 +139,9 @@ class Probe:
     """A graph on a backend, whose layers can be read.
 
     Attributes:
-        path: Its ONNX file, weights beside it.
-        spec: Its tensors.
-        inputs: By name; they are converted to the spec's types.
+        path: Its ONNX file, with the weights in the same folder.
+        spec: Its inputs and outputs.
+        inputs: Input arrays by name; they are converted to the spec's dtypes.
         device: "cpu", "cuda" or "cuda:1".
     """
 
@@ -151,10 +153,10 @@ class Probe:
     device: str
 
     def read(self, graph: LayeredGraph, layers: Sequence[Layer]) -> list[Array]:
-        """The outputs of these layers.
+        """Returns the outputs of these layers.
 
         Raises:
-            StreamDiffVSRError: The backend refused the graph, in its own words.
+            StreamDiffVSRError: The backend refused the graph; the message quotes it.
         """
         spec = replace(self.spec, outputs=tuple(layer.tensor for layer in layers))
         with tempfile.TemporaryDirectory(dir=self.path.parent) as name:
@@ -166,7 +168,7 @@ class Probe:
             return list(self._run(folder, spec).values())
 
     def outputs(self) -> dict[str, Array]:
-        """What the graph gives as it is."""
+        """Returns the outputs of the unchanged graph, by name."""
         with tempfile.TemporaryDirectory(dir=self.path.parent) as name:
             for path in self.path.parent.glob(f"{self.path.name}*"):
                 shutil.copyfile(path, Path(name) / path.name)
@@ -186,9 +188,9 @@ class Probe:
 def find_divergences(
     reference: Probe, tested: Probe, tolerance: float, progress: Progress = lambda _: None
 ) -> list[Divergence]:
-    """The layers of `tested` that differ by more than `tolerance`, in the graph's order.
+    """Returns the layers of `tested` that differ by more than `tolerance`, in the graph's order.
 
-    Only those from which the difference spreads to an output: the others harm nobody.
+    Only layers whose difference spreads to an output are listed: the others are harmless.
 
     Args:
         progress: Called with one line before each run.
@@ -212,12 +214,12 @@ def find_divergences(
 
 
 def _parts(pairs: list[tuple[Layer, Layer]]) -> Iterator[tuple[int, list[tuple[Layer, Layer]]]]:
-    """The pairs in as few runs as their size allows, each with the number of its first."""
-    start, held = 0, 0
+    """Yields the pairs in as few runs as their size allows, each with its first pair's index."""
+    start, size = 0, 0
     for index, (one, _) in enumerate(pairs):
-        if held and held + one.tensor.nbytes > AT_ONCE_BYTES:
+        if size and size + one.tensor.nbytes > AT_ONCE_BYTES:
             yield start, pairs[start:index]
-            start, held = index, 0
-        held += one.tensor.nbytes
+            start, size = index, 0
+        size += one.tensor.nbytes
     if start < len(pairs):
         yield start, pairs[start:]

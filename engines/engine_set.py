@@ -34,14 +34,14 @@ MAX_BYTES = 2**20
 
 
 def is_accepted(folder: Path, gpu: Gpu, library: str) -> bool:
-    """Whether this very set has passed on this kind of GPU, driver and library version."""
+    """Returns whether this very set has passed on this kind of GPU, driver and library version."""
     return _place(folder, gpu, library) in [entry["place"] for entry in _read(folder)]
 
 
 def record_acceptance(
     folder: Path, gpu: Gpu, library: str, parity: Mapping[str, ParityEntry]
 ) -> None:
-    """Remember that it has; a set that cannot be written is simply gated at every start."""
+    """Records that the set has passed; if it cannot be written, every start gates the set."""
     place = _place(folder, gpu, library)
     kept = [entry for entry in _read(folder) if entry["place"] != place]
     entries = {name: asdict(entry) for name, entry in parity.items()}
@@ -67,7 +67,7 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 Progress = Callable[[str], None]
-# What a set is made of. Anything else in its folder is a cache that may change or be lost.
+# Files that a set consists of; any other file in its folder is a cache that may change or vanish.
 ENGINE_SUFFIXES = (".onnx", ".data", ".plan", ".safetensors")
 
 
@@ -82,10 +82,10 @@ def accept_graphs(
     workspace_bytes: int | None = None,
     device: str | None = None,
 ) -> Manifest:
-    """Turn the graph folder of an export into an engine set, in place.
+    """Turns the graph folder of an export into an engine set, in place.
 
-    Every engine passes the parity gate before the manifest is written. Where it cannot run on this
-    machine the gate stays pending, and what it needs stays in the set.
+    Every engine passes the parity gate before the manifest is written. If it cannot run on this
+    machine, the gate stays pending, and the set keeps the files that the gate needs.
 
     Args:
         started: `time.monotonic()` when the build began.
@@ -107,7 +107,7 @@ def accept_graphs(
             parity |= _gate(backend, folder, {name: spec}, device, graphs)
     if obstacle:
         progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
-    _remove_the_exports_files(folder, key)
+    _remove_export_files(folder, key)
     gpu = cuda_gpu(ordinal_of(device)) if key.device == "cuda" else None
     gate: Gate = "pending" if obstacle else "passed"
     manifest = Manifest(
@@ -131,8 +131,11 @@ def accept_graphs(
     return manifest
 
 
-def _remove_the_exports_files(folder: Path, key: EngineKey) -> None:
-    """Engines of a GPU keep the recorded tensors: each GPU that they come to is a new one."""
+def _remove_export_files(folder: Path, key: EngineKey) -> None:
+    """Removes the export's files, except the recorded tensors that a GPU's set needs.
+
+    Every GPU on which such a set is opened first checks it against them.
+    """
     if key.device != "cuda":
         for name in GRAPHS:
             (folder / golden_file(name)).unlink()
@@ -140,12 +143,12 @@ def _remove_the_exports_files(folder: Path, key: EngineKey) -> None:
 
 
 def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dict[str, Engine]]:
-    """Every engine of a set, after its files were checked against their digests.
+    """Opens every engine of a set, after checking its files against their digests.
 
-    Those of a GPU pass the parity gate once on each kind of GPU, driver and library.
+    Engines for a GPU pass the parity gate once on each kind of GPU, driver and library.
 
     Args:
-        device: Which GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
+        device: The GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
 
     Raises:
         UsageError: The set is for another kind of device.
@@ -167,7 +170,7 @@ def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dic
 
 
 def device_of(folder: Path, manifest: Manifest, device: str | None) -> str:
-    """Where the engines of a set are to run: on the device that was named, or the set's own.
+    """Returns the device on which a set's engines will run: the one named, or the set's own.
 
     Raises:
         UsageError: The set is for another kind of device.
@@ -198,9 +201,9 @@ def _check_runs_here(folder: Path, manifest: Manifest, backend: Backend, device:
 
 
 def _accept_here(folder: Path, manifest: Manifest, backend: Backend, device: str) -> None:
-    """Gate the set unless it has passed on this kind of GPU before."""
+    """Gates the set unless it has already passed on this kind of GPU."""
     gpu = cuda_gpu(ordinal_of(device))
-    assert gpu is not None  # else there was an obstacle
+    assert gpu is not None  # without a GPU there would have been an obstacle
     library = installed_version(backend) or "unknown"
     if is_accepted(folder, gpu, library):
         return
@@ -216,7 +219,7 @@ def _gate(
     device: str,
     graphs: GraphSet,
 ) -> dict[str, ParityEntry]:
-    """Open each engine and check it, one at a time: the largest is gigabytes."""
+    """Opens each engine and checks it, one at a time, because the largest takes gigabytes."""
     parity = {}
     for name, spec in specs.items():
         engine = backend.open(folder, spec, device, None)

@@ -1,7 +1,7 @@
-"""Facts about this machine: GPUs, memory, disk, installed packages and precisions that work.
+"""Facts about this machine: GPUs, memory, disk, installed packages and usable precisions.
 
-It asks nothing that is slow or on a network; a question that a library or a driver does not answer
-is answered with None.
+Nothing here is slow or uses a network. A question that a library or a driver does not answer has
+the answer None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GPU_FIELDS = "name,driver_version,memory.total,compute_cap"
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU, in the words of its driver."""
+    """An NVIDIA GPU, as its driver describes it."""
 
     name: str
     driver: str
@@ -45,17 +45,17 @@ class Gpu:
 
 
 def nvidia_gpus() -> list[Gpu]:
-    """The GPUs that the NVIDIA driver lists; none where there is no driver."""
+    """Returns the GPUs that the NVIDIA driver lists; an empty list without a driver."""
     rows = ask_driver(GPU_FIELDS)
     whole = (row for row in rows if len(row) == len(GPU_FIELDS.split(",")))
     return [Gpu(name, driver, f"{memory} MiB", sm) for name, driver, memory, sm in whole]
 
 
 def ask_driver(fields: str) -> list[list[str]]:
-    """What nvidia-smi tells of each GPU.
+    """Returns the fields that nvidia-smi reports for each GPU.
 
     Args:
-        fields: As its `--query-gpu` names them, with commas between them.
+        fields: Comma-separated names, as its `--query-gpu` takes them.
     """
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -76,7 +76,7 @@ def ask_driver(fields: str) -> list[list[str]]:
 
 
 def cuda_gpu(ordinal: int = 0) -> Gpu | None:
-    """A GPU by its number among those that CUDA shows; None without one.
+    """Returns a GPU by its number among those that CUDA shows; None if it is not there.
 
     CUDA_VISIBLE_DEVICES chooses which those are, and in what order.
     """
@@ -85,14 +85,14 @@ def cuda_gpu(ordinal: int = 0) -> Gpu | None:
 
 
 def why_no_gpu(ordinal: int = 0) -> str:
-    """What stands against using a GPU here, or nothing where CUDA finds it."""
+    """Returns why a GPU cannot be used here, or an empty string if CUDA finds it."""
     found = _cuda_device(ordinal)
     return found if isinstance(found, str) else ""
 
 
 @cache
 def gpu_address(ordinal: int) -> str:
-    """Where a GPU sits on the PCI bus, which numbers it for all programs alike; "" without one."""
+    """Returns a GPU's PCI bus address, the same for all programs; "" if it is not there."""
     try:
         driver_call("cuInit", 0)
         address = driver_call(
@@ -105,7 +105,7 @@ def gpu_address(ordinal: int) -> str:
 
 @cache
 def gpu_count() -> int:
-    """How many GPUs CUDA shows; none where it cannot be asked."""
+    """Returns how many GPUs CUDA shows; 0 if it cannot be asked."""
     try:
         driver_call("cuInit", 0)
         return int(driver_call("cuDeviceGetCount"))
@@ -114,9 +114,9 @@ def gpu_count() -> int:
 
 
 def check_gpu(device: str) -> None:
-    """Raise `StreamDiffVSRError` where a GPU that is named by its number is not there.
+    """Raises `StreamDiffVSRError` if a GPU that is named by its number is not there.
 
-    "cuda" alone can mean the GPU of another machine: some engines are built without one.
+    "cuda" alone may mean the GPU of another machine: some engines are built without a GPU.
     """
     if ":" in device and (obstacle := why_no_gpu(ordinal_of(device))):
         raise StreamDiffVSRError(
@@ -128,7 +128,10 @@ def check_gpu(device: str) -> None:
 
 @contextlib.contextmanager
 def current_gpu(device: str) -> Iterator[None]:
-    """Make a GPU this thread's current one inside: compilers build for that. Not where none is."""
+    """Makes a GPU current in this thread inside the body: compilers build for it.
+
+    Does nothing for the CPU, or if the GPU is not there.
+    """
     if kind_of(device) == "cpu" or why_no_gpu(ordinal_of(device)):
         yield
         return
@@ -138,10 +141,10 @@ def current_gpu(device: str) -> Iterator[None]:
 
 @cache
 def _cuda_device(ordinal: int) -> Gpu | str:
-    """CUDA's device of a number, or why there is none.
+    """Returns CUDA's device of a number, or why there is none.
 
-    Asks what `CudaDevice` will use, and makes no context. The driver is told by nvidia-smi, or
-    where that is missing (a container) as CUDA's version.
+    Asks for what `CudaDevice` will use, without making a context. The driver's version comes from
+    nvidia-smi, or, where that is missing (in a container), it is CUDA's version.
     """
     listed = nvidia_gpus()
     try:
@@ -155,8 +158,8 @@ def _cuda_device(ordinal: int) -> Gpu | str:
     except StreamDiffVSRError as error:  # not installed, or no driver library
         if not listed:
             return "no NVIDIA driver answers"
-        told = (error.why or error.what).splitlines()[0]
-        return f"cuda-bindings does not load beside the {listed[0].name} ({told})"
+        reason = (error.why or error.what).splitlines()[0]
+        return f"the driver lists the {listed[0].name}, but cuda-bindings does not load ({reason})"
 
 
 def _described(device: Any, listed: list[Gpu]) -> Gpu:
@@ -178,7 +181,7 @@ def _attribute(part: str) -> Any:
 
 
 def _why_failed(error: CudaError) -> str:
-    """CUDA's refusal in words."""
+    """Returns in words why CUDA refused."""
     if error.code != NO_DEVICE:
         return f"CUDA refuses to start: {error.why}"
     return _why_too_few(0, 0)
@@ -193,7 +196,7 @@ def _why_too_few(ordinal: int, count: int) -> str:
 
 
 def dotted(version: int) -> str:
-    """CUDA's number of a version, 13010, as people write it: 13.1."""
+    """Returns a CUDA version number, such as 13010, as people write it: 13.1."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
@@ -203,7 +206,7 @@ EXPORT_MODULES = (*TORCH_MODULES, "onnx", "onnxscript", "onnx_graphsurgeon", "po
 
 
 def package_version(name: str) -> str | None:
-    """The version of an installed distribution."""
+    """Returns the version of an installed distribution, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -211,12 +214,12 @@ def package_version(name: str) -> str | None:
 
 
 def missing_export(needed: tuple[str, ...] = EXPORT_MODULES) -> list[str]:
-    """The modules of the export extra that are not installed."""
+    """Returns the modules of the export extra that are not installed."""
     return [name for name in needed if find_spec(name) is None]
 
 
 def require_export(needed: tuple[str, ...] = EXPORT_MODULES) -> None:
-    """Raise `StreamDiffVSRError` where engines cannot be built, naming what is missing."""
+    """Raises `StreamDiffVSRError`, naming what is missing, if engines cannot be built here."""
     if missing := missing_export(needed):
         raise StreamDiffVSRError(
             "engines cannot be built here",
@@ -226,12 +229,12 @@ def require_export(needed: tuple[str, ...] = EXPORT_MODULES) -> None:
 
 
 def missing_live() -> list[str]:
-    """The modules of the live extra that are not installed."""
+    """Returns the modules of the live extra that are not installed."""
     return [name for name in LIVE_MODULES if find_spec(name) is None]
 
 
 def require_live() -> None:
-    """Raise `StreamDiffVSRError` where live sources cannot be read, naming what is missing."""
+    """Raises `StreamDiffVSRError`, naming what is missing, if live sources cannot be read here."""
     if missing := missing_live():
         raise StreamDiffVSRError(
             "live sources cannot be upscaled here",
@@ -241,7 +244,7 @@ def require_live() -> None:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Free disk space where a folder is or would be made."""
+    """Returns the free disk space in bytes where a folder is or would be made."""
     try:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -251,20 +254,20 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def onnxruntime_providers() -> list[str]:
-    """The execution providers of the installed ONNX Runtime, none if it cannot be loaded."""
+    """Returns the execution providers of the installed ONNX Runtime; empty if it does not load."""
     try:
         import onnxruntime
 
         return list(onnxruntime.get_available_providers())
-    except Exception:  # a library of the wrong platform fails in its own ways
+    except Exception:  # a library for another platform raises anything
         return []
 
 
-CGROUP = Path("/sys/fs/cgroup")  # version 2; of the container, seen from inside
+CGROUP = Path("/sys/fs/cgroup")  # version 2; inside a container, the container's own
 
 
 def free_host_bytes() -> int:
-    """Memory that this process could still take, swap included, within its container's limit."""
+    """Returns the bytes this process could still use, with swap, within its container's limit."""
     import psutil
 
     free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
@@ -273,7 +276,7 @@ def free_host_bytes() -> int:
 
 
 def free_device_bytes(ordinal: int = 0) -> int | None:
-    """Free memory of a GPU by its number; None where there is none to ask."""
+    """Returns the free memory in bytes of a GPU by its number; None if it cannot be asked."""
     try:
         free, _ = primary_context(ordinal).call("cuMemGetInfo")
         return int(free)
@@ -282,15 +285,15 @@ def free_device_bytes(ordinal: int = 0) -> int | None:
 
 
 def _container_free_bytes() -> int | None:
-    """What a control group leaves; files that it has read count as used, and give way."""
+    """Returns the bytes that a control group leaves free; its cached files count as free."""
     try:
         limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
         used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
         lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-        given_back = next(int(s.split()[1]) for s in lines if s.startswith("inactive_file "))
-        return None if limit == "max" else max(0, int(limit) - used + given_back)
+        cached = next(int(s.split()[1]) for s in lines if s.startswith("inactive_file "))
+        return None if limit == "max" else max(0, int(limit) - used + cached)
     except (OSError, ValueError, IndexError, StopIteration):
-        return None  # no control groups, or of version 1
+        return None  # no control groups, or version 1
 
 
 FP8 = "fp8"
@@ -300,29 +303,29 @@ FP8_CAPABILITY = 89  # Ada, Hopper, Blackwell: older tensor cores have no e4m3
 
 
 def graph_precision(name: str) -> Precision:
-    """What the graphs of a set are exported in."""
+    """Returns the precision in which a set's graphs are exported: an fp8 set's are fp16."""
     return "fp32" if name == "fp32" else "fp16"
 
 
 def check_precision(name: str) -> None:
-    """Raise `UsageError` unless there is such a precision."""
+    """Raises `UsageError` unless there is such a precision."""
     if name not in PRECISIONS:
         known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
         raise UsageError(f"unknown precision {name!r}", remedy=f"use {known}")
 
 
 def check_capability(capabilities: tuple[int, ...], precision: str) -> None:
-    """Raise `UsageError` where one of the GPUs that engines are for cannot compute so.
+    """Raises `UsageError` if a GPU that the engines are for cannot compute in this precision.
 
     Args:
-        capabilities: Of those GPUs, 89 for 8.9.
+        capabilities: The compute capabilities of those GPUs, 89 for 8.9.
     """
     short = [c for c in capabilities if c < FP8_CAPABILITY]
     if precision == FP8 and short:
-        told = ", ".join(f"{c // 10}.{c % 10}" for c in short)
+        listed = ", ".join(f"{c // 10}.{c % 10}" for c in short)
         raise UsageError(
             "fp8 engines need compute capability 8.9 or newer",
-            f"a GPU of {told} does not multiply in fp8",
+            f"a GPU of {listed} does not multiply in fp8",
             f"leave it out ({option('compute_capabilities', (89, 120))}), or use "
             f"{option('precision', 'fp16')}",
         )

@@ -1,4 +1,4 @@
-"""What an engine and a device must provide, and the wrappers that time or stage their calls."""
+"""The protocols of engines and devices, and the wrappers that time or stage their calls."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Work = Callable[[], None]
 
 
 def ordinal_of(device: str) -> int:
-    """Which GPU a device's name means: 0 for "cuda", 1 for "cuda:1".
+    """Returns the number of the GPU that a device's name means: 0 for "cuda", 1 for "cuda:1".
 
     Raises:
-        UsageError: It is no name of a GPU.
+        UsageError: It is not the name of a GPU.
     """
     kind, colon, number = device.partition(":")
     if kind != "cuda" or (colon and not number.isdecimal()):
@@ -31,10 +31,10 @@ def ordinal_of(device: str) -> int:
 
 
 def kind_of(device: str) -> str:
-    """ "cpu" or "cuda", of a device's name.
+    """Returns the kind of a device by its name: "cpu" or "cuda".
 
     Raises:
-        UsageError: It is no name of a device.
+        UsageError: It is not the name of a device.
     """
     if device == "cpu":
         return device
@@ -43,23 +43,23 @@ def kind_of(device: str) -> str:
 
 
 class Event(Protocol):
-    """A point in a stream. Recording it again moves it; who waits, waits for the last record."""
+    """A point in a stream. Recording it again moves it; waiting waits for the last record."""
 
     def synchronize(self) -> None:
-        """Block the caller until the point is reached; at once if it was never recorded."""
+        """Blocks until the point is reached; returns at once if it was never recorded."""
         ...
 
 
 class Mark(Protocol):
-    """When a stream got to a point, once it has."""
+    """The time at which a stream reached a point."""
 
     def ms_after(self, earlier: Any) -> float:
-        """Milliseconds since an earlier mark of the same device; the host has waited for both."""
+        """Returns the milliseconds since an earlier mark of the same device; both are past."""
         ...
 
 
 class Stream(Protocol):
-    """Work in order."""
+    """A queue whose work runs in order."""
 
     @property
     def handle(self) -> int:
@@ -67,62 +67,62 @@ class Stream(Protocol):
         ...
 
     def call(self, work: Work) -> None:
-        """Run a host function in its turn (on the CPU, where engines are host functions)."""
+        """Queues a host function (on the CPU, engines are host functions)."""
         ...
 
     def record(self, event: Event) -> None:
-        """Set the event when all that was put here before is done."""
+        """Sets the event when everything queued here so far is done."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Let what comes after wait for the event's last record before this call."""
+        """Makes later work wait for the event's last record before this call."""
         ...
 
     def check(self) -> None:
-        """Raise what a work raised, if one has; what came after it was passed over."""
+        """Raises what a work item raised, if any did; the work after it was skipped."""
         ...
 
     def close(self) -> None:
-        """Let all be done, then give the stream back."""
+        """Waits for all work, then frees the stream."""
         ...
 
 
 class Launch(Protocol):
-    """Work that was captured."""
+    """Captured work."""
 
     def launch(self, stream: Stream) -> None:
-        """Put all of it on a stream, in order with what else is there."""
+        """Queues all of it on a stream, in order with the stream's other work."""
         ...
 
 
 class Device(Protocol):
-    """Where engines run and their buffers lie."""
+    """The CPU or a GPU: it runs engines and has their buffers in its memory."""
 
     @property
     def name(self) -> str:
-        """`cpu`, or `cuda`."""
+        """`cpu` or `cuda`."""
         ...
 
     def stream(self, name: str, *, urgent: bool = False) -> Stream:
-        """A new stream; the name is what profilers show.
+        """Returns a new stream; profilers show its name.
 
         Args:
-            urgent: Its work goes before that of streams that are not, where both are ready.
+            urgent: Its work goes before that of other streams when both are ready.
         """
         ...
 
     def event(self) -> Event:
-        """A new event, not recorded."""
+        """Returns a new event that has not been recorded."""
         ...
 
     def capture(self, streams: Sequence[Stream], work: Work) -> Launch:
-        """Make what `work` puts on the streams one launch, in the order that its events say.
+        """Captures what `work` puts on the streams as one launch, ordered by its events.
 
-        Nothing of it runs now. Launched, all of it comes after what was on the launch's stream
-        before, and before what comes later; it waits for nothing else on the other streams.
+        None of it runs now. Once launched, all of it comes after earlier work on the launch's
+        stream and before later work there; it does not wait for anything else on the other streams.
 
         Args:
-            streams: All that it uses; the one where it begins first.
+            streams: All streams that it uses; first the one on which it begins.
 
         Raises:
             Exception: Something in it cannot be captured; the streams are as before.
@@ -130,31 +130,31 @@ class Device(Protocol):
         ...
 
     def mark(self, stream: Stream) -> Mark:
-        """Note the time when the stream gets here. Not in a capture."""
+        """Records the time at which the stream reaches this point. Not for use in a capture."""
         ...
 
     def range(self, name: str, stream: Stream | None = None) -> AbstractContextManager[object]:
-        """What is put on streams inside it shows under this name in a profiler.
+        """Returns a context whose work appears under this name in a profiler.
 
         Args:
-            stream: The one that it is put on, where it is a single one.
+            stream: The stream that the work is put on, if there is only one.
         """
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """A new buffer in the device's memory, zeroed for whatever stream comes to it."""
+        """Returns a new buffer in the device's memory, zeroed before any stream can use it."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
-        """Host memory, zeroed, from and to which copies run beside the device's work."""
+        """Returns zeroed host memory, whose copies overlap the device's work."""
         ...
 
     def copy(self, target: Any, source: Any, stream: Stream | None = None) -> None:
-        """Copy a buffer to another of its shape and dtype, in order on `stream`; None waits."""
+        """Copies a buffer to one of the same shape and dtype, in order on `stream`; None waits."""
         ...
 
     def zero(self, target: Any, stream: Stream) -> None:
-        """Fill a buffer with zeros, in order on `stream`."""
+        """Fills a buffer with zeros, in order on `stream`."""
         ...
 
 
@@ -166,7 +166,7 @@ class DeviceArray:
     """A dense tensor in a device's memory.
 
     Attributes:
-        address: Where it begins, as the device's pointer.
+        address: Its start, as the device's pointer.
         owner: Keeps the memory alive.
     """
 
@@ -180,20 +180,20 @@ Buffer: TypeAlias = HostArray | DeviceArray
 
 
 class Bound(Protocol):
-    """An engine with its buffers, ready to be run as often as wanted.
+    """An engine with its buffers, which can be run any number of times.
 
-    The buffers stay the caller's: what they hold when the stream gets there is what is read.
+    The buffers remain the caller's: a run reads what they contain when the stream reaches it.
     """
 
     def why_not_captured(self, stream: Stream) -> str:
-        """Why a run on `stream` cannot be made part of a launch, or an empty string."""
+        """Returns why a run on `stream` cannot be part of a launch, or an empty string."""
         ...
 
     def enqueue(self, stream: Stream | None = None) -> None:
-        """Run once, in order on `stream`, without waiting for it; None runs and waits.
+        """Runs once, in order on `stream`, without waiting for it; None runs and waits.
 
         Raises:
-            StreamDiffVSRError: The backend refused the launch, with what it said.
+            StreamDiffVSRError: The backend refused the launch; the message quotes it.
         """
         ...
 
@@ -221,14 +221,14 @@ class HostBound:
 
 
 class Engine(Protocol):
-    """One graph, made ready to run by a backend."""
+    """One graph that a backend has made ready to run."""
 
     def describe(self) -> GraphSpec:
-        """Names, shapes and dtypes of the inputs and outputs."""
+        """Returns the names, shapes and dtypes of the inputs and outputs."""
         ...
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The engine on these buffers, one for every tensor by name. Several may coexist.
+        """Returns the engine on these buffers, one for every tensor by name. Several may coexist.
 
         Raises:
             ValueError: A tensor is missing or unknown, or a buffer has another shape or dtype than
@@ -238,7 +238,7 @@ class Engine(Protocol):
 
 
 def check_buffers(spec: GraphSpec, buffers: Mapping[str, Buffer]) -> None:
-    """Raise ValueError unless there is a fitting buffer for every tensor, and no other."""
+    """Raises ValueError unless there is a fitting buffer for every tensor, and no other."""
     tensors = {t.name: t for t in (*spec.inputs, *spec.outputs)}
     for name, buffer in buffers.items():
         tensor = tensors.get(name)
@@ -256,31 +256,31 @@ def check_buffers(spec: GraphSpec, buffers: Mapping[str, Buffer]) -> None:
 
 
 class Listener(Protocol):
-    """Who is told of every call."""
+    """Receives the times of every call."""
 
     def add(self, name: str, started: float, ended: float) -> None:
-        """A graph was run, in seconds of `time.perf_counter`."""
+        """Receives one run of a graph, in seconds of `time.perf_counter`."""
         ...
 
 
 class StageTimes:
-    """Milliseconds by graph since they were last taken."""
+    """Milliseconds spent in each graph since they were last taken."""
 
     def __init__(self) -> None:
         self._ms: dict[str, float] = {}
 
     def add(self, name: str, started: float, ended: float) -> None:
-        """Count what one call has taken."""
+        """Adds the time of one call."""
         self._ms[name] = self._ms.get(name, 0.0) + 1000 * (ended - started)
 
     def take(self) -> dict[str, float]:
-        """What was counted; the count begins anew."""
+        """Returns the milliseconds by graph, and starts again from zero."""
         taken, self._ms = self._ms, {}
         return taken
 
 
 def timed(engines: Mapping[str, Engine], times: Listener) -> dict[str, Engine]:
-    """The same engines, which tell `times` what their calls take."""
+    """Returns the same engines, which report the times of their calls to `times`."""
     return {name: _TimedEngine(engine, times) for name, engine in engines.items()}
 
 
@@ -317,7 +317,7 @@ class _TimedBound:
 
 
 class StagedEngine:
-    """An engine with device buffers of its own between it and the caller's host arrays."""
+    """An engine whose own device buffers are between it and the caller's host arrays."""
 
     def __init__(self, device: Device, engine: Engine) -> None:
         self._device, self._spec = device, engine.describe()
@@ -326,17 +326,17 @@ class StagedEngine:
         self._bound = engine.bind(self._buffers)
 
     def describe(self) -> GraphSpec:
-        """Names, shapes and dtypes of the inputs and outputs."""
+        """Returns the names, shapes and dtypes of the inputs and outputs."""
         return self._spec
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The engine on these host arrays."""
+        """Returns the engine on these host arrays."""
         check_buffers(self._spec, buffers)
         arrays = {k: v for k, v in buffers.items() if isinstance(v, np.ndarray)}
         return HostBound(partial(self._run, arrays))
 
     def _run(self, arrays: Mapping[str, HostArray]) -> None:
-        """Copy there, run, copy back; all of it is done when this returns."""
+        """Copies the inputs to the device, runs, and copies the outputs back; waits for it all."""
         for tensor in self._spec.inputs:
             self._device.copy(self._buffers[tensor.name], arrays[tensor.name])
         self._bound.enqueue()

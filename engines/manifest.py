@@ -21,7 +21,7 @@ Gate = Literal["passed", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A file of the set: SHA-256 of its content, and its length."""
+    """A file of the set: its content's SHA-256, and its length."""
 
     sha256: str
     bytes: int
@@ -31,7 +31,8 @@ class FileEntry:
 class ParityEntry:
     """One graph's largest difference from the torch module on the recorded inputs.
 
-    `error` is max |engine - torch| over all outputs, each divided by max(1, max |torch|).
+    `error` is max |engine - torch| over all outputs, each divided by max(1, max |torch|); for a
+    quantised output it is the noise-to-signal ratio.
     """
 
     error: float
@@ -40,10 +41,10 @@ class ParityEntry:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What compiled engines depend on beyond their graphs; empty where the ONNX itself is run.
+    """The dependencies of compiled engines besides their graphs; empty if the ONNX file is run.
 
     Attributes:
-        library: Version of the library; the key's backend names it.
+        library: Version of the library; the key's backend names the library.
         gpu: The GPU, or the compute capabilities that an engine was built for: "sm80,sm86".
     """
 
@@ -53,12 +54,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """All that makes one engine set differ from another. A difference in any field rebuilds.
+    """Everything that distinguishes one engine set from another; a difference in a field rebuilds.
 
     `library` and `gpu` are those of `Target`. `calibration` is the digest of how an fp8 set was
-    quantised, and empty in any other precision. `colour` is "on" or "off" where the output takes
-    LR's broad colours against what the model's config says, else empty. `optimization_level` is
-    None where the library's own was taken, or it has none.
+    quantised, and empty in any other precision. `colour` is "on" or "off" if the build overrides
+    the model's config on whether the output takes LR's broad colours, else empty.
+    `optimization_level` is None if the library's own was taken, or if it has none.
     """
 
     model_digest: str
@@ -82,28 +83,28 @@ class EngineKey:
         return {"on": True, "off": False}.get(self.colour)
 
     def digest(self) -> str:
-        """Of all fields."""
+        """Returns the SHA-256 of all fields, in hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def differs_from(self, other: EngineKey) -> list[str]:
-        """The fields that differ, as `name: theirs -> ours`, for the line that says why."""
+        """Returns the fields that differ, as `name: theirs -> ours`, for the line that says why."""
         old, new = asdict(other), asdict(self)
         for key in (old, new):
             key["model_digest"] = key["model_digest"][:16]
         changed = [name for name in new if old[name] != new[name]]
-        return [f"{name}: {_told(old[name])} -> {_told(new[name])}" for name in changed]
+        return [f"{name}: {_shown(old[name])} -> {_shown(new[name])}" for name in changed]
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     return "none" if value in (None, "") else str(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of `manifest.json`.
+    """The content of `manifest.json`.
 
     Attributes:
-        driver: Of the GPU of the machine that built a set for a GPU; empty if it had none. It
+        driver: The GPU driver of the machine that built a set for a GPU; empty if it had none. It
             decides nothing: engines outlive a driver, and are gated once under each.
         gate: "passed" on the machine that built the set, with the errors in `parity`, or "pending":
             its engines cannot run there, and are checked where they are first opened.
@@ -122,7 +123,7 @@ class Manifest:
     parity: Mapping[str, ParityEntry]
 
     def write(self, folder: Path) -> None:
-        """Write it; the folder is not yet under its final name."""
+        """Writes it to a set's folder, which does not have its final name yet."""
         data = {
             "format": FORMAT,
             "key": asdict(self.key),
@@ -141,10 +142,10 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read an engine set's manifest.
+    """Reads an engine set's manifest.
 
     Raises:
-        StreamDiffVSRError: There is none, or it is not one that this version understands.
+        StreamDiffVSRError: There is none, or this version does not understand it.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -187,7 +188,7 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
 
 
 def file_entry(path: Path) -> FileEntry:
-    """Digest and length of a file."""
+    """Returns the digest and length of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(READ_BYTES):
@@ -196,17 +197,17 @@ def file_entry(path: Path) -> FileEntry:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Returns the SHA-256 of a file's content."""
     return file_entry(path).sha256
 
 
 def verify_files(
     folder: Path, manifest: Manifest, digest: Callable[[Path], str] = file_digest
 ) -> None:
-    """Check every file of the set against its digest, before anything is loaded from it.
+    """Checks every file of the set against its digest, before anything is loaded from it.
 
     Args:
-        digest: SHA-256 of a file's content; whoever loads the files has them read.
+        digest: Returns the SHA-256 of a file's content; it must read files that are loaded next.
 
     Raises:
         StreamDiffVSRError: A file is missing, cut or changed, or lies outside the folder.

@@ -32,25 +32,25 @@ from .interface import (
     ordinal_of,
 )
 
-# The first release whose kernels keep the host memory that a captured copy reads again at every
-# launch (microsoft/onnxruntime PR 32121): before it, a captured Concat reads freed addresses.
+# The first release that keeps the host memory which a captured copy reads at every launch
+# (microsoft/onnxruntime PR 32121): before it, a captured Concat reads freed addresses.
 FIRST_CAPTURED = (1, 30)
 
 
 class SessionStream:
-    """The stream of one session, and the two events that tie it to another."""
+    """The stream of one session, and the two events that connect it to another stream."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.stream = context, CudaStream(context)
         self._before, self._after = CudaEvent(context), CudaEvent(context)
 
     def begin(self, stream: Stream) -> None:
-        """Let the session wait for what was put on a stream."""
+        """Makes the session wait for what is already on a stream."""
         stream.record(self._before)
         self.stream.wait(self._before)
 
     def end(self, stream: Stream) -> None:
-        """Let what comes next on the stream wait for the session."""
+        """Makes later work on the stream wait for the session."""
         self.stream.record(self._after)
         stream.wait(self._after)
 
@@ -67,15 +67,15 @@ class BoundOnDevice:
     binding: Any
     options: Any
     own: SessionStream
-    buffers: tuple[Buffer, ...]  # kept alive: the binding holds addresses alone
+    buffers: tuple[Buffer, ...]  # kept alive: the binding has only their addresses
     uncaptured: str = ""
 
     def why_not_captured(self, stream: Stream) -> str:
-        """See `protocol.Bound`."""
+        """See `Bound`."""
         return self.uncaptured
 
     def enqueue(self, stream: Stream | None = None) -> None:
-        """See `protocol.Bound`."""
+        """See `Bound`."""
         if stream is not None:
             self.own.begin(stream)
         try:
@@ -83,10 +83,10 @@ class BoundOnDevice:
                 self.session.run_with_iobinding(self.binding, self.options)
         except StreamDiffVSRError:
             raise
-        except Exception as error:  # the binding raises its own untyped kinds
-            told = str(error).strip().partition("\n")[0] or type(error).__name__
+        except Exception as error:  # the binding's exceptions share no base class
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise StreamDiffVSRError(
-                "an engine does not run on the GPU", told, LESS_MEMORY
+                "an engine does not run on the GPU", reason, LESS_MEMORY
             ) from error
         if stream is None:
             self.own.stream.synchronize()
@@ -97,7 +97,7 @@ class BoundOnDevice:
 def bind_on_device(
     session: Any, own: SessionStream, spec: GraphSpec, buffers: Mapping[str, Buffer]
 ) -> BoundOnDevice:
-    """A session on these device buffers, one for every tensor; the caller has checked them."""
+    """Returns a session on device buffers, one for every tensor, which the caller has checked."""
     import onnxruntime as ort
 
     binding = session.io_binding()
@@ -115,7 +115,7 @@ def bind_on_device(
 
 
 def why_uncaptured(version: str) -> str:
-    """Why sessions of a release must not be captured, or an empty string."""
+    """Returns why sessions of a release must not be captured, or an empty string."""
     major, minor, *_ = (*version.split("."), "0")
     if (int(major), int(minor)) >= FIRST_CAPTURED:
         return ""
@@ -125,10 +125,10 @@ def why_uncaptured(version: str) -> str:
 
 @cache
 def find_cuda_libraries() -> str:
-    """Load the CUDA libraries that pip or torch installed, where the provider will look for them.
+    """Loads the CUDA libraries that pip or torch installed, from where the provider will look.
 
-    Gives what ONNX Runtime says of those that it does not find. It prints that to stdout, which
-    may be a program's JSON.
+    Returns what ONNX Runtime says about those that it does not find. It prints that to stdout,
+    which may be a program's JSON.
     """
     import onnxruntime as ort
 
@@ -145,16 +145,16 @@ SHARED, CUDA, CUDNN = (
     else ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so", "libcudnn.so.9")
 )
 INSTALL = "pip install 'streamdiffvsr[cuda]'"
-# The loader's words on Linux. On Windows it names no library, and ONNX Runtime's own search does.
+# The loader's message on Linux. On Windows it names no library; ONNX Runtime's own search does.
 NOT_FOUND = re.compile(r"([^\s:/\\]+): cannot open shared object file")
 NOT_PRELOADED = re.compile(r"^Failed to load ([^\s:/\\]+): ", re.MULTILINE)
 
 
 @cache
 def why_no_cuda_provider() -> str:
-    """What stands against the CUDA provider of the installed ONNX Runtime, or nothing.
+    """Returns why the installed ONNX Runtime's CUDA provider cannot be used, or an empty string.
 
-    Whether there is a GPU is for `why_no_gpu` to say, and is asked before. Never raises.
+    Whether there is a GPU is for `why_no_gpu` to say, which is called first. Never raises.
     """
     try:
         import onnxruntime
@@ -164,12 +164,15 @@ def why_no_cuda_provider() -> str:
         return _why_too_new(onnxruntime) or _why_not_loaded(onnxruntime)
     except StreamDiffVSRError as error:  # no driver to ask
         return error.why or error.what
-    except Exception as error:  # a library of the wrong platform fails in its own ways
+    except Exception as error:  # a library for another platform raises anything
         return f"it does not load ({type(error).__name__})"
 
 
 def _why_too_new(onnxruntime: Any) -> str:
-    """A driver runs what was built for an older CUDA, or for another minor version of its own."""
+    """Returns why the driver is too old for the provider's CUDA, or an empty string.
+
+    A driver runs what was built for an older CUDA, or for another minor version of its own.
+    """
     built = str(getattr(onnxruntime, "cuda_version", "") or "")
     major = built.partition(".")[0]
     if not major.isdecimal():
@@ -184,21 +187,21 @@ def _why_too_new(onnxruntime: Any) -> str:
 
 
 def _why_not_loaded(onnxruntime: Any) -> str:
-    """Load what a session will load, in the order in which it does."""
+    """Loads what a session will load, in the same order; returns why that fails, or ""."""
     said, folder = find_cuda_libraries(), Path(onnxruntime.__file__).parent / "capi"
     if not (folder / CUDA).is_file():
         return ""  # built in, or somewhere else: a session will find it or say so
     try:
         shared = ctypes.CDLL(str(folder / SHARED), mode=ctypes.RTLD_GLOBAL)
         shared.Provider_GetHost.restype = ctypes.c_void_p
-        # Set by `import onnxruntime`. Without it the provider's library ends the process.
+        # Set by `import onnxruntime`. Without it, loading the provider's library ends the process.
         if shared.Provider_GetHost():
             ctypes.CDLL(str(folder / CUDA))
-        ctypes.CDLL(CUDNN)  # what convolutions need; newer providers load without it
+        ctypes.CDLL(CUDNN)  # for convolutions; newer providers load without it
     except OSError as error:
-        told = " ".join(str(error).split()).replace(str(folder), "").lstrip("/\\")
-        missing = NOT_FOUND.match(told) or NOT_PRELOADED.search(said)
-        what = f"{missing[1]} is missing" if missing else f"its CUDA provider does not load: {told}"
+        why = " ".join(str(error).split()).replace(str(folder), "").lstrip("/\\")
+        missing = NOT_FOUND.match(why) or NOT_PRELOADED.search(said)
+        what = f"{missing[1]} is missing" if missing else f"its CUDA provider does not load: {why}"
         return f"{what}: run {INSTALL}" if missing else what
     return ""
 
@@ -206,13 +209,13 @@ def _why_not_loaded(onnxruntime: Any) -> str:
 THREADS = "STREAMDIFFVSR_THREADS"
 SEE_DOCTOR = f"see streamdiffvsr doctor, or use another {option('backend')}"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# TF32 would move fp32 results by 1e-3: fp32 means fp32.
+# TF32 would change fp32 results by 1e-3: fp32 means fp32.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
     "cpu": {},
     "cuda": {
         "use_tf32": "0",
         "arena_extend_strategy": "kSameAsRequested",
-        # Not by timing, as it would: two runs could choose other kernels, and make other frames.
+        # Not by timing, the default: two runs could choose different kernels and differ in output.
         "cudnn_conv_algo_search": "HEURISTIC",
     },
 }
@@ -220,10 +223,10 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {
 
 @cache
 def _share_one_arena() -> None:
-    """One CPU arena for the sessions of this process.
+    """Makes one CPU arena for all sessions of this process.
 
-    The graphs run one after another, so their scratch memory can be the same. Grown by what is
-    asked for: the default doubles, and holds twice the peak.
+    The graphs run one after another, so they can share scratch memory. The arena grows by what is
+    requested: by default it doubles, and takes twice the peak.
     """
     import onnxruntime as ort
 
@@ -235,10 +238,10 @@ def _share_one_arena() -> None:
 
 
 def usable_cpus() -> int:
-    """CPUs for engines: all that this process may run on, or as many as STREAMDIFFVSR_THREADS says.
+    """Returns the CPUs for engines: STREAMDIFFVSR_THREADS, or all that this process may use.
 
     Raises:
-        UsageError: The variable is no number of threads.
+        UsageError: The variable is not a number of threads.
     """
     asked = os.environ.get(THREADS, "")
     if asked:
@@ -258,15 +261,15 @@ def _options(kind: str) -> Any:
     if kind == "cuda":
         return options
     options.intra_op_num_threads = usable_cpus()
-    # A planned block per session, each a little larger than the last, would never share the arena:
-    # 491 MB instead of 348 for the recorded model at 128x96, and no faster.
+    # Sessions that plan one block each, every one a little larger than the last, would never share
+    # the arena: 491 MB instead of 348 for the recorded model at 128x96, and no faster.
     options.enable_mem_pattern = False
-    # Buffers that are planned for reuse live from a shape's first use to its last: the arena gives
-    # them back as soon as they are read. RAFT-large's flow of a 1280x720 input: 4.5 GiB, not 9.
+    # Buffers that are planned for reuse live from a shape's first use to its last; the arena frees
+    # them as soon as they are read. RAFT-large's flow of a 1280x720 input: 4.5 GiB, not 9.
     options.enable_mem_reuse = False
     # The graphs are hundreds of small operations: waking a thread for each takes a fifth of the
-    # time. Threads wait busily while their graph runs, and only then: seven sessions and the
-    # processes beside them share the cores.
+    # time. Threads spin while their graph runs, and only then: seven sessions and the processes
+    # next to them share the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -277,7 +280,7 @@ class OrtEngine:
     """One graph in an ONNX Runtime session."""
 
     def __init__(self, path: Path, spec: GraphSpec, device: str = "cpu") -> None:
-        """Load `path` for `device`: "cpu", "cuda", "cuda:1".
+        """Loads `path` for `device`: "cpu", "cuda", "cuda:1".
 
         Raises:
             StreamDiffVSRError: The provider is not there, or the graph is not the spec's.
@@ -302,8 +305,8 @@ class OrtEngine:
             options["user_compute_stream"] = str(own.stream.handle)
         else:
             _share_one_arena()
-        # It makes its GPU the thread's own and leaves it so; and with its fallback it would print
-        # why a GPU is refused, and go on with the CPU.
+        # A session makes its GPU current in the thread and leaves it so. With its fallback it would
+        # print why a GPU is refused, and continue on the CPU.
         place = contextlib.nullcontext() if own is None else own.context.current()
         fallback = {} if own is None else {"enable_fallback": 0}
         try:
@@ -311,7 +314,7 @@ class OrtEngine:
                 session = ort.InferenceSession(
                     str(path), _options(kind), providers=[(provider, options)], **fallback
                 )
-        except Exception as error:  # the binding raises its own untyped kinds
+        except Exception as error:  # the binding's exceptions share no base class
             raise StreamDiffVSRError(
                 f"ONNX Runtime cannot load {path.name}",
                 " ".join(str(error).split()),
@@ -323,7 +326,7 @@ class OrtEngine:
                 "the provider did not start",
                 SEE_DOCTOR,
             )
-        # In this order: a session that goes away may still ask for its stream.
+        # In this order: a session may still use its stream while it is destroyed.
         self._spec, self._session, self._own = spec, session, own
         self._check_names()
 
@@ -340,13 +343,13 @@ class OrtEngine:
             )
 
     def describe(self) -> GraphSpec:
-        """Names, shapes and dtypes of the inputs and outputs."""
+        """Returns the names, shapes and dtypes of the inputs and outputs."""
         return self._spec
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The session on these buffers; they are kept alive as long as the result is.
+        """Returns the session on these buffers, which are kept alive as long as the result is.
 
-        On the CPU they are numpy arrays, on CUDA device arrays.
+        The buffers are numpy arrays on the CPU, and device arrays on CUDA.
         """
         check_buffers(self._spec, buffers)
         if self._own is not None:
@@ -362,6 +365,6 @@ class OrtEngine:
 
 
 def _run(session: Any, binding: Any, buffers: tuple[Buffer, ...]) -> None:
-    """Run once; the binding holds addresses alone, so the buffers are kept by the call."""
+    """Runs once; the binding has only addresses, so `buffers` keeps the buffers alive."""
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()

@@ -1,7 +1,8 @@
 """The parity gate: an engine is accepted only if it reproduces what torch computed.
 
-Each engine runs on the inputs that the export recorded, and every output is held against the
-recorded one. Black or NaN frames, a mis-tuned kernel or a wrong cast end here, not before a user.
+Each engine runs on the inputs that the export recorded, and every output is compared with the
+recorded one. Black or NaN frames, a mis-tuned kernel or a wrong cast are found here, before a user
+sees them.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from ..graphs.spec import Precision, golden_file
 from .interface import Engine
 from .manifest import ParityEntry
 
-# Of the golden file: what ONNX Runtime makes of the quantised graph, see `building.quantised`.
+# Prefix in the golden file of ONNX Runtime's outputs of the quantised graph (`building.fp8`).
 QUANTISED = "quantised."
-# An fp8 engine is held to its own graph's distance from the reference, and not to a fixed one: that
-# distance is the quantisation's, known before any GPU has run. Twice of it is for what an engine
-# may do in another order: a sum that ends on the other side of a rounding to eight bits. Where the
-# quantisation costs next to nothing, 1 % (40 dB) is what fp16 sums and tensor cores may differ by.
+# An fp8 engine's tolerance is its own graph's distance from the reference, not a fixed number: that
+# distance is the quantisation's, known before any GPU has run. It is doubled for what an engine may
+# compute in another order: a sum that rounds to eight bits the other way. Where the quantisation
+# costs next to nothing, 1 % (40 dB) is what fp16 sums and tensor cores may differ by.
 FP8_FACTOR, FP8_FLOOR = 2.0, 1e-2
-# Relative to max(1, largest value of the output). float32 is NUMERICS.md's; half precision keeps 11
-# bits, and RAFT's recurrence and the denoiser's depth each lose a few of them.
+# Relative to max(1, largest value of the output). float32's is from NUMERICS.md; half precision
+# keeps 11 bits, and RAFT's recurrence and the denoiser's depth each lose a few of them.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-2}
 Run = Callable[[Engine, Mapping[str, Array], Mapping[str, Array]], None]
 
 
 def run_on_host(engine: Engine, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-    """Run an engine whose buffers are host arrays once."""
+    """Runs an engine whose buffers are host arrays once."""
     engine.bind({**inputs, **outputs}).enqueue()
 
 
 def check_parity(
     engine: Engine, folder: Path, precision: Precision, run: Run = run_on_host
 ) -> ParityEntry:
-    """Run `engine` on the tensors recorded in `folder` and compare.
+    """Runs `engine` on the tensors recorded in `folder` and compares its outputs.
 
     Args:
         run: Runs it once from host arrays to host arrays.
@@ -57,15 +58,15 @@ def check_parity(
         if quantised is None:
             entry = ParityEntry(relative_error(output, expected), TOLERANCE[precision])
             error, limit = f"{entry.error:.2g}", f"{entry.tolerance:.2g}"
-            told = f"differs from the reference by {error}, tolerance {limit}"
+            failure = f"differs from the reference by {error}, tolerance {limit}"
         else:
             entry = _fp8_parity(output, expected, quantised)
             error, limit = decibels(entry.error), decibels(entry.tolerance)
-            told = f"has a signal-to-noise ratio of {error}, and needs {limit}"
+            failure = f"has a signal-to-noise ratio of {error}, and needs {limit}"
         if not entry.error <= entry.tolerance:  # also catches NaN
             raise StreamDiffVSRError(
                 f"the {spec.name} engine is not accepted",
-                f"its {name} {told}",
+                f"its {name} {failure}",
                 "report this with the manifest of another backend's build; no frame was produced",
             )
         entries.append(entry)
@@ -78,7 +79,7 @@ def _fp8_parity(output: Array, expected: Array, quantised: Array) -> ParityEntry
 
 
 def relative_error(output: Array, expected: Array) -> float:
-    """max |output - expected| / max(1, max |expected|); NaN if anything is not finite.
+    """Returns max |output - expected| / max(1, max |expected|); NaN if anything is not finite.
 
     uint8 frames are compared in the range [0, 1] and may differ by one level of rounding.
     """
@@ -93,10 +94,10 @@ def relative_error(output: Array, expected: Array) -> float:
 
 
 def noise_to_signal(output: Array, expected: Array) -> float:
-    """Root mean square of the error over that of what is expected; NaN if anything is not finite.
+    """Returns RMS(output - expected) / RMS(expected); NaN if anything is not finite.
 
-    Of a quantised graph, whose error is noise all over: its largest value is a matter of chance and
-    of the size, its mean square is what the next step and the next frame are given.
+    For a quantised graph, whose error is noise everywhere: the largest error depends on chance and
+    on the size, while the mean square is what the next step and the next frame receive.
     """
     wide = output.astype(np.float64)
     if not np.isfinite(wide).all():
@@ -106,7 +107,7 @@ def noise_to_signal(output: Array, expected: Array) -> float:
 
 
 def decibels(ratio: float) -> str:
-    """A noise-to-signal ratio as its signal-to-noise ratio, the way a user reads it."""
+    """Returns a noise-to-signal ratio as a signal-to-noise ratio in dB, as users read it."""
     if not np.isfinite(ratio):
         return "not finite"
     return f"{-20 * np.log10(max(ratio, 1e-9)):.1f} dB"

@@ -73,21 +73,21 @@ class Backend:
     """One way to run a graph.
 
     Attributes:
-        module: The import that must exist.
+        module: The module that must be importable.
         packages: Distributions that provide it, any one of which may be installed.
         extra: The extra of this package that installs it.
-        devices: Where it runs.
+        devices: The kinds of device it runs on.
         open: (engine folder, graph, device, scratch memory to share or None) -> engine.
         compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
-            bytes or None, progress as a fraction); None where what was exported is run.
+            bytes or None, progress as a fraction); None if the exported file itself is run.
         target: (compute capabilities or None for the usual, precision, device) -> what its engines
             depend on there.
-        level: (optimization level that was asked for, or None) -> the one to build engines at, None
-            for the library's own.
+        level: (requested optimization level or None) -> the level to build engines at, None for the
+            library's own.
         obstacle: (key, device) -> why such engines cannot run there, or an empty string.
-        scratch: device -> memory that the engines of one lane share; None where each has its own.
-        file: The file that a set has for a graph of this name.
-        precisions: What its engines can compute in.
+        scratch: device -> memory that the engines of one lane share; None if each has its own.
+        file: graph name -> the file of that graph in a set.
+        precisions: The precisions that its engines can compute in.
     """
 
     name: str
@@ -106,14 +106,14 @@ class Backend:
 
     @staticmethod
     def run(device: str) -> Run:
-        """How an engine on a device is run once on host arrays, for the parity gate."""
+        """Returns how the parity gate runs an engine on a device once, on host arrays."""
         return run_on_host if kind_of(device) == "cpu" else partial(_run_on_gpu, device)
 
 
 def _run_on_gpu(
     device: str, engine: Engine, inputs: Mapping[str, HostArray], outputs: Mapping[str, HostArray]
 ) -> None:
-    """Run an engine of a GPU once, from host arrays to host arrays."""
+    """Runs an engine on a GPU once, from host arrays to host arrays."""
     run_on_host(StagedEngine(CudaDevice(ordinal_of(device)), engine), inputs, outputs)
 
 
@@ -165,12 +165,12 @@ BACKENDS = {
 
 
 def is_installed(backend: Backend) -> bool:
-    """Whether the library of a backend is there; it is not loaded."""
+    """Returns whether the library of a backend is installed; it is not loaded."""
     return find_spec(backend.module) is not None
 
 
 def installed_version(backend: Backend) -> str | None:
-    """Version of the installed library, or None."""
+    """Returns the installed library's version, "unknown" if no package states it, or None."""
     if find_spec(backend.module) is None:
         return None
     for package in backend.packages:
@@ -182,11 +182,11 @@ def installed_version(backend: Backend) -> str | None:
 
 
 def require_backend(name: str) -> Backend:
-    """The backend of this name, ready to be used.
+    """Returns the backend of this name, ready to be used.
 
     Raises:
         UsageError: There is no such backend.
-        StreamDiffVSRError: Its library is not installed, or this version cannot run it.
+        StreamDiffVSRError: Its library is not installed.
     """
     backend = BACKENDS.get(name)
     if backend is None:
@@ -200,7 +200,7 @@ def require_backend(name: str) -> Backend:
     return backend
 
 
-# Best first. On a CPU torch is the reference, and slower than ONNX Runtime.
+# Best first. On a CPU, torch is slower than ONNX Runtime.
 ORDER = (
     ("tensorrt", "cuda"),
     ("tensorrt-rtx", "cuda"),
@@ -213,7 +213,7 @@ ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a build or a run uses.
+    """The backend, precision and device of a build or a run.
 
     Attributes:
         device: "cpu", "cuda" or "cuda:1".
@@ -227,24 +227,24 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """ "cpu" or "cuda": what the engines are for, whichever GPU runs them."""
+        """The kind of device that the engines are for: "cpu" or "cuda", with any number dropped."""
         return kind_of(self.device)
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Returns one line for the user."""
         line = f"backend: {self.backend} on {_called(self.device)}, {self.precision}"
         return "; ".join([line, *_grouped(self.passed_over)])
 
 
 def _called(device: str) -> str:
-    """A device in words."""
+    """Returns a device in words."""
     if device == "cpu":
         return "the CPU"
     return f"GPU {ordinal_of(device)}" if ":" in device else "the GPU"
 
 
 def _grouped(passed_over: Sequence[tuple[str, str, str]]) -> list[str]:
-    """What does not work, once for each reason; one reason can be that of a whole device."""
+    """Returns each reason once, with what it applies to; a reason may apply to a whole device."""
     reasons: dict[str, list[str]] = {}
     for backend, device, why in passed_over:
         shared = device != "cpu" and why == why_no_gpu(ordinal_of(device))
@@ -259,16 +259,16 @@ def choose(
     *,
     gpu: str = "cuda",
 ) -> Choice:
-    """Settle what the user left open; what was asked for is taken as it is.
+    """Chooses what the user left open; explicit choices are kept.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:1".
         gpu: The GPU that "auto" tries, by its name as a device.
 
     Raises:
-        UsageError: There is no such backend, or that is no name of a device.
-        StreamDiffVSRError: The backend is not installed, a GPU of that number is not there, or
-            none works here.
+        UsageError: There is no such backend, or `device` is not the name of a device.
+        StreamDiffVSRError: The backend is not installed, a GPU of that number is not there, or none
+            works here.
     """
     asked = None if device == "auto" else kind_of(device)
     if asked is not None:
@@ -309,12 +309,12 @@ def _remedy(kind: str | None, precision: str | None) -> str:
 
 
 def default_precision(device: str) -> str:
-    """What a device is best at."""
+    """Returns the precision that suits a device best."""
     return "fp32" if kind_of(device) == "cpu" else "fp16"
 
 
 def why_not(name: str, device: str) -> str:
-    """Why a backend cannot run on a device of this machine, or nothing."""
+    """Returns why a backend cannot run on a device of this machine, or an empty string."""
     backend, on_gpu = BACKENDS[name], kind_of(device) == "cuda"
     if on_gpu and (obstacle := why_no_gpu(ordinal_of(device))):
         return obstacle
@@ -328,7 +328,7 @@ def why_not(name: str, device: str) -> str:
 
 
 def _why_not_in(name: str, precision: str | None) -> str:
-    """Why a backend cannot compute in fp8, or nothing: other precisions are refused by a build."""
+    """Returns why a backend cannot compute in fp8, or "": a build refuses other precisions."""
     lacks = precision == FP8 and FP8 not in BACKENDS[name].precisions
     return f"it has no {FP8}" if lacks else ""
 
@@ -338,7 +338,7 @@ def _why_not_onnxruntime() -> str:
         import onnxruntime
 
         offered = onnxruntime.get_available_providers()
-    except Exception as error:  # a library of the wrong platform fails in its own ways
+    except Exception as error:  # a library for another platform raises anything
         return f"it does not load ({type(error).__name__})"
     provider = "CPUExecutionProvider"
     return "" if provider in offered else f"this build of it has no {provider}"

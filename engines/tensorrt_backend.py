@@ -1,7 +1,7 @@
-"""What the two TensorRT backends do at each stage of an engine set's life.
+"""The functions of the two TensorRT backends for each stage of an engine set's life.
 
-A plan belongs to the version of the library that made it and to the GPUs it was made for; both are
-in the engine key, and no plan of another key is ever deserialised.
+A plan belongs to the library version that made it and to the GPUs it was made for; both are in the
+engine key, and a plan with another key is never deserialised.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ RTX = "tensorrt-rtx"
 
 
 def plan_file(name: str) -> str:
-    """The engine of a graph."""
+    """Returns the name of a graph's engine file."""
     return f"{name}.plan"
 
 
 def target(
     backend: str, capabilities: tuple[int, ...] | None, precision: str, device: str = "cuda"
 ) -> Target:
-    """What a plan that is built now would depend on.
+    """Returns what a plan that is built now would depend on.
 
     Args:
         capabilities: Compute capabilities of a TensorRT-RTX plan, 89 for 8.9; None for the default,
@@ -73,7 +73,7 @@ def target(
 
 
 def optimization_level(backend: str, asked: int | None) -> int | None:
-    """The level that plans are to be built at, or None for the library's own.
+    """Returns the level at which to build plans, or None for the library's own.
 
     Raises:
         UsageError: There is no such level.
@@ -98,10 +98,10 @@ def optimization_level(backend: str, asked: int | None) -> int | None:
 def compile_graph(
     folder: Path, spec: GraphSpec, key: EngineKey, workspace_bytes: int | None, progress: Fraction
 ) -> None:
-    """Replace a graph's ONNX files by its plan.
+    """Replaces a graph's ONNX files by its plan.
 
     Raises:
-        StreamDiffVSRError: The library refused it, in its own words.
+        StreamDiffVSRError: The library refused it; the message quotes the library.
     """
     from .tensorrt_graph import rewrite_graph
 
@@ -122,20 +122,20 @@ def compile_graph(
 def open_plan(
     backend: str, folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None = None
 ) -> TrtEngine:
-    """The engine of a graph; the caller has asked `obstacle` and checked the file's digest."""
+    """Opens a graph's engine; the caller has called `obstacle` and checked the file's digest."""
     return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec, device, scratch)
 
 
 def make_scratch(device: str) -> Scratch:
-    """Memory for the plans of one lane."""
+    """Returns memory that the plans of one lane share."""
     return Scratch(primary_context(ordinal_of(device)))
 
 
 def obstacle(key: EngineKey, device: str) -> str:
-    """Why engines of this key cannot run on a GPU of this machine, or nothing."""
+    """Returns why engines of this key cannot run on a GPU of this machine, or an empty string."""
     library = load_library(key.backend)
     if key.library != library.version:
-        return f"its plans are of {library.title} {key.library}, here is {library.version}"
+        return f"it was built with {library.title} {key.library}, installed is {library.version}"
     ordinal = ordinal_of(device)
     gpu = cuda_gpu(ordinal)
     if gpu is None:
@@ -143,12 +143,12 @@ def obstacle(key: EngineKey, device: str) -> str:
     if library.builds_for_named_gpus and gpu.sm not in key.gpu.split(","):
         return f"it was built for {key.gpu}, and the {gpu.name} here is {gpu.sm}"
     if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
-        return f"it was built for the {key.gpu}, here is the {gpu.name} {gpu.sm}"
+        return f"it was built for the {key.gpu}, and the GPU here is the {gpu.name} {gpu.sm}"
     return ""
 
 
 def _usual(precision: str) -> tuple[int, ...]:
-    """The compute capabilities of a TensorRT-RTX plan where none are named."""
+    """Returns the compute capabilities of a TensorRT-RTX plan if none are named."""
     least = FP8_CAPABILITY if precision == FP8 else 0
     return tuple(c for c in RTX_CAPABILITIES if c >= least)
 

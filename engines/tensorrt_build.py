@@ -21,10 +21,10 @@ from ..graphs.spec import GraphSpec, TensorSpec
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # backend -> module
 TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-# What this package cannot do without: TensorRT 8 and a stray folder of the name lack some of it.
+# Names that this package needs: TensorRT 8, or a stray folder of that name, lacks some of them.
 NEEDED = ("Builder", "OnnxParser", "Runtime", "ILogger", "IProgressMonitor", "IRuntimeConfig")
-KEPT_LINES = 32
-TOLD_LINES = 3
+KEPT_ERRORS = 32
+SHOWN_ERRORS = 3
 ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 
@@ -34,7 +34,7 @@ class TrtLibrary:
 
     Attributes:
         module: `tensorrt` or `tensorrt_rtx`.
-        title: Its name as a user knows it.
+        title: Its name for users.
     """
 
     module: Any
@@ -43,22 +43,22 @@ class TrtLibrary:
 
     @property
     def builds_for_named_gpus(self) -> bool:
-        """Plans are for a list of compute capabilities, and are built without a GPU (RTX)."""
+        """Whether plans are for a list of compute capabilities, and built without a GPU (RTX)."""
         return hasattr(self.module.IBuilderConfig, "num_compute_capabilities")
 
     @property
     def has_optimization_levels(self) -> bool:
-        """Whether a build can be told how long to look for quicker engines."""
+        """Whether a build can be limited in how long it searches for faster engines."""
         return hasattr(self.module.IBuilderConfig, "builder_optimization_level")
 
     @property
     def has_group_norms(self) -> bool:
-        """Whether its norms scale by channel, as ONNX has it since opset 21, and not by group."""
+        """Whether its norms scale by channel, as in ONNX since opset 21, and not by group."""
         return hasattr(self.module.INetworkDefinition, "add_normalization_v2")
 
     @property
     def network_flags(self) -> int:
-        """Of `create_network`: strongly typed, which is the only kind where FP16 flags are gone."""
+        """The flags for `create_network`: strongly typed if the library has no FP16 flag."""
         if not hasattr(self.module.BuilderFlag, "FP16"):
             return 0
         return 1 << int(self.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -66,7 +66,7 @@ class TrtLibrary:
 
 @cache
 def load_library(backend: str) -> TrtLibrary:
-    """The library of a backend.
+    """Loads the library of a backend.
 
     Args:
         backend: "tensorrt" or "tensorrt-rtx".
@@ -84,7 +84,7 @@ def load_library(backend: str) -> TrtLibrary:
                 f"{title} is not installed", f"there is no module {name}", remedy
             ) from None
         raise StreamDiffVSRError(f"{title} cannot be loaded", str(error), remedy) from error
-    except Exception as error:  # without its libraries it fails as the platform's loader does
+    except Exception as error:  # a missing shared library raises the platform loader's error
         raise StreamDiffVSRError(
             f"{title} cannot be loaded",
             f"{type(error).__name__}: {error}",
@@ -99,34 +99,34 @@ def load_library(backend: str) -> TrtLibrary:
 
 
 class TrtLog:
-    """What the library has said since a moment, so that errors can quote it.
+    """The errors that the library logs from now on, so that messages can quote them.
 
     Attributes:
-        handle: What the library's constructors take.
+        handle: The logger that the library's constructors take.
     """
 
     def __init__(self, library: TrtLibrary) -> None:
         self.handle = _listener(library.module)
         self._before = self.handle.count
 
-    def told(self) -> str:
-        """The last errors since then in one line, or that there were none."""
+    def reason(self) -> str:
+        """Returns the last errors since then in one line, or that there were none."""
         count = self.handle.count - self._before
         last = list(dict.fromkeys(list(self.handle.errors)[-count:] if count else []))
-        return "; ".join(last[-TOLD_LINES:]) or "the library does not say why"
+        return "; ".join(last[-SHOWN_ERRORS:]) or "the library does not say why"
 
 
 @cache
 def _listener(module: Any) -> Any:
-    """The one logger of a library: it speaks to the first that it was given, and lives as long.
+    """Returns the only logger of a library, which keeps using the first one that it was given.
 
-    Its base is the library's own class, so it is made at run time.
+    Its base is the library's own class, so it is defined at run time.
     """
 
     class Listener(module.ILogger):  # type: ignore[misc]  # a class of a library without types
         def __init__(self) -> None:
             module.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=KEPT_LINES)
+            self.errors: deque[str] = deque(maxlen=KEPT_ERRORS)
             self.count = 0
 
         def log(self, severity: Any, text: str) -> None:
@@ -152,47 +152,47 @@ class _Phase:
 
 
 class BuildProgress:
-    """Nested phases of a build -> one fraction that only grows, from 0 to 1.
+    """Turns the nested phases of a build into one fraction that only grows, from 0 to 1.
 
-    The library may call from several threads at once: one at a time gets in.
+    The library may call from several threads at once; a lock admits one at a time.
 
     Attributes:
         handle: The library's progress monitor, for its builder configuration.
     """
 
     def __init__(self, library: TrtLibrary, report: Fraction, held: list[int]) -> None:
-        """`held` is of `signals_held`: a build with a signal waiting is told to stop."""
+        """Takes `held` from `signals_held`: once a signal is in it, the build is asked to stop."""
         self._report, self._held = report, held
         self._phases: dict[str, _Phase] = {}
-        self._told = 0.0
+        self._reported = 0.0
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self.handle = _monitor(library.module)(self)
 
     def raise_failure(self) -> None:
-        """Raise what `report` has raised during the build, if it has."""
+        """Raises what `report` raised during the build, if it did."""
         if self._failure is not None:
             raise self._failure
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins, as one step of its parent."""
+        """Starts a phase, which is one step of its parent."""
         with self._guarded():
             self._phases[name] = _Phase(parent, max(1, steps))
 
     def finish(self, name: str) -> None:
-        """A phase is over; its parent counts the step itself."""
+        """Ends a phase; its parent counts the step itself."""
         with self._guarded():
             self._phases.pop(name, None)
 
     def step(self, name: str, step: int) -> bool:
-        """A step of a phase is done; False asks the library to stop."""
+        """Counts a finished step of a phase; returning False asks the library to stop."""
         with self._guarded():
             self._count(name, step)
         return self._failure is None and not self._held
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """One thread at a time; what is raised is kept, as it must not cross C++."""
+        """Admits one thread at a time, and stores exceptions, which must not cross C++."""
         with self._lock:
             try:
                 yield
@@ -205,8 +205,8 @@ class BuildProgress:
         fraction = max(
             (self._fraction(n) for n, p in self._phases.items() if not p.parent), default=0
         )
-        if self._failure is None and fraction >= self._told + SMALLEST_STEP:
-            self._told = fraction
+        if self._failure is None and fraction >= self._reported + SMALLEST_STEP:
+            self._reported = fraction
             self._report(fraction)
 
     def _fraction(self, name: str) -> float:
@@ -219,13 +219,13 @@ class BuildProgress:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[list[int]]:
-    """Hold Ctrl-C and SIGTERM back: they are listed at once, and delivered when the body is left.
+    """Holds back Ctrl-C and SIGTERM: yields those received, and delivers the first at the end.
 
-    Python would otherwise raise from the first line of a callback, before any `try` of ours.
+    Python would otherwise raise from the first line of a callback, before any `try` in it.
     """
     held: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield held  # signals never reach Python code of other threads
+        yield held  # signals never reach Python code in other threads
         return
 
     def hold(number: int, _frame: FrameType | None) -> None:
@@ -243,7 +243,7 @@ def signals_held() -> Iterator[list[int]]:
 
 @cache
 def _monitor(module: Any) -> Any:
-    """A progress monitor class of this library: its base is the library's own."""
+    """Returns a progress monitor class of this library, whose base is the library's own."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]  # of a library without types
         def __init__(self, progress: BuildProgress) -> None:
@@ -264,20 +264,20 @@ def _monitor(module: Any) -> Any:
 
 RTX_CAPABILITIES = (80, 86, 89, 120, 121)
 TURING = 75  # one such entry fails the whole list: it has no fp32 GEMM
-# From the quickest build to the quickest engine, and what the libraries take by themselves.
+# From the fastest build to the fastest engine, and the libraries' default.
 OPTIMIZATION_LEVELS, USUAL_LEVEL = range(6), 3
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "UINT8": "uint8"}
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What the graph does not say of its plan.
+    """The build settings of a plan that are not in the graph.
 
     Attributes:
         compute_capabilities: The GPUs of a TensorRT-RTX plan: 89 for 8.9. TensorRT has no choice.
         workspace_bytes: The most scratch memory that a layer may take; None is the library's.
         optimization_level: One of `OPTIMIZATION_LEVELS`; None is the library's.
-        timing_cache: Where measured kernel times are kept between builds; None for nowhere.
+        timing_cache: The file that keeps measured kernel times between builds, or None.
     """
 
     compute_capabilities: tuple[int, ...] = RTX_CAPABILITIES
@@ -294,23 +294,23 @@ def build_plan(
     settings: BuildSettings,
     progress: Fraction,
 ) -> None:
-    """Build the plan of one graph.
+    """Builds the plan of one graph.
 
     Args:
-        onnx: The network; weights beside it in external files are found.
+        onnx: The network; external weight files are found in the same folder.
         plan: The file to write.
-        progress: Called with the fraction that is done; what it raises stops the build.
+        progress: Called with the fraction that is done; an exception from it stops the build.
 
     Raises:
-        StreamDiffVSRError: The library refused, with its own words, or the graph is not the spec's.
-        KeyboardInterrupt: Ctrl-C came; the build was stopped first.
+        StreamDiffVSRError: The library refused, and is quoted, or the graph is not the spec's.
+        KeyboardInterrupt: Ctrl-C was pressed; the build was stopped first.
     """
     trt, log = library.module, TrtLog(library)
     builder = _made(library, log, lambda: trt.Builder(log.handle), "make a builder")
     network = _made(
         library, log, lambda: builder.create_network(library.network_flags), "make a network"
     )
-    parser = trt.OnnxParser(network, log.handle)  # owns the weights: lives until the plan is made
+    parser = trt.OnnxParser(network, log.handle)  # owns the weights: kept until the plan is made
     _parse(library, parser, onnx)
     _check_tensors(library, network, onnx, spec)
     config = _made(library, log, builder.create_builder_config, "configure a build")
@@ -321,13 +321,13 @@ def build_plan(
         data = builder.build_serialized_network(network, config)
     monitor.raise_failure()
     if data is None:
-        raise StreamDiffVSRError(f"{library.title} cannot build {spec.name}", log.told())
+        raise StreamDiffVSRError(f"{library.title} cannot build {spec.name}", log.reason())
     _write(plan, data)
     _keep_timings(library, config, settings)
 
 
 def capability_name(library: TrtLibrary, capability: int) -> Any:
-    """The library's name for a compute capability, 89 for 8.9.
+    """Returns the library's name for a compute capability, 89 for 8.9.
 
     Raises:
         StreamDiffVSRError: It has none, or these graphs cannot be built for it.
@@ -348,18 +348,18 @@ def capability_name(library: TrtLibrary, capability: int) -> Any:
 
 
 def _dotted(capability: int) -> str:
-    """89 as people write it: 8.9."""
+    """Returns a compute capability, such as 89, as people write it: 8.9."""
     return f"{capability // 10}.{capability % 10}"
 
 
 def _made(library: TrtLibrary, log: TrtLog, make: Any, what: str) -> Any:
-    """The result of a factory of the library, which fails with None or with an exception."""
+    """Returns the result of a library's factory, which fails with None or with an exception."""
     try:
         result = make()
-    except (RuntimeError, TypeError) as error:  # the binding's, where C++ returned nothing
-        raise StreamDiffVSRError(f"{library.title} cannot {what}", log.told()) from error
+    except (RuntimeError, TypeError) as error:  # raised by the binding when C++ returned nothing
+        raise StreamDiffVSRError(f"{library.title} cannot {what}", log.reason()) from error
     if result is None:
-        raise StreamDiffVSRError(f"{library.title} cannot {what}", log.told())
+        raise StreamDiffVSRError(f"{library.title} cannot {what}", log.reason())
     return result
 
 
@@ -367,14 +367,14 @@ def _parse(library: TrtLibrary, parser: Any, onnx: Path) -> None:
     accepted = parser.parse_from_file(os.fspath(onnx))
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     if not accepted or errors:
-        told = "; ".join(" ".join(f"{e.node_name()} {e.desc()}".split()) for e in errors[:3])
+        reason = "; ".join(" ".join(f"{e.node_name()} {e.desc()}".split()) for e in errors[:3])
         raise StreamDiffVSRError(
-            f"{library.title} cannot read {onnx.name}", told or "the parser does not say why"
+            f"{library.title} cannot read {onnx.name}", reason or "the parser does not say why"
         )
 
 
 def _check_tensors(library: TrtLibrary, network: Any, onnx: Path, spec: GraphSpec) -> None:
-    """A file that is no network at all parses as an empty one."""
+    """Checks the inputs and outputs: a file that is not a network parses as an empty one."""
     found = [network.get_input(i) for i in range(network.num_inputs)]
     given = [network.get_output(i) for i in range(network.num_outputs)]
     for kind, tensors, wanted in (("inputs", found, spec.inputs), ("outputs", given, spec.outputs)):
@@ -400,7 +400,7 @@ def _configure(library: TrtLibrary, log: TrtLog, config: Any, settings: BuildSet
     trt = library.module
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        # Else a TensorRT-RTX engine may allocate as it runs, which no stream capture allows.
+        # Otherwise a TensorRT-RTX engine may allocate while it runs, which stream capture forbids.
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if hasattr(config, "max_aux_streams"):
         config.max_aux_streams = 0  # the runtime schedules its own streams
@@ -413,7 +413,7 @@ def _configure(library: TrtLibrary, log: TrtLog, config: Any, settings: BuildSet
         for index, capability in enumerate(settings.compute_capabilities):
             if not config.set_compute_capability(capability_name(library, capability), index):
                 raise StreamDiffVSRError(
-                    f"{library.title} refuses compute capability {capability}", log.told()
+                    f"{library.title} refuses compute capability {capability}", log.reason()
                 )
     elif settings.timing_cache is not None and hasattr(config, "create_timing_cache"):
         kept = settings.timing_cache
@@ -423,7 +423,7 @@ def _configure(library: TrtLibrary, log: TrtLog, config: Any, settings: BuildSet
 
 
 def _keep_timings(library: TrtLibrary, config: Any, settings: BuildSettings) -> None:
-    """Keep what was measured; without it the next build measures again."""
+    """Stores the measured kernel times; without them the next build measures again."""
     if settings.timing_cache is None or library.builds_for_named_gpus:
         return
     cache = config.get_timing_cache() if hasattr(config, "get_timing_cache") else None

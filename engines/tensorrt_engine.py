@@ -1,7 +1,7 @@
-"""A plan, ready to run on a CUDA device: TensorRT and TensorRT-RTX behind the `Engine` protocol.
+"""A TensorRT or TensorRT-RTX plan on a CUDA device as an `Engine`.
 
-The plan was checked against its digest and its library's version before it comes here: a plan is an
-executable. Nothing of this module runs where there is no GPU, beyond saying so.
+A plan is an executable: its digest and its library's version are checked before it gets here.
+Without a GPU this module can only report that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .interface import Bound, Buffer, DeviceArray, Stream, check_buffers, ordina
 from .tensorrt_build import DTYPES, TrtLibrary, TrtLog
 
 DIGEST_BYTES = 32
-# Plain runs after which new kernels are kept: TensorRT-RTX compiles as it first meets a run.
+# New kernels are stored after this many uncaptured runs: TensorRT-RTX compiles in the first.
 COMPILING_RUNS = 2
 
 
@@ -39,7 +39,7 @@ class Scratch:
         self._users: list[Any] = []
 
     def join(self, execution: Any, nbytes: int) -> None:
-        """Give an execution context its scratch memory.
+        """Gives an execution context its scratch memory.
 
         Raises:
             CudaError: It does not fit on the device.
@@ -68,15 +68,15 @@ class TrtEngine:
         device: str = "cuda",
         scratch: Scratch | None = None,
     ) -> None:
-        """Load a plan on a GPU: "cuda", "cuda:1".
+        """Loads a plan on a GPU: "cuda", "cuda:1".
 
         Args:
-            scratch: Shared with engines that never run at the same time; None takes its own.
+            scratch: Shared with engines that never run at the same time; None uses its own.
 
         Raises:
             StreamDiffVSRError: It cannot be loaded here, or is not the spec's.
         """
-        # In this order they go away: the context first, the runtime after its engine.
+        # They are destroyed in this order: the context first, the runtime after its engine.
         self._context: Any = None
         self._kernels: _KernelCache | None = None
         self._engine: Any = None
@@ -93,7 +93,7 @@ class TrtEngine:
             if self._engine is None:
                 raise StreamDiffVSRError(
                     f"{library.title} cannot load {plan.name}",
-                    self._log.told(),
+                    self._log.reason(),
                     "see streamdiffvsr doctor for the GPU and its driver, or rebuild the engines",
                 )
             self._check_tensors(plan)
@@ -101,11 +101,11 @@ class TrtEngine:
             self._context = self._make_context(self._kernels.config, scratch)
 
     def describe(self) -> GraphSpec:
-        """Names, shapes and dtypes of the inputs and outputs."""
+        """Returns the names, shapes and dtypes of the inputs and outputs."""
         return self._spec
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The plan on these device buffers; they are kept alive as long as the result is."""
+        """Returns the plan on these device buffers, which stay alive as long as the result does."""
         check_buffers(self._spec, buffers)
         addresses: dict[str, int] = {}
         for name, buffer in buffers.items():
@@ -115,7 +115,7 @@ class TrtEngine:
         return _BoundPlan(self, addresses, tuple(buffers.values()))
 
     def launch(self, addresses: Mapping[str, int], stream: int) -> None:
-        """Put one run on a CUDA stream; `bind` is the way here.
+        """Puts one run on a CUDA stream; used through `bind`.
 
         Raises:
             StreamDiffVSRError: The library refused a buffer or the launch.
@@ -124,7 +124,7 @@ class TrtEngine:
             self._set(addresses)
             if not self._context.execute_async_v3(stream):
                 self._refused("does not run")
-            # Only what is not captured compiles.
+            # Only uncaptured runs compile.
             if (
                 self._kernels
                 and self._kernels.wanted
@@ -133,10 +133,10 @@ class TrtEngine:
                 self._kernels.keep()
 
     def why_not_captured(self, addresses: Mapping[str, int], stream: int) -> str:
-        """Why the library does not let a run on a stream be captured, or nothing."""
+        """Returns why the library does not allow a run on a stream to be captured, or ""."""
         asked = getattr(self._context, "is_stream_capturable", None)
         if asked is None:
-            return ""  # TensorRT, whose plans can be
+            return ""  # TensorRT, whose plans can be captured
         with self._cuda.current():
             self._set(addresses)
             capturable = asked(stream)
@@ -145,7 +145,7 @@ class TrtEngine:
         )
 
     def run(self, addresses: Mapping[str, int]) -> None:
-        """Run once on a stream of its own, to the end."""
+        """Runs once on a new stream, to the end."""
         stream = CudaStream(self._cuda)
         self.launch(addresses, stream.handle)
         stream.synchronize()
@@ -156,7 +156,7 @@ class TrtEngine:
                 self._refused(f"takes no buffer for {name}")
 
     def _refused(self, what: str) -> None:
-        raise StreamDiffVSRError(f"the {self._spec.name} engine {what}", self._log.told())
+        raise StreamDiffVSRError(f"the {self._spec.name} engine {what}", self._log.reason())
 
     def _check_tensors(self, plan: Path) -> None:
         engine = self._engine
@@ -184,7 +184,7 @@ class TrtEngine:
         if context is None:
             raise StreamDiffVSRError(
                 f"the {self._spec.name} engine cannot be started",
-                self._log.told(),
+                self._log.reason(),
                 f"free GPU memory, or use {option('tile')} or a smaller input",
             )
         if scratch is not None:
@@ -193,11 +193,11 @@ class TrtEngine:
 
 
 class _KernelCache:
-    """Kernels that TensorRT-RTX compiles for this very GPU, kept in a file beside the plan.
+    """The kernels that TensorRT-RTX compiles for this very GPU, kept in a file next to the plan.
 
     Attributes:
-        config: Of the execution context; it and the cache live as long as the engine.
-        wanted: Whether more may have been compiled since they were kept.
+        config: The execution context's configuration; it and the cache live as long as the engine.
+        wanted: Whether more kernels may have been compiled since the last `keep`.
     """
 
     def __init__(self, engine: Any, path: Path) -> None:
@@ -208,13 +208,13 @@ class _KernelCache:
             self._cache = self.config.create_runtime_cache()
             known = _read_checked(path)
             if known and not self._cache.deserialize(known):
-                known = b""  # of another GPU, driver or version: compiled again
+                known = b""  # from another GPU, driver or version: compiled again
             self._digest = hashlib.sha256(known).digest()
             self.config.set_runtime_cache(self._cache)
         self.wanted = self._cache is not None
 
     def keep(self) -> None:
-        """Write what was compiled since, after each of the first runs."""
+        """Stores newly compiled kernels, after each of the first runs."""
         self._runs += 1
         self.wanted = self._runs < COMPILING_RUNS
         content = None if self._cache is None else self._cache.serialize()
@@ -229,7 +229,7 @@ class _BoundPlan:
 
     engine: TrtEngine
     addresses: Mapping[str, int]
-    buffers: tuple[Buffer, ...]  # kept alive: the context holds addresses alone
+    buffers: tuple[Buffer, ...]  # kept alive: the context has only their addresses
 
     def why_not_captured(self, stream: Stream) -> str:
         return self.engine.why_not_captured(self.addresses, stream.handle)
@@ -242,7 +242,7 @@ class _BoundPlan:
 
 
 def _read_checked(path: Path) -> bytes:
-    """What `_write_checked` wrote, or nothing: half a file of kernels is never handed on."""
+    """Returns what `_write_checked` wrote; nothing if the file is incomplete."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -252,6 +252,6 @@ def _read_checked(path: Path) -> bytes:
 
 
 def _write_checked(path: Path, content: Any) -> None:
-    """Keep kernels beside their plan; where that cannot be written they are compiled each time."""
+    """Stores kernels next to their plan; if they cannot be written, they are compiled each time."""
     with contextlib.suppress(OSError), write_atomically(path) as part:
         part.write_bytes(hashlib.sha256(content).digest() + bytes(content))

@@ -1,10 +1,10 @@
-"""An exported graph in the form that TensorRT compiles best: the same numbers from other nodes.
+"""Rewrites an exported graph for TensorRT: the same numbers from nodes that it compiles better.
 
-A group norm is exported as an instance norm between two reshapes, which is the quickest on ONNX
-Runtime's CPU; here it becomes the one node that TensorRT has a layer for. And the keys of attention
-to the prompt, constants that are exported transposed, get their transposition back: TensorRT fuses
-an attention into one kernel where it finds the transposition of K, and not where it finds a product
-with a constant matrix. What came of both is in docs/engines.md. Knows no library.
+A group norm is exported as an instance norm between two reshapes, which is fastest on ONNX
+Runtime's CPU; here it becomes the one node that TensorRT has a layer for. The keys of attention to
+the prompt are constants that are exported transposed; here they get their transposition back,
+because TensorRT fuses an attention into one kernel if it finds the transposition of K, but not if
+it finds a product with a constant matrix. The effect of both is in docs/engines.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEADS_DIMS = 4  # batch, head, key, channel
 
 
 def rewrite_graph(path: Path, *, group_norms: bool) -> None:
-    """Rewrite an exported ONNX file in place; the weights beside it stay as they are.
+    """Rewrites an exported ONNX file in place; its weights file stays as it is.
 
     Args:
         group_norms: Whether the library takes a group norm with a scale for each channel.
@@ -47,12 +47,12 @@ def rewrite_graph(path: Path, *, group_norms: bool) -> None:
     _save(network, path)
 
 
-# The nodes that take the place of one, by its first output.
+# The first output of a node, and the nodes that replace it.
 Replacement = tuple[str, list[NodeProto]]
 
 
 class _Pattern:
-    """A graph by its links: who makes a tensor, who alone reads it, and which are constants."""
+    """A graph's links: which node makes a tensor, which nodes read it, and the constants."""
 
     def __init__(self, graph: onnx.GraphProto, folder: Path) -> None:
         self.graph, self.folder = graph, folder
@@ -66,37 +66,40 @@ class _Pattern:
                 self._readers.setdefault(name, []).append(node)
 
     def nodes(self, op: str) -> list[NodeProto]:
-        """All of a kind, in order."""
+        """Returns all nodes of an operator, in order."""
         return [node for node in self.graph.node if node.op_type == op]
 
     def add(self, constant: TensorProto) -> None:
-        """One more constant; those that nobody reads go at the end."""
+        """Adds a constant; constants that no node reads are removed at the end."""
         self.graph.initializer.append(constant)
         self.constants[constant.name] = constant
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Empty where the graph does not say."""
+        """Returns a tensor's shape; empty if the graph does not declare it."""
         return self.kinds[name][1] if name in self.kinds else ()
 
     def value(self, name: str) -> npt.NDArray[Any]:
-        """A constant, from the file beside the network if it lies there."""
+        """Returns a constant's value, which may be in the weights file."""
         return numpy_helper.to_array(self.constants[name], str(self.folder))
 
     def after(self, node: NodeProto, op: str) -> NodeProto | None:
-        """The one node that reads what another makes, if it is of this kind."""
+        """Returns the only reader of a node's output if its operator is `op`, else None."""
         readers = self._readers.get(node.output[0], [])
         if node.output[0] in self._outputs or len(readers) != 1 or readers[0].op_type != op:
             return None
         return readers[0]
 
     def operand(self, node: NodeProto, other: NodeProto) -> str | None:
-        """What a node of two inputs combines with the output of another, if it is a constant."""
+        """Returns the constant that a node combines with the output of `other`, or None."""
         names = [name for name in node.input if name != other.output[0]]
         return names[0] if len(names) == 1 and names[0] in self.constants else None
 
 
 def _group_norms(found: _Pattern) -> Iterator[Replacement]:
-    """Reshape, InstanceNormalization, Reshape, Mul, Add: as PyTorch's exporter writes the norm."""
+    """Yields a group norm for each Reshape, InstanceNormalization, Reshape, Mul, Add.
+
+    This is how PyTorch's exporter writes it.
+    """
     for norm in found.nodes("InstanceNormalization"):
         split, joined = found.makers.get(norm.input[0]), found.after(norm, "Reshape")
         scaled = joined and found.after(joined, "Mul")
@@ -117,14 +120,14 @@ def _group_norms(found: _Pattern) -> Iterator[Replacement]:
             name=shifted.output[0],
             num_groups=found.shape(norm.input[0])[1],
             epsilon=next(a.f for a in norm.attribute if a.name == "epsilon"),
-            stash_type=TensorProto.FLOAT,  # means and variances in float32, as torch has them
+            stash_type=TensorProto.FLOAT,  # means and variances in float32, as in torch
         )
         yield from ((old.output[0], []) for old in (split, norm, joined, scaled))
         yield shifted.output[0], [node]
 
 
 def _is_plain(found: _Pattern, split: NodeProto, norm: NodeProto, joined: NodeProto) -> bool:
-    """Whether it is a group norm without weights: (1, C, ...) -> (1, groups, rest) and back."""
+    """Returns whether it is an unweighted group norm: (1, C, ...) -> (1, groups, rest) and back."""
     given, groups = found.shape(split.input[0]), found.shape(norm.input[0])
     return (
         split.op_type == "Reshape"
@@ -140,7 +143,7 @@ def _is_plain(found: _Pattern, split: NodeProto, norm: NodeProto, joined: NodePr
 
 
 def _by_channel(found: _Pattern, name: str | None, channels: int) -> str | None:
-    """A constant (C, 1, 1) as another of shape (C,), or None if it is not of that shape."""
+    """Returns the name of a constant (C, 1, 1) in shape (C,); None if it has another shape."""
     if name is None or found.shape(name) != (channels, 1, 1):
         return None
     flat = f"{name}.by_channel"
@@ -153,7 +156,7 @@ def _by_channel(found: _Pattern, name: str | None, channels: int) -> str | None:
 
 
 def _transposed_keys(found: _Pattern) -> Iterator[Replacement]:
-    """The product of Q and a constant Kᵀ, of every attention that has one, from K."""
+    """Yields each attention's product of Q and a constant Kᵀ as a product with K transposed."""
     for product in found.nodes("MatMul"):
         weights = found.after(product, "Softmax")
         if weights is None or found.after(weights, "MatMul") is None:

@@ -24,14 +24,14 @@ from .manifest import EngineKey
 
 Module = Callable[..., tuple[Any, ...]]  # tensors in, tensors out, both in the order of the spec
 ATEN = "aten"
-NAMES = ("dtype", "layout", "memory_format")  # words for torch's own values
+NAMES = ("dtype", "layout", "memory_format")  # the kinds of torch's own values
 
 
 def read_module(path: Path, spec: GraphSpec, device: str) -> Module:
-    """The program of a graph, its constants on a device as torch names it: "cpu", "cuda:0".
+    """Reads a graph's program, with its constants on a torch device: "cpu", "cuda:0".
 
     Raises:
-        StreamDiffVSRError: The file is no program, or not the spec's.
+        StreamDiffVSRError: The file is not a program, or not the spec's.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -60,9 +60,9 @@ def read_module(path: Path, spec: GraphSpec, device: str) -> Module:
 
 
 def _channels_last(constants: dict[str, Any], device: str) -> dict[str, Any]:
-    """Convolutions' weights as a GPU's matrix units take them; activations follow.
+    """Returns the constants with convolution weights in a GPU's layout; activations follow.
 
-    On a CPU it pays for the decoder (a fifth) and not for the denoiser, which is most of a frame.
+    On a CPU that speeds up the decoder (by a fifth) but not the denoiser, which is most of a frame.
     """
     import torch
 
@@ -73,7 +73,7 @@ def _channels_last(constants: dict[str, Any], device: str) -> dict[str, Any]:
 
 
 def _linked(program: Program, constants: Mapping[str, Any], device: str) -> tuple[Any, Any]:
-    """(attributes by name, FX graph): what a GraphModule is made of."""
+    """Returns (attributes by name, FX graph), from which a GraphModule is made."""
     import torch
 
     graph = torch.fx.Graph()
@@ -121,13 +121,14 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 TRIES = 2  # another thread's wait for the device can break a capture
-Told = Callable[[], contextlib.AbstractContextManager[None]]
+Refusals = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Launches:
-    """How the bounds of one engine run its module.
+    """Runs one engine's module for its bounds.
 
-    They share one pool of scratch memory, which is right as long as they run one after another.
+    The bounds share one pool of scratch memory, which is safe as long as they run one after
+    another.
 
     Args:
         device: torch's name of the GPU with its number, "cuda:0".
@@ -142,7 +143,7 @@ class Launches:
         self._side: Any = cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        """A CUDA graph of one run, or None where torch cannot capture one.
+        """Returns a CUDA graph of one run, or None if torch cannot capture one.
 
         Raises:
             torch.OutOfMemoryError: The run does not fit.
@@ -151,12 +152,12 @@ class Launches:
 
         if not self._tries:  # a capture that fails can leave its memory behind
             return None
-        # torch waits for the whole device before it captures, which breaks any other capture. And
-        # one of torch's that fails leaves its side stream the current one: the outer pair of
-        # device and stream puts back what was.
+        # torch waits for the whole device before it captures, which breaks any other capture. And a
+        # failed capture leaves torch's side stream current: the outer device and stream contexts
+        # restore the previous ones.
         with capture_lock, no_collection(), torch.cuda.device(self.device), _own_stream():
             if not self._warm:
-                gc.collect()  # now, as nothing is collected while it captures
+                gc.collect()  # now, because nothing is collected during the capture
                 self._run_once(inputs)
             graph = torch.cuda.CUDAGraph()
             mode = "thread_local"  # other threads may allocate while this one captures
@@ -165,13 +166,13 @@ class Launches:
                     self.run(inputs, outputs)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError:  # of an operator that waits for the device: it runs uncaptured
+            except RuntimeError:  # an operator waits for the device: it runs uncaptured
                 self._tries -= 1
                 return None
             return graph
 
     def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Put one run on torch's current stream, operator by operator."""
+        """Puts one run on torch's current stream, operator by operator."""
         import torch
 
         with torch.inference_mode(), exact_kernels():
@@ -179,11 +180,11 @@ class Launches:
                 target.copy_(result)
 
     def _run_once(self, inputs: Sequence[Any]) -> None:
-        """Let the libraries set themselves up, which no capture may hold."""
+        """Runs once so that the libraries initialise themselves, which must not be captured."""
         import torch
 
         with torch.inference_mode(), exact_kernels(), torch.cuda.stream(self._side):
-            self._side.wait_stream(torch.cuda.default_stream())  # the weights are there
+            self._side.wait_stream(torch.cuda.default_stream())  # until the weights are there
             self._module(*inputs)
         self._side.synchronize()
         self._warm = True
@@ -193,30 +194,34 @@ class BoundOnDevice:
     """A module with the tensors of one set of device buffers."""
 
     def __init__(
-        self, launches: Launches, inputs: Sequence[Buffer], outputs: Sequence[Buffer], told: Told
+        self,
+        launches: Launches,
+        inputs: Sequence[Buffer],
+        outputs: Sequence[Buffer],
+        refused: Refusals,
     ) -> None:
-        """Capture it.
+        """Captures the module on these buffers.
 
         Args:
-            told: Makes torch's errors inside one line.
+            refused: Turns torch's errors in its body into one line.
         """
-        self._launches, self._told = launches, told
+        self._launches, self._refused = launches, refused
         self._inputs = _viewed(inputs, launches.device)
         self._outputs = _viewed(outputs, launches.device)
         self._graph = launches.capture(self._inputs, self._outputs)
 
     def why_not_captured(self, stream: Stream) -> str:
-        """See `protocol.Bound`: CUDA launches no graph into a stream that is being captured."""
+        """See `Bound`: CUDA launches no graph into a stream that is being captured."""
         if self._graph is not None:
             return "torch's engines are CUDA graphs already, each launched by itself"
         return "torch could not capture an operator of it"
 
     def enqueue(self, stream: Stream | None = None) -> None:
-        """See `protocol.Bound`."""
+        """See `Bound`."""
         import torch
 
         device = self._launches.device
-        with self._told(), torch.cuda.device(device):
+        with self._refused(), torch.cuda.device(device):
             if stream is None:
                 self._launch()
                 torch.cuda.current_stream().synchronize()
@@ -233,7 +238,7 @@ class BoundOnDevice:
 
 
 def _own_stream() -> Any:
-    """What puts torch's current stream back at its end, whoever has switched it inside."""
+    """Returns a context that restores torch's current stream at its end."""
     import torch
 
     return torch.cuda.stream(torch.cuda.current_stream())
@@ -253,7 +258,7 @@ class _Exposed:
 
 
 def _viewed(buffers: Sequence[Buffer], device: str) -> list[Any]:
-    """Tensors over device buffers, without a copy."""
+    """Returns tensors over device buffers, without a copy."""
     import torch
 
     if not all(isinstance(buffer, DeviceArray) for buffer in buffers):
@@ -264,10 +269,10 @@ def _viewed(buffers: Sequence[Buffer], device: str) -> list[Any]:
 
 @contextlib.contextmanager
 def exact_kernels() -> Iterator[None]:
-    """No TF32 and no kernels that add in another order each time, whatever the process has set.
+    """Disables TF32 and kernels that add in a varying order, in spite of the process's settings.
 
-    TF32 would move fp32 results by 1e-3, and the frames of one run be others in the next. These are
-    settings of the whole process: what is exact already is left alone.
+    TF32 would change fp32 results by 1e-3, and the frames would differ from run to run. These are
+    settings of the whole process: those that are exact already are not changed.
     """
     import torch
 
@@ -289,14 +294,14 @@ def exact_kernels() -> Iterator[None]:
 
 
 def torch_version() -> str:
-    """The installed release; what follows a plus sign says for which device it was built."""
+    """Returns the installed release, without the plus sign and the build's device after it."""
     return version("torch").partition("+")[0]
 
 
 def torch_obstacle(key: EngineKey, device: str) -> str:
-    """Why programs of this key cannot run on a device of this machine, or nothing."""
+    """Returns why programs of this key cannot run on a device of this machine, or ""."""
     if key.library != torch_version():
-        return f"its programs are of torch {key.library}, here is {torch_version()}"
+        return f"it was exported with torch {key.library}, installed is {torch_version()}"
     if key.device == "cuda":
         import torch
 
@@ -314,37 +319,37 @@ class TorchEngine:
     """
 
     def __init__(self, folder: Path, spec: GraphSpec, device: str = "cpu") -> None:
-        """Load the graph's program for `device`: "cpu", "cuda", "cuda:1".
+        """Loads the graph's program for `device`: "cpu", "cuda", "cuda:1".
 
         Raises:
             StreamDiffVSRError: It cannot be loaded, does not fit in memory, or is not the spec's.
         """
         self._spec = spec
-        # By its number: torch's own "cuda" is whichever is current in a thread.
+        # By its number: torch's own "cuda" is the device that is current in a thread.
         place = device if device == "cpu" else f"cuda:{ordinal_of(device)}"
         with refusals(spec.name), capture_lock:
             self._module = read_module(folder / program_file(spec.name), spec, place)
             self._launches = None if device == "cpu" else Launches(self._module, place)
 
     def describe(self) -> GraphSpec:
-        """Names, shapes and dtypes of the inputs and outputs."""
+        """Returns the names, shapes and dtypes of the inputs and outputs."""
         return self._spec
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
-        """The program on these buffers; they are kept alive as long as the result is."""
+        """Returns the program on these buffers, which are kept alive as long as the result is."""
         check_buffers(self._spec, buffers)
         inputs = [buffers[t.name] for t in self._spec.inputs]
         outputs = [buffers[t.name] for t in self._spec.outputs]
         with refusals(self._spec.name):
             if self._launches is not None:
-                told = partial(refusals, self._spec.name)
-                return BoundOnDevice(self._launches, inputs, outputs, told)
+                refused = partial(refusals, self._spec.name)
+                return BoundOnDevice(self._launches, inputs, outputs, refused)
             tensors = (_shared(inputs), _shared(outputs))
             return HostBound(partial(_run, self._spec.name, self._module, *tensors))
 
 
 def _run(name: str, module: Module, inputs: list[Any], outputs: list[Any]) -> None:
-    """Run once, on tensors over the caller's arrays."""
+    """Runs once, on tensors over the caller's arrays."""
     import torch
 
     with refusals(name), torch.inference_mode():
@@ -353,7 +358,7 @@ def _run(name: str, module: Module, inputs: list[Any], outputs: list[Any]) -> No
 
 
 def _shared(buffers: list[Buffer]) -> list[Any]:
-    """Tensors over arrays, without a copy."""
+    """Returns tensors over arrays, without a copy."""
     import torch
 
     with warnings.catch_warnings():
@@ -363,7 +368,7 @@ def _shared(buffers: list[Buffer]) -> list[Any]:
 
 @contextlib.contextmanager
 def refusals(name: str) -> Iterator[None]:
-    """What torch says when a graph cannot be loaded or run becomes one line.
+    """Turns torch's errors in the body, from loading or running a graph, into one line.
 
     Raises:
         StreamDiffVSRError: In place of torch's own errors.

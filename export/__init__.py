@@ -1,1 +1,1 @@
-"""Offline: reference modules, weights, and the export of each graph to ONNX. Needs torch."""
+"""Offline: the reference modules, their weights, and the export of each graph. Needs torch."""

@@ -1,8 +1,8 @@
 """The temporal tiny autoencoder: TAESD's convolutions, and a temporal processor in every block.
 
 The previous frame reaches the decoder as plain inputs: the pooled outputs of the encoder's blocks,
-run on the warped frame. Nothing is kept on a module between calls. Attribute names and layer
-numbers are the released checkpoint's.
+run on the warped frame. Modules keep no state between calls. Attribute names and layer numbers are
+the released checkpoint's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEMPORAL_STRENGTH = 0.1  # how much of the processed feature is added to the blo
 
 
 def pool(features: Tensor) -> Tensor:
-    """Average over 4x4 pixels, dropping a remainder: (1, C, h, w) -> (1, C, h // 4, w // 4)."""
+    """Averages over 4x4 pixels, dropping a remainder: (1, C, h, w) -> (1, C, h // 4, w // 4)."""
     return F.avg_pool2d(features, POOL, POOL)
 
 
@@ -47,19 +47,20 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, previous: Tensor | None = None, gate: Tensor | None = None
     ) -> Tensor:
-        """(1, C, h, w); `previous` is a pooled feature (1, C, h // 4, w // 4), `gate` (1,)."""
+        """Takes x (1, C, h, w), the pooled `previous` (1, C, h // 4, w // 4) and `gate` (1,)."""
         out = self.conv(x)
         if previous is not None:
             update = TEMPORAL_STRENGTH * self._mix(pool(out), previous)
-            if gate is not None:  # while it is small: at full size two passes over memory
+            if gate is not None:  # before enlarging: at full size it takes two passes over memory
                 update = gate * update
             out = out + F.interpolate(update, size=out.shape[2:], mode="bilinear")
         return F.relu(out + x)
 
     def _mix(self, current: Tensor, previous: Tensor) -> Tensor:
-        """The temporal processor: both features as one sequence of pixels, current first.
+        """Applies the temporal processor to both features as one sequence of pixels, current first.
 
-        The convolutions run across row ends and across the seam between the two, as released.
+        The convolutions run across row ends and across the seam between the two, as in the released
+        model.
         """
         size, length = current.shape[2:], current.shape[2] * current.shape[3]
         sequence = torch.cat([current.flatten(2), previous.flatten(2)], dim=2)
@@ -108,7 +109,7 @@ class Layers(nn.Module):
 
 
 class TemporalAutoencoder(nn.Module):
-    """Latents are LR-sized, so encoder and decoder change the resolution by 4."""
+    """The autoencoder; latents are LR-sized, so encoder and decoder change the resolution by 4."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -117,15 +118,15 @@ class TemporalAutoencoder(nn.Module):
         self.decoder = Layers(_decoder_layers(config))
 
     def encode(self, image: Tensor) -> Tensor:
-        """(1, 3, H, W) in [-1, 1] -> latent (1, 4, h, w). Training uses it; a frame does not."""
+        """Encodes (1, 3, H, W) in [-1, 1] to a latent (1, 4, h, w); used in training only."""
         return cast(Tensor, self.encoder.layers((image + 1) / 2))
 
     def temporal_features(self, warped: Tensor) -> list[Tensor]:
-        """The pooled block outputs of the encoder, in the order the decoder's blocks take them.
+        """Returns the encoder's pooled block outputs, in the order of the decoder's blocks.
 
         Args:
-            warped: The warped previous HR as it is, (1, 3, H, W) in the model's range. (The
-                encoder proper takes [0, 1]; this path, as released, does not rescale.)
+            warped: The warped previous HR, (1, 3, H, W) in the model's range. (The encoder proper
+                takes [0, 1]; this path does not rescale, as in the released model.)
 
         Returns:
             One (1, C, h_i // 4, w_i // 4) for each decoder block, lowest resolution first.
@@ -140,9 +141,9 @@ class TemporalAutoencoder(nn.Module):
     def decode(
         self, latent: Tensor, features: Sequence[Tensor] = (), gate: Tensor | None = None
     ) -> Tensor:
-        """Latent (1, 4, h, w) -> raw HR (1, 3, H, W), unclamped, nominally in [-1, 1].
+        """Decodes a latent (1, 4, h, w) to raw HR (1, 3, H, W), unclamped, nominally in [-1, 1].
 
-        Without `features`, or with a gate of 0, this is the decoder without its previous frame.
+        Without `features`, or with a gate of 0, the previous frame has no influence.
         """
         limit = self.config.latent_magnitude
         x = limit * torch.tanh(latent / self.config.scaling_factor / limit)

@@ -1,7 +1,7 @@
-"""The blocks that the UNet, the ControlNet and the autoencoder are built of, and their phase form.
+"""The blocks of the UNet, the ControlNet and the autoencoder, and their phase form.
 
 The phase form computes each convolution that follows a nearest-neighbour enlargement at the small
-size, one small convolution for each output phase; the results are the same sums.
+size, as one small convolution for each output phase; the results are the same sums.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from .autoencoder import Double
 
-Prompt = Tensor | None  # (1, L, D), or None where its projections are folded
+Prompt = Tensor | None  # (1, L, D), or None if its projections are folded
 TIME_EMBED_FACTOR = 4  # the time embedding is four times as wide as the first level
 
 
 def sinusoidal_embedding(
     timestep: Tensor, width: int, flip_sin_to_cos: bool, freq_shift: float
 ) -> Tensor:
-    """Vaswani et al. (arXiv:1706.03762) section 3.5: (n,) timesteps -> (n, width) float32."""
+    """Embeds (n,) timesteps as (n, width) float32.
+
+    Vaswani et al. (arXiv:1706.03762), section 3.5.
+    """
     half = width // 2
     exponent = -math.log(10_000) * torch.arange(half, dtype=torch.float32) / (half - freq_shift)
     angle = timestep.float()[:, None] * exponent.exp().to(timestep.device)
@@ -45,14 +48,14 @@ class TimestepEmbedding(nn.Module):
 
 
 class TimeProjection(nn.Linear):
-    """What one ResNet block takes from the time embedding: (1, 4 C0) -> (1, C)."""
+    """One ResNet block's projection of the time embedding: (1, 4 C0) -> (1, C)."""
 
     def forward(self, time: Tensor) -> Tensor:
         return super().forward(F.silu(time))
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm, SiLU and 3x3 convolution, twice, with the time added between: (1, C, h, w)."""
+    """GroupNorm, SiLU and 3x3 convolution, twice, with the time added in between: (1, C, h, w)."""
 
     def __init__(self, inputs: int, outputs: int, time: int, groups: int, eps: float) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor, context: Prompt) -> Tensor:
-        # Written out rather than as one fused call: with the prompt folded, the scaled key is a
+        # Written out instead of one fused call: with the prompt folded, the scaled key is a
         # constant, which the fused call would scale and transpose again in every step.
         query = self._split(self.to_q(x))  # (1, heads, n, C / heads)
         key = self._split(self.to_k(context) * self.scale).transpose(2, 3)
@@ -110,7 +113,7 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """The transformer's perceptron. `net` has a gap at 1 where training has a dropout."""
+    """The transformer's perceptron. `net` has a gap at 1, where training has a dropout."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -122,7 +125,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Two attentions and a perceptron. With `cross_only` both attentions take the prompt."""
+    """Two attentions and a perceptron. With `cross_only`, both attentions take the prompt."""
 
     def __init__(self, channels: int, prompt: int, heads: int, cross_only: bool) -> None:
         super().__init__()
@@ -184,7 +187,7 @@ class Transformer(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve by a stride-2 convolution; odd sizes round up."""
+    """Halves the size by a stride-2 convolution; odd sizes round up."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,7 +201,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest-neighbour resize to the size of the skip that follows, then a convolution.
 
-    The size is exactly double except where an odd size was halved on the way down.
+    The size is exactly double, unless an odd size was halved on the way down.
     """
 
     def __init__(self, channels: int) -> None:
@@ -215,7 +218,7 @@ PHASES = tuple(product((0, 1), (0, 1)))  # (row parity, column parity) in pixel-
 
 
 class PhaseSplit(nn.Module):
-    """(1, C, h, w) -> (1, C', 2h, 2w), equal to `conv` on the nearest-doubled input."""
+    """`conv` on the nearest-doubled input, computed undoubled: (1, C, h, w) -> (1, C', 2h, 2w)."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -235,14 +238,14 @@ class PhaseSplit(nn.Module):
 
 
 def _merge(weight: Tensor, parity: int, dim: int) -> Tensor:
-    """Three taps on the doubled grid -> two on the original, along one axis."""
+    """Merges three taps on the doubled grid into two on the original, along one axis."""
     before, centre, after = weight.unbind(dim)
     taps = (before, centre + after) if parity == 0 else (before + centre, after)
     return torch.stack(taps, dim)
 
 
 class PhaseSplitUpsample(nn.Module):
-    """`Upsample` with its convolution split; an odd size is not an exact double and stays whole."""
+    """`Upsample` with its convolution split, unless an odd size makes it no exact doubling."""
 
     def __init__(self, upsample: Upsample) -> None:
         super().__init__()
@@ -255,7 +258,7 @@ class PhaseSplitUpsample(nn.Module):
 
 
 def split_phases(module: nn.Module) -> None:
-    """Replace every doubling convolution that is wide enough, in place; weights are not changed."""
+    """Replaces every doubling convolution that is wide enough, in place; weights do not change."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Upsample) and child.conv.in_channels >= MIN_CHANNELS:

@@ -31,20 +31,20 @@ GET_RAFT = "see docs/models.md, which says how to get raft_large.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class FlowFiles:
-    """RAFT's weights, and its config file unless the weights' name stands for one."""
+    """RAFT's weights, and its config file unless the name of the weights implies one."""
 
     weights: Path
     config: Path | None
 
     def all(self) -> tuple[Path, ...]:
-        """Every file that has a say in the flow."""
+        """Returns every file that affects the flow."""
         return (self.weights,) if self.config is None else (self.config, self.weights)
 
 
 def find_flow(folder: Path) -> FlowFiles:
-    """`flow/config.json` with the one weights file beside it, else raft_large, else raft_small.
+    """Finds `flow/config.json` and its one weights file, else raft_large, else raft_small.
 
-    A name may go on after raft_large or raft_small, as torchvision's own file names do.
+    A name may continue after raft_large or raft_small, as torchvision's own file names do.
 
     Raises:
         StreamDiffVSRError: There is no weights file, or several with a config.json.
@@ -55,7 +55,7 @@ def find_flow(folder: Path) -> FlowFiles:
     if config.is_file():
         if len(weights) != 1:
             names = ", ".join(p.name for p in weights) or "none"
-            why = f"beside config.json there must be one weights file; found {names}"
+            why = f"with config.json there must be exactly one weights file; found {names}"
             raise StreamDiffVSRError(f"cannot use {flow}", why, "keep the one that belongs to it")
         return FlowFiles(weights[0], config)
     for stem in KNOWN:
@@ -71,7 +71,7 @@ def find_flow(folder: Path) -> FlowFiles:
 
 
 def read_flow(folder: Path) -> RAFTConfig:
-    """The config of the RAFT that `find_flow` finds.
+    """Returns the config of the RAFT that `find_flow` finds.
 
     Raises:
         StreamDiffVSRError: No weights, or a value in config.json that RAFT cannot have.
@@ -83,7 +83,7 @@ def read_flow(folder: Path) -> RAFTConfig:
 
 
 def _raft(file: ConfigReader) -> RAFTConfig:
-    """`flow/config.json`: the fields of RAFTConfig, RAFT-large's where missing."""
+    """Reads the fields of RAFTConfig from `flow/config.json`; RAFT-large's where missing."""
     limits = {"corr_block_num_levels": 6, "corr_block_radius": 16, "num_flow_updates": 64}
     lengths = {"motion_encoder_corr_layers": (1, 2), "motion_encoder_flow_layers": (2, 2)}
     values: dict[str, Any] = {}
@@ -107,10 +107,10 @@ def _raft(file: ConfigReader) -> RAFTConfig:
 
 
 def _check_widths(file: ConfigReader, values: dict[str, Any]) -> None:
-    """The widths must fit each other, or a module would fail long after its construction."""
+    """Checks that the widths fit each other; a module would fail long after its construction."""
     for encoder in ("feature_encoder", "context_encoder"):
         key, widths = f"{encoder}_layers", list(values[f"{encoder}_layers"])
-        if widths[0] != widths[1]:  # the first layer has no shortcut that could change the width
+        if widths[0] != widths[1]:  # layer 1 has no shortcut that could change the width
             file.refuse(key, widths, "equal first and second widths")
         if values[f"{encoder}_block"] == "bottleneck" and any(w % 4 for w in widths[1:4]):
             file.refuse(key, widths, "multiples of 4 for bottleneck blocks")
@@ -141,14 +141,14 @@ MAX_WIDTH = 16_384
 MAX_LEVELS = 8
 MAX_LAYERS = 16
 HINT_STAGES = 3  # a x4 model: two stride-2 convolutions between three widths
-VAE_STAGES = 3  # two halvings: the latent has the size of LR
+VAE_STAGES = 3  # two halvings: the latent is LR-sized
 
 DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 DEFAULT_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 DEFAULT_UP = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
 
-# Key -> the values that the modules implement, the default first.
+# Key -> the values that the modules support, the default first.
 DENOISER_ONLY: dict[str, tuple[object, ...]] = {
     "act_fn": ("silu", "swish"),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
@@ -197,7 +197,7 @@ SCHEDULER_ONLY: dict[str, tuple[object, ...]] = {
     "trained_betas": (None,),
     "rescale_betas_zero_snr": (False,),
 }
-# Read by training, by other pipelines, or without effect on these block types.
+# Read only by training or other pipelines, or without effect on these block types.
 DENOISER_HARMLESS = (
     "sample_size",
     "dropout",
@@ -211,10 +211,10 @@ SCHEDULER_HARMLESS = ("clip_sample_range", "dynamic_thresholding_ratio", "sample
 
 
 def read_configs(folder: Path) -> ModelConfigs:
-    """All configs of a model folder, checked each and against each other.
+    """Reads all configs of a model folder, and checks each of them and that they fit together.
 
     Raises:
-        StreamDiffVSRError: Naming the file, the key, the value and what is supported.
+        StreamDiffVSRError: Names the file, the key, the value and what is supported.
     """
     return ModelConfigs(
         unet=read_unet(part_folder(folder, "unet") / "config.json"),
@@ -226,7 +226,7 @@ def read_configs(folder: Path) -> ModelConfigs:
 
 
 def read_unet(path: Path) -> UNetConfig:
-    """`unet/config.json` of diffusers' UNet2DConditionModel."""
+    """Reads `unet/config.json`, the config of diffusers' UNet2DConditionModel."""
     file = ConfigReader.open(path)
     shared = _denoiser(file, UNET_ONLY)
     levels = len(shared["block_out_channels"])
@@ -240,7 +240,7 @@ def read_unet(path: Path) -> UNetConfig:
 
 
 def read_controlnet(path: Path) -> ControlNetConfig:
-    """`controlnet/config.json` of diffusers' ControlNetModel."""
+    """Reads `controlnet/config.json`, the config of diffusers' ControlNetModel."""
     file = ConfigReader.open(path)
     key = "conditioning_embedding_out_channels"
     hint = file.integers(key, (16, 32, 96, 256), 1, MAX_WIDTH, lengths=(1, MAX_LEVELS))
@@ -257,7 +257,7 @@ def read_controlnet(path: Path) -> ControlNetConfig:
 
 
 def read_vae(path: Path) -> AutoencoderConfig:
-    """`vae/config.json` of the temporal tiny autoencoder."""
+    """Reads `vae/config.json`, the config of the temporal tiny autoencoder."""
     file = ConfigReader.open(path)
     for key, supported in VAE_ONLY.items():
         file.only(key, *supported)
@@ -295,7 +295,7 @@ def read_vae(path: Path) -> AutoencoderConfig:
 
 
 def read_scheduler(path: Path) -> ScheduleConfig:
-    """`scheduler/scheduler_config.json` of diffusers' DDIMScheduler."""
+    """Reads `scheduler/scheduler_config.json`, the config of diffusers' DDIMScheduler."""
     file = ConfigReader.open(path)
     for key, supported in SCHEDULER_ONLY.items():
         file.only(key, *supported)
@@ -332,7 +332,7 @@ def _denoiser(file: ConfigReader, only: dict[str, tuple[object, ...]]) -> dict[s
         )
     levels = len(widths)
     groups = file.integer("norm_num_groups", 32, 1, MAX_WIDTH)
-    # diffusers misnamed the number of heads; where the right name is used, it counts.
+    # diffusers misnamed the number of heads; if the right name is there, it takes precedence.
     named = file.raw("num_attention_heads", None) is not None
     key = "num_attention_heads" if named else "attention_head_dim"
     heads = file.per_level(key, 8, 1, MAX_WIDTH, levels=levels)

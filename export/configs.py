@@ -15,10 +15,11 @@ from ..graphs.schedule import ScheduleConfig
 
 @dataclass(frozen=True, slots=True)
 class DenoiserConfig:
-    """What the UNet and the ControlNet share: the way down, and the attention.
+    """The common part of the UNet's and the ControlNet's configs: the way down, and the attention.
 
     `heads[i]` is the number of attention heads at level i (diffusers calls it attention_head_dim).
-    `only_cross_attention[i]`: both attentions of a block take the prompt, none is self-attention.
+    With `only_cross_attention[i]`, both attentions of a block take the prompt; none is
+    self-attention.
     """
 
     in_channels: int
@@ -46,7 +47,7 @@ class UNetConfig(DenoiserConfig):
 
 @dataclass(frozen=True, slots=True)
 class ControlNetConfig(DenoiserConfig):
-    """The ControlNet (Zhang et al., arXiv:2302.05543) that sees the warped previous frame."""
+    """The ControlNet (Zhang et al., arXiv:2302.05543), whose input is the warped previous frame."""
 
     conditioning_channels: int
     conditioning_embedding_out_channels: tuple[int, ...]
@@ -64,9 +65,7 @@ class AutoencoderConfig:
     num_decoder_blocks: tuple[int, ...]
     latent_magnitude: float
     scaling_factor: float
-    match_colour: bool = (
-        False  # ours: the output's broad colours are made LR's (`image.match_colour`)
-    )
+    match_colour: bool = False  # ours: the output takes LR's broad colours (`graphs.match_colour`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class RAFTConfig:
     flow_head_hidden_size: int
     mask_predictor_hidden_size: int  # 0: no mask predictor, the flow is upsampled bilinearly
     num_flow_updates: int = 12
-    flow_scale: int = 1  # the flow is best found at HR divided by this: what it was trained at
+    flow_scale: int = 1  # the flow is computed at HR divided by this, as in training
 
 
 RAFT_LARGE = RAFTConfig(
@@ -130,7 +129,7 @@ RAFT_SMALL = RAFTConfig(
 
 @dataclass(frozen=True, slots=True)
 class ModelConfigs:
-    """Everything about a model but its weights."""
+    """Everything about a model except its weights."""
 
     unet: UNetConfig
     controlnet: ControlNetConfig
@@ -139,7 +138,7 @@ class ModelConfigs:
     scheduler: ScheduleConfig
 
     def __post_init__(self) -> None:
-        """The parts must fit each other: names the two configs that disagree."""
+        """Checks that the parts fit each other; the error names the two configs that disagree."""
         u, c, v = self.unet, self.controlnet, self.vae
         pairs = (
             ("unet in_channels", u.in_channels, "latent_channels + 3", v.latent_channels + 3),
@@ -165,7 +164,7 @@ log = logging.getLogger(__name__)
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: JSON's spelling, cut to a readable length."""
+    """Returns a value as a message shows it: in JSON, cut to a readable length."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):
@@ -174,7 +173,7 @@ def shown(value: object) -> str:
 
 
 class ConfigReader:
-    """Typed access to one config file; keeps count of the keys that were looked at."""
+    """Typed access to one config file, which records the keys that were read."""
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path = path
@@ -183,10 +182,10 @@ class ConfigReader:
 
     @classmethod
     def open(cls, path: Path) -> ConfigReader:
-        """Read a JSON object.
+        """Reads a JSON object.
 
         Raises:
-            StreamDiffVSRError: The file is missing, too large, no JSON, or no JSON object.
+            StreamDiffVSRError: The file is missing, too large, not JSON, or not a JSON object.
         """
         what = f"cannot read {path}"
         try:
@@ -208,46 +207,46 @@ class ConfigReader:
         return cls(path, values)
 
     def refuse(self, key: str, value: object, supported: str) -> NoReturn:
-        """Say that a value cannot be used, and what can."""
+        """Raises an error with the value that cannot be used, and the supported ones."""
         raise StreamDiffVSRError(
             f"{self.path}: {key} is {shown(value)}", f"supported is {supported}"
         )
 
     def has(self, key: str) -> bool:
-        """Whether the file has the key at all, be it null."""
+        """Returns whether the file has the key, even if its value is null."""
         return key in self._values
 
     def raw(self, key: str, default: object) -> Any:
-        """The value as it is in the file, or the default where the file lacks the key."""
+        """Returns the value as it is in the file, or the default if the key is missing."""
         self._seen.add(key)
         return self._values.get(key, default)
 
     def only(self, key: str, *supported: object) -> None:
-        """Refuse any value but these; the first is the one a missing key stands for."""
+        """Refuses any value but these; a missing key stands for the first."""
         value = self.raw(key, supported[0])
         if not any(value is s or (s is not None and value == s) for s in supported):
             self.refuse(key, value, " or ".join(shown(s) for s in supported))
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
-        """A whole number within [low, high]."""
+        """Returns a whole number within [low, high]."""
         return self._integer(key, self.raw(key, default), low, high)
 
     def number(self, key: str, default: float, low: float, high: float) -> float:
-        """A number within [low, high]."""
+        """Returns a number within [low, high]."""
         value = self.raw(key, default)
         if type(value) not in (int, float) or not low <= value <= high:  # NaN is not within
             self.refuse(key, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        """true or false."""
+        """Returns true or false."""
         value = self.raw(key, default)
         if type(value) is not bool:
             self.refuse(key, value, "true or false")
         return value
 
     def text(self, key: str, default: str, supported: Iterable[str]) -> str:
-        """One of the supported words."""
+        """Returns one of the supported words."""
         value, words = self.raw(key, default), tuple(supported)
         if value not in words:
             self.refuse(key, value, " or ".join(shown(word) for word in words))
@@ -256,21 +255,21 @@ class ConfigReader:
     def integers(
         self, key: str, default: tuple[int, ...], low: int, high: int, *, lengths: tuple[int, int]
     ) -> tuple[int, ...]:
-        """A list of whole numbers within [low, high], its length within `lengths`."""
+        """Returns a list of whole numbers within [low, high], its length within `lengths`."""
         values = self.items(key, default, lengths)
         return tuple(self._integer(key, value, low, high) for value in values)
 
     def per_level(
         self, key: str, default: int, low: int, high: int, *, levels: int
     ) -> tuple[int, ...]:
-        """A number per level; a single one is meant for all levels."""
+        """Returns a number per level; a single number applies to all levels."""
         value = self.raw(key, default)
         if isinstance(value, list):
             return self.integers(key, (), low, high, lengths=(levels, levels))
         return (self._integer(key, value, low, high),) * levels
 
     def flags_per_level(self, key: str, default: bool, *, levels: int) -> tuple[bool, ...]:
-        """A flag per level; a single one is meant for all levels."""
+        """Returns a flag per level; a single flag applies to all levels."""
         value = self.raw(key, default)
         flags = value if isinstance(value, list) else [value] * levels
         if len(flags) != levels or any(type(flag) is not bool for flag in flags):
@@ -280,7 +279,7 @@ class ConfigReader:
     def items(
         self, key: str, default: tuple[Any, ...], lengths: tuple[int, int]
     ) -> tuple[Any, ...]:
-        """A list of anything, its length within `lengths`."""
+        """Returns a list of any values, its length within `lengths`."""
         value = self.raw(key, list(default))
         low, high = lengths
         if not isinstance(value, list) or not low <= len(value) <= high:
@@ -289,10 +288,10 @@ class ConfigReader:
         return tuple(value)
 
     def finish(self, harmless: Iterable[str]) -> None:
-        """Log the keys that nobody looked at: one of them may mean a model of another kind.
+        """Logs the keys that were not read: one may mean a model of another kind.
 
         Args:
-            harmless: Keys that are known not to touch inference.
+            harmless: Keys that are known not to affect inference.
         """
         known = self._seen | set(harmless)
         unknown = sorted(k for k in self._values if k not in known and not k.startswith("_"))

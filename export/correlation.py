@@ -1,15 +1,15 @@
-"""RAFT's correlation lookup, from a stored all-pairs volume or computed where it is looked up.
+"""RAFT's correlation lookup, from a stored all-pairs volume or computed on demand.
 
-Both give the same numbers. The volume is (H/8 W/8)^2 values, which is quick while it is small and
+Both give the same numbers. The volume has (H/8 W/8)^2 values, which is fast while it is small, but
 198 GiB for a 720p input; the on-demand lookup keeps only the pooled feature maps and works through
-the pixels in chunks, so its memory grows with the pixels and not with their square. Teed, Deng
-(arXiv:2003.12039), section 3.2 and, for the second form, "Efficient Computation for High Resolution
-Images".
+the pixels in chunks, so its memory grows with the number of pixels and not with its square. Teed,
+Deng (arXiv:2003.12039), section 3.2 and, for the second form, "Efficient Computation for High
+Resolution Images".
 
 A lookup reads a (2r+1)^2 window around a real-valued position at every level. All samples of a
-window share one fractional part, so its (2r+2)^2 whole positions are gathered once and blended by
-weights along x and then y: fewer reads than a bilinear sampler takes. The levels are stored side by
-side, so that one gather serves them all.
+window share one fractional part, so its (2r+2)^2 integer positions are gathered once and blended
+with weights along x and then y: fewer reads than a bilinear sampler needs. The levels are stored
+side by side, so that one gather serves them all.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 2**20  # of gathered features at once, in the on-demand lookup
+CHUNK_BYTES = 64 * 2**20  # size of the features that the on-demand lookup gathers at once
 # An exported graph repeats every chunk in every update: the 1413 of a 720p input would be 34,000
-# nodes. With this many a chunk takes no more than the positions of all windows, there anyway.
+# nodes. With this limit a chunk takes no more memory than the positions of all windows, which are
+# there anyway.
 MAX_CHUNKS = 256
 
 
@@ -32,13 +33,13 @@ class Correlation(Protocol):
     """Correlation features around (n, 2) positions, x first, in pixels of the feature map."""
 
     def lookup(self, positions: Tensor) -> Tensor:
-        """(n, 2) float32 -> (n, levels (2r+1)^2), x offsets slowest within a level."""
+        """Looks up (n, 2) float32 -> (n, levels (2r+1)^2), x offsets slowest within a level."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """The whole positions of every window along one axis, (n, levels, 2r+2), and their weights."""
+    """The integer positions of each window along one axis (n, levels, 2r+2), and their weights."""
 
     position: Tensor  # clamped onto the map
     lower: Tensor  # (n, levels, 2r+1): weight of each sample's lower neighbour, 0 off the map
@@ -46,8 +47,13 @@ class _Axis:
 
 
 def _axis(centre: Tensor, length: Tensor, radius: int) -> _Axis:
-    """`centre` (n, levels) in pixels of each level, `length` (levels,) the size of the axis."""
-    # Far outside every sample is 0 wherever it lies exactly; the limit keeps the numbers small.
+    """Returns the windows along one axis.
+
+    Args:
+        centre: (n, levels), in pixels of each level.
+        length: (levels,), the size of the axis at each level.
+    """
+    # Far outside the map every sample is 0 at any position; the limit keeps the numbers small.
     limited = torch.minimum(centre, length + radius + 1).clamp(min=-radius - 2)
     base = limited.floor()
     fraction = (limited - base)[..., None]
@@ -59,7 +65,7 @@ def _axis(centre: Tensor, length: Tensor, radius: int) -> _Axis:
 
 
 class _Windows:
-    """Where the windows lie in a pyramid whose levels are stored side by side."""
+    """The places of windows in a pyramid whose levels are stored side by side."""
 
     def __init__(self, sizes: list[tuple[int, int]], radius: int) -> None:
         self.sizes, self.radius, self.side = sizes, radius, 2 * radius + 2
@@ -70,18 +76,24 @@ class _Windows:
         self.scales = torch.tensor([0.5**level for level in range(len(sizes))])
 
     def axes(self, positions: Tensor) -> tuple[_Axis, _Axis]:
-        """(n, 2) positions at the finest level -> the windows along x and y at every level."""
+        """Returns the windows along x and y at every level, for (n, 2) positions at the finest."""
         centres = positions[:, None] * self.scales[:, None]  # (n, levels, 2)
         x = _axis(centres[..., 0], self.widths, self.radius)
         return x, _axis(centres[..., 1], self.heights, self.radius)
 
     def index(self, x: _Axis, y: _Axis) -> Tensor:
-        """(n, levels * side^2) into the stored levels, x slowest, float32: all are below 2^24."""
+        """Returns (n, levels * side^2) indices into the stored levels, x slowest.
+
+        They are float32, which is exact: all are below 2^24.
+        """
         rows = y.position * self.widths[:, None] + self.starts[:, None]
         return (x.position[..., None] + rows[..., None, :]).flatten(1)
 
     def blend(self, values: Tensor, x: _Axis, y: _Axis) -> Tensor:
-        """Values at whole positions (n, levels * side^2) -> samples (n, levels * (side-1)^2)."""
+        """Blends the values at integer positions into the windows' samples.
+
+        (n, levels * side^2) -> (n, levels * (side-1)^2).
+        """
         values = values.view(-1, len(self.sizes), self.side, self.side)
         values = values[:, :, :-1] * x.lower[..., None] + values[:, :, 1:] * x.upper[..., None]
         y_lower, y_upper = y.lower[:, :, None], y.upper[:, :, None]
@@ -100,10 +112,10 @@ def _sizes(pyramid: list[Tensor]) -> list[tuple[int, int]]:
 
 
 class AllPairs:
-    """The pyramid of every pixel's correlation with every other, stored: 4/3 (h w)^2 values."""
+    """A stored pyramid of each pixel's correlation with every other: 4/3 (h w)^2 values."""
 
     def __init__(self, current: Tensor, previous: Tensor, levels: int, radius: int) -> None:
-        """`current` and `previous` are feature maps (1, C, h, w)."""
+        """Computes the pyramid from `current` and `previous`, feature maps (1, C, h, w)."""
         channels, height, width = current.shape[1:]
         query = current.flatten(2)[0].T.float() / channels**0.5  # (n, C)
         volume = (query @ previous.flatten(2)[0].float()).view(-1, 1, height, width)
@@ -118,10 +130,10 @@ class AllPairs:
 
 
 class OnDemand:
-    """The same features from pooled feature maps alone, a chunk of the pixels at a time."""
+    """The same features from pooled feature maps, one chunk of the pixels at a time."""
 
     def __init__(self, current: Tensor, previous: Tensor, levels: int, radius: int) -> None:
-        """`current` and `previous` are feature maps (1, C, h, w)."""
+        """Pools `previous`; it and `current` are feature maps (1, C, h, w)."""
         channels, height, width = current.shape[1:]
         self.query = current.flatten(2)[0].T.float() / channels**0.5  # (n, C)
         pyramid = _pyramid(previous.float(), levels)

@@ -1,4 +1,4 @@
-"""The denoiser: the UNet, the ControlNet that guides it, and what both share."""
+"""The denoiser: the UNet, the ControlNet that guides it, and their common parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .configs import ControlNetConfig, DenoiserConfig, UNetConfig
 
 
 class Level(nn.Module):
-    """One resolution: ResNet blocks, each followed by a transformer where the level has them."""
+    """One resolution: ResNet blocks, each followed by a transformer if the level has them."""
 
     def __init__(self, resnets: list[ResnetBlock], attentions: list[Transformer]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Level(nn.Module):
         self.attends = bool(attentions)
 
     def layer(self, i: int, x: Tensor, time: Tensor, prompt: Prompt) -> Tensor:
-        """The i-th ResNet block with its transformer: (1, C, h, w) -> (1, C', h, w)."""
+        """Applies the i-th ResNet block and its transformer: (1, C, h, w) -> (1, C', h, w)."""
         x = self.resnets[i](x, time)
         if self.attends:
             x = self.attentions[i](x, prompt)
@@ -42,7 +42,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level of the way down: hands out every layer's result as a skip."""
+    """A level of the way down, which returns every layer's result as a skip."""
 
     def __init__(
         self, resnets: list[ResnetBlock], attentions: list[Transformer], downsample: bool
@@ -77,7 +77,7 @@ class MidBlock(nn.Module):
 
 
 def resnet(config: DenoiserConfig, inputs: int, outputs: int) -> ResnetBlock:
-    """A ResNet block of this model's norm and time width."""
+    """Returns a ResNet block with this model's norm and time width."""
     time = config.block_out_channels[0] * TIME_EMBED_FACTOR
     return ResnetBlock(inputs, outputs, time, config.norm_num_groups, config.norm_eps)
 
@@ -85,7 +85,7 @@ def resnet(config: DenoiserConfig, inputs: int, outputs: int) -> ResnetBlock:
 def transformer(
     config: DenoiserConfig, level: int, *, cross_only: bool | None = None
 ) -> Transformer:
-    """A transformer of this model at one level; `cross_only` overrides the config's."""
+    """Returns a transformer of this model at one level; `cross_only` overrides the config's."""
     return Transformer(
         config.block_out_channels[level],
         config.cross_attention_dim,
@@ -125,7 +125,7 @@ class Denoiser(nn.Module):
         )
 
     def embed_time(self, timestep: Tensor) -> Tensor:
-        """(1,) training timestep -> (1, 4 C0) embedding, in the weights' dtype."""
+        """Embeds a (1,) training timestep as (1, 4 C0), in the weights' dtype."""
         config = self.config
         wave = sinusoidal_embedding(
             timestep, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift
@@ -136,7 +136,7 @@ class Denoiser(nn.Module):
     def descend(
         self, x: Tensor, time: Tensor, prompt: Prompt, hint: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """(1, in, h, w) -> the middle's output and the skips, in the order they were made.
+        """Takes (1, in, h, w) to the middle's output and the skips, in the order they are made.
 
         `hint` (1, C0, h, w) is added after the first convolution.
         """
@@ -151,12 +151,12 @@ class Denoiser(nn.Module):
 
 
 def as_batch(timestep: int | Tensor) -> Tensor:
-    """A timestep as the (1,) float32 tensor that `embed_time` takes."""
+    """Returns a timestep as the (1,) float32 tensor that `embed_time` takes."""
     return torch.as_tensor(timestep, dtype=torch.float32).reshape(1)
 
 
 class UpLevel(Level):
-    """A level of the way up: each layer takes the last skip beside its input."""
+    """A level of the way up, each of whose layers takes the last skip and its own input."""
 
     def __init__(
         self, resnets: list[ResnetBlock], attentions: list[Transformer], upsample: bool
@@ -187,7 +187,7 @@ class UNet(Denoiser):
     def _up(self, config: UNetConfig, i: int) -> UpLevel:
         widths, layers = config.block_out_channels, config.layers_per_block + 1
         level = len(widths) - 1 - i
-        # The skips, last made first: this level's layers, then what the level above handed down.
+        # The skips, newest first: this level's layers, then the skip from the level above.
         skips = [widths[level]] * config.layers_per_block + [widths[max(level - 1, 0)]]
         before = [widths[min(level + 1, len(widths) - 1)]] + [widths[level]] * (layers - 1)
         attends = config.up_block_types[i].startswith("CrossAttn")
@@ -204,16 +204,13 @@ class UNet(Denoiser):
         prompt: Prompt,
         residuals: tuple[Sequence[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """One prediction.
+        """Returns one prediction, (1, 4, h, w).
 
         Args:
             x: Latent and LR concatenated, (1, 7, h, w).
-            time: Time embedding (1, 4 C0), or whatever the time projections were folded to take.
+            time: Time embedding (1, 4 C0), or the input of the folded time projections.
             prompt: (1, L, D).
             residuals: The ControlNet's, for every skip (in the order made) and for the middle.
-
-        Returns:
-            (1, 4, h, w).
         """
         x, skips = self.descend(x, time, prompt)
         if residuals is not None:
@@ -225,7 +222,7 @@ class UNet(Denoiser):
 
 
 class ConditioningEmbedding(nn.Module):
-    """The hint: the warped frame at HR brought down to LR, (1, 3, H, W) -> (1, C0, h, w).
+    """The hint: the warped HR frame reduced to LR's size, (1, 3, H, W) -> (1, C0, h, w).
 
     It depends on the frame and not on the step, so an engine runs it once per frame.
     """
@@ -261,16 +258,16 @@ class ControlNet(Denoiser):
         self.controlnet_mid_block = nn.Conv2d(widths[-1], widths[-1], 1)
 
     def hint(self, warped: Tensor) -> Tensor:
-        """(1, 3, H, W) in the model's range, as it is -> (1, C0, h, w)."""
+        """Returns the hint (1, C0, h, w) of a warped frame (1, 3, H, W) in the model's range."""
         return cast(Tensor, self.controlnet_cond_embedding(warped))
 
     def forward(
         self, x: Tensor, time: Tensor, prompt: Prompt, hint: Tensor
     ) -> tuple[list[Tensor], Tensor]:
-        """Residuals for the UNet's skips, in the order the UNet makes them, and for its middle.
+        """Returns residuals for the UNet's skips, in the order it makes them, and for its middle.
 
         Args:
-            x: Latent and LR concatenated, (1, 7, h, w), as the UNet takes them.
+            x: Latent and LR concatenated, (1, 7, h, w), as for the UNet.
             time: Time embedding of this ControlNet, (1, 4 C0).
             prompt: (1, L, D).
             hint: (1, C0, h, w), from `hint`.

@@ -1,9 +1,9 @@
-"""Where the parts of a model folder are, under our names or those of the ComfyUI pack's README.
+"""Finds the parts of a model folder, under our names or those of the ComfyUI pack's README.
 
 That README (cedarconnor/ComfyUI-Stream-DiffVSR, its first version) asks for `artg/`,
-`temporal_decoder/`, `vae/vae_tiny.safetensors` and `flow/raft_small.pth`, and for no config. What
-of it is complete is used where it lies; what is not is answered with everything that is wrong.
-Knows names and headers only, no torch.
+`temporal_decoder/`, `vae/vae_tiny.safetensors` and `flow/raft_small.pth`, and for no config. A
+complete folder of that kind is used as it is; for an incomplete one the error lists everything that
+is wrong. This module reads only names and headers, and needs no torch.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ SCHEDULER_FILE = "scheduler/scheduler_config.json"
 
 
 def part_folder(folder: Path, part: str) -> Path:
-    """The folder of `unet`, `controlnet` or `vae`: by our name, else by the README's."""
+    """Returns the folder of `unet`, `controlnet` or `vae`: by our name, else by the README's."""
     other = folder / OTHER_NAMES.get(part, part)
     usable = (other / "config.json").is_file()
     return other if usable and not (folder / part / "config.json").is_file() else folder / part
 
 
 def part_weights(folder: Path, part: str) -> WeightFiles:
-    """The weights of one part, under any of the names it is known by."""
+    """Returns the weights of one part, under any of the names it is known by."""
     return find_weights(part_folder(folder, part), *STEMS[part])
 
 
 def explain_layout(folder: Path) -> None:
-    """Say all that is wrong with a folder filled after the pack's README, or nothing.
+    """Raises an error with everything that is wrong in a folder filled after the pack's README.
 
     Raises:
         StreamDiffVSRError: The folder has that README's names and cannot be used, or it is not a
@@ -68,7 +68,7 @@ def explain_layout(folder: Path) -> None:
 
 
 def _problems(folder: Path, part: str) -> list[str]:
-    """What is wrong with one part of a folder of the README's layout."""
+    """Returns what is wrong with one part of a folder in the README's layout."""
     at = part_folder(folder, part)
     other = folder / OTHER_NAMES.get(part, part)
     if not (at / "config.json").is_file() and other.is_dir() and not at.is_dir():
@@ -87,8 +87,8 @@ def _problems(folder: Path, part: str) -> list[str]:
 
 
 def _without_temporal(weights: WeightFiles) -> str:
-    """The name of a weights file that lacks the temporal processors, or nothing."""
+    """Returns the name of a weights file that lacks the temporal processors, or ""."""
     first = weights.files[0]
     if len(weights.files) > 1 or first.suffix != ".safetensors":
-        return ""  # only a look at the usual case; loading checks every name
+        return ""  # only the usual case is checked here; loading checks every name
     return "" if any(TEMPORAL_MARK in name for name in check_header(first)) else first.name

@@ -44,7 +44,10 @@ TORCH = {
 
 
 def example_frame(height: int, width: int, shift: int) -> Tensor:
-    """A textured (1, h, w, 3) uint8 frame that moves by `shift` pixels: gradients, waves, grain."""
+    """Returns a textured (1, h, w, 3) uint8 frame, moved by `shift` pixels.
+
+    It has gradients, waves and grain.
+    """
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float64)
     xs = xs + shift
     grain = np.random.default_rng(7).normal(0, 6, (height, width + 64))
@@ -57,14 +60,14 @@ def example_frame(height: int, width: int, shift: int) -> Tensor:
 
 
 class Recorder:
-    """Runs float32 modules on inputs rounded to the graphs' own dtypes, and keeps both."""
+    """Runs float32 modules on inputs rounded to the graphs' own dtypes, and records both."""
 
     def __init__(self, graphs: dict[str, nn.Module], specs: dict[str, GraphSpec]) -> None:
         self.graphs, self.specs = graphs, specs
         self.records: dict[str, Tensors] = {}
 
     def run(self, name: str, **inputs: Tensor) -> Tensors:
-        """One graph in float32; what it was given and gave is kept under its name."""
+        """Runs one graph in float32, and records its inputs and outputs under its name."""
         spec = self.specs[name]
         given = {s.name: inputs[s.name].to(TORCH[s.dtype]) for s in spec.inputs}
         wide = [t.float() if t.is_floating_point() else t for t in given.values()]
@@ -78,7 +81,7 @@ class Recorder:
 
 @torch.inference_mode()
 def record_golden(graphs: dict[str, nn.Module], specs: dict[str, GraphSpec], folder: Path) -> None:
-    """Write the recorded tensors of every graph into `folder`; `graphs` are the float32 modules."""
+    """Writes the recorded tensors of every graph into `folder`; `graphs` are float32 modules."""
     recorder = Recorder(graphs, specs)
     frame_spec = specs["prepare"].inputs[0]
     height, width = frame_spec.shape[1:3]
@@ -88,11 +91,11 @@ def record_golden(graphs: dict[str, nn.Module], specs: dict[str, GraphSpec], fol
     current = recorder.run("features", up=second["up"])
     flow = recorder.run("flow", previous_fmap=previous["fmap"], **current)["flow"]
     generator = torch.Generator().manual_seed(0)
-    # An image and not noise: a position in float32 is good to 1e-4 pixels, which only the slope of
-    # what is sampled there turns into an error.
+    # An image instead of noise: a float32 position has an error of 1e-4 pixels, and only the slope
+    # of what is sampled there turns that into an error of the value.
     past = _corner(first["up"], specs["guide"].inputs[0])
     guide = recorder.run("guide", previous_hr=past, flow=flow)
-    # Denoise and decode may be of a tile's size: they are recorded on the top left one.
+    # Denoise and decode may run on tiles: they are recorded on the top left one.
     by_name = {s.name: s for s in (*specs["denoise"].inputs, *specs["temporal"].inputs)}
     temporal = recorder.run("temporal", warped=_corner(guide["warped"], by_name["warped"]))
     latent = torch.randn(by_name["latent"].shape, generator=generator)
@@ -118,16 +121,16 @@ def _corner(x: Tensor, spec: TensorSpec) -> Tensor:
 
 
 def example_inputs(spec: GraphSpec) -> tuple[Tensor, ...]:
-    """Zeros for every input of a graph."""
+    """Returns zeros for every input of a graph."""
     return tuple(torch.zeros(s.shape, dtype=TORCH[s.dtype]) for s in spec.inputs)
 
 
 @contextlib.contextmanager
 def tracing() -> Iterator[None]:
-    """A trace in silence, without the collection of garbage.
+    """Silences logs and warnings during a trace, and disables garbage collection.
 
-    Tracing makes millions of objects that stay: looking for garbage costs a quarter of it. The
-    exporters talk of torchvision and of pass counts; none of it is for a user.
+    Tracing makes millions of objects that stay: collecting garbage takes a quarter of its time. The
+    exporters log messages about torchvision and pass counts, which are not for users.
     """
     collected, previous = gc.isenabled(), logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -149,13 +152,13 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a graph is written as.
+    """A file format for graphs.
 
     Attributes:
-        write: (module, its tensors, an existing folder) -> its files there, and the bytes of the
-            intermediate tensors that are alive at its worst operator.
-        packages: The distributions whose versions decide what is written.
-        opset: Of ONNX, or empty.
+        write: (module, its spec, an existing folder) -> writes its files there, and returns the
+            bytes of the intermediate tensors that are alive at its worst operator.
+        packages: The distributions whose versions affect the files.
+        opset: ONNX's opset, or empty.
     """
 
     write: Callable[[nn.Module, GraphSpec, Path], int]
@@ -163,13 +166,13 @@ class Form:
     opset: str = ""
 
     def exporter(self) -> dict[str, str]:
-        """Names and versions of what writes."""
+        """Returns the names and versions of the packages that write the files."""
         named = {name: version(name) for name in self.packages}
         return named | ({"opset": self.opset} if self.opset else {})
 
 
 def model_dims(model: Model) -> ModelDims:
-    """What the graphs' shapes need to know of a model."""
+    """Returns the dimensions of a model that determine its graphs' shapes."""
     configs = model.configs
     blocks = configs.vae.num_decoder_blocks
     scales = [2**stage for stage, count in enumerate(blocks) for _ in range(count)]
@@ -194,7 +197,7 @@ def export_graphs(
     correlation: str = "all-pairs",
     progress: Progress = lambda _: None,
 ) -> GraphSet:
-    """Write every graph, its recorded tensors and `graphs.json` into an existing empty folder.
+    """Writes every graph, its recorded tensors and `graphs.json` into an existing empty folder.
 
     Args:
         progress: Called with the name of each part before it is made.

@@ -1,6 +1,6 @@
 """The torch modules that are exported as the seven graphs.
 
-Image scaling and warping belong to the graphs, and constant inputs are folded into their weights.
+Image scaling and warping are part of the graphs, and constant inputs are folded into their weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TimeTable(nn.Module):
 
 
 class PromptTable(nn.Module):
-    """A projection of the constant prompt: (1, L, C), whatever it is given."""
+    """A projection of the constant prompt, (1, L, C), which ignores its input."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class PromptTable(nn.Module):
 
 
 def recast(module: M, dtype: torch.dtype) -> M:
-    """A copy whose weights have another dtype; where they have it already, they are shared.
+    """Returns a copy whose weights have another dtype; weights that have it already are shared.
 
-    Plain tensor attributes keep theirs: that is how an fp16 graph keeps its float32 islands.
+    Plain tensor attributes keep their dtype: that is how an fp16 graph keeps its float32 islands.
     """
     floats = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
     memo: dict[int, Tensor] = {}
@@ -62,7 +62,7 @@ def recast(module: M, dtype: torch.dtype) -> M:
 
 @torch.inference_mode()
 def fold_denoiser(net: M, table: StepTable, prompt: Tensor) -> M:
-    """A UNet or ControlNet whose `time` is the step index (1,) int32 and whose prompt is None."""
+    """Returns a UNet or ControlNet whose `time` is the (1,) int32 step index and prompt is None."""
     assert isinstance(net, Denoiser)
     times = [net.embed_time(as_batch(int(t))) for t in table.timesteps]
     folded = recast(net, torch.float32)
@@ -83,17 +83,17 @@ def _fold_prompt(attention: Attention, prompt: Tensor) -> None:
     attention.to_v = PromptTable(attention.to_v(prompt).clone())
 
 
-# In pixels of LR. From 1 down it gains PSNR on clean frames (0.06 to 0.18 dB), below 0.5 it brings
-# back the noise of LR, and loses on noisy ones.
+# In LR pixels. From 1 down it gains PSNR on clean frames (0.06 to 0.18 dB); below 0.5 it brings
+# back the noise of LR, and loses PSNR on noisy frames.
 MATCH_SIGMA = 0.6
 
 
 def replicate_pad(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column until (.., h, w) is (.., *size): right and bottom only."""
+    """Repeats the last row and column until (.., h, w) is (.., *size): right and bottom only."""
     down, right = size[0] - x.shape[2], size[1] - x.shape[3]
     if down == 0 and right == 0:
         return x
-    # Selecting rather than F.pad: the padding may exceed the frame, and Gather runs everywhere.
+    # Index selection, not F.pad: the padding may exceed the frame, and Gather runs everywhere.
     for dim, extra in ((2, down), (3, right)):
         if extra:
             side = x.shape[dim]
@@ -103,31 +103,31 @@ def replicate_pad(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def from_uint8(frame: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(1, h, w, 3) uint8 RGB -> (1, 3, h, w) in [-1, 1]."""
-    # The cast comes first: TensorRT transposes no uint8.
+    """Converts (1, h, w, 3) uint8 RGB to (1, 3, h, w) in [-1, 1]."""
+    # The cast comes first: TensorRT cannot transpose uint8.
     return 2 * (frame.to(dtype).permute(0, 3, 1, 2) / 255) - 1
 
 
 def to_uint8(hr: Tensor) -> Tensor:
-    """Raw HR (1, 3, H, W) -> (1, H, W, 3) uint8 RGB, rounded half to even.
+    """Converts raw HR (1, 3, H, W) to (1, H, W, 3) uint8 RGB, rounded half to even.
 
-    In float32 whatever the input: in half precision 6 % of the values would be off by one.
+    It computes in float32 for any input: in half precision 6 % of the values would be off by one.
     """
     unit = (hr.float() / 2 + 0.5).clamp(0, 1)
     return (unit * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def bicubic(lr: Tensor) -> Tensor:
-    """x4 by Keys' cubic, A = -0.75, half-pixel centres, replicated edges, not clamped."""
+    """Upscales x4 by Keys' cubic, A = -0.75, half-pixel centres, replicated edges, not clamped."""
     return F.interpolate(lr, scale_factor=SCALE, mode="bicubic", align_corners=False)
 
 
 def bicubic_kernel() -> Tensor:
-    """`bicubic` as a convolution: weights (3 * 16, 1, 5, 5), float32.
+    """Returns `bicubic` as a convolution: weights (3 * 16, 1, 5, 5), float32.
 
     An output pixel's position between input pixels takes four values along each axis, so each of
     the 16 phases is a fixed 5x5 filter; `pixel_shuffle` puts the phases in place. Runtimes differ
-    in how they do cubic resizing, and how well; none differs in a convolution.
+    in how they do cubic resizing, and how well; they do not differ in convolutions.
     """
     offsets = torch.arange(-2, 3, dtype=torch.float64)
     centres = (torch.arange(SCALE, dtype=torch.float64) + 0.5) / SCALE - 0.5  # -3/8 .. 3/8
@@ -141,37 +141,40 @@ def bicubic_kernel() -> Tensor:
 
 
 def bicubic_by_convolution(lr: Tensor, kernel: Tensor) -> Tensor:
-    """The same as `bicubic` to rounding, with `kernel` from `bicubic_kernel`."""
+    """Computes `bicubic`, up to rounding, with `kernel` from `bicubic_kernel`."""
     around = F.pad(lr, (2, 2, 2, 2), mode="replicate")
     return F.pixel_shuffle(F.conv2d(around, kernel, groups=3), SCALE)
 
 
 def colour_kernel() -> Tensor:
-    """The Gaussian of `match_colour`: weights (3, 1, 5, 5) that sum to one, float32."""
+    """Returns the Gaussian of `match_colour`: weights (3, 1, 5, 5) that sum to one, float32."""
     taps = torch.exp(-0.5 * (torch.arange(-2, 3, dtype=torch.float64) / MATCH_SIGMA) ** 2)
     taps = taps / taps.sum()
     return torch.outer(taps, taps)[None, None].repeat(3, 1, 1, 1).float()
 
 
 def match_colour(hr: Tensor, lr: Tensor, blur: Tensor, kernel: Tensor) -> Tensor:
-    """Raw HR (1, 3, H, W) with the broad colours of LR (1, 3, H/4, W/4), in float32.
+    """Gives raw HR (1, 3, H, W) the broad colours of LR (1, 3, H/4, W/4), in float32.
 
-    What LR has more than the mean of each 4x4 pixels, a little blurred, is added: a step of
-    back-projection (Irani, Peleg, 1991) that leaves detail, and noise that was taken away, alone.
+    The difference between LR and the mean of each 4x4 pixels is slightly blurred and added: a step
+    of back-projection (Irani, Peleg, 1991) that neither changes detail nor brings back removed
+    noise.
 
     Args:
-        blur, kernel: Of `colour_kernel` and `bicubic_kernel`.
+        blur: The result of `colour_kernel`.
+        kernel: The result of `bicubic_kernel`.
     """
     missing = F.pad(lr.float() - F.avg_pool2d(hr.float(), SCALE), (2, 2, 2, 2), mode="replicate")
     return hr + bicubic_by_convolution(F.conv2d(missing, blur, groups=3), kernel).to(hr.dtype)
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Sample `image` (1, 3, H, W) where `flow` (1, 2, H, W, in pixels, x first) points.
+    """Samples `image` (1, 3, H, W) where `flow` (1, 2, H, W, in pixels, x first) points.
 
-    The grid is normalised by size - 1 but sampled with half-pixel centres, as released: a pixel p
-    with flow u reads (p + u) W / (W - 1) - 1/2, so zero flow is not the identity. Outside is 0.
-    In float32 whatever the input: half precision cannot address a pixel beyond 2048.
+    The grid is normalised by size - 1 but sampled with half-pixel centres, as in the released
+    model: a pixel p with flow u reads (p + u) W / (W - 1) - 1/2, so zero flow is not the identity.
+    Outside is 0. It computes in float32 for any input: half precision cannot address a pixel beyond
+    2048.
     """
     height, width = image.shape[2:]
     xs = torch.arange(width, dtype=torch.float32, device=image.device) + flow[:, 0].float()
@@ -224,7 +227,7 @@ class Flow(nn.Module):
         flow = self.raft.estimate(fmap, previous_fmap, context, self.correlation)
         if self.flow_scale > 1:
             scale = self.flow_scale
-            # By size: a scale factor is exported as a double, and ONNX Runtime refuses it.
+            # By size: a scale factor is exported as a double, which ONNX Runtime refuses.
             size = (scale * flow.shape[2], scale * flow.shape[3])
             flow = scale * F.interpolate(flow, size=size, mode="bilinear")
         return flow[:, :, : self.full[0], : self.full[1]]
@@ -283,12 +286,12 @@ class Denoise(nn.Module):
 class Decode(nn.Module):
     """Latent and temporal features -> raw hr and the uint8 frame, cropped to the frame's size.
 
-    A model that matches colours takes LR as well, in front of the features.
+    A model that matches colours also takes LR, before the features.
     """
 
     def __init__(self, vae: TemporalAutoencoder, crop: Size) -> None:
         super().__init__()
-        self.vae, self.crop = recast(vae, torch.float32), crop  # a copy, whose layers may change
+        self.vae, self.crop = recast(vae, torch.float32), crop  # a copy: its layers change
         split_phases(self.vae)
         self.blur, self.kernel = colour_kernel(), bicubic_kernel()
 
@@ -309,7 +312,7 @@ def build_graphs(
     table: StepTable,
     correlation: MakeCorrelation,
 ) -> dict[str, nn.Module]:
-    """Every graph of `spec.GRAPHS` at a size, in eval mode; weights are shared if they can be."""
+    """Returns every graph of `spec.GRAPHS` at a size, in eval mode, sharing weights if possible."""
     dtype = torch.float16 if precision == "fp16" else torch.float32
     full = (SCALE * geometry.padded[0], SCALE * geometry.padded[1])
     shown = geometry.size if geometry.tile is None else geometry.tile

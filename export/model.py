@@ -1,4 +1,4 @@
-"""A model folder opened: its networks with their weights, and its embedded prompt."""
+"""Opens a model folder: its networks with their weights, and its embedded prompt."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .weights import load_into, read_safetensors, read_weights, save_whole
 
 TENSOR_NAME = "prompt_embeds"
 MAX_TOKENS = 1024
-KEY_DIGITS = 32  # of the digest of the text encoder, in the name of a kept embedding
+KEY_DIGITS = 32  # of the text encoder's digest, in the file name of a cached embedding
 
 
 def prompt_embeds(folder: Path, width: int) -> Tensor:
-    """The embedding of the empty prompt, (1, L, width) float32.
+    """Returns the embedding of the empty prompt, (1, L, width) float32.
 
     Args:
         folder: A model folder.
         width: The networks' cross_attention_dim.
 
     Raises:
-        StreamDiffVSRError: There is nothing to take it from, or it is of another shape.
+        StreamDiffVSRError: There is nothing to take it from, or it has another shape.
     """
     given = folder / PROMPT_FILE
     if given.is_file():
@@ -45,7 +45,7 @@ def prompt_embeds(folder: Path, width: int) -> Tensor:
     name = f"prompt_embeds.{key}.safetensors"
     places = (folder / name, platformdirs.user_cache_path("streamdiffvsr") / "prompts" / name)
     for place in places:
-        # A broken or foreign file is not worth a word: the embedding is computed again.
+        # A broken or foreign file needs no message: the embedding is computed again.
         with contextlib.suppress(StreamDiffVSRError):
             return _read(place, width)
     embeds = _checked(_encode(folder), folder / "text_encoder", width)
@@ -77,7 +77,7 @@ def _checked(embeds: Tensor, origin: Path, width: int) -> Tensor:
 
 
 def _encode(folder: Path) -> Tensor:
-    """Tokenize '' padded to the full length, and take the last hidden state, (1, L, C)."""
+    """Tokenizes '' padded to the full length, and returns the last hidden state, (1, L, C)."""
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError:
@@ -98,9 +98,9 @@ def _encode(folder: Path) -> Tensor:
             source, local_files_only=True, variant=variant, output_loading_info=True
         )
         encoder, report = loaded
-    except Exception as error:  # transformers raises nearly anything on a broken folder
+    except Exception as error:  # transformers raises almost anything for a broken folder
         raise StreamDiffVSRError(f"cannot load {source}", str(error)[:200]) from None
-    if report["missing_keys"]:  # transformers would leave them random and say so in a log
+    if report["missing_keys"]:  # transformers would leave them random and only log that
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise StreamDiffVSRError(f"cannot load {source}", f"its weights lack {missing}")
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
@@ -117,7 +117,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All of a model in float32, in evaluation mode, without gradients; loaded on the CPU.
+    """A whole model in float32, in evaluation mode, without gradients; loaded on the CPU.
 
     Attributes:
         configs: Every width, depth and constant.
@@ -135,14 +135,14 @@ class Model:
     digest: str
 
     def to(self, device: str) -> Model:
-        """The same on another device of torch; the networks are moved, not copied."""
+        """Returns the model on another torch device; the networks are moved, not copied."""
         for network in (self.unet, self.controlnet, self.vae, self.flow):
             network.to(device)
         return replace(self, prompt_embeds=self.prompt_embeds.to(device))
 
 
 def load_model(folder: Path, *, match_colour: bool | None = None) -> Model:
-    """Load a model folder (the layout is in docs/models.md).
+    """Loads a model folder (docs/models.md describes the layout).
 
     Args:
         match_colour: Whether the output takes LR's broad colours; None: as the config says.
@@ -171,7 +171,7 @@ def load_model(folder: Path, *, match_colour: bool | None = None) -> Model:
 
 
 def _network(make: Callable[[], Network], files: WeightFiles) -> Network:
-    """A network around the weights as read: nothing is initialised only to be overwritten."""
+    """Returns a network with the weights read from `files`, without initialising it first."""
     with torch.device("meta"):
         network = make()
     load_into(network, read_weights(files), origin=files.all()[0])

@@ -1,4 +1,4 @@
-"""Where a model comes from (built in, a folder or Hugging Face), and the digest of its files."""
+"""Finds a model (built in, a folder or on Hugging Face), and computes its files' digest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXT_ENCODER_CONFIG = "text_encoder/config.json"
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of a file's content, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -33,10 +33,10 @@ def content_digest(path: Path) -> str:
 
 
 def model_digest(folder: Path, digest: ContentDigest = content_digest) -> str:
-    """SHA-256 over a model folder, as 64 hexadecimal digits.
+    """Returns the SHA-256 of a model folder, as 64 hexadecimal digits.
 
     Args:
-        digest: Of one file's content; it may remember files that have not changed.
+        digest: Returns the digest of one file's content; it may remember unchanged files.
 
     Raises:
         StreamDiffVSRError: A file that the model needs is missing or cannot be read.
@@ -45,7 +45,7 @@ def model_digest(folder: Path, digest: ContentDigest = content_digest) -> str:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Exactly the files of a model folder that have a say in its computation."""
+    """Returns exactly the files of a model folder that affect its output."""
     files = [folder / SCHEDULER_FILE, *find_flow(folder).all()]
     for part in PARTS:
         files += [part_folder(folder, part) / "config.json", *part_weights(folder, part).all()]
@@ -54,10 +54,10 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The files that the prompt embedding is computed from, where it is not there itself.
+    """Returns the files from which a missing prompt embedding is computed.
 
     Raises:
-        StreamDiffVSRError: There is neither an embedding nor a text encoder with its tokenizer.
+        StreamDiffVSRError: There is no text encoder with its tokenizer.
     """
     tokenizer = folder / "tokenizer"
     tokens = sorted(p for p in tokenizer.glob("*") if p.suffix in (".json", ".txt"))
@@ -76,7 +76,7 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def files_digest(folder: Path, files: list[Path], digest: ContentDigest = content_digest) -> str:
-    """SHA-256 over relative names and contents, in the order of the names."""
+    """Returns the SHA-256 of relative names and contents, in the order of the names."""
     total = hashlib.sha256()
     for path in sorted(files):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -105,7 +105,7 @@ SMALL_FILES = (
     "tokenizer/*.json",
     "tokenizer/*.txt",
 )
-# What each further round of fetching asks for, until a part has its weights.
+# The files that each further round of fetching requests, until a part has its weights.
 ROUNDS = (
     ("{stem}.safetensors", "{stem}.safetensors.index.json", "{stem}-*.safetensors"),
     ("{stem}.fp16.safetensors", "{stem}*.index*.json", "{stem}*fp16*-*.safetensors"),
@@ -114,7 +114,7 @@ ROUNDS = (
 
 
 def resolve_model(name: str, revision: str | None = None) -> Path:
-    """The folder of a model.
+    """Returns the folder of a model.
 
     Args:
         name: `tiny` for the built-in model, a folder, or a Hugging Face repository as `owner/name`
@@ -128,7 +128,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
     if name == BUILT_IN:
         return _built_in()
     path = os.path.expanduser(name)
-    if os.path.isdir(path):  # os.path, which takes any string: pathlib raises on some
+    if os.path.isdir(path):  # os.path takes any string: pathlib raises on some
         if revision is not None:
             raise UsageError(f"{name} is a folder", "only a repository has revisions")
         return _checked(Path(path))
@@ -142,7 +142,7 @@ def resolve_model(name: str, revision: str | None = None) -> Path:
 
 
 def _checked(folder: Path) -> Path:
-    """The folder, unless it holds nothing of a model: what is missing in one, its readers say."""
+    """Returns the folder if it has any part of a model; the readers report what is missing."""
     if not any((folder / part).is_dir() for part in ("unet", "controlnet", "vae", "flow")):
         raise UsageError(
             f"{folder} is no model folder",
@@ -153,14 +153,14 @@ def _checked(folder: Path) -> Path:
 
 
 def released_or_built_in(tell: Callable[[str], None]) -> str:
-    """The released repository if its files are here or can be fetched, else the built-in model.
+    """Returns the released repository if it is here or can be fetched, else the built-in model.
 
-    `tell` receives one line if it is the built-in one.
+    `tell` receives one line if it is the built-in model.
     """
     try:
         resolve_model(RELEASED)
     except StreamDiffVSRError as error:
-        tell(f"the released weights cannot be had, so the model is {BUILT_IN}: {error.what}")
+        tell(f"the released weights are not available, so the model is {BUILT_IN}: {error.what}")
         return BUILT_IN
     return RELEASED
 
@@ -191,8 +191,8 @@ def _fetch(repository: str, revision: str | None) -> Path:
 
 
 def _fetch_weights(repository: str, revision: str, part: Path, *stems: str) -> None:
-    """Full precision if there is, else half, else a pickle of tensors."""
-    for patterns in ((), *ROUNDS):  # first of all, what is here already
+    """Fetches a part's weights: in full precision, else in half, else a pickle of tensors."""
+    for patterns in ((), *ROUNDS):  # first, the files that are here already
         wanted = [f"{part.name}/{p.format(stem=stem)}" for stem in stems for p in patterns]
         if wanted:
             _snapshot(repository, revision, wanted)
@@ -203,7 +203,7 @@ def _fetch_weights(repository: str, revision: str, part: Path, *stems: str) -> N
 
 
 def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Fetch the files that match and are not here yet, if any; returns the snapshot's folder."""
+    """Fetches the files that match and are not here yet; returns the snapshot's folder."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -211,7 +211,7 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
         raise StreamDiffVSRError(f"cannot fetch {repository}", why, INSTALL) from None
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=[*patterns]))
-    except Exception as error:  # the library's, the network's and the proxy's share no base
+    except Exception as error:  # the library, the network and the proxy share no base class
         at = f"{repository}@{revision}" if revision else repository
         first = re.split(r"\n|\. ", str(error).strip(), maxsplit=1)[0]  # the rest is advice
         why = first[:200].rstrip(".") or type(error).__name__
@@ -221,7 +221,7 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str]) ->
 
 
 def _add_flow(repository: str, folder: Path) -> None:
-    """Put torchvision's RAFT-large into the snapshot, as the released pipeline would use it."""
+    """Puts torchvision's RAFT-large into the snapshot, as the released pipeline would use it."""
     what = f"{repository} comes without optical-flow weights"
     by_hand = f"put raft_large.safetensors into {folder / 'flow'} (docs/models.md)"
     try:
@@ -238,6 +238,6 @@ def _add_flow(repository: str, folder: Path) -> None:
             progress=False, check_hash=True, map_location="cpu", weights_only=True
         )
         save_whole(folder / "flow" / "raft_large.safetensors", state)
-    except Exception as error:  # network, hash, disk: each has its own kind
+    except Exception as error:  # network, hash and disk errors share no base class
         why = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise StreamDiffVSRError(what, why, by_hand) from None

@@ -18,14 +18,14 @@ from ..graphs.onnx_network import Kind, replace_nodes, tensor_kinds
 from ..graphs.spec import GraphSpec, onnx_file
 from .graph_folder import Form, example_inputs, tracing
 
-# Another view of the same memory.
+# Operators whose output is a view of their input's memory.
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 def activation_bytes(path: Path) -> int:
-    """Bytes of the intermediate tensors that are alive at the worst node of an ONNX file.
+    """Returns the bytes of the intermediate tensors alive at the worst node of an ONNX file.
 
-    Neither weights count nor the graph's own inputs and outputs, for which a caller has buffers.
+    Weights do not count, nor do the graph's own inputs and outputs, for which a caller has buffers.
     """
     graph = onnx.load(str(path), load_external_data=False).graph
     sizes = {value.name: _bytes(value) for value in graph.value_info}
@@ -57,24 +57,24 @@ def _bytes(value: onnx.ValueInfoProto) -> int:
     return count * int(width)
 
 
-# Nodes that hand on their first input as it is, where the kind of what they give is its own.
-HANDS_ON = ("Cast", "CastLike", "Identity", "Reshape")
-WHOLE = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+# Operators that pass on their first input unchanged if its type and shape are those of the output.
+PASS_ON = ("Cast", "CastLike", "Identity", "Reshape")
+INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
 
 
 def tidy(network: onnx.ModelProto) -> None:
-    """Remove what does nothing and what is there twice, in place; weights need not be loaded."""
+    """Removes nodes without effect and duplicates, in place; weights need not be loaded."""
     graph = network.graph
     kinds = tensor_kinds(graph)
     outputs = {value.name for value in graph.output}
-    same = dict(_equal_constants(graph))  # a tensor -> the one that is taken in its place
+    same = dict(_equal_constants(graph))  # a tensor -> the one that replaces it
     made: dict[Hashable, onnx.NodeProto] = {}
     kept = []
     for node in graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = same.get(name, name)
         needed = not outputs.isdisjoint(node.output)
-        if not needed and _hands_on(node, kinds):
+        if not needed and _passes_on(node, kinds):
             same[node.output[0]] = node.input[0]
             continue
         twin = made.setdefault(_work(node), node)
@@ -86,11 +86,11 @@ def tidy(network: onnx.ModelProto) -> None:
 
 
 def _equal_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
-    """(constant, an earlier one that is equal): whole numbers and scalars, no weights."""
+    """Yields (constant, an earlier one that is equal), for integers and scalars but not weights."""
     first: dict[Hashable, str] = {}
     for tensor in graph.initializer:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        if external or not (tensor.data_type in WHOLE or not tensor.dims):
+        if external or not (tensor.data_type in INTEGERS or not tensor.dims):
             continue
         content = numpy_helper.to_array(tensor).tobytes()
         known = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
@@ -98,28 +98,28 @@ def _equal_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
             yield tensor.name, known
 
 
-def _hands_on(node: onnx.NodeProto, kinds: dict[str, Kind]) -> bool:
+def _passes_on(node: onnx.NodeProto, kinds: dict[str, Kind]) -> bool:
     given, made = kinds.get(node.input[0]), kinds.get(node.output[0])
-    return node.op_type in HANDS_ON and given is not None and given == made
+    return node.op_type in PASS_ON and given is not None and given == made
 
 
 def _work(node: onnx.NodeProto) -> Hashable:
-    """What a node computes: equal for two that compute the same."""
+    """Returns a key of what a node computes, equal for two nodes that compute the same."""
     attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
     return node.domain, node.op_type, tuple(node.input), len(node.output), tuple(attributes)
 
 
 OPSET = 20
-NO_LIMIT = 2**40  # folding may produce tensors of any size: transposed weights are some
-SMALL_BYTES = 2**16  # tensors up to this size lie in the network itself
+NO_LIMIT = 2**40  # folding may produce tensors of any size, such as transposed weights
+SMALL_BYTES = 2**16  # tensors up to this size are stored in the network itself
 MAX_ITEM_BYTES = 8
 
 
 def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
-    """Write one module as `path` and `path` + `.data`, constants folded.
+    """Writes one module as `path` and `path` + `.data`, with constants folded.
 
-    Weights go from torch's memory to the file one by one: a whole copy of them, in protobuf, would
-    cost gigabytes for each stage that it passes through.
+    Weights are written from torch's memory to the file one by one: a whole copy of them in protobuf
+    would take gigabytes in each stage that it passes through.
     """
     with tracing():
         program = torch.onnx.export(
@@ -134,7 +134,7 @@ def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
         )
         assert program is not None
         # Not `optimize=True`: its rewriter is quadratic in the number of nodes (minutes for flow),
-        # and what it finds beyond constants the engines find themselves.
+        # and the engines make its other optimizations themselves.
         onnxscript.optimizer.inline(program.model)
         onnxscript.optimizer.fold_constants(
             program.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT
@@ -146,10 +146,10 @@ def export_graph(module: nn.Module, spec: GraphSpec, path: Path) -> None:
 
 
 def fold_small_constants(path: Path) -> None:
-    """Fold what is left in a saved network and tidy it, reading only its small tensors.
+    """Folds the remaining constants of a saved network and tidies it, reading only small tensors.
 
-    Polygraphy runs the constant part in ONNX Runtime, which knows more operators than the
-    exporter's own folding; weights stay where they are, in the file beside the network.
+    Polygraphy runs the constant part in ONNX Runtime, which supports more operators than the
+    exporter's own folding; the weights stay in their file.
     """
     network = onnx.load(str(path), load_external_data=False)
     for tensor in network.graph.initializer:

@@ -1,8 +1,8 @@
 """The configs of the model sizes that this project builds itself, in the released key names.
 
-`full` is the released model's shape (NUMERICS.md sections 1 and 3), `parity` that of the recorded
-model the tests keep, `small` the released structure at narrow widths, `tiny` the built-in model's,
-which has settings of its own. Knows no weights.
+`full` has the released model's shape (NUMERICS.md sections 1 and 3), `parity` that of the recorded
+model which the tests keep, `small` the released structure at narrow widths, and `tiny` that of the
+built-in model, which has settings of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 Keys = Mapping[str, Any]
 
-SHARED_KEYS = (  # what the ControlNet takes over from the UNet that it is a copy of
+SHARED_KEYS = (  # the keys that the ControlNet copies from the UNet
     "in_channels",
     "block_out_channels",
     "down_block_types",
@@ -48,7 +48,7 @@ class Preset:
         flow: str | Keys | None,
         scheduler: Keys | None,
     ) -> Preset:
-        """The same with other values; the ControlNet follows the UNet in what they share."""
+        """Returns the preset with other values; the ControlNet follows the UNet in shared keys."""
         wide = {**self.unet, **(unet or {})}
         follows = {key: wide[key] for key in SHARED_KEYS if key in wide}
         if isinstance(flow, Mapping) and isinstance(self.flow, Mapping):
@@ -148,9 +148,9 @@ SMALL_FLOW: Keys = {
 }
 # The built-in model: the same parts, narrow, and shaped by what two CPU cores can do in half a
 # second. Twelve latent channels instead of four carry the detail that 16-channel convolutions
-# cannot invent; predicting the sample rather than v spares them from having to copy the noise;
-# the latent is scaled up so that the noise between the steps does not drown it. The norms have
-# few groups and a large epsilon: they must not take the frame's brightness away.
+# cannot invent; predicting the sample instead of v spares them from copying the noise; the latent
+# is scaled up so that the noise between the steps does not drown it. The norms have few groups and
+# a large epsilon, because they must not remove the frame's brightness.
 TINY_LATENT = 12
 TINY_WIDTHS = [16, 32, 48, 64]
 TINY_UNET: Keys = {
@@ -168,7 +168,7 @@ TINY_UNET: Keys = {
     "norm_num_groups": 2,
     "norm_eps": 1.0,
 }
-# RAFT's structure at widths that convolutions like; meant for frames at half the output's size.
+# RAFT's structure at widths that suit convolutions, for frames at half the output's size.
 TINY_FLOW: Keys = {
     "feature_encoder_layers": [16, 16, 32, 32, 32],
     "feature_encoder_block": "residual",

@@ -26,14 +26,14 @@ Inputs = Mapping[str, npt.NDArray[Any]]
 OPERATORS = ("Conv", "Gemm", "MatMul")
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 # e4m3 keeps three bits of a number over 15 octaves: a scale that is a few times too large costs
-# next to nothing, and one that is too small cuts. So the largest value seen sets it.
+# next to nothing, and one that is too small clips. So the largest observed value sets it.
 METHOD = "max"
 
 
 def weighted_layers(graph: onnx.GraphProto) -> list[str]:
-    """The nodes of `OPERATORS` whose second operand is a weight: a constant filter or matrix.
+    """Returns the nodes of `OPERATORS` whose second operand is a weight, a filter or matrix.
 
-    The prompt's keys and values are constants too, of more dimensions, and not weights.
+    The prompt's keys and values are also constants, but have more dimensions, and are not weights.
     """
     sizes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     return [
@@ -49,10 +49,10 @@ def weighted_layers(graph: onnx.GraphProto) -> list[str]:
 def quantise(
     path: Path, inputs: Sequence[Inputs], progress: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Replace an fp16 ONNX file, and the weights beside it, by its quantised form.
+    """Replaces an fp16 ONNX file and its weights file by the quantised graph.
 
     Args:
-        inputs: What the graph is given when it runs, by name, as often as it is calibrated.
+        inputs: The graph's inputs by name, for each calibration run.
         progress: Called with the fraction of the inputs that has been run.
     """
     with tempfile.TemporaryDirectory(prefix=".fp8-", dir=path.parent) as name:
@@ -71,7 +71,7 @@ def quantise(
 
 
 def confine(graph: onnx.GraphProto, layers: Sequence[str]) -> None:
-    """Give what is not quantised the tensors as they were: a quantiser replaces them for everyone.
+    """Gives nodes that are not quantised the original tensors, which a quantiser replaces for all.
 
     Args:
         layers: The names of the nodes that may take quantised tensors.
@@ -100,15 +100,15 @@ def _run_modelopt(source: Path, made: Path, layers: Sequence[str], reader: Any) 
         calibration_eps=["cpu"],
         op_types_to_quantize=list(OPERATORS),
         nodes_to_quantize=[f"^{re.escape(name)}$" for name in layers],
-        high_precision_dtype="fp32",  # which means: cast nothing, the graph has its precisions
+        high_precision_dtype="fp32",  # means: no casts, the graph has its precisions
         use_external_data_format=True,
         output_path=str(made),
-        log_level="CRITICAL",  # it calls it an error that there is no GPU
+        log_level="CRITICAL",  # it logs an error if there is no GPU
     )
 
 
 def _reader(inputs: Sequence[Inputs], progress: Callable[[float], None]) -> Any:
-    """The inputs as the quantiser takes them; its base is the library's, so it is made here."""
+    """Returns the inputs as the quantiser takes them; the class's base is imported only here."""
     from onnxruntime.quantization.calibrate import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a library without types
@@ -131,7 +131,7 @@ def _reader(inputs: Sequence[Inputs], progress: Callable[[float], None]) -> Any:
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Copies of gigabytes belong beside the graph, where there is room: /tmp may be in memory."""
+    """Puts temporary files next to the graph, where there is room for gigabytes, not in /tmp."""
     before, tempfile.tempdir = tempfile.tempdir, os.fspath(folder)
     try:
         yield
@@ -140,7 +140,7 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def _move(network: onnx.ModelProto, made: Path, path: Path) -> None:
-    """Write the network to `path`, and put the weights of `made` beside it under the usual name."""
+    """Writes the network to `path`, and moves the weights of `made` to the usual name there."""
     data = path.with_name(f"{path.name}.data")
     for tensor in network.graph.initializer:
         for entry in tensor.external_data:
@@ -164,15 +164,15 @@ def denoise_inputs(
     seed: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[SampleInputs]:
-    """The inputs of the fp16 `denoise`, by name, of every step of every frame, in order.
+    """Returns the inputs of the fp16 `denoise`, by name, of every step of every frame, in order.
 
     Args:
-        geometry: Of the engines; the size of the clips is the one on which `denoise` runs, which is
-            a tile's where there are tiles.
+        geometry: The engines' geometry; the clips have the size on which `denoise` runs, which is a
+            tile's if there are tiles.
         clips: (h, w, 3) uint8 RGB frames of `geometry.denoised`, in order of time. The first frame
-            of each has no guidance, every other is guided by what the model made of the last.
+            of each has no guidance; every other is guided by the model's output for the last.
         correlation: RAFT's lookup, "all-pairs" or "on-demand".
-        seed: Of the noise.
+        seed: The seed of the noise.
         progress: Called with the fraction of the frames that is done.
     """
     runner = _Runner(model, geometry, steps, correlation, seed)
@@ -192,7 +192,7 @@ def _frames(runner: _Runner, clips: Sequence[Clip]) -> Iterator[list[SampleInput
 
 
 class _Runner:
-    """The seven float32 modules in a row: frames in, what `denoise` takes out."""
+    """The seven float32 modules in a row, from frames to the inputs of `denoise`."""
 
     def __init__(
         self, model: Model, geometry: Geometry, steps: int, correlation: str, seed: int
@@ -208,12 +208,12 @@ class _Runner:
         self.start()
 
     def start(self) -> None:
-        """A new epoch: the next frame has no previous one."""
+        """Starts an epoch: the next frame has no previous one."""
         self._previous: tuple[Tensor, Tensor] | None = None  # its features and its raw hr
 
     @torch.inference_mode()
     def frame(self, image: Image) -> list[SampleInputs]:
-        """One frame; returns what `denoise` was given at each of its steps."""
+        """Runs one frame; returns the inputs of `denoise` at each of its steps."""
         lr, up = self._graphs["prepare"](torch.from_numpy(image.copy())[None])
         fmap, context = self._graphs["features"](up)
         hint, warped, gate = self._zeros("guide", "hint"), None, torch.zeros(1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .configs import RAFTConfig
 from .correlation import AllPairs, Correlation
 
-STRIDES = (2, 1, 2, 2)  # of the first convolution and the three layers: a factor of 8
+STRIDES = (2, 1, 2, 2)  # of the first convolution and the three layers: 8 in all
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
@@ -31,7 +31,7 @@ def conv_norm_relu(
     norm: str = "none",
     relu: bool = True,
 ) -> nn.Sequential:
-    """A padded convolution with bias, its norm if any, and a ReLU."""
+    """Returns a padded convolution with bias, with its norm and ReLU if any."""
     padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
     layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding)]
     if norm != "none":
@@ -42,7 +42,7 @@ def conv_norm_relu(
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a residual; the first may halve the size."""
+    """Two 3x3 convolutions with a residual around them; the first may halve the size."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: str, stride: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """The same through a quarter of the channels, as the small model has it."""
+    """A residual block through a quarter of the channels, as in the small model."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: str, stride: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ BLOCKS = {"residual": ResidualBlock, "bottleneck": BottleneckBlock}
 
 
 class Encoder(nn.Module):
-    """(1, 3, H, W) -> (1, widths[-1], H/8, W/8)."""
+    """The feature or context encoder: (1, 3, H, W) -> (1, widths[-1], H/8, W/8)."""
 
     def __init__(self, widths: tuple[int, ...], block: str, norm: str) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Encoder(nn.Module):
         return cast(Tensor, self.conv(x))
 
 
-FACTOR = 8  # the flow is found at an eighth of the image's resolution
+FACTOR = 8  # the flow is computed at an eighth of the image's resolution
 MASK_SCALE = 0.25  # balances the gradients of mask and flow; part of the trained weights' meaning
 
 
@@ -136,7 +136,7 @@ class ConvGRU(nn.Module):
         self.convq = nn.Conv2d(hidden + inputs, hidden, kernel, padding=padding)
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        """The unit as written down: state h (1, hidden, ..), input x (1, inputs, ..)."""
+        """Applies the unit to the state h (1, hidden, ..) and the input x (1, inputs, ..)."""
         hx = torch.cat([h, x], dim=1)
         z, r = self.convz(hx).sigmoid(), self.convr(hx).sigmoid()
         q = self.convq(torch.cat([r * h, x], dim=1)).tanh()
@@ -144,7 +144,7 @@ class ConvGRU(nn.Module):
         return out
 
     def unroll(self, context: Tensor) -> GRUStep:
-        """`forward` for x = (context, motion), with all that does not change done beforehand."""
+        """Returns `forward` for x = (context, motion), the context's part computed in advance."""
         hidden, count = self.hidden, context.shape[1]
         convs = (self.convz, self.convr, self.convq)
         weight = torch.cat([conv.weight for conv in convs])
@@ -159,7 +159,7 @@ class ConvGRU(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class GRUStep:
-    """A `ConvGRU` for one context: the context's terms are added, its channels not convolved."""
+    """A `ConvGRU` for one context, whose terms are added instead of convolved in each step."""
 
     gates: Tensor  # (2 hidden, hidden + motion, *kernel): z and r at once
     candidate: Tensor  # (hidden, hidden + motion, *kernel)
@@ -175,7 +175,7 @@ class GRUStep:
 
 
 class RecurrentBlock(nn.Module):
-    """One recurrent unit, or two that look along rows and then along columns."""
+    """One recurrent unit, or two: one along rows and one along columns."""
 
     def __init__(self, config: RAFTConfig, context: int) -> None:
         super().__init__()
@@ -225,17 +225,17 @@ class MaskPredictor(nn.Module):
 
 
 def upsample_flow(flow: Tensor, mask: Tensor | None) -> Tensor:
-    """(1, 2, h, w) in pixels at 1/8 -> (1, 2, 8 h, 8 w) in full-size pixels.
+    """Upsamples (1, 2, h, w) in pixels at 1/8 to (1, 2, 8 h, 8 w) in full-size pixels.
 
-    With a mask, each fine pixel is a convex combination of its 3x3 coarse neighbours (RAFT,
-    section 3.3); without, bilinear with aligned corners as the small model has it.
+    With a mask, each fine pixel is a convex combination of its 3x3 coarse neighbours (RAFT, section
+    3.3); without one, upsampling is bilinear with aligned corners, as in the small model.
     """
     height, width = flow.shape[2:]
     if mask is None:
         size = (FACTOR * height, FACTOR * width)
         return FACTOR * F.interpolate(flow, size=size, mode="bilinear", align_corners=True)
     logits = mask.float().view(1, 9, FACTOR * FACTOR, height, width)
-    # The softmax is divided out last: over an inner axis engines would transpose the whole mask.
+    # The softmax divides last: over an inner axis, engines would transpose the whole mask.
     weights = (logits - logits.amax(dim=1, keepdim=True)).exp()
     padded = F.pad(FACTOR * flow, (1, 1, 1, 1))
     # The neighbours as nine shifted views: every runtime has Slice, few have im2col.
@@ -251,7 +251,7 @@ MIN_SIDE = 128  # the coarsest correlation level must still be two pixels wide
 
 
 def pixel_grid(height: int, width: int) -> Tensor:
-    """Pixel coordinates (1, 2, h, w) in float32, x first."""
+    """Returns pixel coordinates (1, 2, h, w) in float32, x first."""
     ys, xs = torch.meshgrid(
         torch.arange(height, dtype=torch.float32),
         torch.arange(width, dtype=torch.float32),
@@ -261,7 +261,7 @@ def pixel_grid(height: int, width: int) -> Tensor:
 
 
 class RAFT(nn.Module):
-    """`encode` each frame, then `estimate` the flow from the current frame to the previous."""
+    """RAFT: `encode` each frame, then `estimate` the flow from the current to the previous."""
 
     def __init__(self, config: RAFTConfig) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ class RAFT(nn.Module):
         )
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 3, H, W) nominally in [-1, 1], H and W multiples of 8 and at least 128.
+        """Encodes (1, 3, H, W), nominally in [-1, 1], H and W multiples of 8 and at least 128.
 
         Returns:
             Features to match (1, F, H/8, W/8) and context (1, hidden + C, H/8, W/8).
@@ -300,11 +300,11 @@ class RAFT(nn.Module):
         context: Tensor,
         make_correlation: MakeCorrelation = AllPairs,
     ) -> Tensor:
-        """The flow in pixels of the image, (1, 2, H, W) float32, x first.
+        """Returns the flow in pixels of the image, (1, 2, H, W) float32, x first.
 
-        It points from a pixel of the current frame to where that was in the previous one.
-        Positions, correlation and flow stay in float32 in any precision; only the last update's
-        hidden state is upsampled.
+        It points from a pixel of the current frame to its place in the previous one. Positions,
+        correlation and flow stay in float32 in any precision; only the last update's hidden state
+        is upsampled.
         """
         config = self.config
         correlation = make_correlation(
@@ -315,7 +315,7 @@ class RAFT(nn.Module):
         updates = [unit.unroll(inputs) for unit in self.update_block.recurrent_block.units()]
         height, width = fmap.shape[2:]
         start = pixel_grid(height, width).to(fmap.device)
-        # Zero, and not a constant: its first lookup would be folded into kilobytes a pixel.
+        # Zero, but not a constant, whose first lookup would be folded into kilobytes per pixel.
         flow = 0 * fmap[:, :2].float()
         for _ in range(config.num_flow_updates):
             corr = correlation.lookup((start + flow).flatten(2)[0].T)  # (h w, samples)

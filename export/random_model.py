@@ -1,7 +1,7 @@
-"""A complete model folder with seeded random weights, for tests, benchmarks and first looks.
+"""Writes a complete model folder with seeded random weights, for tests, benchmarks and trials.
 
 The weights are scaled so that activations keep their size through the networks and an
-auto-regressive run stays finite and moving. They know nothing about images: the output is noise.
+auto-regressive run stays finite and moving. They are untrained: the output is noise.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from .weight_files import DIFFUSERS_STEM, HEADER_LENGTH_BYTES
 Fill = Callable[[str, torch.Size], Tensor]
 
 DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16)}
-BRANCH_GAIN = 0.5  # of what is added to a residual stream, so that depth does not blow it up
+BRANCH_GAIN = 0.5  # of what is added to a residual stream, so that it does not grow with depth
 BIAS_STD, NORM_STD = 0.05, 0.1
 # Pattern of a weight's name -> its standard deviation times sqrt(fan in); the first match counts.
-# The default keeps the size of activations through a ReLU; SiLU after a norm is close to it.
+# The default keeps the size of activations through a ReLU, and nearly so through a SiLU after a
+# norm.
 DEFAULT_GAIN = math.sqrt(2.0)
 DENOISER_GAINS = {
-    r"^controlnet_(down|mid)": 0.3,  # guidance, seen but not drowning what it guides
+    r"^controlnet_(down|mid)": 0.3,  # guidance, visible but not dominant
     r"\.conv2\.|\.to_out\.|\.ff\.net\.2\.|\.proj_out\.": BRANCH_GAIN,
     r"\.to_[qkv]\.|time_emb": 1.0,
 }
@@ -73,13 +74,13 @@ def write_random_model(
     seed: int = 0,
     dtype: str = "float32",
 ) -> Path:
-    """Write config files and weights in the layout of docs/models.md; returns the folder.
+    """Writes config files and weights in the layout of docs/models.md; returns the folder.
 
     Args:
         folder: Files of the same names are overwritten.
         preset: `small`, `tiny`, `parity` or `full`.
-        unet, controlnet, vae, scheduler: Values that replace the preset's, in diffusers' key
-            names. The ControlNet follows the UNet's widths unless it is given its own.
+        unet, controlnet, vae, scheduler: Values that replace the preset's, in diffusers' key names.
+            The ControlNet follows the UNet's widths unless its own are given.
         flow: RAFT's values that replace the preset's, or `raft_large` or `raft_small`.
         prompt_tokens: Length of the prompt embedding.
         seed: Equal seeds give equal files.
@@ -109,7 +110,7 @@ def _check_known(what: str, name: str, known: Iterable[str]) -> None:
 
 
 def networks(configs: ModelConfigs) -> dict[str, nn.Module]:
-    """The four networks on the meta device: names and shapes, and no memory."""
+    """Returns the four networks on the meta device: names and shapes without memory."""
     with torch.device("meta"):
         return {
             "unet": UNet(configs.unet),
@@ -122,13 +123,13 @@ def networks(configs: ModelConfigs) -> dict[str, nn.Module]:
 def write_safetensors(
     path: Path, tensors: Mapping[str, Tensor], fill: Fill, dtype: str = "float32"
 ) -> None:
-    """Write a safetensors file one tensor at a time: memory for the largest, not for all.
+    """Writes a safetensors file one tensor at a time, so only the largest needs memory.
 
     Args:
         path: Overwritten in place.
         tensors: Names and shapes; may be on the meta device. Integers are written as zeros.
-        fill: Gives the float32 values of a name and shape.
-        dtype: What floats are written as.
+        fill: Returns the float32 values for a name and shape.
+        dtype: The dtype in which floats are written.
     """
     code, kind = DTYPES[dtype]
     header: dict[str, Any] = {}
@@ -157,7 +158,7 @@ def write_safetensors(
 
 
 def _fill(gains: Mapping[str, float], seed: str, name: str, shape: torch.Size) -> Tensor:
-    """Values for one weight, bias, norm or running statistic, float32."""
+    """Returns the values of one weight, bias, norm or running statistic, float32."""
     noise = _normal(f"{seed}/{name}", shape)
     if name.endswith("running_var"):
         return torch.ones(shape)
@@ -175,14 +176,14 @@ def _fill(gains: Mapping[str, float], seed: str, name: str, shape: torch.Size) -
 
 
 def _normal(seed: str, shape: torch.Size) -> Tensor:
-    """Standard normal values that depend on the seed's text alone, not on what was drawn before."""
+    """Returns standard normal values that depend only on the text of the seed."""
     generator = torch.Generator()
     generator.manual_seed(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little"))
     return torch.randn(shape, generator=generator)
 
 
 def write_configs(folder: Path, preset: Preset) -> Path:
-    """The config files; returns where RAFT's weights go, a name that says which RAFT it is."""
+    """Writes the config files; returns RAFT's weights path, whose name says which RAFT it is."""
     files: dict[str, Keys] = {
         "unet/config.json": preset.unet,
         "controlnet/config.json": preset.controlnet,
@@ -202,8 +203,8 @@ def write_configs(folder: Path, preset: Preset) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(dict(keys), indent=2) + "\n", encoding="utf-8")
     flow.mkdir(parents=True, exist_ok=True)
-    for other in flow.iterdir():  # what is left of another preset would be ambiguous
+    for other in flow.iterdir():  # files of another preset would be ambiguous
         if other != weights and other.suffix in SUFFIXES:
             other.unlink()
-    weights.touch()  # its name says which RAFT this is, to whoever reads the configs
+    weights.touch()  # readers of the configs find the RAFT by this name
     return weights

@@ -1,9 +1,8 @@
-"""The eager reference: the model in the original's own order, with nothing saved.
+"""The eager reference: the model in the original's own order, without any caching.
 
-It is what every engine is measured against, for its numbers and for its speed: both frames are
-encoded for every flow, every flow update is upsampled, the hint, the prompt's projections and the
-time embeddings are computed in each of the four steps. Stream-DiffVSR, jamichss/Stream-DiffVSR
-9d148ee. Knows no ONNX and no backend.
+Every engine is measured against it, for its numbers and for its speed: both frames are encoded for
+every flow, every flow update is upsampled, and the hint, the prompt's projections and the time
+embeddings are computed in each of the four steps. Stream-DiffVSR, jamichss/Stream-DiffVSR 9d148ee.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from .raft import RAFT, pixel_grid, upsample_flow
 
 @dataclass(frozen=True, slots=True)
 class ReferenceState:
-    """What one frame leaves for the next, None before the first frame of an epoch.
+    """The data that one frame leaves for the next; None before the first frame of an epoch.
 
     previous_hr is the raw decode (1, 3, 4h, 4w), unclamped; previous_up the bicubic frame.
     """
@@ -46,7 +45,7 @@ class ReferenceState:
 
 
 class GridSampledCorrelation:
-    """RAFT's lookup as torchvision has it: a bilinear sampler over the stored volume."""
+    """RAFT's lookup as in torchvision: a bilinear sampler over the stored volume."""
 
     def __init__(self, current: Tensor, previous: Tensor, levels: int, radius: int) -> None:
         channels, height, width = current.shape[1:]
@@ -58,7 +57,7 @@ class GridSampledCorrelation:
         self.delta = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1)
 
     def lookup(self, positions: Tensor) -> Tensor:
-        """(n, 2), x first -> (n, levels (2r+1)^2), x offsets slowest within a level."""
+        """Looks up (n, 2), x first -> (n, levels (2r+1)^2), x offsets slowest within a level."""
         samples = []
         for volume in self.pyramid:
             size = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1])
@@ -69,7 +68,10 @@ class GridSampledCorrelation:
 
 
 def estimate_flow(raft: RAFT, image: Tensor, previous: Tensor) -> Tensor:
-    """Flow from `image` to `previous` (1, 3, H, W), every update upsampled: (1, 2, H, W)."""
+    """Returns the flow (1, 2, H, W) from `image` to `previous` (1, 3, H, W).
+
+    Every update is upsampled, and the last is returned.
+    """
     config = raft.config
     fmap, previous_fmap = raft.feature_encoder(torch.cat([image, previous])).chunk(2)
     correlation = GridSampledCorrelation(
@@ -93,11 +95,11 @@ def estimate_flow(raft: RAFT, image: Tensor, previous: Tensor) -> Tensor:
 
 
 class Reference:
-    """`step(frame, state, noise)`, eager float32 torch.
+    """The reference in eager float32 torch, run by `step(frame, state, noise)`.
 
     Args:
         model: Moved to the device.
-        device: Of torch, "cpu" or "cuda".
+        device: A torch device, "cpu" or "cuda".
     """
 
     def __init__(self, model: Model, steps: int = DEFAULT_STEPS, device: str = "cpu") -> None:
@@ -109,17 +111,17 @@ class Reference:
     def step(
         self, frame: Image, state: ReferenceState, noise: npt.NDArray[Any]
     ) -> tuple[Image, Tensor, ReferenceState]:
-        """One frame.
+        """Upscales one frame.
 
         Args:
             frame: (h, w, 3) uint8 RGB.
-            state: The previous frame's, or a fresh one.
+            state: The previous frame's, or a new one.
             noise: (4, h', w') standard normal, at the padded size.
 
         Returns:
             The output frame (4h, 4w, 3) uint8 RGB, the final latent (1, 4, h', w'), the next state.
         """
-        with self._device:  # constants that are made on the way
+        with self._device:  # for constants made inside
             return self._step(
                 torch.from_numpy(frame)[None].to(self._device),
                 state,

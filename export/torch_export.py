@@ -1,4 +1,4 @@
-"""Exports a graph as a torch program: a JSON file of ATen calls, with each value's last use."""
+"""Exports a graph as a torch program: its ATen calls in JSON and its constants."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .graph_folder import Form, example_inputs, tracing
 
 
 def peak_bytes(calls: Sequence[Node]) -> int:
-    """Bytes of the results that are alive at the worst of these calls, run in this order.
+    """Returns the bytes of the results alive at the worst of these calls, run in this order.
 
-    What lies in a call's own workspace does not count, nor what was there before: inputs, weights.
+    A call's own workspace does not count, nor what existed before: inputs and weights.
     """
     last_use: dict[int, int] = {}
     for index, node in enumerate(calls):
@@ -41,7 +41,7 @@ def peak_bytes(calls: Sequence[Node]) -> int:
 
 
 def _storages(node: Node) -> Iterator[tuple[int, int]]:
-    """(identity, bytes) of the memory of a node's results: a view has that of what it views."""
+    """Yields (identity, bytes) of the memory of a node's results; a view shares its source's."""
     value = node.meta.get("val")
     results: Iterable[object] = value if isinstance(value, (list, tuple)) else (value,)
     for result in results:
@@ -50,14 +50,14 @@ def _storages(node: Node) -> Iterator[tuple[int, int]]:
             yield storage._cdata, storage.nbytes()
 
 
-SMALL_BYTES = 2**20  # what is computed from constants may be this large, or as they are
-# Of a channels-last tensor, which `view` refuses and the engines may make of an activation.
+SMALL_BYTES = 2**20  # a folded result may be this large, or as large as its inputs
+# `view` refuses a channels-last tensor, which the engines may make of an activation.
 REPLACED = {"aten.view.default": "aten.reshape.default"}
 WORDS = {torch.dtype: "dtype", torch.layout: "layout", torch.memory_format: "memory_format"}
 
 
 def export_program(module: nn.Module, spec: GraphSpec, path: Path) -> int:
-    """Write one module as `path`, a safetensors file.
+    """Writes one module as `path`, a safetensors file.
 
     Returns:
         Bytes of the intermediate tensors that are alive at its worst operator.
@@ -71,7 +71,7 @@ def export_program(module: nn.Module, spec: GraphSpec, path: Path) -> int:
 
 
 class _Writer:
-    """What of a traced program is known already, and what is left to be run.
+    """Splits a traced program into what is known already and what is left to run.
 
     Attributes:
         needed: The operators that are left, in their order.
@@ -91,7 +91,7 @@ class _Writer:
         self.needed = self._still_needed()
 
     def program(self) -> Program:
-        """The calls that lead to the outputs; fills `kept`."""
+        """Returns the calls that lead to the outputs; fills `kept`."""
         inputs = [str(name) for name in self._traced.graph_signature.user_inputs]
         calls = [self._call(node) for node in self.needed]
         return Program(inputs, calls, self._encoded(self._outputs))
@@ -107,7 +107,7 @@ class _Writer:
         return found[::-1]
 
     def _weights(self) -> Iterator[tuple[Node, Tensor]]:
-        """Parameters, buffers and tensors that the modules hold, with their placeholders."""
+        """Yields the placeholders of parameters, buffers and tensor constants with their values."""
         traced, signature = self._traced, self._traced.graph_signature
         names = signature.inputs_to_parameters | signature.inputs_to_buffers
         names |= signature.inputs_to_lifted_tensor_constants
@@ -119,12 +119,12 @@ class _Writer:
                 yield node, (traced.constants[name] if value is None else value).detach()
 
     def _fold(self, node: Node) -> None:
-        """Run an operator now if all that it is given is known and the result not too large."""
+        """Runs an operator now if all its inputs are known and its result is not too large."""
         given = node.all_input_nodes
         if not all(one in self._known for one in given):
             return
-        held = sum(_nbytes(self._known[one]) for one in given)
-        if _nbytes(node.meta.get("val")) <= max(SMALL_BYTES, held):
+        size = sum(_nbytes(self._known[one]) for one in given)
+        if _nbytes(node.meta.get("val")) <= max(SMALL_BYTES, size):
             args, keywords = map_arg((node.args, node.kwargs), lambda one: self._known[one])
             assert callable(node.target)
             self._known[node] = node.target(*args, **keywords)
@@ -151,14 +151,14 @@ class _Writer:
     def _keep(self, node: Node) -> str:
         name, value = self._names[node], self._known[node]
         if name not in self.kept:
-            # A copy where it is a part of another: a file holds each tensor whole.
+            # Copied if it is a part of another tensor: a file stores each tensor whole.
             whole = value.is_contiguous() and node.op == "placeholder"
             self.kept[name] = value if whole else value.clone(memory_format=torch.contiguous_format)
         return name
 
 
 def _check_pure(node: Node) -> None:
-    """Folding, and leaving out what no output needs, is right for operators without effects."""
+    """Checks that an operator has no effects, so that it may be folded or left out."""
     if node.target not in (operator.getitem, torch.ops.aten.detach_.default):
         assert isinstance(node.target, torch._ops.OpOverload)
         assert not node.target._schema.is_mutable, f"{node.target} changes what it is given"

@@ -1,7 +1,7 @@
-"""Which weights files a part of a model consists of, and what a safetensors file claims to hold.
+"""Finds the weights files of a model's parts, and checks what a safetensors file claims to have.
 
-Everything here is decided from names and headers, before a byte of a tensor is allocated. Knows no
-torch, so that an engine's key can be computed without it.
+Everything here is decided from names and headers, before a byte of a tensor is allocated. It needs
+no torch, so that an engine's key can be computed without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8"
 
 SINGLE = "{stem}.safetensors"
 SHARDED = "{stem}.safetensors.index.json"
-# In the order of preference: full precision, then half, then pickles of tensors.
+# In order of preference: full precision, then half, then pickles of tensors.
 CANDIDATES = (
     SINGLE,
     SHARDED,
@@ -43,16 +43,16 @@ class WeightFiles:
     index: Path | None = None
 
     def all(self) -> tuple[Path, ...]:
-        """Every file that has a say in the weights."""
+        """Returns every file that affects the weights."""
         return self.files if self.index is None else (self.index, *self.files)
 
 
 def find_weights(folder: Path, *stems: str) -> WeightFiles:
-    """The weights of one part, e.g. `unet/`: safetensors first, then half precision, then .bin.
+    """Finds the weights of one part, e.g. `unet/`: safetensors, then half precision, then .bin.
 
     Args:
         folder: Where to look.
-        stems: File names up to the first dot, in the order of preference; diffusers' by default.
+        stems: File names up to the first dot, in order of preference; diffusers' by default.
 
     Raises:
         StreamDiffVSRError: None of the names is there, or an index names a shard that is not.
@@ -90,7 +90,7 @@ def _shards(index: Path) -> WeightFiles:
 
 
 def check_header(path: Path) -> list[str]:
-    """Refuse a safetensors file whose header lies, before anything is allocated for it.
+    """Refuses a safetensors file with a false header, before anything is allocated for it.
 
     Returns:
         The names of the tensors.
@@ -132,7 +132,7 @@ def _check_start(what: str, start: bytes, length: int, size: int) -> None:
 
 
 def _check_entry(what: str, name: str, entry: Any, room: int) -> None:
-    """One tensor's claim against the bytes that there are."""
+    """Checks one tensor's claims against the bytes that there are."""
     shown = name if len(name) <= 80 else f"{name[:79]}…"
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -1,7 +1,8 @@
-"""Weights from files into modules: safetensors, or a pickle restricted to tensors.
+"""Loads weights from files into modules: safetensors, or a pickle restricted to tensors.
 
-Nothing a file says is believed: sizes are checked before allocation, values for NaN and infinity
-after it, and names and shapes against the module. Every failure is one line that names the file.
+Nothing that a file claims is trusted: sizes are checked before allocation, values for NaN and
+infinity after it, and names and shapes against the module. Every failure is one line that names the
+file.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ PICKLE_SLACK = 1.02  # tensors shared inside a pickle are counted twice
 
 
 def read_weights(weights: WeightFiles) -> State:
-    """The state dict of one part, floats as float32, in memory of its own.
+    """Returns the state dict of one part, floats as float32, in memory of its own.
 
     Raises:
-        StreamDiffVSRError: A file cannot be read, lies about its size, or holds NaN or infinity.
+        StreamDiffVSRError: A file cannot be read, is false about its size, or has NaN or infinity.
     """
     state: State = {}
     for path in weights.files:
@@ -42,13 +43,13 @@ def read_weights(weights: WeightFiles) -> State:
 
 
 def read_safetensors(path: Path) -> State:
-    """One safetensors file as float32 tensors (integers as they are)."""
+    """Returns one safetensors file as float32 tensors (integers unchanged)."""
     names = check_header(path)
     state: State = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             for name in names:
-                # The copy is deliberate: a mapped file that is cut later would kill the process.
+                # Copied on purpose: truncating a mapped file later would kill the process.
                 state[name] = _as_float32(file.get_tensor(name))
     except (SafetensorError, OSError) as error:
         raise StreamDiffVSRError(f"cannot read {path}", str(error), "fetch it again") from None
@@ -57,7 +58,7 @@ def read_safetensors(path: Path) -> State:
 
 
 def read_pickle(path: Path) -> State:
-    """A `.pth` or `.bin` file that holds nothing but tensors (torch's weights-only unpickler)."""
+    """Reads a `.pth` or `.bin` file of only tensors, with torch's weights-only unpickler."""
     what = f"cannot read {path}"
     if not path.is_file():
         raise StreamDiffVSRError(what, "no such file")
@@ -66,7 +67,7 @@ def read_pickle(path: Path) -> State:
         raise StreamDiffVSRError(what, f"{size} bytes are more than any model here has")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises nearly anything on a broken file
+    except Exception as error:  # torch raises almost anything for a broken file
         why = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         if "weights_only" in str(error) or "Weights only" in str(error):
             why = "it holds more than tensors, and loading that could run code"
@@ -88,12 +89,12 @@ def read_pickle(path: Path) -> State:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], origin: Path | str) -> None:
-    """Put a state dict into a module that may be on the meta device; every name must fit.
+    """Loads a state dict into a module that may be on the meta device; every name must fit.
 
     Args:
         module: Receives the tensors themselves, not copies.
-        state: float32 tensors. A `module.` before every name (DataParallel) is taken off.
-        origin: What the message names when something does not fit.
+        state: float32 tensors. A `module.` prefix of every name (DataParallel) is removed.
+        origin: Named in the error when something does not fit.
 
     Raises:
         StreamDiffVSRError: Names are missing or unexpected, or shapes differ.
@@ -125,10 +126,10 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], origin: Path | str
 
 
 def save_whole(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file under another name first: a reader sees all of it or nothing.
+    """Writes a safetensors file under another name first: readers see all of it or nothing.
 
     Raises:
-        OSError: The folder cannot be written; nothing is left behind.
+        OSError: The folder cannot be written; nothing is left there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as part:
@@ -151,7 +152,7 @@ def _as_float32(value: Tensor) -> Tensor:
 def _check_finite(path: Path, state: State) -> None:
     for name, value in state.items():
         if value.is_floating_point() and value.numel():
-            low, high = value.aminmax()  # one pass, no temporary; NaN comes through
+            low, high = value.aminmax()  # one pass, no temporary; it propagates NaN
             if not (torch.isfinite(low) and torch.isfinite(high)):
                 raise StreamDiffVSRError(
                     f"{path} is damaged", f"{name} holds NaN or infinity", "fetch the file again"

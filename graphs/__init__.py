@@ -1,1 +1,1 @@
-"""What the graphs of the model are, in terms that need numpy alone."""
+"""Descriptions of the model's graphs that need only numpy."""

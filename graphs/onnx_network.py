@@ -1,7 +1,7 @@
-"""An ONNX network as it lies in a file: what its tensors are, and what of it is of no use.
+"""Reads the tensors of an ONNX file and replaces its nodes; for networks without control flow.
 
-Shared by those who write networks and those who compile them. Needs onnx, of the export extra, and
-never a weight: those stay in the file beside the network. For networks without control flow.
+Shared by the code that writes networks and the code that compiles them. It needs onnx, from the
+export extra, and never loads weights: those stay in the file next to the network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = tuple[int, tuple[int, ...]]  # element type, shape
 
 
 def tensor_kinds(graph: onnx.GraphProto) -> dict[str, Kind]:
-    """Type and shape of every tensor of a graph that says them; shapes are static."""
+    """Returns the element type and static shape of every tensor whose type the graph declares."""
     types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.input, *graph.output)}
     kinds = {
         name: (kind.elem_type, tuple(int(dim.dim_value) for dim in kind.shape.dim))
@@ -26,7 +26,7 @@ def tensor_kinds(graph: onnx.GraphProto) -> dict[str, Kind]:
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Give a graph other nodes, and drop the constants and what is said of tensors they leave."""
+    """Replaces a graph's nodes, and drops the constants and tensor types that become unused."""
     read = {name for node in nodes for name in node.input}
     made = {name for node in nodes for name in node.output}
     _set(graph.node, nodes)
@@ -35,7 +35,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
 
 
 def count_operators(path: Path) -> Counter[str]:
-    """How many nodes of each operator an ONNX file has."""
+    """Returns how many nodes of each operator an ONNX file has."""
     network = onnx.load(str(path), load_external_data=False)
     return Counter(node.op_type for node in network.graph.node)
 

@@ -1,9 +1,10 @@
-"""How a size will be run, decided before the first frame: the flow's form, and tiles or none.
+"""Decides before the first frame how a size will be run: how flow is computed, and in which tiles.
 
 RAFT's all-pairs volume has (H/8 W/8)^2 values, 198 GiB for a 720p input, so above a budget the
 exact lookup is computed on demand, and above a second one at half resolution. Denoise and decode
 run on the whole frame up to a size and on equal overlapping tiles beyond it. The limits are fixed
-numbers, not today's free memory: one size gives one plan, and so one engine set, everywhere.
+numbers and do not depend on the memory that is free: one size gives one plan, and so one engine
+set, on every machine.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ TILE_SIDE = (256, 448)  # largest tile (h, w) beyond that
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A geometry, the form of RAFT's correlation, and the line that tells the user."""
+    """A geometry, the form of RAFT's correlation, and the line that reports them to the user."""
 
     geometry: Geometry
     correlation: str
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Returns one line for the user."""
         geometry = self.geometry
         scale = (
             ""
@@ -53,7 +54,7 @@ class Plan:
 
 
 def correlation_bytes(size: Size, flow_scale: int = 1) -> int:
-    """Bytes of RAFT's all-pairs pyramid in float32, for an LR size."""
+    """Returns the bytes of RAFT's all-pairs pyramid in float32, for an LR size."""
     return 4 * 4 * _positions(size, flow_scale) ** 2 // 3
 
 
@@ -70,13 +71,13 @@ def make_plan(
     tile: Size | str | None = "auto",
     preferred: int = 1,
 ) -> Plan:
-    """Choose for an LR size (h, w); every choice can be overridden.
+    """Chooses the plan for an LR size (h, w); every choice can be overridden.
 
     Args:
-        flow_scale: 1, 2 or 4: the flow is found at HR divided by this. None chooses.
+        flow_scale: 1, 2 or 4: the flow is computed at HR divided by this. None chooses.
         correlation: "all-pairs" or "on-demand". None chooses.
-        tile: LR size of the tiles, None for the whole frame, "auto" chooses.
-        preferred: The flow scale that the model was trained at, taken where the frame allows it.
+        tile: LR size of the tiles, None for the whole frame; "auto" chooses.
+        preferred: The flow scale that the model was trained at, used where the frame allows it.
 
     Raises:
         UsageError: A value is unknown, or does not fit the size.
@@ -89,12 +90,12 @@ def make_plan(
         )
     if flow_scale is not None and flow_scale not in FLOW_SCALES:
         raise UsageError(f"flow scale {flow_scale} is not known", remedy="use 1, 2 or 4")
-    Geometry(size)  # a bad size is told before anything is derived from it
+    Geometry(size)  # a bad size is reported before anything is derived from it
     if flow_scale is None:
         flow_scale = preferred
         if preferred == 1 and _positions(size, 1) > ON_DEMAND_POSITIONS:
             flow_scale = 2
-        if min(padded_size(size)) < flow_scale * MIN_SIDE:  # too thin to be made smaller
+        if min(padded_size(size)) < flow_scale * MIN_SIDE:  # too thin to be scaled down
             flow_scale = 1
     if correlation is None:
         fits = correlation_bytes(size, flow_scale) <= ALL_PAIRS_BYTES
@@ -104,7 +105,7 @@ def make_plan(
 
 
 def choose_tile(size: Size) -> Size | None:
-    """Equal tiles, as few as `TILE_SIDE` allows, or None where the whole frame fits."""
+    """Returns the LR size of equal tiles, as few as `TILE_SIDE` allows; None: the whole frame."""
     height, width = padded_size(size)
     if height * width <= WHOLE_FRAME_PIXELS:
         return None

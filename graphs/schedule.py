@@ -1,8 +1,8 @@
 """DDIM: the denoising steps as a fixed table of coefficients.
 
-Pure functions on the host, in float64 after the float32 cumulative product that the reference
-takes, each citing its equation. Nothing here knows of a network, a tensor library or a device:
-the table is folded into the `denoise` graph and indexed there by the step.
+These are pure functions on the host, in float64 after the cumulative product, which is float32 as
+in the reference; each cites its equation. The table is folded into the `denoise` graph and indexed
+there by the step.
 
 Song, Meng, Ermon: Denoising Diffusion Implicit Models (arXiv:2010.02502), eq. 12 with eta = 0.
 Salimans, Ho: Progressive Distillation (arXiv:2202.00512), appendix D, for the v-prediction.
@@ -24,7 +24,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear")
 
 @dataclass(frozen=True, slots=True)
 class ScheduleConfig:
-    """The part of diffusers' `scheduler_config.json` that moves a pixel."""
+    """The part of diffusers' `scheduler_config.json` that affects the output."""
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
@@ -51,7 +51,9 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, slots=True)
 class StepTable:
-    """All that the steps need: `latent' = latent_scale[i] * latent + output_scale[i] * output`.
+    """The coefficients of all steps.
+
+    `latent' = latent_scale[i] * latent + output_scale[i] * output`.
 
     Both scales have shape (steps,) in float64; `timesteps` has shape (steps,) in int64, falling.
     """
@@ -70,9 +72,9 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def alphas_cumprod(config: ScheduleConfig) -> Array:
-    """The cumulative signal power of the training schedule, shape (num_train_timesteps,), float32.
+    """Returns the cumulative signal power of training, shape (num_train_timesteps,), float32.
 
-    DDIM eq. 4. The product runs in float32 because the reference's does.
+    DDIM eq. 4. The product is computed in float32, as in the reference.
     """
     n, lo, hi = config.num_train_timesteps, config.beta_start, config.beta_end
     if config.beta_schedule == "scaled_linear":
@@ -83,7 +85,7 @@ def alphas_cumprod(config: ScheduleConfig) -> Array:
 
 
 def timesteps(config: ScheduleConfig, steps: int) -> Array:
-    """The training timesteps that are visited, falling, shape (steps,), int64.
+    """Returns the training timesteps that are visited, falling, shape (steps,), int64.
 
     Spacings as in table 2 of "Common Diffusion Noise Schedules" (arXiv:2305.08891).
     """
@@ -101,7 +103,7 @@ def timesteps(config: ScheduleConfig, steps: int) -> Array:
 
 
 def step_table(config: ScheduleConfig, steps: int = DEFAULT_STEPS) -> StepTable:
-    """The DDIM update (eq. 12, eta = 0, no clipping) folded to two scalars a step.
+    """Returns the DDIM update (eq. 12, eta = 0, no clipping) folded to two scalars per step.
 
     With a = alpha_bar(t) and p = alpha_bar(t - T/steps), every prediction type gives a clean
     estimate x0 and a noise estimate e that are linear in (latent, output), and the update is

@@ -1,6 +1,6 @@
-"""What the seven graphs of the model are: their inputs, outputs, sizes and files.
+"""Describes the seven graphs of the model: their inputs, outputs, sizes and files.
 
-The exporters, the engines and the runtime share it, and it needs numpy alone.
+The exporters, the engines and the runtime share this module; it needs only numpy.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..errors import UsageError
 SCALE = 4
 MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
 MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
-TILE_OVERLAP = 32  # LR pixels two neighbouring tiles share, feathered; an eighth of small ones
+TILE_OVERLAP = 32  # LR pixels that neighbouring tiles share, feathered; an eighth of small tiles
 DEFAULT_STEPS = 4  # of denoising; the released model is trained for them
-FLOW_SCALES = (1, 2, 4)  # the flow is found at HR divided by this
+FLOW_SCALES = (1, 2, 4)  # the flow is computed at HR divided by this
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
-# Each lane is a stream: its graphs run one after another, those of two lanes beside each other.
+# Each lane is a stream: its graphs run one after another; graphs of two lanes run concurrently.
 LANES = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))
 TILED = ("temporal", "denoise", "decode")  # these may run on tiles; the others see the full frame
 
@@ -41,7 +41,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the dense tensor."""
+        """The number of bytes of the dense tensor."""
         return prod(self.shape) * {"float32": 4, "float16": 2, "int32": 4, "uint8": 1}[self.dtype]
 
 
@@ -56,10 +56,10 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelDims:
-    """What the shapes need to know of a model.
+    """The dimensions of a model that determine its graphs' shapes.
 
-    `temporal` lists, for each decoder block in order, (channels, resolution relative to LR);
-    `match_colour` is whether `decode` takes LR to give its output LR's colours.
+    `temporal` lists (channels, resolution relative to LR) for each decoder block, in order; with
+    `match_colour`, `decode` also takes LR and gives its output LR's broad colours.
     """
 
     latent: int
@@ -71,7 +71,7 @@ class ModelDims:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelDims:
-        """The inverse of `dataclasses.asdict`, from a manifest."""
+        """Reads the dimensions from a manifest; the inverse of `dataclasses.asdict`."""
         return cls(
             latent=int(data["latent"]),
             hint=int(data["hint"]),
@@ -84,11 +84,11 @@ class ModelDims:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """How frames of one size pass through the graphs.
+    """The sizes at which frames of one size pass through the graphs.
 
     Args:
         size: LR size (h, w) of the frames as they arrive.
-        flow_scale: The flow is found at HR / flow_scale (1, 2 or 4).
+        flow_scale: The flow is computed at HR / flow_scale (1, 2 or 4).
         tile: LR size of the tiles on which denoise and decode run, or None for the whole frame.
     """
 
@@ -105,7 +105,7 @@ class Geometry:
             raise UsageError(
                 f"flow scale 1/{self.flow_scale} does not fit {format_size(self.size)}",
                 f"the flow network needs at least {smallest} input pixels a side at that scale",
-                "find the flow nearer to full size: 1, or 2 instead of 4",
+                "use a smaller flow scale: 1, or 2 instead of 4",
             )
         if self.tile is not None and (
             any(side % SCALE or side < MIN_SIDE for side in self.tile)
@@ -118,21 +118,21 @@ class Geometry:
 
     @property
     def padded(self) -> Size:
-        """The size at which the networks run: multiples of 4, at least 32 a side."""
+        """The LR size (h, w) at which the networks run: multiples of 4, at least 32 a side."""
         return padded_size(self.size)
 
     @property
     def denoised(self) -> Size:
-        """The size on which denoise and decode run: a tile's, or the padded frame's."""
+        """The LR size (h, w) at which denoise and decode run: a tile's, or the padded frame's."""
         return self.tile or self.padded
 
     def to_json(self) -> dict[str, Any]:
-        """A manifest's entry; `from_json` reads it back."""
+        """Returns the manifest's entry, which `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Geometry:
-        """The inverse of `to_json`."""
+        """Reads the entry that `to_json` returns."""
         tile = data["tile"]
         return cls(_size(data["size"]), int(data["flow_scale"]), _size(tile) if tile else None)
 
@@ -143,7 +143,7 @@ def _size(pair: Any) -> Size:
 
 
 def check_size(size: Size) -> None:
-    """Raise `UsageError` unless (h, w) is a size that a frame can have."""
+    """Raises `UsageError` unless (h, w) is a possible frame size."""
     height, width = size
     if height < 1 or width < 1:
         raise UsageError(
@@ -158,13 +158,16 @@ def check_size(size: Size) -> None:
 
 
 def padded_size(size: Size) -> Size:
-    """Up to multiples of 4 and to at least 32: the original shrinks instead, and loses pixels."""
+    """Returns (h, w) rounded up to multiples of 4, at least 32 a side.
+
+    The original implementation shrinks the frame instead, and loses pixels.
+    """
     height, width = (max(MIN_SIDE, -(-side // SCALE) * SCALE) for side in size)
     return height, width
 
 
 def format_size(size: Size) -> str:
-    """(h, w) the way a user reads it: WxH."""
+    """Returns (h, w) as users read it: WxH."""
     return f"{size[1]}x{size[0]}"
 
 
@@ -183,13 +186,14 @@ def format_bytes(count: float, unit: str = "") -> str:
 
 
 def parse_size(text: str, option: str) -> Size:
-    """WxH, as a user writes it, as (h, w).
+    """Returns WxH, as a user writes it, as (h, w).
 
     Args:
-        option: What was given so, for the error.
+        text: The value to parse.
+        option: The option that it was given for, named in the error.
 
     Raises:
-        UsageError: It is not two numbers with an x between.
+        UsageError: It is not two numbers with an x between them.
     """
     match = re.fullmatch(r"(-?\d{1,9})[xX](-?\d{1,9})", text.strip())
     if match is None:
@@ -200,9 +204,10 @@ def parse_size(text: str, option: str) -> Size:
 
 
 def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> dict[str, GraphSpec]:
-    """Every graph's inputs and outputs at a size. Ranges: lr, hr nominally [-1, 1]; flow in HR px.
+    """Returns every graph's inputs and outputs at a size.
 
-    Flow is float32 in any precision: half a pixel is lost in half precision beyond 1024 pixels.
+    lr and hr are nominally in [-1, 1]; flow is in HR pixels. Flow is float32 in any precision: half
+    precision would lose half a pixel beyond 1024 pixels.
     """
     h, w = geometry.size
     full_h, full_w = geometry.padded
@@ -220,7 +225,8 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
     latent = T("latent", (1, dims.latent, th, tw), real)
     gate = T("gate", (1,), real)
     tile_lr = T("lr", (1, 3, th, tw), real)
-    # A tile is cut from padded frames; only a whole frame is cropped to the input's four times.
+    # A tile is cut from padded frames; only a whole frame is cropped to four times the input's
+    # size.
     out_h, out_w = (SCALE * h, SCALE * w) if geometry.tile is None else (SCALE * th, SCALE * tw)
     temporal = tuple(
         T(f"temporal_{i}", (1, channels, th * scale // 4, tw * scale // 4), real)
@@ -257,17 +263,18 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
 
 
 GRAPHS_JSON = "graphs.json"
-# Raise when the same model at the same size would export to other graphs, or TensorRT get others.
+# Increase this when the same model at the same size would export to other graphs, or when TensorRT
+# would be given other graphs.
 GRAPH_VERSION = 3
 
 
 def onnx_file(name: str) -> str:
-    """The network; its weights lie beside it under the same name and `.data`."""
+    """Returns the name of a graph's network file; its weights file has `.data` added to that."""
     return f"{name}.onnx"
 
 
 def golden_file(name: str) -> str:
-    """Recorded tensors: `in.<tensor>` and `out.<tensor>`, outputs in float32."""
+    """Returns the name of a graph's recorded tensors, `in.<tensor>` and float32 `out.<tensor>`."""
     return f"{name}.golden.safetensors"
 
 
@@ -278,8 +285,9 @@ class GraphSet:
     Attributes:
         steps: Number of denoising steps in the `denoise` graph's tables.
         correlation: RAFT's lookup, "all-pairs" or "on-demand".
-        exporter: Names and versions of what wrote the graphs.
-        activation_bytes: By graph, the intermediate tensors that are alive at its worst node.
+        exporter: Names and versions of the packages that wrote the graphs.
+        activation_bytes: For each graph, the bytes of the intermediate tensors that are alive at
+            its worst node.
     """
 
     geometry: Geometry
@@ -292,11 +300,11 @@ class GraphSet:
     activation_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def specs(self) -> dict[str, GraphSpec]:
-        """Every graph's tensors."""
+        """Returns every graph's inputs and outputs."""
         return graph_specs(self.geometry, self.dims, self.precision)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads back."""
+        """Returns the data that `from_json` reads."""
         return {
             "geometry": self.geometry.to_json(),
             "precision": self.precision,
@@ -310,7 +318,13 @@ class GraphSet:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GraphSet:
-        """The inverse of `to_json`; raises KeyError, TypeError or ValueError on anything else."""
+        """Reads the data that `to_json` returns.
+
+        Raises:
+            KeyError: An entry is missing.
+            TypeError: An entry has the wrong type.
+            ValueError: A value is not valid.
+        """
         if data["precision"] not in ("fp32", "fp16"):
             raise ValueError(f"unknown precision {data['precision']!r}")
         return cls(
@@ -325,11 +339,11 @@ class GraphSet:
         )
 
     def write(self, folder: Path) -> None:
-        """Write `graphs.json`."""
+        """Writes `graphs.json`."""
         text = json.dumps(self.to_json(), indent=2)
         (folder / GRAPHS_JSON).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> GraphSet:
-        """Read `graphs.json`."""
+        """Reads `graphs.json`."""
         return cls.from_json(json.loads((folder / GRAPHS_JSON).read_text(encoding="utf-8")))

@@ -1,9 +1,10 @@
-"""Peak memory and time of the exact flow of a large input, by the on-demand correlation lookup.
+"""Peak memory and time of a large input's exact flow, with the on-demand correlation lookup.
 
     python -m streamdiffvsr.research.exact_flow --model models/tiny --size 1280x720
 
 Exports the model's `features` and `flow` graphs at that size and runs them on ONNX Runtime's CPU
-provider, in a process of its own, so that the peak is theirs alone. Prints JSON as its last line.
+provider, in a process of its own, so that the peak includes nothing else. Prints JSON as its last
+line.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SHIFT = 8  # HR pixels between the two frames
 
 
 def main() -> None:
-    """Export here, run in a child, print the JSON."""
+    """Exports here, runs in a child process, and prints the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, required=True, help="a model folder")
     parser.add_argument("--size", default="1280x720", metavar="WxH")
@@ -63,7 +64,7 @@ def _specs(model: Path, size: Size) -> dict[str, GraphSpec]:
 
 
 def _export(model: Path, size: Size, folder: Path) -> dict[str, float]:
-    """Write both graphs; the seconds that each took."""
+    """Writes both graphs; returns the seconds that each took."""
     from ..export.correlation import OnDemand
     from ..export.graphs import build_graphs
     from ..export.model import load_model
@@ -83,7 +84,7 @@ def _export(model: Path, size: Size, folder: Path) -> dict[str, float]:
 
 
 def _run(model: Path, size: Size, folder: Path) -> dict[str, Any]:
-    """Features of two frames and their flow, as a frame does it."""
+    """Computes the features of two frames and their flow, as for a frame of a video."""
     from ..engines.onnxruntime_backend import OrtEngine
     from ..graphs.spec import onnx_file
 

@@ -1,10 +1,10 @@
-"""Does memory grow with the number of frames? Few frames against many, in a process each.
+"""Checks whether memory grows with the number of frames: few against many, in a process each.
 
     python -m streamdiffvsr.research.memory --engines DIR --frames 50 500
 
-The frames go through `Upscaler.stream` with nothing kept, as a file job drives it. Besides the
-peak, the resident size is taken after every tenth of the run: a leak shows as a slope. The estimate
-is what `streamdiffvsr` tells before such a run.
+The frames go through `Upscaler.stream` and nothing is kept, as in a file job. In addition to the
+peak, the resident size is taken after every tenth of the run: a leak appears as a slope. The
+estimate is the one that `streamdiffvsr` reports before such a run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODULE = "streamdiffvsr.research.memory"
 
 
 def main() -> None:
-    """Run both lengths in processes of their own and print the JSON."""
+    """Runs both lengths in processes of their own and prints the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engines", required=True)
     parser.add_argument("--frames", type=int, nargs="+", default=[50, 500])

@@ -1,10 +1,10 @@
-"""How well scene cuts are found: precision and recall on made clips with known cuts.
+"""Measures how well scene cuts are found: precision and recall on clips with known cuts.
 
     python -m streamdiffvsr.research.scene_cuts
 
-Clips are photographs under a moving camera, joined by hard cuts, and full of what is no cut:
-flashes, fades through black within a scene, swinging exposure, fast pans, sensor noise. Every frame
-goes through the detector as it would arrive. Prints a table and, as its last line, JSON.
+Clips are photographs under a moving camera, joined by hard cuts, with much that is no cut: flashes,
+fades through black within a scene, swinging exposure, fast pans, sensor noise. Every frame goes
+through the detector as it would arrive. Prints a table and, as its last line, JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCENES = 8  # of a clip
 
 @dataclass
 class Score:
-    """Frames of one kind of clip: cuts that were found, missed, and made up."""
+    """Counts for one kind of clip: cuts that were found, missed, and falsely reported."""
 
     found: int = 0
     missed: int = 0
@@ -41,24 +41,24 @@ class Score:
     frames: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Precision and recall are None where there is nothing to divide by."""
-        told, there = self.found + self.made_up, self.found + self.missed
+        """Returns the counts; precision and recall are None if there is nothing to divide by."""
+        reported, there = self.found + self.made_up, self.found + self.missed
         return {
             "frames": self.frames,
             "cuts": there,
-            "precision": round(self.found / told, 4) if told else None,
+            "precision": round(self.found / reported, 4) if reported else None,
             "recall": round(self.found / there, 4) if there else None,
             "made_up": self.made_up,
         }
 
 
 def plain(frames: Frames, rng: np.random.Generator) -> Frames:
-    """As the camera sees them."""
+    """Returns the frames unchanged."""
     return frames
 
 
 def flash(frames: Frames, rng: np.random.Generator) -> Frames:
-    """One frame of each scene nearly white."""
+    """Makes one frame of each scene nearly white."""
     lit = frames.astype(np.float32)
     for start in range(0, len(frames), SCENE):
         lit[start + int(rng.integers(3, SCENE - 2))] += rng.uniform(120, 255)
@@ -66,20 +66,20 @@ def flash(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 def fade(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Each scene goes to black and comes back."""
+    """Fades each scene to black and back."""
     gains = np.abs(np.linspace(-1, 1, SCENE))[:, None, None, None]
     parts = [frames[s : s + SCENE] * gains[: len(frames[s:])] for s in range(0, len(frames), SCENE)]
     return np.concatenate(parts).astype(np.uint8)
 
 
 def noise(frames: Frames, rng: np.random.Generator) -> Frames:
-    """A dark, noisy camera."""
+    """Makes the frames those of a dark, noisy camera."""
     dark = 0.35 * frames.astype(np.float32)
     return (dark + rng.normal(0, 8, dark.shape)).clip(0, 255).astype(np.uint8)
 
 
 def exposure(frames: Frames, rng: np.random.Generator) -> Frames:
-    """Brightness that swings from frame to frame."""
+    """Makes the brightness swing from frame to frame."""
     gains = rng.uniform(0.5, 1.3, (len(frames), 1, 1, 1))
     return (frames * gains).clip(0, 255).astype(np.uint8)
 
@@ -95,7 +95,7 @@ KINDS: dict[str, tuple[Callable[[Frames, np.random.Generator], Frames], float]] 
 
 
 def main() -> None:
-    """Measure every kind of clip and print the table and the JSON."""
+    """Measures every kind of clip, and prints the table and the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=6, help="of each kind")
     options = parser.parse_args()
@@ -137,22 +137,22 @@ def _table(scores: dict[str, Score]) -> str:
 
 
 def _judge(frames: Frames, score: Score) -> float:
-    """Run one clip through a detector; returns the seconds that it took."""
+    """Runs one clip through a detector; returns the seconds that it took."""
     detector, spent_s = CutDetector(), 0.0
     for index, frame in enumerate(frames):
         started = time.perf_counter()
-        told = detector.is_cut(frame)
+        reported = detector.is_cut(frame)
         spent_s += time.perf_counter() - started
         cut = index > 0 and index % SCENE == 0
-        score.found += told and cut
-        score.missed += cut and not told
-        score.made_up += told and not cut
+        score.found += reported and cut
+        score.missed += cut and not reported
+        score.made_up += reported and not cut
     score.frames += len(frames)
     return spent_s
 
 
 def _clip(maker: ClipMaker, rng: np.random.Generator, pace: float) -> Frames:
-    """(n, h, w, 3): `SCENES` scenes with hard cuts between them."""
+    """Returns (n, h, w, 3): `SCENES` scenes with hard cuts between them."""
     height, width = SIZE
     scenes = []
     for _ in range(SCENES):

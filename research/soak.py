@@ -1,9 +1,9 @@
-"""Does a live session grow? Memory, files, threads and processes over minutes or days.
+"""Checks whether a live session grows: memory, files, threads, processes over minutes or days.
 
     python -m streamdiffvsr.research.soak --minutes 30
     python -m streamdiffvsr.research.soak --minutes 1440 --source rtsp://camera/stream
 
-Runs `streamdiffvsr live` with what is given behind `--` and follows all of its processes from
+Runs `streamdiffvsr live` with the arguments after `--`, and watches all of its processes from
 outside. The first tenth of the time is warm-up. Prints JSON as its last line.
 """
 
@@ -28,11 +28,11 @@ WARM_UP = 0.1  # of the samples
 
 
 def main() -> None:
-    """Run the session and print what grew."""
+    """Runs the session and prints what grew."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--source", default="testsrc=160x90@30")
-    parser.add_argument("live", nargs="*", help="behind --: further arguments of `live`")
+    parser.add_argument("live", nargs="*", help="after --: further arguments of `live`")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sinks = ["--to", "null", "--to", str(Path(folder) / "hls.m3u8")]
@@ -45,7 +45,11 @@ def main() -> None:
 
 
 def judged(samples: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Growth from samples of `seconds`, `frames`, `rss_mb`, `fds`, `threads`, `processes`."""
+    """Returns the growth in a series of samples.
+
+    Args:
+        samples: `seconds`, `frames`, `rss_mb`, `fds`, `threads` and `processes` at each status.
+    """
     steady = samples[int(WARM_UP * len(samples)) :]
     frames = np.array([sample["frames"] for sample in steady])
     rss = np.array([sample["rss_mb"] for sample in steady])
@@ -81,17 +85,17 @@ def _follow(arguments: list[str]) -> tuple[list[dict[str, float]], dict[str, Any
 
 
 def _taken(process: psutil.Process) -> dict[str, float]:
-    """What a process and its children hold; those that end meanwhile hold nothing."""
-    held = {"rss_mb": 0.0, "fds": 0.0, "threads": 0.0, "processes": 0.0}
+    """Returns what a process and its children use; those that end meanwhile do not count."""
+    used = {"rss_mb": 0.0, "fds": 0.0, "threads": 0.0, "processes": 0.0}
     for one in [process, *process.children(recursive=True)]:
         try:
-            held["rss_mb"] += one.memory_info().rss / 2**20
-            held["fds"] += one.num_handles() if sys.platform == "win32" else one.num_fds()
-            held["threads"] += one.num_threads()
-            held["processes"] += 1
+            used["rss_mb"] += one.memory_info().rss / 2**20
+            used["fds"] += one.num_handles() if sys.platform == "win32" else one.num_fds()
+            used["threads"] += one.num_threads()
+            used["processes"] += 1
         except psutil.Error:
             continue
-    return held
+    return used
 
 
 if __name__ == "__main__":

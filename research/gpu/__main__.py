@@ -1,4 +1,4 @@
-"""The result of `gpu.py`, on disk after every change: a machine that vanishes leaves it behind."""
+"""Checks and times every backend; the result is on disk after every change, even after a crash."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ...graphs.spec import Size, format_size, parse_size
 from .check import Row, check_in_child, one_line, why_not_ahead
 from .reference import FILE, make_reference, read_reference, set_name
 
-RUNNING = "it was not ended: this is what there was until then"
+RUNNING = "it did not end: these are the results up to then"
 
 
 class Report:
-    """What is known so far.
+    """The results so far.
 
     Attributes:
         rows: `checks` of the result.
@@ -45,60 +45,60 @@ class Report:
         self.save()
 
     def add_row(self, row: Row) -> None:
-        """A backend was checked; one that was tried and does not work has failed."""
+        """Adds the row of a checked backend; one that was tried and does not work has failed."""
         self.rows.append(row)
         if row["tried"] and not row["works"]:
             self.failed.append(f"{row['backend']}: {row['said']}")
         self.save()
 
     def fail(self, line: str) -> None:
-        """Something else did not work."""
+        """Adds another failure, in one line."""
         self.failed.append(line)
         self.save()
 
     def begins(self, benchmark: Benchmark) -> None:
-        """What it has measured is in every result from now on."""
+        """Includes what a running benchmark has measured in every result from now on."""
         self._running = benchmark
 
     def ends(self) -> None:
-        """The benchmark that began is over: its figures are kept, and its engines are not."""
+        """Keeps the figures of the benchmark that began, but not its engines."""
         assert self._running is not None
         self._measured.append(self._running.result())
         self._running = None
         self.save()
 
     def works(self, backend: str) -> bool:
-        """Whether a backend passed every check."""
+        """Returns whether a backend passed every check."""
         return any(row["backend"] == backend and row["works"] for row in self.rows)
 
     def save(self, *, ended: bool = False) -> dict[str, Any]:
-        """Write the result as it is, and return it."""
+        """Writes the present result, and returns it."""
         running = [] if self._running is None else [self._running.result()]
         result = _merged([*self._measured, *running] or [self._empty])
-        told = list(self.failed)
+        problems = list(self.failed)
         if result["stopped"]:
-            told.append(result["stopped"])
+            problems.append(result["stopped"])
         if self.late:
-            told.append(f"not reached in {self._minutes:g} minutes: {', '.join(self.late)}")
+            problems.append(f"not reached in {self._minutes:g} minutes: {', '.join(self.late)}")
         if not ended:
-            told.append(RUNNING)
+            problems.append(RUNNING)
         result |= {
             "command": self._command,
             "checks": self.rows,
-            "complete": not told,
-            "stopped": "; ".join(told) or None,
+            "complete": not problems,
+            "stopped": "; ".join(problems) or None,
         }
         write_text(self.path, json.dumps(result, indent=1) + "\n")
         return result
 
     @property
     def measuring_failed(self) -> bool:
-        """Whether a benchmark was stopped by what it measured."""
+        """Whether a benchmark was stopped by a failure."""
         return any(result["stopped"] for result in self._measured)
 
 
 def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Results of one machine as one; subjects of different sizes are not compared anyway."""
+    """Merges results of one machine; subjects of different sizes are not compared anyway."""
     merged = dict(results[0])
     for name in ("subjects", "comparisons", "baselines"):
         merged[name] = [entry for result in results for entry in result[name]]
@@ -110,7 +110,7 @@ def _merged(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _noisiest(noises: list[dict[str, Any]]) -> dict[str, Any]:
-    """The worst of each criterion."""
+    """Returns the worst value of each criterion."""
     worst = {
         name: max((noise[name] for noise in noises if noise[name] is not None), default=None)
         for name in ("p50_spread", "others_cpu", "probe_spread", "probe_ms")
@@ -119,29 +119,29 @@ def _noisiest(noises: list[dict[str, Any]]) -> dict[str, Any]:
     return noises[0] | worst | {"noisy": bool(why), "why": why}
 
 
-# What a bare machine has comes first.
+# Backends that a bare machine has come first.
 BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
 SIZES: tuple[Size, ...] = ((180, 320), (128, 128), (270, 480))
 TIMED = 60
-CHECKING_S = 240.0  # of a backend at most: TensorRT builds a small model in less
-MEASURING_S = 45.0  # of a size, with all of its backends, as a guess of what is left
+CHECKING_S = 240.0  # limit per backend: TensorRT builds a small model in less
+MEASURING_S = 45.0  # estimate for a size with all of its backends
 FULL = "full"
-RANDOM = "random_"  # before the preset, in the names of folders
+RANDOM = "random_"  # prefix of the preset in folder names
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time that runs out."""
+    """A time limit."""
 
     deadline: float
 
     def left(self) -> float:
-        """Seconds."""
+        """Returns the seconds that are left."""
         return self.deadline - time.monotonic()
 
 
 def main() -> None:
-    """Check, measure, write the result and print where it is."""
+    """Checks, measures, writes the result and prints its path."""
     options = _parse()
     if options.device == "cuda" and (obstacle := why_no_gpu()):
         sys.exit(f"there is no GPU to measure: {obstacle}; see streamdiffvsr doctor")
@@ -157,13 +157,13 @@ def main() -> None:
     elif not options.no_figures:
         _measure(report, clock, options)
     result = report.save(ended=True)
-    told = {name: result[name] for name in ("complete", "stopped", "checks")}
-    print(json.dumps({"benchmark": "gpu", "result": str(report.path), **told}))
+    summary = {name: result[name] for name in ("complete", "stopped", "checks")}
+    print(json.dumps({"benchmark": "gpu", "result": str(report.path), **summary}))
     sys.exit(1 if report.failed or report.measuring_failed else 0)
 
 
 def _check(report: Report, clock: Clock, options: argparse.Namespace) -> None:
-    """A row of each backend."""
+    """Adds a row for each backend."""
     backends = _backends(options)
     if clock.left() <= 0:
         report.late += [f"the check of {backend}" for backend in backends]
@@ -188,13 +188,13 @@ def _check(report: Report, clock: Clock, options: argparse.Namespace) -> None:
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
-    """Those that were asked for and exist on the device, in the order they are asked."""
+    """Returns the requested backends that support the device, in the order of `BACKENDS`."""
     on_device = {name for name, device in ORDER if device == options.device}
     return [b for b in BACKENDS if b in on_device and b in (options.backend or BACKENDS)]
 
 
 def _reference(options: argparse.Namespace) -> Path:
-    """Where the CPU's frames are: given, brought along, left by an earlier run, or made now."""
+    """Returns the file of the CPU's frames: given, built ahead, left by an earlier run, or new."""
     if options.reference is not None:
         read_reference(options.reference)
         return Path(options.reference)
@@ -209,10 +209,10 @@ def _reference(options: argparse.Namespace) -> Path:
 
 
 def _measure(report: Report, clock: Clock, options: argparse.Namespace) -> None:
-    """Time the model, size by size: what is measured of one is whole before the next begins."""
+    """Times the model size by size; one size is complete before the next begins."""
     sizes = [parse_size(size, "--size") for size in options.size] or SIZES
     working = [backend for backend in _backends(options) if report.works(backend)]
-    longest = 0.0  # of the builds so far: the next will not be much quicker
+    longest = 0.0  # seconds of the slowest build so far: the next will not be much faster
     for size in sizes:
         folders: list[Path] = []
         for backend in working:
@@ -232,7 +232,7 @@ def _measure(report: Report, clock: Clock, options: argparse.Namespace) -> None:
 
 
 def _engines(backend: str, size: Size, options: argparse.Namespace) -> Path:
-    """An engine set of the model that is timed: brought along, or built."""
+    """Returns an engine set of the timed model: one built ahead, or a new one."""
     timed = options.model.name if options.model else f"{RANDOM}{options.preset}"
     name = set_name(timed, size, backend, options.device)
     if options.engines is not None:
@@ -249,7 +249,7 @@ def _engines(backend: str, size: Size, options: argparse.Namespace) -> Path:
 
 
 def _time_engines(report: Report, folders: Sequence[Path], options: argparse.Namespace) -> None:
-    """Frame times of engine sets side by side; what is known is on disk before each next step."""
+    """Times the frames of engine sets in turn; each step's results are on disk before the next."""
 
     def tell(line: str) -> None:
         _say(line)
@@ -279,7 +279,7 @@ def _usual_path() -> Path:
 
 
 def _machine_name() -> str:
-    """Of the GPU, or else of the processor, as a file may be called."""
+    """Returns the name of the GPU, or else of the processor, in a form for file names."""
     machine = describe_machine()
     gpu: Any = machine["gpu"]
     name = str(machine["cpu"]) if gpu is None else str(gpu["name"])
@@ -295,14 +295,14 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--json", type=Path, help="the result; by default benchmarks/results/DATE-MACHINE-gpu.json")
     add("--folder", type=Path, default=Path("build/gpu"), help="model and engines")
-    add("--engines", type=Path, help="what gpu_ahead made elsewhere: taken where it opens here")
-    add("--reference", type=Path, help="the CPU's frames, in place of making them")
-    add("--checked", type=Path, help="an earlier result, whose checks are taken")
-    add("--backend", action="append", choices=BACKENDS, help="this one alone; may be repeated")
+    add("--engines", type=Path, help="output of research.gpu.ahead, used if it opens here")
+    add("--reference", type=Path, help="the CPU's frames, instead of making them")
+    add("--checked", type=Path, help="an earlier result, whose checks are reused")
+    add("--backend", action="append", choices=BACKENDS, help="only this one; may be repeated")
     add("--no-figures", action="store_true", help="end after the checks")
     add("--frames-only", action="store_true", help="no start-up, files or roofline")
-    add("--frames", type=int, default=TIMED, help="that are timed of each mode")
-    add("--model", type=Path, help="a model folder, in place of random weights")
+    add("--frames", type=int, default=TIMED, help="timed frames of each mode")
+    add("--model", type=Path, help="a model folder, instead of random weights")
     add("--preset", default=FULL, choices=("small", "tiny", "parity", FULL))
     add("--size", action="append", default=[], metavar="WxH", help="may be repeated")
     add("--device", default="cuda", choices=("cuda", "cpu"))

@@ -1,9 +1,9 @@
-"""Engine sets and frames made on a CPU for a GPU elsewhere: `gpu.py` takes them, and builds less.
+"""Makes engine sets and frames on a CPU for a GPU elsewhere, which then has less to build.
 
     python -m streamdiffvsr.research.gpu.ahead build/ahead --backend onnxruntime
 
-The gate of the sets stays pending: each is checked where it is first opened. A set of torch's or
-TensorRT-RTX's is of the version installed here, and is built anew where another is.
+The sets' gate stays pending: each set is checked where it is first opened. A set for torch or
+TensorRT-RTX belongs to the version installed here, and is built again where there is another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BUILT_ON_A_CPU = ("torch", "onnxruntime", "tensorrt-rtx")
 
 
 def main() -> None:
-    """Make what was asked for, in a folder."""
+    """Makes the requested sets in a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--backend", action="append", choices=BUILT_ON_A_CPU, default=[])
@@ -38,13 +38,13 @@ def main() -> None:
 
 
 def build_ahead(backend: str, device: str, folder: Path) -> Path:
-    """The built-in model's engines for a device that need not be here."""
+    """Builds the built-in model's engines for a device that need not be here."""
     out = folder / set_name(MODEL, SMALL, backend, device)
-    # What is run as it was exported is settled for a CPU, as the graphs are the same; a library
-    # that compiles asks for its own device.
-    settled = device if BACKENDS[backend].compile is not None else "cpu"
+    # A backend that runs graphs as exported is resolved for a CPU, because the graphs are the same;
+    # a library that compiles requires its own device.
+    resolved_for = device if BACKENDS[backend].compile is not None else "cpu"
     precision = default_precision(device)
-    request = BuildRequest(model=MODEL, backend=backend, precision=precision, device=settled)
+    request = BuildRequest(model=MODEL, backend=backend, precision=precision, device=resolved_for)
     order, _ = resolve(request, SMALL, out=out)
     order = replace(order, key=replace(order.key, device=device), started=time.monotonic())
     refuse_foreign(out)

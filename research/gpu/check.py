@@ -1,9 +1,9 @@
-"""One backend on one device: does it work, are its frames the CPU's, and the same however run.
+"""Checks one backend on one device: it works, and its frames equal the CPU's in every mode.
 
     python -m streamdiffvsr.research.gpu.check torch cuda --folder build/gpu
 
-A process of its own, so that a backend that crashes or hangs takes nothing else along: `gpu.py`
-runs it and takes the row that it prints as its last line.
+It runs in a process of its own, so that a backend that crashes or hangs affects nothing else:
+`research.gpu` runs it and reads the row that it prints as its last line.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from .reference import (
 )
 
 MODULE = "streamdiffvsr.research.gpu.check"
-COMPARED = 24  # frames, overlapped and captured against plain
+COMPARED = 24  # frames, to compare overlapped and captured with plain
 Row = dict[str, Any]
 
 
 def check_backend(
     backend: str, device: str, folder: Path, reference: Path, ahead: Path | None = None
 ) -> Row:
-    """Open the built-in model, and compare; a refusal is an answer, not an error.
+    """Opens the built-in model, and compares its frames; a failure is reported in the row.
 
     Args:
         folder: Where engines are built.
-        reference: As from `gpu_reference.make_reference`.
-        ahead: Engine sets that were built elsewhere, taken where they open here.
+        reference: The file that `make_reference` writes.
+        ahead: Engine sets that were built elsewhere, used if they open here.
     """
     row: Row = {"backend": backend, "device": device, "works": False}
     row["said"] = why_not(backend, device)
@@ -68,14 +68,14 @@ def check_backend(
         row["said"] = why_not_of(expected, engines)
         if not row["said"]:
             _compare(row, upscaler, expected)
-    except Exception as error:  # each library fails in its own ways: its words are the result
+    except Exception as error:  # libraries raise anything: the message is the result
         row["said"] = one_line(error)
     row["seconds"] = round(time.monotonic() - started, 2)
     return row
 
 
 def _opened(row: Row, folder: Path, ahead: Path | None) -> tuple[Path, Upscaler]:
-    """The engines brought along where they open here, else built; the row says which, and why."""
+    """Opens the engines built ahead if possible, else builds some; the row says which and why."""
     backend, device = row["backend"], row["device"]
     name = set_name(MODEL, SMALL, backend, device)
     row["engines"] = "built"
@@ -116,7 +116,7 @@ def _compare(row: Row, upscaler: Upscaler, expected: Reference) -> None:
 
 
 def _plainly(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
-    """On a GPU: one stage after another on one stream, and nothing captured."""
+    """Returns the frames of a plain run; on a GPU, stages in order on one stream, uncaptured."""
     if not upscaler.in_slots:
         return stepped(upscaler, frames)
     device = ObservedDevice(upscaler.device, one_stream=True)
@@ -125,7 +125,7 @@ def _plainly(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
 
 
 def _not_captured(upscaler: Upscaler, frames: list[Image], mode: Mode) -> dict[str, str]:
-    """The parts of a frame that are put on the streams bit by bit, and why."""
+    """Returns the parts of a frame that are put on the streams uncaptured, and why."""
     run = upscaler.run(StreamState(seed=SEED), mode)
     for frame in frames:
         run.begin(frame)
@@ -138,7 +138,7 @@ def _equal(got: list[Image], expected: list[Image]) -> bool:
 
 
 def why_not_ahead(engines: Path, backend: str, device: str, size: Size) -> str:
-    """Why a set that was built ahead is not the one asked for, or nothing."""
+    """Returns why a set that was built ahead is not the requested one, or an empty string."""
     if not engines.is_dir():
         return f"no {engines.name} was brought along"
     key: EngineKey = read_manifest(engines).key
@@ -154,20 +154,20 @@ def why_not_ahead(engines: Path, backend: str, device: str, size: Size) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's kind and words."""
+    """Returns an error's type and message in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def check_in_child(
     backend: str, device: str, folder: Path, reference: Path, ahead: Path | None, limit_s: float
 ) -> Row:
-    """`check_backend` in a process of its own, stopped when its time is over."""
+    """Runs `check_backend` in a process of its own, which is stopped when its time is over."""
     command = [sys.executable, "-m", MODULE, backend, device, "--folder", str(folder)]
     command += ["--reference", str(reference)]
     command += [] if ahead is None else ["--engines", str(ahead)]
     row: Row = {"backend": backend, "device": device, "works": False, "tried": True}
     said: list[str] = []
-    # A library can bring its process down in a capture: then it is asked again without one.
+    # A library can crash its process in a capture: then it runs again without one.
     for capture in ({}, {CAPTURE: "0"}):
         try:
             done = subprocess.run(
@@ -182,20 +182,20 @@ def check_in_child(
                 "said": "; ".join([*said, f"it did not end within {limit_s:.0f} seconds"])
             }
         try:
-            told: Row = json.loads(done.stdout.splitlines()[-1])
+            result: Row = json.loads(done.stdout.splitlines()[-1])
         except (ValueError, IndexError):
             how = ", and with nothing captured" if capture else ""
             said.append(f"its process ended with exit code {done.returncode}{how}")
             continue
         if capture:
-            works = "it works with nothing captured" if told["works"] else str(told["said"])
-            told |= {"works": False, "said": "; ".join([*said, works])}
-        return told
+            works = "it works with nothing captured" if result["works"] else str(result["said"])
+            result |= {"works": False, "said": "; ".join([*said, works])}
+        return result
     return row | {"said": "; ".join(said)}
 
 
 def main() -> None:
-    """Check one backend and print its row."""
+    """Checks one backend and prints its row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("backend")
     parser.add_argument("device", choices=("cuda", "cpu"))

@@ -1,6 +1,6 @@
-"""What a CPU makes of the built-in model, input and noise: frames that every GPU is held against.
+"""Frames of the built-in model on a CPU, which every GPU's frames are compared with.
 
-Recorded ahead in a small file, or made where it is wanted. float32, by the best CPU backend there.
+They are recorded ahead in a small file, or made when needed: in float32, by the best CPU backend.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SMALL: Size = (48, 64)
 SEED = 1
 FRAMES = 6
 FILE = "reference.safetensors"
-# (levels of 255 at one place, levels in the mean). float32: a rounding that ends on the other side.
-# Half precision: on a CPU its graphs are (1, 0.014) off, unguided frames (9, 0.5).
+# (levels of 255 at one place, levels in the mean). In float32 a value may round the other way. In
+# half precision a CPU's graphs are (1, 0.014) off, and unguided frames (9, 0.5).
 TOLERANCE: dict[Precision, tuple[int, float]] = {"fp32": (1, 1e-3), "fp16": (4, 0.1)}
 
 
@@ -40,8 +40,8 @@ class Reference:
     """Frames in and out of the built-in model, each guided by the one before it.
 
     Attributes:
-        model_digest: Of its weights; frames of other weights are not compared.
-        made_by: The backend.
+        model_digest: The digest of its weights; frames of other weights are not compared.
+        made_by: The backend that made them.
     """
 
     frames: list[Image]
@@ -50,14 +50,14 @@ class Reference:
     made_by: str
 
     def differences(self, upscaler: Upscaler) -> tuple[int, float]:
-        """The largest and the mean difference of an upscaler's frames, in levels of 255."""
+        """Returns the largest and the mean difference of an upscaler's frames, in levels of 255."""
         got = stepped(upscaler, self.frames)
         levels = [np.abs(a.astype(np.int16) - b) for a, b in zip(got, self.expected, strict=True)]
         return max(int(x.max()) for x in levels), float(np.mean([x.mean() for x in levels]))
 
 
 def stepped(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
-    """The frames, one call each, from the seed on."""
+    """Returns the output frames, one call each, starting from the seed."""
     state, outputs = StreamState(seed=SEED), []
     for frame in frames:
         out, state = upscaler.step(frame, state)
@@ -66,12 +66,12 @@ def stepped(upscaler: Upscaler, frames: list[Image]) -> list[Image]:
 
 
 def set_name(model: str, size: Size, backend: str, device: str) -> str:
-    """What the folder of an engine set is called here, and among those built ahead."""
+    """Returns the folder name of an engine set, here and among those built ahead."""
     return f"{model}_{format_size(size)}_{backend}_{device}"
 
 
 def make_reference(folder: Path, say: Callable[[str], None] = lambda _: None) -> Path:
-    """Record the file, in a folder where the engines that make it are kept too.
+    """Records the file, in a folder where the engines that make it are also kept.
 
     Raises:
         StreamDiffVSRError: No backend works on this CPU.
@@ -86,25 +86,25 @@ def make_reference(folder: Path, say: Callable[[str], None] = lambda _: None) ->
     for index, (frame, out) in enumerate(zip(frames, stepped(upscaler, frames), strict=True)):
         tensors |= {f"in.{index}": np.ascontiguousarray(frame), f"out.{index}": out}
     path = folder / FILE
-    told = {"model_digest": upscaler.manifest.key.model_digest, "made_by": backend}
-    save_file(tensors, str(path), told)
+    metadata = {"model_digest": upscaler.manifest.key.model_digest, "made_by": backend}
+    save_file(tensors, str(path), metadata)
     return path
 
 
 def read_reference(path: Path) -> Reference:
-    """The frames of a file.
+    """Reads the frames of a file.
 
     Raises:
-        StreamDiffVSRError: It is missing, damaged, or no such file.
+        StreamDiffVSRError: It is missing, damaged, or not such a file.
     """
     try:
         with safe_open(str(path), "numpy") as file:
-            told = file.metadata()
+            metadata = file.metadata()
             frames, expected = (
                 [file.get_tensor(f"{which}.{index}") for index in range(FRAMES)]
                 for which in ("in", "out")
             )
-        return Reference(frames, expected, told["model_digest"], told["made_by"])
+        return Reference(frames, expected, metadata["model_digest"], metadata["made_by"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise StreamDiffVSRError(
             f"{path} has no frames to compare with", str(error), "leave it out: they are made here"
@@ -112,7 +112,7 @@ def read_reference(path: Path) -> Reference:
 
 
 def why_not_of(reference: Reference, engines: Path) -> str:
-    """Why an engine set's frames cannot be compared with these, or nothing."""
+    """Returns why an engine set's frames cannot be compared with these, or an empty string."""
     key = read_manifest(engines).key
     if key.model_digest != reference.model_digest:
         return "the recorded frames are of other weights"

@@ -1,1 +1,1 @@
-"""How good the pictures are: clips of which truth and motion are known, and what is measured."""
+"""Measures picture quality on clips whose truth and motion are known."""

@@ -1,13 +1,13 @@
-"""Picture quality of a model: ours against bicubic, and against ours with guidance switched off.
+"""Picture quality of a model: ours against bicubic, and against ours without guidance.
 
     python -m streamdiffvsr.research.quality
     python -m streamdiffvsr.research.quality --photographs test
     python -m streamdiffvsr.research.quality --images mine.jpg other.png
 
-Clips are photographs under known motion (`clips`), so that the truth and the true flow
-are there to measure against (`metrics` defines the figures). "Guidance off" is the same
-model with the same noise, each frame without its previous one. Prints a table, every bound with
-its figure (`report`), the time of a frame at 160x90 -> 640x360, and the JSON.
+Clips are photographs under known motion (`clips`), so that the truth and the true flow are there to
+measure against (`metrics` defines the figures). "Guidance off" is the same model with the same
+noise, each frame without its previous one. Prints a table, every bound with its figure (`report`),
+the time of a frame at 160x90 -> 640x360, and the JSON.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ...runtime.upscaler import load
 FRAMES, DRIFT_FRAMES = 24, 200
 QUICK_FRAMES, QUICK_DRIFT_FRAMES = 4, 30
 MODULES = {"PIL": "pillow", "skimage": "scikit-image"}
-LEAST_FRAMES = 4  # of a clip: the cut needs two on either side
+LEAST_FRAMES = 4  # of a clip: a cut needs two frames on each side
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Build what is needed, measure, print the table, the bounds and the JSON."""
+    """Builds what is needed, measures, and prints the table, the bounds and the JSON."""
     options = _parse(arguments)
     try:
         result = _measure(options)
@@ -81,7 +81,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _require() -> None:
-    """Say what is missing before minutes are spent on engines."""
+    """Reports what is missing before engines take minutes to build."""
     require_export()
     if missing := [package for module, package in MODULES.items() if find_spec(module) is None]:
         raise StreamDiffVSRError(

@@ -1,7 +1,7 @@
 """The clips that `quality` measures: photographs under motion that is known exactly.
 
-Motion and noise are the same on every run, so two models are compared on the very same frames.
-Where a camera looks beyond a photograph's border it sees it mirrored.
+Motion and noise are the same in every run, so two models are compared on the very same frames.
+Beyond a photograph's border, the camera sees it mirrored.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Frames = npt.NDArray[np.uint8]
 Picture = tuple[str, Tensor]  # name, (3, H, W) float32 in [0, 1]
 Moves = dict[str, Any]
 
-LARGE, SMALL = (90, 160), (56, 96)  # LR (h, w); two, as each is an engine set to build
-COVER = 0.9  # of LARGE's frame that a photograph must fill a side to be shown at that size
+LARGE, SMALL = (90, 160), (56, 96)  # LR (h, w); only two: each needs an engine set
+COVER = 0.9  # share of LARGE's frame that a photograph must fill on each side to be shown so
 NOISY = Degradation(noise=2.0, crf=18)
 SEED = 2026
-# Of the drift clip: two rounds of a closed path end where the frames 5 to 14 were.
+# The drift clip: two rounds of a closed path end where frames 5 to 14 were.
 DRIFT_ROUNDS, DRIFT_FIRST, DRIFT_WINDOW = 2, 5, 10
-DRIFT_REACH = (30.0, 12.0)  # HR pixels of the path, across and down
+DRIFT_REACH = (30.0, 12.0)  # half the path's width and height in HR pixels
 
-# Pan in HR pixels a frame (x, y), turn in degrees a frame, zoom in shares of the size a frame.
+# Per frame: pan in HR pixels (x, y), turn in degrees, zoom as a share of the size.
 KINDS: dict[str, Moves] = {
     "still": {},
     "pan": {"pan": (2.3, 0.7)},
@@ -45,7 +45,7 @@ KINDS: dict[str, Moves] = {
     "layers": {"pan": (-0.9, 0.4)},
     "noisy": {"pan": (0.6, -1.1), "turn": 0.1},
 }
-THING_PAN = (3.1, -1.4)  # of what moves in front in "layers"
+THING_PAN = (3.1, -1.4)  # of the foreground in "layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ class MeasuredClip:
     """Input, truth and true motion of T frames.
 
     Attributes:
-        photograph: Its name.
-        kind: Of the motion: one of `KINDS`, `cut` or `drift`.
-        lr: (T, h, w, 3) uint8 RGB, what the upscaler is given.
-        truth: (T, 4h, 4w, 3) uint8 RGB, what it should give.
+        photograph: The photograph's name.
+        kind: The kind of motion: one of `KINDS`, `cut` or `drift`.
+        lr: (T, h, w, 3) uint8 RGB, the upscaler's input.
+        truth: (T, 4h, 4w, 3) uint8 RGB, the ideal output.
         flow: (T, 2, 4h, 4w) HR pixels, x first: where in frame n - 1 each pixel of n was.
-        visible: (T, 1, 4h, 4w), 1 where that place shows the same thing; 0 all over a frame that
-            has no previous one.
+        visible: (T, 1, 4h, 4w), 1 if that place shows the same thing; all 0 for a frame that has no
+            previous one.
         cut: Index of the first frame after the cut, if there is one.
-        same: Early frames and last frames that show the same views, if there are such.
+        same: Early frames and last frames that show the same views, if there are any.
     """
 
     photograph: str
@@ -75,17 +75,17 @@ class MeasuredClip:
 
     @property
     def name(self) -> str:
-        """As the table shows it."""
+        """The clip's name in the table."""
         return f"{self.photograph} {self.kind}"
 
     @property
     def size(self) -> Size:
-        """LR size (h, w)."""
+        """The LR size (h, w)."""
         return int(self.lr.shape[1]), int(self.lr.shape[2])
 
 
 def pictures(which: str, files: list[Path]) -> list[Picture]:
-    """The photographs to make clips of: the given files, else `validation` or `test`."""
+    """Returns the photographs to make clips of: the given files, else `validation` or `test`."""
     if files:
         return [(file.stem, _read(file)) for file in files]
     chosen = {"validation": photographs.VALIDATION, "test": photographs.TEST}[which]
@@ -95,7 +95,10 @@ def pictures(which: str, files: list[Path]) -> list[Picture]:
 def makers(
     sources: list[Picture], frames: int, drift_frames: int
 ) -> Iterator[Callable[[], MeasuredClip]]:
-    """Functions that make one clip each, in the order of the table: one is in memory at a time."""
+    """Yields functions that make one clip each, in the order of the table.
+
+    Only one clip is in memory at a time.
+    """
     for index, source in enumerate(sources):
         for kind in KINDS:
             yield partial(_moving, kind, source, _next(sources, index), frames)
@@ -104,7 +107,7 @@ def makers(
 
 
 def timing_frames(source: Picture, frames: int) -> Frames:
-    """(T, 90, 160, 3): a pan at the size at which the time of a frame is stated."""
+    """Returns (T, 90, 160, 3) frames of a pan, at the size for which frame times are reported."""
     return _low(_shown([_background(source, LARGE, frames, **KINDS["pan"])], LARGE))
 
 
@@ -119,7 +122,7 @@ def _moving(kind: str, source: Picture, other: Picture, frames: int) -> Measured
 
 
 def _cut(before: Picture, after: Picture, frames: int) -> MeasuredClip:
-    """Half the frames of one photograph, then as many of another."""
+    """Makes a clip whose first half shows one photograph, and its second half another."""
     half = frames // 2
     halves = [
         _shown([_background(source, SMALL, half, pan=(1.3, 0.6))], SMALL)
@@ -136,7 +139,10 @@ def _cut(before: Picture, after: Picture, frames: int) -> MeasuredClip:
 
 
 def _drift(source: Picture, frames: int) -> MeasuredClip:
-    """A closed path: the last `DRIFT_WINDOW` frames show what those from `DRIFT_FIRST` on did."""
+    """Makes a clip along a closed path.
+
+    The last `DRIFT_WINDOW` frames show the same as those from `DRIFT_FIRST` on.
+    """
     apart = frames - DRIFT_WINDOW - DRIFT_FIRST
     angle = 2 * np.pi * DRIFT_ROUNDS * np.arange(frames) / apart
     shifts = np.stack([np.sin(angle), np.cos(angle)], axis=1) * DRIFT_REACH
@@ -156,7 +162,7 @@ def _background(
     turn: float = 0.0,
     zoom: float = 0.0,
 ) -> Layer:
-    """The photograph under an even move that is at its middle halfway through the clip."""
+    """Returns the photograph under an even move, at its middle halfway through the clip."""
     time = np.arange(frames) - (frames - 1) / 2
     shifts = time[:, None] * np.array(pan)
     poses = _poses(source[1], size, shifts, np.radians(turn * time), np.exp(-zoom * time))
@@ -164,7 +170,7 @@ def _background(
 
 
 def _thing(source: Picture, size: Size, frames: int) -> Layer:
-    """A disc cut from the middle of a photograph, half as high as the frame."""
+    """Returns a disc cut from the middle of a photograph, half as high as the frame."""
     side = SCALE * size[0] // 2
     top, left = ((length - side) // 2 for length in source[1].shape[1:])
     texture = source[1][:, top : top + side, left : left + side]
@@ -183,7 +189,10 @@ def _poses(
     angles: npt.NDArray[Any],
     scales: npt.NDArray[Any],
 ) -> Tensor:
-    """(T, 3, 3) float64: HR pixel to texture pixel, the frame's middle at the texture's + shift."""
+    """Returns (T, 3, 3) float64: HR pixel -> texture pixel.
+
+    The frame's middle is at the texture's middle + shift.
+    """
     height, width = (SCALE * side for side in size)
     poses = np.zeros((len(shifts), 3, 3))
     cos, sin = scales * np.cos(angles), scales * np.sin(angles)
@@ -204,7 +213,7 @@ def _low(clip: Clip, how: Degradation = CLEAN) -> Frames:
 
 
 def _to_uint8(frames: Tensor) -> Frames:
-    """(T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
+    """Converts (T, 3, H, W) in [0, 1] to (T, H, W, 3) uint8."""
     levels = (255 * frames).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
 
@@ -217,7 +226,7 @@ def _size_for(source: Picture) -> Size:
 
 
 def _next(sources: list[Picture], index: int) -> Picture:
-    """The photograph after this one; of a single one, its upside-down image."""
+    """Returns the photograph after this one, or, if it is the only one, its upside-down image."""
     if len(sources) == 1:
         name, image = sources[0]
         return f"{name}-turned", image.flip(1, 2)

@@ -1,13 +1,13 @@
-"""What fp8 costs in picture quality, measured without a GPU: the quantised graph in ONNX Runtime.
+"""Measures fp8's cost in picture quality without a GPU: the quantised graph in ONNX Runtime.
 
     python -m streamdiffvsr.research.quality.fp8 --model tiny --size 160x88 --frames 96
     python -m streamdiffvsr.research.quality.fp8 --input mine.mp4 --size 320x180
 
 A video goes through the model in fp32, in fp16, and in fp16 with the quantised `denoise`, each
-frame guided by that precision's own last one, and the PSNR of the frames against fp32's is told; at
-the size of the built-in clip also against the one true picture that comes with it. A clip that is
-too short is run back and forth, so that every frame follows its neighbour. What an engine of a GPU
-makes of the graph may differ within the parity gate. The JSON is the last line.
+frame guided by that precision's own last one. The PSNR of the frames against fp32's is reported; at
+the size of the built-in clip, also against the one true picture that belongs to it. A clip that is
+too short is played back and forth, so that every frame follows its neighbour. A GPU's engine of the
+graph may differ within the parity gate. The JSON is the last line.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from ...runtime.files.compare import psnr, read_picture
 from ...runtime.media.reader import FileSource
 from ...runtime.upscaler import Image, Upscaler, load
 
-SAME = 99.0  # dB, of frames without any difference
+SAME = 99.0  # dB, for equal frames
 
 
 def main() -> None:
-    """Measure, print a table and the JSON."""
+    """Measures, then prints a table and the JSON."""
     options = _parse()
     height, width = (int(side) for side in reversed(options.size.split("x")))
     try:
@@ -77,7 +77,7 @@ def _measure(options: argparse.Namespace, size: Size) -> dict[str, Any]:
 
 
 def _upscalers(model: str, size: Size, folder: Path) -> dict[str, Upscaler]:
-    """One for each precision; all run on the CPU."""
+    """Returns an upscaler for each precision; all run on the CPU."""
     sets = {p: build(model, size=size, precision=p, progress=_say) for p in ("fp32", "fp16")}
     fp32, fp16, fp8 = load(sets["fp32"]), load(sets["fp16"]), load(sets["fp16"])
     graphs = fp16.manifest.graphs
@@ -94,7 +94,7 @@ def _upscalers(model: str, size: Size, folder: Path) -> dict[str, Upscaler]:
 
 
 def _frames(path: Path, size: Size, count: int) -> Sequence[Image]:
-    """The first frames of a video, back and forth if it has fewer."""
+    """Returns the first frames of a video, back and forth if it has fewer."""
     taken: list[Image] = []
     with FileSource(path) as source:
         for frame in source:

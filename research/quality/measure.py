@@ -1,4 +1,4 @@
-"""One clip through a model, and every figure of it; and the time that a frame takes."""
+"""Measures all figures of a clip upscaled by a model, and the time that a frame takes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .metrics import bicubic_frames, colour_shift, psnr, ssim, temporal_errors
 
 Frames = npt.NDArray[np.uint8]
 WARM_UP = 2  # frames that are not timed
-GHOST_FRAMES = 5  # after a cut that are looked at
+GHOST_FRAMES = 5  # frames after a cut that are examined
 
 
 class Steps(Protocol):
-    """What is measured: `Upscaler`, or a test's stand-in for it."""
+    """The measured object: `Upscaler`, or a test's stand-in for it."""
 
     def initial_state(self, seed: int = 0) -> StreamState:
-        """The state before the first frame."""
+        """Returns the state before the first frame."""
 
     def step(self, frame: Frames, state: StreamState) -> tuple[Frames, StreamState]:
-        """One frame."""
+        """Upscales one frame."""
 
 
 def measure_clip(upscaler: Steps, clip: MeasuredClip) -> dict[str, Any]:
-    """All figures of one clip, for the JSON."""
+    """Returns all figures of one clip, for the JSON."""
     everywhere = range(len(clip.lr))
     outputs = {
         "ours": upscale(upscaler, clip.lr),
@@ -67,9 +67,9 @@ def measure_clip(upscaler: Steps, clip: MeasuredClip) -> dict[str, Any]:
 
 
 def upscale(upscaler: Steps, lr: Frames, resets: Container[int] = ()) -> Frames:
-    """(T, h, w, 3) -> (T, 4h, 4w, 3), each frame guided by the last except at `resets`.
+    """Upscales (T, h, w, 3) to (T, 4h, 4w, 3), each frame guided by the last except at `resets`.
 
-    A reset forgets the previous frame and keeps the count, so the noise is the same either way.
+    A reset forgets the previous frame but keeps the count, so the noise is the same either way.
     """
     state, outputs = upscaler.initial_state(), []
     for index, frame in enumerate(lr):
@@ -79,7 +79,7 @@ def upscale(upscaler: Steps, lr: Frames, resets: Container[int] = ()) -> Frames:
 
 
 def ghost(through: npt.NDArray[Any], fresh: npt.NDArray[Any], cut: int) -> float:
-    """PSNR in dB that the worst of the first frames after a cut loses to the frames before it.
+    """Returns the largest PSNR in dB that a frame after a cut loses to the frames before it.
 
     Args:
         through: (T,) PSNR of frames upscaled as if there were no cut.
@@ -89,12 +89,12 @@ def ghost(through: npt.NDArray[Any], fresh: npt.NDArray[Any], cut: int) -> float
 
 
 def drift(of_frames: npt.NDArray[Any], first: slice, last: slice) -> float:
-    """PSNR in dB that the last frames of a clip lose to the early frames of the same views."""
+    """Returns the PSNR in dB that a clip's last frames lose to early frames of the same views."""
     return float(of_frames[first].mean() - of_frames[last].mean())
 
 
 def frame_times(upscaler: Steps, lr: Frames) -> dict[str, Any]:
-    """Time of a guided frame, uint8 in to uint8 out; the first two are not counted."""
+    """Returns the time of a guided frame, uint8 in to uint8 out; the first two are not counted."""
     state, times = upscaler.initial_state(), []
     for frame in lr:
         started = time.perf_counter()
@@ -112,7 +112,7 @@ def frame_times(upscaler: Steps, lr: Frames) -> dict[str, Any]:
 
 
 def rounded(value: Any) -> Any:
-    """Four digits after the point: what a figure of a picture can carry."""
+    """Returns the figures rounded to four decimal places, as precise as they can be."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):

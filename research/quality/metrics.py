@@ -1,6 +1,6 @@
 """The figures of picture quality, each defined where it is computed. All in 8-bit RGB levels.
 
-Frames are (T, H, W, 3) uint8. Knows no model: whatever made the frames is measured the same way.
+Frames are (T, H, W, 3) uint8, and are measured the same way for every source.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ...runtime.files import compare
 from ..training.losses import carried
 
 Frames = npt.NDArray[np.uint8]
-PSNR_MAX = 100.0  # dB, of equal pictures
+PSNR_MAX = 100.0  # dB, for equal pictures
 
 
 def bicubic_frames(lr: Frames) -> Frames:
-    """The baseline: the model's own bicubic x4, clamped and rounded.
+    """Returns the baseline: the model's own bicubic x4, clamped and rounded.
 
     Args:
         lr: (T, h, w, 3) uint8; the result is (T, 4h, 4w, 3) uint8.
@@ -32,22 +32,22 @@ def bicubic_frames(lr: Frames) -> Frames:
 
 
 def psnr(output: Frames, truth: Frames) -> npt.NDArray[np.float64]:
-    """(T,) peak signal-to-noise ratio of each frame in dB, over all RGB values, at most 100.
+    """Returns (T,) peak signal-to-noise ratios in dB, over all RGB values, at most 100.
 
-    A clip's is the mean of its frames'.
+    A clip's PSNR is the mean of its frames'.
     """
     pairs = zip(output, truth, strict=True)
     return np.array([min(compare.psnr(a, b), PSNR_MAX) for a, b in pairs])
 
 
 def ssim(output: Frames, truth: Frames) -> float:
-    """Structural similarity as scikit-image computes it (7x7 windows, a channel at a time).
+    """Returns the structural similarity as scikit-image computes it (7x7 windows, per channel).
 
-    A clip's is the mean of its frames'.
+    A clip's SSIM is the mean of its frames'.
     """
-    from skimage import metrics  # an extra: loaded where it is used
+    from skimage import metrics  # from an extra, so loaded only here
 
-    similarity: Any = metrics.structural_similarity  # it has no types
+    similarity: Any = metrics.structural_similarity  # the library has no types
     pairs = zip(output, truth, strict=True)
     return float(np.mean([similarity(a, b, channel_axis=2, data_range=255) for a, b in pairs]))
 
@@ -55,20 +55,20 @@ def ssim(output: Frames, truth: Frames) -> float:
 def temporal_errors(
     output: Frames, truth: Frames, flow: Tensor, visible: Tensor
 ) -> dict[str, float]:
-    """How much a video changes where it should not, following the true motion.
+    """Returns how much a video changes where it should not, along the true motion.
 
     Means over all RGB values of all pixels that show what the frame before showed (`visible`):
 
     - warp_error: |out_n - W(out_{n-1})|.
-    - warp_excess: the same less the truth's own, which is not zero: sampling is not exact, and
+    - warp_excess: the same minus the truth's own, which is not zero: sampling is not exact, and
       edges of things that move apart are mixed.
     - flicker: |e_n - W(e_{n-1})| with e = out - truth: how much the error changes. A constant
-      error, however large, does not flicker.
+      error, of any size, does not flicker.
 
     Args:
         output, truth: (T, H, W, 3) uint8.
         flow: (T, 2, H, W) HR pixels, x first: where in frame n - 1 each pixel of n was.
-        visible: (T, 1, H, W), zero all over a frame without a previous one.
+        visible: (T, 1, H, W), all zero for a frame without a previous one.
     """
     sums, count = np.zeros(3), 0.0
     for index in range(1, len(output)):
@@ -82,22 +82,22 @@ def temporal_errors(
 
 
 def change(frames: Frames, flow: Tensor, index: int) -> Tensor:
-    """x_n - W(x_{n-1}) of frame n = `index`: (1, 3, H, W) float32.
+    """Returns x_n - W(x_{n-1}) of frame n = `index`: (1, 3, H, W) float32.
 
-    W samples cubically: a linear W would blur the previous frame, and a sharp video would then
-    seem to flicker where a blurred one does not.
+    W samples cubically: a linear W would blur the previous frame, and a sharp video would then seem
+    to flicker where a blurred one does not.
     """
     before, now = _planes(frames[index - 1 : index + 1])
     return now - carried(before, flow[index : index + 1], "bicubic")
 
 
 def colour_shift(output: Frames, lr: Frames) -> npt.NDArray[np.float64]:
-    """(T, 3): the mean of each channel of each output frame less the input frame's, in levels."""
+    """Returns (T, 3): each channel's mean in an output frame minus that of its input, in levels."""
     shift: npt.NDArray[np.float64] = output.mean(axis=(1, 2)) - lr.mean(axis=(1, 2))
     return shift
 
 
 def _planes(frames: Frames) -> Iterator[Tensor]:
-    """(T, H, W, 3) uint8 -> T times (1, 3, H, W) float32."""
+    """Yields each of (T, H, W, 3) uint8 frames as (1, 3, H, W) float32."""
     for frame in frames:
         yield torch.from_numpy(frame[None]).permute(0, 3, 1, 2).float()

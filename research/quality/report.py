@@ -1,6 +1,6 @@
-"""What `quality` says: a table of the clips, and each bound with its figure, passed or failed.
+"""Formats the results of `quality`: a table of the clips, and each bound with its figure.
 
-Reads the measured figures alone, in the form in which they are printed as JSON.
+Everything is computed from the measured figures, in the form in which they are printed as JSON.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator
 
 PSNR_GAIN_DB, PSNR_GAIN_LEAST_DB = 0.7, 0.3
 TEMPORAL_RATIO = 1.1
-STILL_FLICKER = 0.5  # levels: what an unchanging picture may change from frame to frame
-GHOST_DB = 0.3  # that a frame after a cut may lose to what it was before
+STILL_FLICKER = 0.5  # levels that a still picture may change from frame to frame
+GHOST_DB = 0.3  # that frames after a cut may lose because of those before it
 DRIFT_DB = 0.1  # that the last frames may lose to the first
 COLOUR_LEVELS = 1.0
-NO_RATIO = 1e6  # to zero; JSON has no infinity
+NO_RATIO = 1e6  # for a division by zero; JSON has no infinity
 
 Clip = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ class Check:
     """One bound: `figure relation limit` must hold.
 
     Attributes:
-        where: The clip that the figure is of, or "" for all.
+        where: The clip that the figure belongs to, or "" for all.
     """
 
     bound: str
@@ -46,19 +46,19 @@ class Check:
         return bool(COMPARE[self.relation](self.figure, self.limit))
 
     def to_json(self) -> dict[str, Any]:
-        """For the JSON line."""
+        """Returns the check's entry in the JSON line."""
         return {**asdict(self), "figure": round(self.figure, 4), "passed": self.passed}
 
 
 def means(clips: Sequence[Clip]) -> dict[str, dict[str, float]]:
-    """The mean over the clips of every figure, by who made the frames."""
+    """Returns the mean of every figure over the clips, for each of `WAYS`."""
     return {
         way: {f: sum(clip[way][f] for clip in clips) / len(clips) for f in FIGURES} for way in WAYS
     }
 
 
 def checks(clips: Sequence[Clip]) -> list[Check]:
-    """Every bound."""
+    """Returns every bound with its figure."""
     worst = partial(_worst, clips)
     return [
         *_gains(clips, "psnr", ">=", PSNR_GAIN_DB, PSNR_GAIN_LEAST_DB),
@@ -67,8 +67,8 @@ def checks(clips: Sequence[Clip]) -> list[Check]:
         _worst_ratio(clips, "warp_error", "unguided", "<", 1.0),
         _average_ratio(clips, "flicker", "unguided", "<", 1.0),
         _worst_ratio(clips, "flicker", "unguided", "<", 1.0),
-        # Not clip by clip: sampling costs a sharp picture more than a blurred one. Where a zoom
-        # makes bicubic's warp error small, the truth's own is a third above it.
+        # Not clip by clip: sampling costs a sharp picture more than a blurred one. If a zoom makes
+        # bicubic's warp error small, the truth's own is a third above it.
         _average_ratio(clips, "warp_error", "bicubic", "<=", TEMPORAL_RATIO),
         _average_ratio(clips, "flicker", "bicubic", "<=", TEMPORAL_RATIO),
         _worst_ratio(clips, "flicker", "bicubic", "<=", TEMPORAL_RATIO),
@@ -94,7 +94,7 @@ def _gains(
 def _average_ratio(
     clips: Sequence[Clip], figure: str, other: str, relation: str, limit: float
 ) -> Check:
-    """The mean of ours over the mean of the other's."""
+    """Checks the ratio of our mean to the other's mean."""
     ours, theirs = (sum(clip[way][figure] for clip in clips) for way in ("ours", other))
     ratio = ours / theirs if theirs else NO_RATIO
     return Check(f"{_words(figure)} / {other}'s, average", ratio, relation, limit)
@@ -103,7 +103,10 @@ def _average_ratio(
 def _worst_ratio(
     clips: Sequence[Clip], figure: str, other: str, relation: str, limit: float
 ) -> Check:
-    """Of the clips on which the other's is not zero, as bicubic's of a still picture is."""
+    """Checks the worst ratio, of clips whose other figure is not 0.
+
+    Bicubic's flicker of a still picture is 0.
+    """
     ratios = {c["name"]: c["ours"][figure] / c[other][figure] for c in clips if c[other][figure]}
     where = max(ratios, key=ratios.__getitem__, default="")
     bound = f"{_words(figure)} / {other}'s, worst clip"
@@ -111,7 +114,7 @@ def _worst_ratio(
 
 
 def _worst(clips: Sequence[Clip], bound: str, key: str, limit: float) -> Check:
-    """The largest of a figure that some or all clips have."""
+    """Checks the largest value of a figure that some or all clips have."""
     found = max((clip for clip in clips if key in clip), key=operator.itemgetter(key))
     return Check(bound, found[key], "<=", limit, found["name"])
 
@@ -121,7 +124,7 @@ def _words(figure: str) -> str:
 
 
 def table(clips: Sequence[Clip]) -> str:
-    """A line a clip; of each figure ours, ours without guidance, and bicubic's.
+    """Returns a line per clip; each figure for ours, ours without guidance, and bicubic.
 
     Errors and the colour shift are in 8-bit levels. `truth` is the truth's own warp error.
     """
@@ -149,7 +152,7 @@ def _row(clip: Clip, width: int) -> str:
 
 
 def verdict(found: Sequence[Check]) -> str:
-    """A line a bound."""
+    """Returns a line per bound."""
     lines = []
     for check in found:
         what = f"{check.bound} ({check.where})" if check.where else check.bound

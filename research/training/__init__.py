@@ -1,1 +1,1 @@
-"""OFFLINE, torch: how `models/tiny` was trained, so that anyone can train it again or better."""
+"""Offline, with torch: how `models/tiny` was trained, to train it again or better."""

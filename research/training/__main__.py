@@ -1,8 +1,8 @@
-"""`python -m streamdiffvsr.research.training`: trains the built-in model again, from nothing.
+"""`python -m streamdiffvsr.research.training`: trains the built-in model from the beginning.
 
-Interrupted, the same command goes on where it stopped. The stages, in order: autoencoder, flow,
-denoiser, temporal. Nothing but the temporal stage needs the flow, so it may run beside the others:
-`--only flow` in a second process, with the same `--out`.
+After an interruption, the same command continues where it stopped. The stages, in order:
+autoencoder, flow, denoiser, temporal. Only the temporal stage needs the flow, so the flow can be
+trained at the same time as the others: `--only flow` in a second process, with the same `--out`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ NEEDS = {"denoiser": ("autoencoder",), "temporal": ("autoencoder", "flow", "deno
 
 
 def stages(networks: Networks, seed: int, fraction: float) -> list[Callable[[], Stage[Any]]]:
-    """The stages in order, each made when its turn comes: making one freezes what it leaves."""
+    """Returns functions that make the stages, in order.
+
+    Each is called when its turn comes, because making a stage freezes the weights it does not
+    train.
+    """
     clips, validation = ClipMaker(seed), Validation()
     steps = {name: max(1, round(count * fraction)) for name, count in STEPS.items()}
     return [
@@ -53,7 +57,10 @@ def train(
     tell: Callable[[str], None],
     only: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """All stages, or one, in `folder`; after the last also the model. Returns their figures."""
+    """Trains all stages, or one, in `folder`; returns their figures.
+
+    After all stages it also writes the model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     networks = fresh(tiny(), seed)
     figures = {}
@@ -80,12 +87,14 @@ def main() -> int:
         "--threads",
         type=int,
         default=max(1, torch.get_num_threads() - 1),
-        help="that learn; one core more draws the data (more threads than cores are far slower)",
+        help="for learning; one more core draws the data (too many threads are far slower)",
     )
     parser.add_argument(
-        "--fraction", type=float, default=1.0, help="of the steps; 0.002 is a quick check"
+        "--fraction", type=float, default=1.0, help="share of the steps; 0.002 is a quick check"
     )
-    parser.add_argument("--only", choices=tuple(STEPS), help="this stage, and no model at the end")
+    parser.add_argument(
+        "--only", choices=tuple(STEPS), help="only this stage, and no model at the end"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     started = time.monotonic()

@@ -1,6 +1,6 @@
-"""RAFT for a batch, with every update's flow: what training needs and an engine does not.
+"""RAFT for a batch, with every update's flow: training needs both, an engine neither.
 
-The same arithmetic as `export.raft`, which is written for one pair and keeps the last update only.
+The same arithmetic as `export.raft`, which is written for one pair and keeps only the last update.
 Teed, Deng (arXiv:2003.12039).
 """
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from ...export.raft import RAFT, pixel_grid, upsample_flow
 
-FLOW_SCALE = 2  # the built-in model finds its flow at half the output's resolution
+FLOW_SCALE = 2  # the built-in model computes its flow at half the output's resolution
 
 
 def flow_images(lr: Tensor) -> Tensor:
-    """LR (B, 3, h, w) -> what RAFT sees: the bicubic frame at HR, halved. (B, 3, 2h, 2w)."""
+    """Returns RAFT's input: LR (B, 3, h, w) bicubic at HR, halved: (B, 3, 2h, 2w)."""
     up = F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
     return F.avg_pool2d(up, FLOW_SCALE)
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The flow after each update, (B, 2, H, W) in pixels of the images, and what led to it.
+    """The flow after each update, (B, 2, H, W) in pixels of the images, and its correlation.
 
     `correlation` (B, h w, h w) is the all-pairs volume: current positions by previous ones.
     """
@@ -35,7 +35,7 @@ class Estimate:
 
 
 def estimate(raft: RAFT, image: Tensor, previous: Tensor) -> Estimate:
-    """The flow from `image` to `previous`, (B, 3, H, W)."""
+    """Returns the flow from `image` to `previous`, both (B, 3, H, W)."""
     features, previous_features = raft.feature_encoder(torch.cat([image, previous])).chunk(2)
     context = raft.context_encoder(image)
     hidden, inputs = torch.tanh(context[:, : raft.hidden]), F.relu(context[:, raft.hidden :])
@@ -45,7 +45,7 @@ def estimate(raft: RAFT, image: Tensor, previous: Tensor) -> Estimate:
     flow = torch.zeros(len(image), 2, height, width)
     flows = []
     for _ in range(raft.config.num_flow_updates):
-        flow = flow.detach()  # as in the paper: each update is trained on its own
+        flow = flow.detach()  # as in the paper: each update is trained independently
         motion = raft.update_block.motion_encoder(flow, lookup(start + flow))
         for unit in raft.update_block.recurrent_block.units():
             hidden = unit(hidden, torch.cat([inputs, motion], dim=1))
@@ -57,7 +57,7 @@ def estimate(raft: RAFT, image: Tensor, previous: Tensor) -> Estimate:
 
 @torch.no_grad()
 def hr_flow(raft: RAFT, lr: Tensor, previous_lr: Tensor) -> Tensor:
-    """The flow as the engines find it at `FLOW_SCALE`: (B, 2, 4h, 4w) in HR pixels."""
+    """Returns the flow as the engines compute it at `FLOW_SCALE`: (B, 2, 4h, 4w) in HR pixels."""
     flow = estimate(raft, flow_images(lr), flow_images(previous_lr)).flows[-1]
     return FLOW_SCALE * F.interpolate(flow, scale_factor=FLOW_SCALE, mode="bilinear")
 
@@ -76,7 +76,7 @@ class _Pyramid:
         self.shape = (batch, height, width)
 
     def __call__(self, positions: Tensor) -> Tensor:
-        """(B, 2, h, w), x first -> (B, levels (2r+1)^2, h, w), x offsets slowest."""
+        """Looks up (B, 2, h, w), x first -> (B, levels (2r+1)^2, h, w), x offsets slowest."""
         batch, height, width = self.shape
         centres = positions.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
         samples = []

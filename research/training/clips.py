@@ -1,4 +1,4 @@
-"""Training clips: random scenes from photographs and textures, with the LR a model gets to see."""
+"""Training clips: random scenes from photographs and textures, and the LR made from them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .scenes import Clip, Layer, Size, camera, render
 from .textures import Random, texture
 from .variation import defocused, recoloured, turned
 
-PHOTOGRAPH_SHARE = 0.75  # of backgrounds; the others are procedural
+PHOTOGRAPH_SHARE = 0.75  # of pictures; the others are procedural
 CUT_SHARE = 0.15  # of the clips
-MEAN_SPEED, MAX_SPEED = 3.0, 16.0  # HR pixels a frame
+MEAN_SPEED, MAX_SPEED = 3.0, 16.0  # HR pixels per frame
 
 Paces = tuple[float, float]
 
@@ -51,7 +51,7 @@ class ClipMaker:
     def batch(
         self, key: tuple[int, ...], clips: int, frames: int, size: Size, paces: Paces = (1.0, 1.0)
     ) -> Batch:
-        """Clips of HR `size`; `key` names the draw, say (stage, step).
+        """Returns clips of HR `size`; `key` names the draw, for example (stage, step).
 
         `paces` is the range from which each clip draws how much faster than usual it moves.
         """
@@ -69,7 +69,7 @@ class ClipMaker:
         )
 
     def clip(self, rng: Random, frames: int, size: Size, pace: float = 1.0) -> Clip:
-        """One scene, or now and then two with a cut between."""
+        """Returns one scene, or sometimes two with a cut in between."""
         if frames < 4 or rng.random() > CUT_SHARE:
             return self.scene(rng, frames, size, pace)
         cut = int(rng.integers(2, frames - 1))
@@ -82,7 +82,7 @@ class ClipMaker:
         )
 
     def scene(self, rng: Random, frames: int, size: Size, pace: float = 1.0) -> Clip:
-        """A background that the camera moves over, and up to two things that move before it."""
+        """Returns a background under a moving camera, with up to two things moving before it."""
         still = rng.random() < 0.15
         speed = 0.0 if still else pace * _speed(rng)
         layers = [self._background(rng, frames, size, speed)]
@@ -91,7 +91,7 @@ class ClipMaker:
         return render(layers, size)
 
     def _picture(self, rng: Random, side: int) -> Tensor:
-        """(3, at most side, at most side): a part of a photograph, or a texture."""
+        """Returns (3, at most side, at most side): a part of a photograph, or a texture."""
         if rng.random() > PHOTOGRAPH_SHARE:
             picture = texture(rng, side)
         else:
@@ -116,12 +116,12 @@ class ClipMaker:
 
 
 def _speed(rng: Random) -> float:
-    """HR pixels a frame: mostly a few, seldom many."""
+    """Returns HR pixels per frame: usually a few, rarely many."""
     return float(min(rng.exponential(MEAN_SPEED), MAX_SPEED))
 
 
 def _cut(picture: Tensor, rng: Random, side: int) -> Tensor:
-    """A random part of the picture, `side` high and wide where it is large enough."""
+    """Returns a random part of the picture, `side` high and wide if it is large enough."""
     height, width = min(side, picture.shape[1]), min(side, picture.shape[2])
     top = rng.integers(picture.shape[1] - height + 1)
     left = rng.integers(picture.shape[2] - width + 1)
@@ -129,7 +129,7 @@ def _cut(picture: Tensor, rng: Random, side: int) -> Tensor:
 
 
 def _blob(rng: Random, side: int) -> Tensor:
-    """A smooth random outline, (1, side, side), soft over about a pixel."""
+    """Returns a smooth random outline, (1, side, side), with an edge about one pixel wide."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
     angle, radius = torch.atan2(y, x), torch.hypot(x, y)
     outline = torch.full_like(angle, 0.7)

@@ -1,6 +1,6 @@
-"""From HR to the LR a camera and a codec would leave: blur, downscaling, noise, H.264.
+"""From HR to the LR that a camera and a codec would produce: blur, downscaling, noise, H.264.
 
-How much of each is drawn per clip, and nothing at all often enough that clean input stays clean.
+The amount of each is drawn per clip, and is often nothing, so that clean input stays clean.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLEAN = Degradation()
 
 
 def random_degradation(rng: Random) -> Degradation:
-    """Mild: four clips in ten are only downscaled."""
+    """Returns a mild degradation: four clips in ten are only downscaled."""
     if rng.random() < 0.4:
         return CLEAN
     return Degradation(
@@ -44,7 +44,7 @@ def random_degradation(rng: Random) -> Degradation:
 
 
 def degrade(frames: Tensor, how: Degradation, rng: Random) -> Tensor:
-    """(T, 3, H, W) in [0, 1] -> (T, 3, H/4, W/4) in [0, 1], in 256 levels."""
+    """Converts (T, 3, H, W) in [0, 1] to (T, 3, H/4, W/4) in [0, 1], in 256 levels."""
     if how.blur:
         frames = _blur(frames, how.blur)
     size = (frames.shape[2] // SCALE, frames.shape[3] // SCALE)
@@ -72,7 +72,7 @@ def _blur(frames: Tensor, sigma: float) -> Tensor:
 
 
 def compressed(frames: Tensor, crf: int) -> Tensor:
-    """(T, 3, h, w) uint8, h and w even, through x264 and back."""
+    """Encodes (T, 3, h, w) uint8, h and w even, with x264, and returns it decoded."""
     count, _, height, width = frames.shape
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as output:

@@ -1,4 +1,4 @@
-"""The clip of `streamdiffvsr demo`: a camera in a hand, over a photograph that no training saw.
+"""Makes the clip of `streamdiffvsr demo`: a hand-held camera over a photograph not trained on.
 
 Run it as `python -m streamdiffvsr.research.training.demo_clip`. It writes what is committed in
 `assets/demo/`: LR as H.264 with a chime, and the true HR picture of one frame.
@@ -25,13 +25,13 @@ from .degrade import CLEAN, degrade
 from .photographs import VALIDATION, load
 from .scenes import Layer, render
 
-PHOTOGRAPH = VALIDATION[0]  # coffee: CC0, and its edges and gloss tell one upscaler from another
-SIZE = (88, 160)  # of LR
+PHOTOGRAPH = VALIDATION[0]  # coffee: CC0, and its edges and gloss show upscalers' differences
+SIZE = (88, 160)  # LR (h, w)
 FRAMES, FRAMES_PER_SECOND = 24, 12
 X264 = {"crf": "12", "preset": "veryslow"}
 BEST = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-SAMPLE_RATE, BLOCK = 48000, 1024  # samples a second, and of one AAC frame
-CHIME = ((659.26, 0.0), (830.61, 0.25), (987.77, 0.5))  # E major: Hz, and seconds until struck
+SAMPLE_RATE, BLOCK = 48000, 1024  # samples per second, and per AAC frame
+CHIME = ((659.26, 0.0), (830.61, 0.25), (987.77, 0.5))  # E major: (Hz, start in seconds)
 LOUDNESS = 0.08  # of full scale, per note
 RINGING_S, FADE_S = 0.45, 0.25
 
@@ -39,7 +39,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 def main(folder: Path = ASSETS) -> None:
-    """Make the clip and the truth in `folder`."""
+    """Makes the clip and the truth in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     hr, lr = make_frames()
     write_png(folder / TRUTH.name, hr[TRUTH_FRAME])
@@ -50,7 +50,7 @@ def main(folder: Path = ASSETS) -> None:
 
 
 def make_frames() -> tuple[Frames, Frames]:
-    """HR (T, H, W, 3) and LR (T, h, w, 3)."""
+    """Returns HR (T, H, W, 3) and LR (T, h, w, 3), both uint8."""
     height, width = SIZE
     scene = Layer(load(PHOTOGRAPH), None, _poses())
     hr = render([scene], (SCALE * height, SCALE * width)).frames
@@ -59,18 +59,18 @@ def make_frames() -> tuple[Frames, Frames]:
 
 
 def _pixels(frames: Tensor) -> Frames:
-    """(T, 3, H, W) in [0, 1] -> (T, H, W, 3)."""
+    """Converts (T, 3, H, W) in [0, 1] to (T, H, W, 3) uint8."""
     pixels: Frames = (255 * frames).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return np.ascontiguousarray(pixels)
 
 
 def _poses() -> Tensor:
-    """A slow push in with a hand's sway: (T, 3, 3) float64, HR pixel -> photograph pixel.
+    """Returns a slow push in with a hand's sway: (T, 3, 3) float64, HR -> photograph pixel.
 
-    Every step is a fraction of an LR pixel and a bit, and the frame stays on the photograph.
+    Every step is a fraction of an LR pixel, and the frame stays on the photograph.
     """
     time = np.linspace(0, 1, FRAMES)
-    scale = 0.86 * (0.74 / 0.86) ** time  # photograph pixels an HR pixel covers
+    scale = 0.86 * (0.74 / 0.86) ** time  # photograph pixels that an HR pixel covers
     angle = np.radians(1.0 * np.sin(2.2 * np.pi * time))
     x = 286 + 20 * time + 3.0 * np.sin(2.6 * np.pi * time)
     y = 172 + 26 * time + 2.0 * np.sin(3.4 * np.pi * time + 1)
@@ -126,7 +126,7 @@ def _write_chime(output: Any, sound: Any, seconds: float) -> None:
 
 
 def _chime(count: int) -> npt.NDArray[np.float32]:
-    """Three soft bells and their overtones, gone by the end; (count,) in [-1, 1]."""
+    """Returns three soft bells and their overtones, silent at the end; (count,) in [-1, 1]."""
     time = np.arange(count) / SAMPLE_RATE
     wave = np.zeros(count)
     for pitch, struck in CHIME:

@@ -1,8 +1,9 @@
-"""Initial weights with which RAFT reads a flow out of its correlation from the first update on.
+"""Initial weights with which RAFT derives a flow from its correlation from the first update on.
 
 From random weights the narrow updates see mostly context; every flow they propose is wrong, so they
-learn to be silent (the flow head's ReLUs die) long before they learn to read. Here four channels
-carry the direction of the correlation's centre of mass, (x, -x, y, -y), straight to the flow head.
+learn to be silent (the flow head's ReLUs die) long before they learn to use the correlation. Here
+four channels carry the direction of the correlation's centre of mass, (x, -x, y, -y), straight to
+the flow head.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 from ...export.raft import RAFT
 
 CHANNELS = 4  # x, -x, y, -y: ReLUs pass one sign each
-WINDOW = 1.5  # standard deviation of the offsets that are looked at, in cells
+WINDOW = 1.5  # standard deviation of the offsets' weights, in cells
 MOTION_GAIN, FLOW_GAIN = 0.5, 0.5
 
 
 @torch.no_grad()
 def read_correlation(raft: RAFT) -> None:
-    """Set those channels; the others keep their random weights."""
+    """Sets those channels; the others keep their random weights."""
     motion, head = raft.update_block.motion_encoder, raft.update_block.flow_head
     readout = _conv(motion.convcorr1)
     _clear(readout)
@@ -40,7 +41,7 @@ def read_correlation(raft: RAFT) -> None:
 
 
 def _directions(radius: int, samples: int) -> Tensor:
-    """(CHANNELS, samples): each offset of a window, near ones weighted up, at the finest level."""
+    """Returns (CHANNELS, samples): a finest-level window's offsets, near ones weighted more."""
     steps = torch.arange(-radius, radius + 1.0)
     offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).view(-1, 2)
     near = torch.exp(-0.5 * offsets.square().sum(1) / WINDOW**2)
@@ -51,7 +52,7 @@ def _directions(radius: int, samples: int) -> Tensor:
 
 
 def _pass_on(conv: nn.Conv2d, *, offset: int, gain: float = 1.0) -> None:
-    """Output i is input `offset` + i, for the channels that carry the direction."""
+    """Sets output i to input `offset` + i, for the channels that carry the direction."""
     _clear(conv)
     row, column = (size // 2 for size in conv.weight.shape[2:])
     for i in range(CHANNELS):
@@ -59,7 +60,7 @@ def _pass_on(conv: nn.Conv2d, *, offset: int, gain: float = 1.0) -> None:
 
 
 def _conv(layer: nn.Module) -> nn.Conv2d:
-    """The convolution of a `conv_norm_relu`."""
+    """Returns the convolution of a `conv_norm_relu`."""
     return next(module for module in layer.modules() if isinstance(module, nn.Conv2d))
 
 

@@ -29,10 +29,10 @@ class Stage(Protocol[Drawn]):
     """One stage of the training.
 
     Attributes:
-        name: Names the checkpoint and the lines of the log.
-        steps: How many draws of data.
-        groups: Parameters and learning rates, as torch's optimizers take them; `start`, if there,
-            is the share of the steps after which a group begins to learn.
+        name: The name of its checkpoint and of its lines in the log.
+        steps: How many draws of data it takes.
+        groups: Parameters and learning rates, as for torch's optimizers; `start`, if there, is the
+            share of the steps after which a group begins to learn.
     """
 
     name: str
@@ -40,23 +40,23 @@ class Stage(Protocol[Drawn]):
     groups: list[dict[str, Any]]
 
     def draw(self, step: int) -> Drawn:
-        """The data of a step. Runs in a thread beside `losses`, so it reads no learning weight."""
+        """Returns a step's data, in a thread next to `losses`; it reads no weight being trained."""
 
     def losses(self, step: int, drawn: Drawn) -> Iterator[Losses]:
-        """The losses of one draw; the weights are updated after each. `total` is minimised."""
+        """Yields the losses of a draw; weights are updated after each. `total` is minimised."""
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on the validation photographs."""
+        """Returns figures on the validation photographs."""
 
 
 def run(
     stage: Stage[Drawn], networks: Networks, folder: Path, tell: Callable[[str], None]
 ) -> dict[str, float]:
-    """Train a stage to its end from where its checkpoint stands.
+    """Trains a stage to its end, starting from its checkpoint.
 
     Args:
-        folder: Holds the checkpoint and `log.jsonl`.
-        tell: Receives a line of progress now and then.
+        folder: Contains the checkpoint and `log.jsonl`.
+        tell: Receives a line of progress from time to time.
 
     Returns:
         The stage's last evaluation.
@@ -94,7 +94,7 @@ def run(
 
 
 def _draws(stage: Stage[Drawn], first: int) -> Iterator[tuple[int, Drawn]]:
-    """Every step's data; the next is drawn while this one is learnt from."""
+    """Yields every step's data; the next is drawn while this one is used."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(stage.draw, first)
         for step in range(first, stage.steps):
@@ -105,10 +105,10 @@ def _draws(stage: Stage[Drawn], first: int) -> Iterator[tuple[int, Drawn]]:
 
 
 def load_finished(stage: Stage[Any], networks: Networks, folder: Path) -> None:
-    """Give the networks what a stage has learnt, from its checkpoint.
+    """Loads what a stage has learnt into the networks, from its checkpoint.
 
     Raises:
-        StreamDiffVSRError: There is no checkpoint of it here, or it is not at its last step.
+        StreamDiffVSRError: It has no checkpoint here, or one that is not at its last step.
     """
     checkpoint = folder / f"{stage.name}.pt"
     step = _restore(checkpoint, stage, networks)["step"] if checkpoint.is_file() else 0
@@ -129,13 +129,13 @@ def _update(total: Tensor, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _rate(done: float, start: float) -> float:
-    """Nothing before `start`, then linear up, then linear down to nothing."""
+    """Returns nothing before `start`, then rises linearly, then falls linearly to nothing."""
     done = (done - start) / (1 - start)
     return max(0.0, min(done / WARM_UP, (1 - done) / (1 - WARM_UP)))
 
 
 def _learnt(stage: Stage[Any], networks: Networks) -> dict[str, torch.nn.Parameter]:
-    """The parameters that a stage trains, by name: all that its checkpoint holds."""
+    """Returns the parameters that a stage trains, by name, which are all in its checkpoint."""
     mine = {id(parameter) for group in stage.groups for parameter in group["params"]}
     return {name: p for name, p in networks.named_parameters() if id(p) in mine}
 

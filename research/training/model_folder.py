@@ -1,4 +1,4 @@
-"""Trained networks to a model folder, and the digests that say which files belong to it."""
+"""Writes trained networks to a model folder, with the digests of its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGESTS = "SHA256SUMS"
 
 
 def write_model(networks: Networks, folder: Path, preset: Preset) -> None:
-    """Configs and float16 weights in the layout of docs/models.md."""
+    """Writes configs and float16 weights in the layout of docs/models.md."""
     flow_file = write_configs(folder, preset)
     paths = {
         part: folder / part / f"{DIFFUSERS_STEM}.safetensors"
@@ -42,7 +42,7 @@ def _half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_digests(folder: Path) -> None:
-    """`SHA256SUMS` of the configs and weights, as `sha256sum --check` reads it."""
+    """Writes `SHA256SUMS` of the configs and weights, for `sha256sum --check`."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))

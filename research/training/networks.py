@@ -1,4 +1,4 @@
-"""The four networks of a model as something to train: fresh, and which of their weights learn."""
+"""The four networks of a model for training: their initial weights, and which of them learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .flow_start import read_correlation
 
 COLOURS = 3
 COPY_GAIN, NOISE_GAIN = 0.3, 0.1
-PROMPT_TOKENS = 4  # the released model's 77 are all the same prompt; a narrow model needs few
+PROMPT_TOKENS = 4  # the released model has 77 for the same prompt; a narrow model needs few
 
 
 class Networks(nn.Module):
@@ -38,14 +38,14 @@ class Networks(nn.Module):
         _initialise(self)
 
     def trainable(self, *names: str) -> list[nn.Parameter]:
-        """Freeze all but the parameters whose names start with one of `names`; returns those."""
+        """Freezes all but the parameters whose names start with one of `names`; returns those."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(names))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 def fresh(preset: Preset, seed: int) -> Networks:
-    """Networks of a preset with seeded initial weights."""
+    """Returns networks of a preset with seeded initial weights."""
     with TemporaryDirectory() as folder:
         write_configs(Path(folder), preset)
         configs = read_configs(Path(folder))
@@ -57,18 +57,18 @@ def fresh(preset: Preset, seed: int) -> Networks:
 
 
 def tiny() -> Preset:
-    """The built-in model's preset."""
+    """Returns the built-in model's preset."""
     return PRESETS["tiny"]
 
 
 def _initialise(networks: Networks) -> None:
-    """Convolutions keep the size of activations; residual branches and guidance start at zero.
+    """Sets initial weights: convolutions keep the size of activations; branches and guidance are 0.
 
     torch's own initial weights shrink a signal by a third per convolution, and there are no norms
-    here to bring it back: the autoencoder learnt five times slower from them.
+    here to restore it: the autoencoder learnt five times more slowly from them.
     """
     for part in (networks.vae, networks.unet, networks.controlnet):
-        # The denoisers' shortcuts and resizes are a chain without activations: no gain for one.
+        # The denoisers' shortcuts and resizes are a chain without activations: no gain for those.
         gain = 2.0 if part is networks.vae else 1.0
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
@@ -86,18 +86,18 @@ def _initialise(networks: Networks) -> None:
     for module in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
         _zero(module)
     for denoiser in (networks.unet, networks.controlnet):
-        with torch.no_grad():  # the noise is there to be ignored
+        with torch.no_grad():  # at first the noise is to be ignored
             denoiser.conv_in.weight[:, : networks.configs.vae.latent_channels] *= NOISE_GAIN
     _copy_lr(networks.unet, networks.configs.vae.scaling_factor)
 
 
 @torch.no_grad()
 def _copy_lr(unet: UNet, scaling_factor: float) -> None:
-    """The untrained UNet hands LR on as the first three latent channels.
+    """Makes the untrained UNet pass on LR as the first three latent channels.
 
-    LR runs through the outermost skips as three channels and their negatives. Together they have
-    no mean for the last norm to take away, and SiLU(x) - SiLU(-x) = x undoes the activation, so
-    brightness and colour pass as they are. Small, so that the norm's epsilon outweighs them.
+    LR runs through the outermost skips as three channels and their negatives. Together they have no
+    mean that the last norm could remove, and SiLU(x) - SiLU(-x) = x undoes the activation, so
+    brightness and colour pass unchanged. They are small, so that the norm's epsilon outweighs them.
     """
     latent = unet.config.in_channels - COLOURS
     signs = torch.cat([torch.eye(COLOURS), -torch.eye(COLOURS)])  # (6, 3)
@@ -107,7 +107,7 @@ def _copy_lr(unet: UNet, scaling_factor: float) -> None:
     resnets = [m for m in unet.up_blocks[-1].modules() if isinstance(m, ResnetBlock)]
     for index, layer in enumerate(resnets):
         shortcut, width = layer.conv_shortcut, layer.conv2.out_channels
-        assert shortcut is not None  # it takes a skip beside its input
+        assert shortcut is not None  # it takes a skip in addition to its input
         share = 1.0 / len(resnets)  # every layer brings one more copy, as an outermost skip
         shortcut.weight[: 2 * COLOURS] = 0
         for channel in range(2 * COLOURS):

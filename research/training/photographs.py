@@ -1,7 +1,7 @@
 """The photographs that the built-in model learns from, and those it never sees.
 
-They ship inside Python packages under free terms (docs/training.md lists each): nothing is
-downloaded. Files are read where the package lies; the package itself is not imported.
+They are included in Python packages under free terms (docs/training.md lists each), so nothing is
+downloaded. The files are read from the package's folder; the package itself is not imported.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ...errors import StreamDiffVSRError
 
-PYRAMID = (1.0, 0.7, 0.5)  # a photograph made smaller is sharper, pixel for pixel
+PYRAMID = (1.0, 0.7, 0.5)  # a smaller photograph is sharper, pixel for pixel
 MIN_SIDE = 160  # of a scaled photograph, in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """Where a photograph lies and how often it is drawn, relative to the others."""
+    """A photograph's package and file, and how often it is drawn relative to the others."""
 
     package: str
     file: str
@@ -51,12 +51,12 @@ TRAINING = (
     Photograph(SKIMAGE, "data/moon.png", 0.3),
     Photograph(SKIMAGE, "data/page.png", 0.4),
 )
-# Looked at while training, never trained on.
+# Viewed during training, never trained on.
 VALIDATION = (
     Photograph(SKIMAGE, "data/coffee.png"),
     Photograph(SKIMAGE, "data/camera.png"),
 )
-# Neither trained on nor looked at before the weights were final.
+# Neither trained on nor viewed before the weights were final.
 TEST = (
     Photograph(SKIMAGE, "data/motorcycle_left.png"),
     Photograph(SKLEARN, "datasets/images/china.jpg"),
@@ -65,10 +65,10 @@ TEST = (
 
 
 def load(photograph: Photograph) -> Tensor:
-    """(3, H, W) float32 in [0, 1].
+    """Returns the photograph as (3, H, W) float32 in [0, 1].
 
     Raises:
-        StreamDiffVSRError: The package that ships it is not installed.
+        StreamDiffVSRError: The package that includes it is not installed, or it cannot be read.
     """
     spec = find_spec(photograph.package)
     if spec is None or spec.origin is None:
@@ -89,7 +89,7 @@ def load(photograph: Photograph) -> Tensor:
 
 
 def pyramid(image: Tensor) -> list[Tensor]:
-    """The image (3, H, W) at every scale of `PYRAMID` that leaves it large enough."""
+    """Returns the image (3, H, W) at every scale of `PYRAMID` that leaves it large enough."""
     levels = [image]
     for scale in PYRAMID[1:]:
         size = (round(image.shape[1] * scale), round(image.shape[2] * scale))

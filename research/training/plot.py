@@ -1,4 +1,4 @@
-"""The losses and the validation figures of a training as one picture."""
+"""Plots the losses and the validation figures of a training as one picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Series = dict[str, list[tuple[int, float]]]
 
 
 def read_log(path: Path) -> dict[str, tuple[Series, Series]]:
-    """`log.jsonl` -> stage -> its losses and its validation figures: name -> (step, value)s."""
+    """Reads `log.jsonl`: stage -> its losses and its validation figures, name -> (step, value)s."""
     stages: dict[str, tuple[Series, Series]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         entry: dict[str, Any] = json.loads(line)
@@ -25,7 +25,7 @@ def read_log(path: Path) -> dict[str, tuple[Series, Series]]:
 
 
 def plot(log: Path, picture: Path) -> None:
-    """One column a stage: its losses above, its validation figures below."""
+    """Plots one column per stage: its losses above, its validation figures below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -49,6 +49,6 @@ def plot(log: Path, picture: Path) -> None:
 
 
 def smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Means of `SMOOTHING` neighbouring points."""
+    """Returns means of `SMOOTHING` neighbouring points."""
     groups = [points[i : i + SMOOTHING] for i in range(0, len(points), SMOOTHING)]
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]

@@ -1,8 +1,8 @@
-"""The four steps as training runs them: gradients through one step, the others as they are.
+"""The four steps as training runs them: with gradients through one step.
 
 Rollout distillation in the spirit of Stream-DiffVSR (arXiv:2512.23709, section 3): every step is
-trained on what the steps before it really hand over. Because the built-in model predicts the
-sample, each step's output is an estimate of the final latent and can be judged on its own.
+trained on the actual output of the steps before it. Because the built-in model predicts the sample,
+each step's output is an estimate of the final latent and can be judged by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Target:
 
 
 def target(networks: Networks, clips: Batch) -> Target:
-    """What the encoder, frozen by then, makes of HR."""
+    """Returns the clips with the latents that the encoder, which is frozen here, gives for HR."""
     hr = clips.hr
     with torch.no_grad():
         latent = networks.vae.encode(hr.flatten(0, 1))  # (B T, C, h, w)
@@ -40,11 +40,11 @@ def target(networks: Networks, clips: Batch) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What a rollout hands out, latents (B, C, h, w) in the diffusion's scale.
+    """The result of a rollout, latents (B, C, h, w) in the diffusion's scale.
 
     Attributes:
-        estimate: Of the final latent, by the step that carries gradients.
-        final: What the decoder gets in use; the same tensor if the last step carries gradients.
+        estimate: The final latent as estimated by the step that carries gradients.
+        final: The decoder's input in use; the same tensor if the last step carries gradients.
     """
 
     estimate: Tensor
@@ -52,7 +52,7 @@ class Rollout:
 
 
 class Denoising:
-    """The networks' four steps over a batch."""
+    """Runs the networks' four steps over a batch."""
 
     def __init__(self, networks: Networks) -> None:
         scheduler = networks.configs.scheduler
@@ -68,13 +68,13 @@ class Denoising:
     def roll(
         self, noise: Tensor, lr: Tensor, hint: Tensor | None, trained: int, *, finish: bool
     ) -> Rollout:
-        """Run the steps from `noise` with gradients in step `trained` alone.
+        """Runs the steps from `noise`, with gradients only in step `trained`.
 
         Args:
             noise: (B, C, h, w) standard normal.
             lr: (B, 3, h, w) in [-1, 1].
             hint: The ControlNet's, (B, C0, h, w), or None: no guidance.
-            finish: Go on after the trained step, to what a user would get.
+            finish: Continue after the trained step, to the latent that a user would get.
         """
         latent, estimate = noise, noise
         for i in range(STEPS):
@@ -101,7 +101,7 @@ class Denoising:
 
 
 def noise_like(lr: Tensor, channels: int, *key: int) -> Tensor:
-    """Standard normal (B, channels, h, w) that depends on the key alone."""
+    """Returns standard normal values (B, channels, h, w) that depend only on the key."""
     seed = 0
     for part in key:
         seed = (seed * 1_000_003 + part) % 2**62

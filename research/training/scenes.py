@@ -1,7 +1,7 @@
 """Moving pictures whose true flow is known: layers of texture under projective motion.
 
-Every layer has one 3x3 pose a frame that takes an output pixel to a place on its texture. The
-colour of a pixel is a function of that place alone, so where a pixel was a frame ago is exact:
+Every layer has one 3x3 pose per frame that maps an output pixel to a place on its texture. The
+colour of a pixel depends only on that place, so where a pixel was in the previous frame is exact:
 through this frame's pose and back through the other's.
 """
 
@@ -41,7 +41,7 @@ class Clip:
     Attributes:
         frames: (T, 3, H, W) in [0, 1].
         flow: (T, 2, H, W), x first: where in frame n - 1 each pixel of n was. Frame 0's is zero.
-        visible: (T, 1, H, W), 1 where that place shows the same thing. Frame 0's is zero.
+        visible: (T, 1, H, W), 1 if that place shows the same thing. Frame 0's is zero.
     """
 
     frames: Tensor
@@ -50,7 +50,7 @@ class Clip:
 
 
 def render(layers: list[Layer], size: Size) -> Clip:
-    """Draw the layers, back to front."""
+    """Draws the layers, back to front."""
     pixels = _pixels(size)
     count = len(layers[0].poses)
     frames = torch.zeros(count, 3, *size)
@@ -69,7 +69,7 @@ def render(layers: list[Layer], size: Size) -> Clip:
 
 
 def _pixels(size: Size) -> Tensor:
-    """(H, W, 3) float64: x, y, 1."""
+    """Returns (H, W, 3) float64: x, y, 1."""
     y, x = torch.meshgrid(
         torch.arange(size[0], dtype=torch.float64),
         torch.arange(size[1], dtype=torch.float64),
@@ -79,13 +79,13 @@ def _pixels(size: Size) -> Tensor:
 
 
 def _apply(poses: Tensor, pixels: Tensor) -> Tensor:
-    """(T, 3, 3) on (H, W, 3) -> (T, H, W, 2)."""
+    """Applies (T, 3, 3) poses to (H, W, 3) pixels -> (T, H, W, 2)."""
     moved = torch.einsum("tij,hwj->thwi", poses, pixels)
     return moved[..., :2] / moved[..., 2:]
 
 
 def _sample(texture: Tensor, places: Tensor, mode: str, padding: str) -> Tensor:
-    """(C, h, w) at (T, H, W, 2) in its pixels -> (T, C, H, W)."""
+    """Samples (C, h, w) at places (T, H, W, 2) in its pixels -> (T, C, H, W)."""
     size = torch.tensor([texture.shape[2], texture.shape[1]], dtype=torch.float64)
     grid = (2 * (places + 0.5) / size - 1).float()
     source = texture.expand(len(places), *texture.shape)
@@ -114,13 +114,13 @@ def _motion(layers: list[Layer], owner: Tensor, pixels: Tensor) -> tuple[Tensor,
 def camera(
     rng: Random, texture: Size, size: Size, count: int, *, speed: float, zoom: float
 ) -> Tensor:
-    """Poses of a smooth random move: (count, 3, 3) float64.
+    """Returns the poses of a smooth random move: (count, 3, 3) float64.
 
     Args:
-        texture: (h, w) of what is looked at; the move starts somewhere within.
+        texture: (h, w) of the picture; the move starts somewhere within.
         size: (H, W) of the frame.
-        speed: Of the pan, in pixels a frame.
-        zoom: Texture pixels an output pixel covers at the start.
+        speed: Speed of the pan, in pixels per frame.
+        zoom: Texture pixels that an output pixel covers at the start.
     """
     frame = np.arange(count)
     angle = rng.normal(0, 0.15) + frame * np.radians(rng.normal(0, 0.35))

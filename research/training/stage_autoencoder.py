@@ -24,8 +24,8 @@ CLIPS = 16
 class AutoencoderStage:
     """Reconstruction, with an anchor.
 
-    The first three latent channels are pulled to the frame downscaled to LR: what the UNet must
-    get right before any detail is then a copy of its own input.
+    The first three latent channels are pulled to the frame downscaled to LR: what the UNet must get
+    right before any detail is then a copy of its own input.
     """
 
     networks: Networks
@@ -50,7 +50,7 @@ class AutoencoderStage:
         small = F.interpolate(hr, scale_factor=0.25, mode="bicubic", antialias=True)
         unit = latent / vae.config.scaling_factor
         anchor = F.l1_loss(unit[:, :3], small)
-        size = (unit.abs() - 1).clamp(min=0).square().mean()  # beyond 1 the tanh would squash
+        size = (unit.abs() - 1).clamp(min=0).square().mean()  # beyond 1 the tanh would saturate
         total = pixels + 0.2 * anchor + 0.05 * size
         yield {"total": total, "pixels": pixels, "anchor": anchor}
 

@@ -20,13 +20,13 @@ from .validation import Validation
 KEY = 3
 SIDE = 128  # HR pixels
 CLIPS = 8
-TRAINED_STEP = (0.35, 0.1, 0.15, 0.4)  # how often each step is the one that learns
+TRAINED_STEP = (0.35, 0.1, 0.15, 0.4)  # how often each step is trained
 LATENT_WEIGHT = 0.2
 
 
 @dataclass
 class DenoiserStage:
-    """No guidance yet. The latent is compared with the frozen encoder's, the frame with HR."""
+    """The UNet without guidance; latents are compared with the frozen encoder's, frames with HR."""
 
     networks: Networks
     clips: ClipMaker
@@ -60,7 +60,7 @@ class DenoiserStage:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """PSNR in dB, and the largest difference of a channel's mean in 8-bit steps."""
+        """Returns PSNR in dB, and the largest difference of a channel's mean in 8-bit steps."""
         scores, shifts = [], []
         for hr, lr in self.validation.frames:
             noise = noise_like(lr, self.networks.vae.config.latent_channels, KEY)

@@ -1,4 +1,4 @@
-"""Stage 2: the flow network, supervised by the flow that the clips were made with."""
+"""Stage 2: the flow network, supervised by the true flow of the clips."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .photographs import VALIDATION
 KEY, VALIDATION_KEY = 2, 1_000_000
 SIDE = 256  # HR pixels
 CLIPS, FRAMES = 3, 4
-# A cell of RAFT's features is 16 HR pixels: from slow motion alone it does not learn to match.
+# A cell of RAFT's features is 16 HR pixels: it does not learn to match from slow motion only.
 PACES = (0.7, 6.0)
 UPDATE_DECAY = 0.8  # an early update's flow counts less (RAFT, section 3.4)
 MATCHING_WEIGHT = 0.1
-# Of the steps: updates that read features of no use yet learn to be silent, for good.
+# Share of the steps: updates that read useless features learn to be silent permanently.
 MATCHING_FIRST = 0.2
-SHARPNESS = 2.0  # lets the correlation stay of order one: larger values saturate RAFT's gates
+SHARPNESS = 2.0  # keeps the correlation of order one: larger values saturate RAFT's gates
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 CELL = FLOW_SCALE * FACTOR  # HR pixels
 
@@ -77,7 +77,7 @@ class FlowStage:
     def _pairs(self, now: Tensor, before: Tensor, flow: Tensor, visible: Tensor) -> Losses:
         found = estimate(self.networks.flow, now, before)
         truth = F.avg_pool2d(flow, FLOW_SCALE) / FLOW_SCALE
-        # Every pair weighs the same, fast or slow: the error is taken relative to its motion.
+        # Fast and slow pairs weigh the same: the error is relative to the motion.
         pace = 1 + truth.norm(dim=1).mean((1, 2))
         errors = [((f - truth).abs().mean((1, 2, 3)) / pace).mean() for f in found.flows]
         last = len(errors) - 1
@@ -92,7 +92,7 @@ class FlowStage:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The mean end-point error in HR pixels, where the previous frame shows the pixel."""
+        """Returns the mean end-point error in HR pixels, over pixels seen in the previous frame."""
         clips = self.held_out
         found = hr_flow(self.networks.flow, clips.lr[:, 1], clips.lr[:, 0])
         truth, visible = clips.flow[:, 1], clips.visible[:, 1, 0]
@@ -102,10 +102,10 @@ class FlowStage:
 
 
 def matching_loss(correlation: Tensor, flow: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of each cell's correlation with the four cells around its true place.
+    """Returns the cross-entropy of each cell's correlation with the cells around its true place.
 
-    RAFT's own loss says little to the features until the updates can read them; this one speaks to
-    them directly.
+    RAFT's own loss has little influence on the features until the updates can read them; this one
+    acts on them directly.
 
     Args:
         correlation: (B, h w, h w), current cells by previous ones.

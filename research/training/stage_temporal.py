@@ -1,4 +1,4 @@
-"""Stage 4: ControlNet and temporal processors on sequences, fed with the model's own output."""
+"""Stage 4: ControlNet and temporal processors on sequences, guided by the model's own output."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .rollout import STEPS, Denoising, Target, noise_like, target
 KEY, VALIDATION_KEY = 4, 1_000_000
 SIDE = 128  # HR pixels
 CLIPS = 6
-FRAMES = (4, 6, 6, 16)  # lengths that are drawn from: long ones show errors that feed back
+FRAMES = (4, 6, 6, 16)  # lengths to draw from: long clips show errors that feed back
 TRAINED_STEP = (0.2, 0.1, 0.1, 0.6)
 LATENT_WEIGHT = 0.1
-# How much the change of the error counts: first to learn detail, at the end to keep it steady.
+# Weight of the change of the error: first the model learns detail, at the end to keep it steady.
 TEMPORAL_WEIGHTS, STEADYING = (1.5, 3.0), 0.75
 
 
 @dataclass
 class TemporalStage:
-    """Every frame is trained on; each starts from what the model made of the frame before.
+    """Sequences in which every frame is trained on, guided by the model's own previous output.
 
-    The gradient stops at the frame, but the error that feeds back is the model's own, over as many
-    frames as a clip has, so that what it learns is to correct it. Some clips hold a cut.
+    The gradient stops at the frame, but the error that feeds back is the model's own, over all
+    frames of the clip, so that it learns to correct it. Some clips have a cut.
     """
 
     networks: Networks
@@ -93,7 +93,7 @@ class TemporalStage:
     def _frame(
         self, batch: Batch, n: int, previous: Tensor | None, trained: int, key: tuple[int, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Frame n: the output that learns, the one that is handed on, and the estimate."""
+        """Runs frame n; returns the output that learns, the one passed on, and the estimate."""
         networks, lr = self.networks, batch.lr[:, n]
         vae, hint, features = networks.vae, None, []
         if previous is not None:
@@ -110,7 +110,7 @@ class TemporalStage:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """PSNR in dB of the last frame, and the change of the error, with and without guidance."""
+        """Returns the last frame's PSNR in dB and the error's change, guided and unguided."""
         batch, figures = self.held_out, {}
         for name, guided in (("", True), ("_unguided", False)):
             previous: Tensor | None = None

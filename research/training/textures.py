@@ -1,8 +1,7 @@
 """Procedural pictures: noise, gratings, checkers, polygons and text. All (3, side, side) in [0, 1].
 
-Photographs alone are few; lines, corners and letters are what an upscaler is judged by. Shapes are
-drawn at three times the size and averaged down, so that their edges are as a camera would give
-them.
+Photographs alone are few; lines, corners and letters are what people judge an upscaler by. Shapes
+are drawn at three times the size and averaged down, so that their edges are like a camera's.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ OVERSAMPLING = 3
 
 
 def texture(rng: Random, side: int) -> Tensor:
-    """One random picture, (3, side, side) in [0, 1]."""
+    """Returns one random picture, (3, side, side) in [0, 1]."""
     makers: tuple[Callable[[Random, int], Tensor], ...]
     makers = (_clouds, _grating, _checkers, _polygons, _text)
     made = makers[int(rng.integers(len(makers)))](rng, side)
@@ -29,7 +28,7 @@ def texture(rng: Random, side: int) -> Tensor:
 
 
 def _colours(rng: Random, count: int) -> Tensor:
-    """(count, 3): two thirds of the time vivid, else greys."""
+    """Returns (count, 3): vivid colours two thirds of the time, else greys."""
     colours = rng.random((count, 3))
     if rng.random() < 1 / 3:
         colours = colours[:, :1].repeat(3, axis=1)
@@ -37,13 +36,13 @@ def _colours(rng: Random, count: int) -> Tensor:
 
 
 def _between(mask: Tensor, rng: Random) -> Tensor:
-    """(side, side) in [0, 1] -> a picture that goes from one colour to another."""
+    """Converts (side, side) in [0, 1] to a picture that goes from one colour to another."""
     colours = _colours(rng, 2)[:, :, None, None]
     return colours[0] + (colours[1] - colours[0]) * mask
 
 
 def _clouds(rng: Random, side: int) -> Tensor:
-    """Value noise in octaves: from fog to gravel."""
+    """Returns value noise in octaves, from fog to gravel."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     falloff = rng.uniform(0.5, 0.95)
     total, weight = torch.zeros(1, 3, side, side), 1.0
@@ -61,7 +60,7 @@ def _clouds(rng: Random, side: int) -> Tensor:
 
 
 def _grating(rng: Random, side: int) -> Tensor:
-    """Waves whose period runs from one end of what LR can carry to beyond it."""
+    """Returns waves whose periods range from what LR can carry to beyond it."""
     y, x = torch.meshgrid(torch.arange(side).float(), torch.arange(side).float(), indexing="ij")
     angle, period = rng.uniform(0, np.pi), rng.uniform(6, 40)
     chirp = rng.uniform(0, 0.6) / side
@@ -96,7 +95,7 @@ def _finish(image: Image.Image) -> Tensor:
 
 
 def _polygons(rng: Random, side: int) -> Tensor:
-    """Triangles, quadrangles, discs and thin lines on top of each other."""
+    """Returns triangles, quadrangles, discs and thin lines on top of each other."""
     image, draw = _canvas(rng, side)
     full = side * OVERSAMPLING
     for _ in range(int(rng.integers(12, 40))):
@@ -116,7 +115,7 @@ def _polygons(rng: Random, side: int) -> Tensor:
 
 
 def _text(rng: Random, side: int) -> Tensor:
-    """Lines of letters, in one size a line."""
+    """Returns lines of letters, each line in one size."""
     image, draw = _canvas(rng, side)
     letters = np.array(list(string.ascii_letters + string.digits + "    .,:!?"))
     y = 0.0

@@ -1,4 +1,4 @@
-"""Single frames of the validation photographs: what a stage is looked at by while it trains."""
+"""Single frames of the validation photographs, on which stages are evaluated during training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIDE = 256
 
 
 class Validation:
-    """Crops from the middle of each photograph, clean.
+    """Crops from the middle of each photograph, without degradation.
 
     Attributes:
         frames: Pairs of HR (1, 3, H, W) and LR (1, 3, h, w) in [-1, 1].

@@ -1,7 +1,7 @@
-"""What turns one photograph into many: mirrored, turned, in other colours and light, out of focus.
+"""Turns one photograph into many: mirrored, rotated, in other colours and light, out of focus.
 
-A few photographs hold few colours. Without the vivid and the dark ones made here, a model trained
-on them lifted every channel that was at zero (docs/training.md).
+A few photographs have few colours. Without the vivid and the dark ones made here, a model trained
+on them raised every channel that was at zero (docs/training.md).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DEFOCUS_SHARE, DEFOCUS = 0.12, (1.0, 4.0)  # standard deviations in HR pixels
 
 
 def turned(picture: Tensor, rng: Random) -> Tensor:
-    """Mirrored or transposed: (3, H, W) -> (3, H, W) or (3, W, H)."""
+    """Mirrors or transposes (3, H, W): the result is (3, H, W) or (3, W, H)."""
     if rng.random() < 0.5:
         picture = picture.flip(2)
     return picture.transpose(1, 2) if rng.random() < 0.25 else picture
 
 
 def recoloured(picture: Tensor, rng: Random) -> Tensor:
-    """In other channels, light and colours, clipped as a camera clips: (3, H, W) in [0, 1]."""
+    """Changes channels, light and colours, clipped like a camera's: (3, H, W) in [0, 1]."""
     if rng.random() < 0.2:
         picture = picture[torch.from_numpy(rng.permutation(3))]
     if rng.random() < 0.1:
@@ -45,7 +45,7 @@ def recoloured(picture: Tensor, rng: Random) -> Tensor:
 
 
 def defocused(picture: Tensor, rng: Random) -> Tensor:
-    """Now and then blurred before it is filmed: what is smooth in the truth must stay smooth."""
+    """Blurs some pictures before they are filmed: what is smooth in the truth must stay smooth."""
     if rng.random() > DEFOCUS_SHARE:
         return picture
     sigma = float(rng.uniform(*DEFOCUS))

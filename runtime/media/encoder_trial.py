@@ -68,7 +68,7 @@ def first_that_works(formats: Sequence[VideoFormat], size: tuple[int, int]) -> V
         reasons = zip(formats, refused, strict=True)
         what = "no encoder in hardware works here"
         why = "; ".join(f"{one.encoder}: {reason}" for one, reason in reasons)
-    raise StreamDiffVSRError(what, why, "use --encoder software")
+    raise StreamDiffVSRError(what, why, f"use {option('encoder', 'software')}")
 
 
 def _ask(size: tuple[int, int]) -> LiveEncoder:

@@ -80,7 +80,7 @@ def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
     ran = cli("engines", "prune")
     assert names(root) == {"good"}
     for reason in (
-        "of version 0, now",
+        "have version 0, the current one is",
         "there is no backend magic",
         "no_such_module is not installed any more",
         "denoise.onnx is missing or cut",

@@ -243,7 +243,7 @@ def test_without_a_driver_or_its_package(
     assert host.why_no_gpu() == "no NVIDIA driver answers" and host.gpu_count() == 0
     host._cuda_device.cache_clear()
     monkeypatch.setattr(host, "nvidia_gpus", lambda: [ADA])
-    assert "cuda-bindings does not load beside the RTX 4090 (ModuleNotFound" in host.why_no_gpu()
+    assert "RTX 4090, but cuda-bindings does not load (ModuleNotFound" in host.why_no_gpu()
 
 
 def test_fp8_is_of_the_backends_that_have_it(machine: Machine) -> None:

@@ -158,7 +158,7 @@ def test_another_gpu_than_the_sets_is_refused_before_a_plan_is_touched(build, ma
 def test_a_plan_of_another_version_is_never_loaded_and_is_built_again(build, machine):
     folder, _ = build()
     machine.gpu, machine.version = GPU, "1.8.0.1"
-    assert "its plans are of TensorRT-RTX 1.7.1.116, here is 1.8.0.1" in refused(folder)
+    assert "built with TensorRT-RTX 1.7.1.116, installed is 1.8.0.1" in refused(folder)
     assert machine.opened == []
     _, said = build()
     assert any("(library: 1.7.1.116 -> 1.8.0.1)" in line for line in said), said
