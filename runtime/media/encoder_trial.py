@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ...errors import StreamDiffVSRError
+from ...errors import StreamDiffVSRError, option
 from ..processes.child import Child
 from .encoders import HARDWARE, SOFTWARE, VideoFormat, live_options, live_pixel_format
 
