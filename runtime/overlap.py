@@ -63,7 +63,7 @@ class Schedule:
         self._lanes = [self._make_lane(device, slot) for slot in slots]
 
     def plain(self, *, alone: bool) -> dict[str, str]:
-        """The parts of a frame that are not captured, and why; empty where all of them are.
+        """Returns the parts of a frame that are not captured, and why; empty if all are captured.
 
         Args:
             alone: Whether to report on frames that are alone, or on overlapped ones.
