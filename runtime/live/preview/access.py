@@ -127,7 +127,7 @@ class Access:
         return ""
 
     def _own(self, host: str) -> bool:
-        """Returns whether a host is an address or this machine's name: strangers can set neither."""
+        """Returns whether no stranger can point the host here: an address, or this machine's."""
         if host in self._names:
             return True
         try:
