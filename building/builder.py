@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ from ..engines.cache import locked, refuse_foreign, remember_files, remembered_d
 from ..engines.manifest import EngineKey, read_manifest, verify_files
 from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
-from ..graphs.spec import Size
+from ..graphs.spec import DEFAULT_STEPS, Size
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
 from .request import BuildRequest
 from .spec import BuildSpec, Progress, check_memory, execute, resolve
@@ -74,26 +74,45 @@ def build(
     size: Size,
     backend: str = "onnxruntime",
     precision: str = "fp32",
-    device: str = "cpu",
     out: str | Path | None = None,
+    steps: int = DEFAULT_STEPS,
+    device: str = "cpu",
+    flow_scale: int | None = None,
+    correlation: str | None = None,
+    tile: Size | str | None = "auto",
+    revision: str | None = None,
+    compute_capabilities: Sequence[int] | None = None,
+    workspace_mib: int | None = None,
+    optimization_level: int | None = None,
+    color_match: str = "auto",
     progress: Progress = lambda _: None,
     in_process: bool = False,
-    **options: Any,
 ) -> Path:
-    """Build the engines of a model for one input size, or find them already built.
+    """Builds the engines of a model for one input size, or finds them already built.
 
     Args:
         model: `tiny`, a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
-        precision: "fp32", "fp16", or of TensorRT's backends "fp8".
-        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1".
+        precision: "fp32", "fp16", or for TensorRT's backends "fp8": fp16 in which the denoiser's
+            layers multiply in eight bits.
         out: Folder of the engine set; by default one in the user's cache, named after its key.
-        progress: Called with one line whenever something begins.
-        in_process: Build in this process, not in one of its own that may die alone.
-        options: The other fields of `BuildRequest`, which describes them all: `steps`,
-            `flow_scale`, `correlation`, `tile`, `revision`, `color_match`,
-            `compute_capabilities`, `workspace_mib` and `optimization_level`.
+        steps: Number of denoising steps, 1 to 50; the released model is trained for 4.
+        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
+            checks them too.
+        flow_scale: The flow is computed at HR divided by 1, 2 or 4; None: chosen by size.
+        correlation: The flow's lookup, "all-pairs" or "on-demand"; None: chosen by size.
+        tile: LR size (h, w) of the tiles, None for whole frames, or "auto".
+        revision: Branch, tag or commit of the Hugging Face repo.
+        compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
+        workspace_mib: The most scratch memory of a compiled layer, in MiB; None is the library's
+            choice.
+        optimization_level: How long TensorRT looks for faster engines, 0 to 5; None is its own
+            choice, 3.
+        color_match: "on": the output takes the input's broad colours, by a step of back-projection
+            in `decode`; "off": as the model makes them; "auto": as its config says.
+        progress: Called with one line whenever a step begins.
+        in_process: Build in this process instead of a child process that may crash alone.
 
     Returns:
         The engine set's folder, for `streamdiffvsr.load`.
@@ -102,7 +121,19 @@ def build(
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
     request = BuildRequest(
-        model=str(model), backend=backend, precision=precision, device=device, **options
+        model=str(model),
+        backend=backend,
+        precision=precision,
+        device=device,
+        steps=steps,
+        flow_scale=flow_scale,
+        correlation=correlation,
+        tile=tile,
+        revision=revision,
+        color_match=color_match,
+        compute_capabilities=None if compute_capabilities is None else tuple(compute_capabilities),
+        workspace_mib=workspace_mib,
+        optimization_level=optimization_level,
     )
     return build_set(request, size, out=out, progress=progress, in_process=in_process)
 

@@ -18,14 +18,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Host memory for a raw output on its way, (1, 3, 4h, 4w), and who has it now."""
+    """Host memory through which a raw output (1, 3, 4h, 4w) is copied, and its lock."""
 
     host: Array
     lock: Lock
 
 
 class Slot:
-    """Buffers of one frame, whole, without tiles.
+    """The buffers of one whole frame, without tiles.
 
     Attributes:
         frame: Host memory (h, w, 3) uint8 RGB, copied to the device by `upload`.
@@ -36,10 +36,10 @@ class Slot:
     def __init__(
         self, device: Device, engines: Mapping[str, Engine], transfer: Transfer | None = None
     ) -> None:
-        """Allocate the buffers.
+        """Allocates the buffers.
 
         Args:
-            transfer: Of another slot of the same ring; None makes one.
+            transfer: The one of another slot in the same ring; None makes one.
         """
         self._device, self._engines = device, engines
         self._specs = {name: engine.describe() for name, engine in engines.items()}
@@ -60,7 +60,7 @@ class Slot:
         self.transfer = transfer or Transfer(self._pinned("hr"), Lock())
 
     def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
-        """Bind the engines: to the slot of the frame before, and to the numbers of the steps."""
+        """Binds the engines to these buffers, the previous frame's slot, and the step numbers."""
         b, before = self._buffers, previous._buffers
         temporal = {t.name: b[t.name] for t in self._specs["temporal"].outputs}
         bind = {name: engine.bind for name, engine in self._engines.items()}
@@ -73,7 +73,7 @@ class Slot:
             _of(b, "flow", "warped", "hint") | {"previous_hr": before["hr"]}
         )
         self._temporal = bind["temporal"](_of(b, "warped") | temporal)
-        # The latent goes to and fro between two buffers, a step each way.
+        # The latent alternates between two buffers, step by step.
         there, back = b["latent"], b["denoised"]
         self._denoise: list[Bound] = []
         for step in steps:
@@ -86,9 +86,9 @@ class Slot:
         self._decode = bind["decode"](temporal | around)
 
     def guided_by(self, strength: float) -> None:
-        """Fill the host's memory of the guidance strength; 0 for a frame without a previous one.
+        """Writes the guidance strength into host memory; 0 for a frame without a previous one.
 
-        Not a part of `upload`, which is captured: what a launch repeats is the copy alone.
+        It is not part of `upload`, which is captured: a launch repeats only the copy.
         """
         self._strength[:] = strength
         self._on[:] = strength != 0  # the decoder's temporal processors are on or off
@@ -96,7 +96,7 @@ class Slot:
     # The stages, in the order of a frame.
 
     def upload(self, stream: Stream) -> None:
-        """Frame, noise and guidance strength to the device."""
+        """Copies the frame, the noise and the guidance strength to the device."""
         pairs = (
             ("frame", self._frame),
             ("latent", self.noise),
@@ -108,57 +108,57 @@ class Slot:
                 self._device.copy(self._buffers[name], host, stream)
 
     def extract_features(self, stream: Stream) -> None:
-        """LR, bicubic frame, RAFT's features."""
+        """Computes LR, the bicubic frame, and RAFT's features and context."""
         self._enqueue("prepare", self._prepare, stream)
         self._enqueue("features", self._features, stream)
 
     def find_flow(self, stream: Stream) -> None:
-        """The flow to the previous frame."""
+        """Computes the flow to the previous frame."""
         self._enqueue("flow", self._flow, stream)
 
     def blank(self, stream: Stream) -> None:
-        """No guidance: its buffers are zero, whatever a frame of earlier left there."""
+        """Zeroes the buffers of the guidance, which an earlier frame may have filled."""
         for name in ("warped", "hint", *(t.name for t in self._specs["temporal"].outputs)):
             self._device.zero(self._buffers[name], stream)
 
     def guide(self, stream: Stream) -> None:
-        """The previous output, warped, and its hint."""
+        """Warps the previous output, and computes its hint."""
         self._enqueue("guide", self._guide, stream)
 
     def extract_temporal(self, stream: Stream) -> None:
-        """The decoder's features of the warped frame."""
+        """Computes the decoder's features of the warped frame."""
         self._enqueue("temporal", self._temporal, stream)
 
     def denoise(self, stream: Stream) -> None:
-        """All steps."""
+        """Runs all denoising steps."""
         for number, bound in enumerate(self._denoise, 1):
             self._enqueue(f"denoise {number}", bound, stream)
 
     def decode(self, stream: Stream) -> None:
-        """The raw output, kept for the next frame, and the frame."""
+        """Computes the raw output, which the next frame needs, and the frame."""
         self._enqueue("decode", self._decode, stream)
 
     def download(self, stream: Stream) -> None:
-        """The frame to host memory."""
+        """Copies the frame to host memory."""
         with self._device.range("download", stream):
             self._device.copy(self._out, self._buffers["out"], stream)
 
-    # What a state is made of; the caller has waited for the frame.
+    # The contents of a state; the caller has waited for the frame.
 
     def read_hr(self) -> Array:
-        """A copy of the raw output, (1, 3, 4h, 4w)."""
+        """Returns a copy of the raw output, (1, 3, 4h, 4w)."""
         with self.transfer.lock:
             self._device.copy(self.transfer.host, self._buffers["hr"])
-            return self.transfer.host.copy()  # page-locked memory is not for those who keep it
+            return self.transfer.host.copy()  # page-locked memory is not to be kept
 
     def write_hr(self, hr: Array) -> None:
-        """Put a raw output here, as if the slot had made it."""
+        """Writes a raw output into the slot, as if the slot had made it."""
         with self.transfer.lock:
             np.copyto(self.transfer.host, hr)
             self._device.copy(self._buffers["hr"], self.transfer.host)
 
     def why_not_captured(self, graph: str, stream: Stream) -> str:
-        """Why an engine must not be made part of a launch, or an empty string."""
+        """Returns why an engine must not be part of a launch, or an empty string."""
         return next((why for b in self._bound(graph) if (why := b.why_not_captured(stream))), "")
 
     def _bound(self, graph: str) -> list[Bound]:
@@ -197,27 +197,26 @@ def _of(buffers: Mapping[str, Buffer], *names: str) -> dict[str, Buffer]:
     return {name: buffers[name] for name in names}
 
 
-# An engine may allocate and compile when it first meets its buffers; none of that can be captured.
+# An engine may allocate and compile on its first run with its buffers; that cannot be captured.
 PLAIN_RUNS = 1
-# Another thread that waits for the whole device breaks a capture, and no lock of ours keeps other
-# libraries from it.
+# A capture breaks when another thread waits for the whole device, which other libraries may do.
 TRIES = 3
-# Set to 0 where a driver or a library does not bear it.
+# Set to 0 where a driver or a library cannot capture.
 CAPTURE = "STREAMDIFFVSR_CAPTURE"
 
 
 class CapturedWork:
-    """Work of one slot, the same every time.
+    """Work of one slot that is the same every time, captured if possible.
 
     Args:
-        name: What profilers show.
-        streams: All that the work puts something on; the first is where it begins. When captured,
-            the others' parts of it wait for nothing that was put on them before.
-        work: Puts it on them.
-        why_not: Why an engine in it must not be captured, or an empty string.
+        name: The name that profilers show.
+        streams: The streams that the work uses; it begins on the first. When captured, its parts
+            on the other streams do not wait for what was put on those before.
+        work: Puts the work on the streams.
+        why_not: Returns why an engine in it must not be captured, or an empty string.
 
     Attributes:
-        obstacle: Why it is not captured, or an empty string.
+        obstacle: Why the work is not captured, or an empty string.
     """
 
     def __init__(
@@ -236,7 +235,7 @@ class CapturedWork:
         self.obstacle = "it has not run often enough"
 
     def run(self) -> None:
-        """Put it on the streams."""
+        """Puts the work on the streams."""
         with self._device.range(self._name):
             if self._launch is None and self._plain_runs >= PLAIN_RUNS and self._tries:
                 self._capture()
@@ -247,7 +246,7 @@ class CapturedWork:
             self._work()
 
     def _capture(self) -> None:
-        """Try it; work that cannot be captured is right, only slower to put there."""
+        """Tries to capture the work; without a capture it is right too, only slower to enqueue."""
         off = os.environ.get(CAPTURE) == "0"
         self.obstacle = f"{CAPTURE} is 0" if off else self._why_not()
         if self.obstacle:

@@ -1,4 +1,4 @@
-"""Estimates what a run needs of host and GPU memory, and checks it against what is free."""
+"""Estimates the host and GPU memory that a run needs, and compares it with what is free."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from ..graphs.spec import (
 from .ring import SLOTS
 
 PROGRAM_BYTES = {"cpu": 75 * MIB, "cuda": 600 * MIB}  # Python and libraries; CUDA's context
-TORCH_BYTES = 300 * MIB  # beyond that, where it is what runs the graphs on a CPU
-# Of the files: an engine keeps its weights, laid out anew for its kernels, and its operators.
+TORCH_BYTES = 300 * MIB  # more, where torch runs the graphs on a CPU
+# Times the files: an engine keeps its weights, in a layout for its kernels, and its operators.
 ENGINE_FACTOR = {"cpu": 1.3, "cuda": 1.1}
-# Of what is alive at once: freed pieces of memory do not always fit the next tensor; of RAFT's
-# volume, they do more often, as it is most of it.
+# Times what is alive at once: freed memory does not always fit the next tensor. It fits RAFT's
+# volume more often, since that is most of the memory.
 SCRATCH_FACTOR = {"cpu": 1.9, "cuda": 1.2}
 VOLUME_FACTOR = {"cpu": 1.3, "cuda": 1.2}
-VOLUMES = 2  # at once: the pyramid's levels are found one by one, then stored side by side
-# On a CPU half precision is computed in float32, beside the halves; RAFT's large tensors are that
-# already.
+VOLUMES = 2  # at once: the pyramid's levels are computed one by one, then stored together
+# On a CPU half precision is computed in float32, in addition to the halves; RAFT's large tensors
+# are float32 already.
 HALF_ON_CPU = {"engines": 3.0, "scratch": 2.0, "flow": 1.0}
-# On a CPU one arena serves all graphs of a lane. On a GPU TensorRT's engines of a lane share a
-# block, and those of other backends each have their own.
+# On a CPU one arena serves all graphs of a lane. On a GPU, TensorRT's engines of a lane share a
+# block; those of other backends have one each.
 SHARED_BY_LANE = ("tensorrt", "tensorrt-rtx")
-MEETING = 0.75  # of what streams need at worst, as their worst moments seldom meet
-PER_FRAME = ("prepare", "guide")  # their work grows with the frame; of others with tile or flow
+MEETING = 0.75  # of what all streams need at most: their peaks seldom coincide
+PER_FRAME = ("prepare", "guide")  # grow with the frame; the others grow with the tile or the flow
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that a run takes, by what they are for, on the engines' device.
+    """Bytes that a run takes on the engines' device, by purpose.
 
     Attributes:
-        program: Of the process, or of CUDA, before any engine.
-        correlation: RAFT's all-pairs volume, where that is what the scratch memory is sized by.
-        scratch: Of the graphs while they run, beyond the correlation.
-        pinned: Host memory beside a GPU's.
+        program: Bytes of the process, or of CUDA, before any engine is loaded.
+        correlation: RAFT's all-pairs volume, where it determines the scratch memory.
+        scratch: Bytes of the graphs while they run, beyond the correlation.
+        pinned: Page-locked host memory, with a GPU only.
     """
 
     device: str
@@ -65,15 +65,15 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """All that the device must hold."""
+        """The bytes that the device must hold."""
         return self.program + self.engines + self.correlation + self.buffers + self.scratch
 
 
 def footprint(manifest: Manifest, *, overlapped: bool | None = None) -> Footprint:
-    """What the engines of a manifest will need.
+    """Estimates the memory that the engines of a manifest need.
 
     Args:
-        overlapped: Whether frames are overlapped; by default on a GPU alone, as in `stream`.
+        overlapped: Whether frames overlap; by default on a GPU only, as in `stream`.
     """
     graphs, device = manifest.graphs, manifest.key.device
     on_gpu = device == "cuda"
@@ -94,7 +94,7 @@ def footprint(manifest: Manifest, *, overlapped: bool | None = None) -> Footprin
 
 
 def _scratch(manifest: Manifest, *, many: bool) -> tuple[int, str]:
-    """What graphs have alive while they run, and the graph that has most."""
+    """Returns the bytes that graphs have alive while they run, and the graph that has the most."""
     graphs, device = manifest.graphs, manifest.key.device
     alive: dict[str, int] = {}
     for name, count in graphs.activation_bytes.items():
@@ -116,9 +116,9 @@ def _widening(graphs: GraphSet, device: str, what: str) -> float:
 
 
 def resized(graphs: GraphSet, geometry: Geometry, correlation: str) -> GraphSet:
-    """The set as it would be at another geometry, its activations scaled from those counted.
+    """Returns the set at another geometry, its activations scaled from those that were counted.
 
-    They grow with the pixels that a graph works on, RAFT's stored volume with their square.
+    Activations grow with the pixels that a graph works on, RAFT's stored volume with their square.
     """
     old, new = graphs.geometry, geometry
     frame, tile = _area(new.padded) / _area(old.padded), _area(new.denoised) / _area(old.denoised)
@@ -140,26 +140,26 @@ def _volume_bytes(graphs: GraphSet) -> int:
 
 
 def _buffer_bytes(graphs: GraphSet) -> int:
-    """One of every tensor that passes between graphs; a tile's and its frame's are two."""
+    """Counts each tensor that passes between graphs once; a tile's and its frame's are two."""
     specs = graphs.specs().values()
     tensors = {t for spec in specs for t in (*spec.inputs, *spec.outputs)}
     named = sum(t.nbytes for t in tensors if not t.name.startswith("previous"))
     if graphs.geometry.tile is None:
         return named
-    # The mixing of tiles: weights, the latent and the frame that they are summed up in.
+    # Blending tiles: weights, the latent and the frame in which they are summed.
     pixels, latent = _area(graphs.geometry.padded), graphs.dims.latent
     return named + 4 * pixels * (1 + 2 * latent + SCALE**2 * (1 + 2 * 3))
 
 
 def _state_bytes(graphs: GraphSet) -> int:
-    """The previous frame: its input, output and features."""
+    """Counts the previous frame: its input, output and features."""
     specs = graphs.specs()
     kept = (specs["guide"].inputs[0], specs["flow"].inputs[1], specs["prepare"].inputs[0])
     return sum(t.nbytes for t in kept)
 
 
 def _pinned_bytes(graphs: GraphSet) -> int:
-    """Frames on their way to the device and back, and noise, of each slot; one state's copy."""
+    """Counts each slot's frames on their way to and from the device, its noise, and one state."""
     specs = graphs.specs()
     hr, out = specs["decode"].outputs
     of_slot = (specs["prepare"].inputs[0], specs["denoise"].inputs[0], out)
@@ -177,10 +177,10 @@ WHERE = {"cpu": "", "cuda": " on the GPU"}
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a run needs and what there is.
+    """The memory that a run needs, and what is free.
 
     Attributes:
-        free: Bytes on the engines' device; None where there is no such device here.
+        free: Free bytes on the engines' device; None if this machine has no such device.
     """
 
     needs: Footprint
@@ -188,11 +188,11 @@ class Preflight:
 
     @property
     def tight(self) -> bool:
-        """Whether it probably needs more than there is."""
+        """Whether the run probably needs more than is free."""
         return self.free is not None and self.needs.total > self.free
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Returns one line for the user."""
         needs = self.needs
         parts = {
             "engines": needs.engines,
@@ -201,39 +201,39 @@ class Preflight:
             "scratch": needs.scratch,
             "program": needs.program,
         }
-        told = ", ".join(f"{name} {format_bytes(count)}" for name, count in parts.items() if count)
+        each = ", ".join(f"{name} {format_bytes(count)}" for name, count in parts.items() if count)
         have = (
             "" if self.free is None else f" of {format_bytes(self.free)} free{WHERE[needs.device]}"
         )
         host = f"; {format_bytes(needs.pinned)} pinned on the host" if needs.pinned else ""
         doubt = "; that may not be enough" if self.tight else ""
-        return f"memory: about {format_bytes(needs.total)}{have} ({told}){host}{doubt}"
+        return f"memory: about {format_bytes(needs.total)}{have} ({each}){host}{doubt}"
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs, in bytes."""
+        """Returns the same in bytes, for programs."""
         return {"total": self.needs.total, "free": self.free, **asdict(self.needs)}
 
 
 def check_memory_fit(folder: Path, device: str | None = None) -> Preflight:
-    """What a run of an engine set would need here.
+    """Estimates what a run of an engine set needs on this machine.
 
     Args:
-        device: The GPU that it would run on, "cuda:1"; None is the first.
+        device: The GPU to run on, such as "cuda:1"; None means the first.
 
     Raises:
-        StreamDiffVSRError: It is not an engine set.
+        StreamDiffVSRError: The folder is not an engine set.
     """
     return _preflight(read_manifest(folder), device)
 
 
 def check_memory(manifest: Manifest, device: str | None = None) -> None:
-    """Refuse a run that cannot fit, before its engines are loaded.
+    """Refuses a run that cannot fit, before its engines are loaded.
 
     Args:
         device: See `check_memory_fit`.
 
     Raises:
-        StreamDiffVSRError: What it takes at least, what is free, and what would fit.
+        StreamDiffVSRError: It does not fit; says the least it takes, what is free, what would fit.
     """
     found = _preflight(manifest, device)
     least = int(MIN_FIT_RATIO * found.needs.total)
@@ -250,9 +250,9 @@ def check_memory(manifest: Manifest, device: str | None = None) -> None:
 
 
 def fitting(manifest: Manifest, free: int) -> Iterator[str]:
-    """Options of a build that would fit into so many bytes, the mildest first.
+    """Yields options of a build with which a run fits into `free` bytes, mildest first.
 
-    Each is a change on its own: of the flow's scale, to smaller tiles, or to a smaller input.
+    Each is one change: a coarser flow, smaller tiles, or a smaller input.
     """
     graphs = manifest.graphs
     for options in (_coarser_flows(graphs), _smaller_tiles(graphs), _smaller_inputs(graphs)):
@@ -296,6 +296,6 @@ def _smaller_inputs(graphs: GraphSet) -> Iterator[Option]:
 
 
 def _divided(whole: Size, count: int, parts: int) -> Size:
-    """A part of a size, its sides rounded up to what needs no padding."""
+    """Returns a fraction of a size, its sides rounded up so that no padding is needed."""
     height, width = (-(-side * count // parts // SCALE) * SCALE for side in whole)
     return height, width

@@ -1,15 +1,14 @@
-"""Consecutive frames on three streams, with events as the only hand-over.
+"""Runs consecutive frames on three streams that wait for each other by events alone.
 
     input    upload, prepare, features, flow of frame n+1
     denoise  guide, the four steps of frame n
-    output   temporal features beside them, decode and download of frame n
+    output   temporal features meanwhile, decode and download of frame n
 
-What cannot overlap is guide(n+1) with decode(n): it needs the frame that decode makes. A slot is
-taken again when the host has seen the frame that used it, and the one that used it as its previous
-frame, to the end.
+guide(n+1) cannot overlap decode(n), as it needs the frame that decode makes. A slot is used again
+once the host has waited for the frame that used it, and for the next frame, which reads it.
 
-What runs between two hand-overs is captured as one launch. A frame that is alone, begun when the
-one before it has been finished, needs no hand-over: the whole of it is one launch.
+What runs between two waits is captured as one launch. A frame that is alone, begun after the one
+before it was finished, is one launch as a whole.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .frame_slot import Array, CapturedWork, Slot
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """How far a slot's frame is."""
+    """Events that say how far a slot's frame is."""
 
     flowed: Event
     guided: Event
@@ -39,7 +38,7 @@ class _Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """A slot, how far its frame is, and its guided frame in parts: overlapped, and alone."""
+    """A slot, its events, and the parts of a guided frame: three if overlapped, one if alone."""
 
     slot: Slot
     at: _Progress
@@ -50,34 +49,34 @@ class _Lane:
 
 
 class Schedule:
-    """Which stage of which frame runs where, and what it waits for.
+    """Decides which stage of which frame runs on which stream, and what it waits for.
 
     Args:
-        slots: A ring, each linked to the one before it.
+        slots: A ring of slots, each linked to the one before it.
     """
 
     def __init__(self, device: Device, slots: Sequence[Slot]) -> None:
         self._input = device.stream("input")
-        # What the frame that is nearer its end needs goes before what comes after it.
+        # Work of the earlier frame goes before work of the later one.
         self._denoise = device.stream("denoise", urgent=True)
         self._output = device.stream("output", urgent=True)
         self._lanes = [self._make_lane(device, slot) for slot in slots]
 
     def plain(self, *, alone: bool) -> dict[str, str]:
-        """The parts of a frame that are not captured, and why; empty where all of them are.
+        """Returns the parts of a frame that are not captured, and why; empty if all are captured.
 
         Args:
-            alone: Of frames that are alone, or of overlapped ones.
+            alone: Whether to report on frames that are alone, or on overlapped ones.
         """
         names = ("whole",) if alone else ("enter", "refine", "decode")
         found = ((name, getattr(lane, name)) for lane in self._lanes for name in names)
         return {name: part.obstacle for name, part in found if part.obstacle}
 
     def restore(self, index: int, hr: Array, lr: Array) -> None:
-        """Make a slot as if it had made a frame of earlier; nothing is on the streams.
+        """Fills a slot as if it had just made an earlier frame; the streams must be empty.
 
         Args:
-            index: Of the frame.
+            index: The index of the frame.
             hr: Its raw output (1, 3, 4h, 4w).
             lr: Its input (h, w, 3) uint8 RGB.
         """
@@ -88,17 +87,17 @@ class Schedule:
         slot.extract_features(self._input)
 
     def begin(self, index: int, *, guided: bool, alone: bool) -> None:
-        """Put every stage of a frame on the streams; its slot's host memory is filled.
+        """Puts every stage of a frame on the streams; its slot's host memory must be filled.
 
         Args:
-            index: Of the frame; its slot is `index` modulo their number.
+            index: The index of the frame; its slot is `index` modulo the number of slots.
             guided: Whether the slot before holds its previous frame.
             alone: Whether the frame before it has been finished.
         """
         lane = self._lane(index)
         if guided and alone:
             lane.whole.run()
-            # Outside of what is captured, for the host and for a frame that is not alone.
+            # Outside the capture: the host waits for these, and a frame that is not alone.
             self._input.record(lane.at.decoded)
             self._input.record(lane.at.downloaded)
             return
@@ -121,10 +120,10 @@ class Schedule:
         self._output.record(lane.at.downloaded)
 
     def finish(self, index: int) -> Slot:
-        """Wait for a frame; its slot holds it until the ring comes round.
+        """Waits for a frame and returns its slot, which holds it until the slot is used again.
 
         Raises:
-            Exception: What a stage of it, or of an earlier frame, raised.
+            Exception: A stage of this frame or of an earlier one failed.
         """
         lane = self._lane(index)
         lane.at.downloaded.synchronize()
@@ -133,9 +132,9 @@ class Schedule:
         return lane.slot
 
     def close(self) -> None:
-        """Let all that was begun end, and give the streams and the slots back."""
+        """Waits for all that was begun, and frees the streams and the slots."""
         with contextlib.ExitStack() as always:
-            # Its parts point here: their memory would wait for a collection.
+            # Lanes refer back to this object: only the garbage collector would free their memory.
             always.callback(self._lanes.clear)
             for stream in (self._output, self._denoise, self._input):
                 always.callback(_closed, stream)
@@ -161,7 +160,7 @@ class Schedule:
         slot.denoise(self._denoise)
 
     def _whole(self, slot: Slot, at: _Progress) -> None:
-        """The same order of stages; the host has seen the previous frame to its end."""
+        """Puts all stages in the same order; the host has waited for the previous frame."""
         self._enter(slot, guided=True)
         self._input.record(at.flowed)
         self._denoise.wait(at.flowed)
@@ -210,7 +209,7 @@ class Schedule:
         )
 
     def _why_not(self, slot: Slot, *graphs: str) -> str:
-        """Why an engine of a part must not be captured on its stream, or an empty string."""
+        """Returns why an engine of these graphs must not be captured, or an empty string."""
         streams = zip(LANES, (self._input, self._denoise, self._output), strict=True)
         found = (
             slot.why_not_captured(graph, stream)
@@ -222,6 +221,6 @@ class Schedule:
 
 
 def _closed(stream: Stream) -> None:
-    """Close a stream, whatever its device says: that may have failed before."""
+    """Closes a stream and ignores errors: its device may have failed before."""
     with contextlib.suppress(Exception):
         stream.close()

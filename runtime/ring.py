@@ -1,8 +1,8 @@
-"""The buffers of an Upscaler's frames, and runs: frames from a state on, a state after each.
+"""The buffers of an Upscaler's frames, and the runs that share them.
 
-Every stream, step and live source of an Upscaler uses the one ring, since the engines have one
-scratch memory and captures are dear. Runs take turns: who begins a frame while another run has some
-on the device lets those be finished first.
+A run makes frames from a state on, with a state after each. All runs of an Upscaler use one ring,
+since the engines have one scratch memory and captures are expensive. Runs take turns: a run that
+begins a frame while another has frames on the device waits until those are finished.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .overlap import Schedule
 from .state import HeldOutput, HeldState, StreamState
 
 Image: TypeAlias = npt.NDArray[np.uint8]
-# The noise of the frame after a state, or the given one, as the engines take it.
+# Returns the noise of the frame after a state, or the given noise, as the engines take it.
 InitialLatent = Callable[[StreamState, Array | None], Array]
 HeldBySlot = list["weakref.ref[HeldOutput] | None"]
-# Two frames in flight, and the previous one of the earlier.
+# Two frames in flight, and the frame before the earlier one.
 SLOTS = 3
 
 
 class Ring:
-    """Slots of one set of engines, and their schedule."""
+    """The slots of one set of engines, and their schedule."""
 
     def __init__(
         self, device: Device, engines: Mapping[str, Engine], steps: int, latent: InitialLatent
@@ -44,21 +44,21 @@ class Ring:
         self._user: weakref.ref[Run] | None = None
         self._held: HeldBySlot = [None] * SLOTS
         self._drawn: tuple[tuple[int, int], Array] | None = None  # by seed and frame
-        # A ring that is dropped halfway must not leave its streams behind.
+        # A ring that is dropped halfway must not leak its streams.
         self.close = weakref.finalize(self, _close, self.schedule, self._slots, self._held)
-        # At the interpreter's end nothing waits for a GPU, which may hang; threads are let end.
+        # At exit nothing waits for a GPU, which may hang; threads of a CPU are ended.
         self.close.atexit = device.name == "cpu"
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can be begun; a new ring may work where this one has failed."""
+        """Whether frames can be begun; after a failure a new ring may work."""
         return self.close.alive
 
     def enter(self, run: Run, tip: StreamState) -> None:
-        """Let a run put its next frame on the slots.
+        """Gives the slots to a run, for its next frame.
 
         Args:
-            tip: After the last frame that the device has made of it.
+            tip: The run's state after the last frame that the device has made.
 
         Raises:
             StreamDiffVSRError: The ring was closed, or has failed.
@@ -74,15 +74,15 @@ class Ring:
             self._user = weakref.ref(run)
 
     def holds(self, tip: StreamState) -> bool:
-        """Whether the frame before a state lies in the slot before the next frame's."""
+        """Returns whether the slot before the next frame's holds the frame before a state."""
         last = self._held[(self._begun - 1) % SLOTS]
         return isinstance(tip, HeldState) and last is not None and last() is tip.held
 
     def latent(self, before: StreamState, noise: Array | None) -> Array:
-        """The noise of a frame by its state, or the given one, as the engines take it.
+        """Returns a frame's noise by its state, or the given noise, as the engines take it.
 
         Raises:
-            ValueError: The given noise is of another shape.
+            ValueError: The given noise has another shape.
         """
         if noise is not None:
             return self._latent(before, noise)
@@ -91,10 +91,10 @@ class Ring:
         return self._drawn[1]
 
     def begin(self, frame: Image, latent: Array, strength: float, *, alone: bool) -> None:
-        """Put a frame of the engines' size on the streams.
+        """Puts a frame of the engines' size on the streams.
 
         Args:
-            strength: Of the guidance by the frame before it; 0 for none.
+            strength: The strength of the guidance by the frame before it; 0 for none.
         """
         slot = self._slots[self._begun % SLOTS]
         self._let_go(self._begun)
@@ -105,10 +105,10 @@ class Ring:
         self._begun += 1
 
     def finish(self, following: StreamState) -> tuple[Image, HeldOutput, Array]:
-        """Wait for the earliest frame in flight.
+        """Waits for the earliest frame in flight.
 
         Args:
-            following: Of the next frame to be begun: its noise is drawn while the device works.
+            following: The state before the next frame: its noise is drawn while the device works.
 
         Returns:
             The frame (4h, 4w, 3) uint8 RGB, its raw output, and its input.
@@ -127,7 +127,7 @@ class Ring:
         return slot
 
     def _restore(self, tip: StreamState) -> None:
-        """Have the frame before the next in its slot, if it is not there already."""
+        """Puts the frame before the next one into its slot, if it is not there already."""
         if not tip.has_previous or self.holds(tip):
             return
         assert tip.previous_hr is not None and tip.previous_lr is not None
@@ -135,7 +135,7 @@ class Ring:
         self.schedule.restore(self._begun - 1, tip.previous_hr, tip.previous_lr)
 
     def _let_go(self, index: int) -> None:
-        """Copy a slot's output to the host for whoever still has it; the slot is taken again."""
+        """Frees a slot: its output is copied to the host if a state still uses it."""
         held = self._held[index % SLOTS]
         if held is not None and (output := held()) is not None:
             output.read()
@@ -143,10 +143,10 @@ class Ring:
 
     @contextlib.contextmanager
     def whole_or_closed(self) -> Iterator[None]:
-        """What is done inside is done whole, or no more frames are taken.
+        """Closes the ring if what is done inside is not done completely.
 
-        A frame that is half on the streams, or counted here and not by its run, would be the wrong
-        one for all that come after it. An interruption can fall between any two lines.
+        A frame that is half on the streams, or counted here and not by its run, would spoil all
+        later ones. An interruption can fall between any two lines.
         """
         try:
             yield
@@ -170,20 +170,20 @@ class Ring:
         )
 
     def _draw(self, before: StreamState) -> None:
-        """Have the noise of a frame; a run that goes on from its own state has it already."""
+        """Draws the noise of a frame, unless it was drawn last."""
         key = before.seed, before.frame_index
         if self._drawn is None or self._drawn[0] != key:
             self._drawn = key, self._latent(before, None)
 
 
 class Run:
-    """Frames from a state on: begun in order, finished in order.
+    """Makes frames from a state on: begun in order, finished in order.
 
     Args:
-        ahead: Frames that are begun before an earlier one is finished.
+        ahead: How many frames are begun before an earlier one is finished.
 
     Attributes:
-        state: After the last frame that was given.
+        state: The state after the last frame that was returned.
     """
 
     def __init__(self, ring: Ring, state: StreamState, *, ahead: int) -> None:
@@ -194,7 +194,7 @@ class Run:
 
     @property
     def in_flight(self) -> int:
-        """Frames that were begun and not given."""
+        """The number of frames that were begun and not yet returned."""
         return self._on_device + len(self._made)
 
     @property
@@ -210,10 +210,10 @@ class Run:
         *,
         cut: bool = False,
     ) -> None:
-        """Put a frame of the engines' size on the streams; at most `ahead` + 1 are in flight.
+        """Puts a frame of the engines' size on the streams; at most `ahead` + 1 are in flight.
 
         Args:
-            cut: Begin a new epoch: the frame before leaves it nothing.
+            cut: Whether the frame begins a new epoch, without guidance by the one before it.
         """
         tip = self._tip
         if not self._on_device and isinstance(tip, HeldState) and not self._ring.holds(tip):
@@ -229,7 +229,7 @@ class Run:
             self._on_device += 1
 
     def finish(self) -> Image:
-        """Wait for the earliest frame in flight: (4h, 4w, 3) uint8 RGB."""
+        """Waits for the earliest frame in flight and returns it, (4h, 4w, 3) uint8 RGB."""
         if not self._made:
             self._finish_one()
         image, self.state = self._made.popleft()
@@ -240,7 +240,7 @@ class Run:
         return self._ring.whole_or_closed()
 
     def give_way(self) -> None:
-        """Let what was begun be made, and keep it; another run takes the slots."""
+        """Finishes the frames that were begun, and keeps them; another run takes the slots."""
         while self._on_device:
             self._finish_one()
 
@@ -267,10 +267,10 @@ def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> 
 
 
 def _close(schedule: Schedule, slots: list[Slot], held: HeldBySlot) -> None:
-    """Let all that was begun end, and give back streams and buffers; held outputs are read.
+    """Waits for all that was begun, and frees streams and buffers; outputs still in use are read.
 
-    A collection can bring us here in the middle of such a reading, whose locks this thread has:
-    then an output keeps its slot until it is read.
+    The garbage collector can call this in the middle of such a reading, whose locks this thread
+    has: then an output keeps its slot until it is read.
     """
     with contextlib.ExitStack() as always:
         always.callback(slots.clear)

@@ -1,10 +1,10 @@
-"""Scene cuts in a stream, found on LR frames as they come, with nothing but what came before.
+"""Finds scene cuts on LR frames as they arrive, from earlier frames alone.
 
-Two frames belong together if one, shifted a little, looks like the other: thumbnails are compared
-by their normalised cross-correlation (Lewis, 1995), so a flash or a fade, which change brightness
-and contrast alone, are no cut. Where that leaves doubt, each quarter is looked for by itself, in
-colour: what no motion explains then is another scene. It knows nothing of the model, nor of its
-flow; a state that is reset once too often costs one frame's guidance, one that is not costs ghosts.
+Two frames belong together if one, shifted a little, looks like the other. Thumbnails are compared
+by their normalised cross-correlation (Lewis, 1995), so a flash or a fade, which changes only
+brightness and contrast, is not a cut. Where that leaves doubt, each quarter is searched for by
+itself, in colour: what no motion explains is another scene. A reset too many costs the guidance of
+one frame; a reset too few leaves ghosts.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ..graphs.arrays import Image
 Thumbnail = npt.NDArray[np.float32]  # (rows, columns, channels)
 
 ROWS, COLUMNS = 27, 48
-REACH = 5  # of the search: a fifth of the frame each way
-UNLIKE, ALIKE = 0.5, 0.75  # correlations that leave no doubt: another scene below, the same above
-EXPLAINED = 0.52  # between them: of the quarters, each moved by itself, there and back
-FLAT = 3.0  # levels of standard deviation: less is the noise of a frame that shows no scene
+REACH = 5  # the search goes a fifth of the frame each way
+UNLIKE, ALIKE = 0.5, 0.75  # correlations beyond doubt: another scene below, the same above
+EXPLAINED = 0.52  # between them: the least correlation of the quarters, in both directions
+FLAT = 3.0  # standard deviation in levels: below it a frame shows noise and no scene
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 
 
 class CutDetector:
-    """Says of each frame whether it begins another scene than the frames before it."""
+    """Decides for each frame whether it begins a new scene."""
 
     def __init__(self) -> None:
         self._last: Thumbnail | None = None  # of the last frame that shows anything
 
     def is_cut(self, image: Image) -> bool:
-        """Whether (h, w, 3) uint8 RGB shows another scene than the last frame; it is the last then.
+        """Returns whether a frame, (h, w, 3) uint8 RGB, shows another scene than the last one.
 
-        A frame with a flat middle (a flash, black between scenes) is never one: the frame behind it
-        is compared with the one before it.
+        A frame with a flat middle (a flash, black between scenes) is never a cut: the frame after
+        it is compared with the one before it.
         """
         now = thumbnail_of(image)
         if (_middle_of(now) @ _LUMA).std() < FLAT:
@@ -49,7 +49,7 @@ class CutDetector:
 
     @property
     def memory(self) -> Thumbnail | None:
-        """All that it knows of the frames so far; never changed, only replaced."""
+        """The thumbnail of the last frame that shows anything; never changed, only replaced."""
         return self._last
 
     @memory.setter
@@ -57,12 +57,12 @@ class CutDetector:
         self._last = thumbnail
 
     def reset(self) -> None:
-        """Forget the last frame, at the start of an epoch."""
+        """Forgets the last frame, at the start of an epoch."""
         self._last = None
 
 
 def thumbnail_of(image: Image) -> Thumbnail:
-    """The mean colour of each of ROWS x COLUMNS cells, or of each pixel where there are fewer."""
+    """Returns the mean colour of each of ROWS x COLUMNS cells, or each pixel of a smaller image."""
     # Every second pixel of a large frame: enough for a mean, and a quarter of the work.
     step = 2 if min(image.shape[0] // ROWS, image.shape[1] // COLUMNS) >= 4 else 1
     pixels = image[::step, ::step]
@@ -78,15 +78,15 @@ def thumbnail_of(image: Image) -> Thumbnail:
 
 
 def likeness(last: Thumbnail, now: Thumbnail) -> float:
-    """The largest correlation, in [-1, 1], of the middle of `last` with `now` at any shift."""
+    """Returns the largest correlation, in [-1, 1], of `now` with the middle of `last`, shifted."""
     return _found(_middle_of(last), now)
 
 
 def explained(last: Thumbnail, now: Thumbnail) -> float:
-    """The same of the quarters of the middle, each with a shift of its own: their mean by contrast.
+    """Returns the same for the quarters of the middle, each shifted by itself: a mean by contrast.
 
-    One minus its square is about the share of `now` that is left when `last` is moved block by
-    block, and its brightness and contrast fitted: a residual of motion, without the flow.
+    One minus its square is about the share of `now` that remains after `last` is moved block by
+    block and its brightness and contrast are fitted: a residual of motion, without the flow.
     """
     down, across = last.shape[0] // REACH, last.shape[1] // REACH
     weights, found = [], []
@@ -116,7 +116,7 @@ def _wider(part: slice, by: int) -> slice:
 
 
 def _found(part: Thumbnail, where: Thumbnail) -> float:
-    """The largest correlation of a part with any window of its size, each channel less its mean."""
+    """Returns the largest correlation of a part with any window of its size, means removed."""
     windows = np.lib.stride_tricks.sliding_window_view(where, part.shape[:2], axis=(0, 1))
     windows = windows.reshape(-1, part.shape[2], part[..., 0].size)  # (shifts, channels, cells)
     centred = np.moveaxis(part - part.mean(axis=(0, 1)), 2, 0).reshape(-1)

@@ -1,4 +1,4 @@
-"""The stages of a frame on host arrays, whole or in tiles."""
+"""Runs the stages of a frame on host arrays, whole or in tiles."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Top left corner of a tile at LR."""
+    """The top left corner of a tile, in LR pixels."""
 
     top: int
     left: int
 
 
 class TileGrid:
-    """Tiles of one size that cover a frame, spread evenly, and how to mix them."""
+    """Tiles of one size that cover a frame evenly, and the weights that blend them."""
 
     def __init__(self, frame: Size, tile: Size) -> None:
         """`frame` and `tile` are LR sizes (h, w); a tile is no larger than the frame."""
@@ -36,11 +36,11 @@ class TileGrid:
         self._total = {scale: self._sum_weights(scale) for scale in (1, SCALE)}
 
     def cut(self, x: Array, tile: Tile, scale: int = 1) -> Array:
-        """The tile's part of (1, C, scale h, scale w), as a dense copy."""
+        """Returns the tile's part of an array (1, C, scale h, scale w), as a dense copy."""
         return np.ascontiguousarray(x[self._window(tile, scale)])
 
     def mix(self, parts: Iterator[tuple[Tile, Array]], channels: int, scale: int = 1) -> Array:
-        """Tiles' results -> (1, channels, scale h, scale w) in float32."""
+        """Blends the results of tiles into one float32 array (1, channels, scale h, scale w)."""
         height, width = (side * scale for side in self.frame)
         out = np.zeros((1, channels, height, width), np.float32)
         weights = self._weights[scale]
@@ -67,7 +67,7 @@ class TileGrid:
 
 
 def _starts(frame: int, tile: int) -> list[int]:
-    """Evenly spread starts that cover `frame` with overlap wherever more than one is needed."""
+    """Returns evenly spread starts of tiles that cover `frame`; several tiles overlap."""
     if tile >= frame:
         return [0]
     overlap = min(TILE_OVERLAP, tile // 8)
@@ -76,7 +76,7 @@ def _starts(frame: int, tile: int) -> list[int]:
 
 
 def _feather(frame: int, tile: int, scale: int) -> Array:
-    """Weights along one axis: 1 inside, falling towards both ends over the smallest overlap."""
+    """Returns weights along one axis: 1 inside, falling off at both ends over the least overlap."""
     starts = _starts(frame, tile)
     weights = np.ones(tile * scale, np.float32)
     if len(starts) > 1:
@@ -92,7 +92,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What the previous frame gives this one. Zeros where there is none; then `gate` is 0 too."""
+    """The guidance by the previous frame. Without one, all of it is zero, `gate` too."""
 
     warped: Array  # (1, 3, H, W) in the model's range
     hint: Array  # (1, C, h, w)
@@ -100,11 +100,11 @@ class Guidance:
 
 
 class Stages:
-    """Engines on host arrays, each run to its end.
+    """Runs engines on host arrays, one after another.
 
     Attributes:
-        dtype: Of the engines' images and latents.
-        no_guidance: That of a frame without a previous one.
+        dtype: The type of the engines' images and latents.
+        no_guidance: The guidance of a frame without a previous one.
     """
 
     def __init__(self, engines: Mapping[str, Engine], steps: int) -> None:
@@ -120,7 +120,7 @@ class Stages:
         self._no_temporal = {t.name: self._zeros("temporal", t.name) for t in self._temporal()}
 
     def extract_features(self, frame: Image) -> tuple[Array, Array, Array]:
-        """(h, w, 3) -> LR (1, 3, h', w') and RAFT's features and context."""
+        """Returns a frame (h, w, 3) as LR (1, 3, h', w'), and RAFT's features and context of it."""
         lr, up = self._run("prepare", frame=np.ascontiguousarray(frame)[None])
         fmap, context = self._run("features", up=up)
         return lr, fmap, context
@@ -128,14 +128,14 @@ class Stages:
     def guide(
         self, fmap: Array, previous_fmap: Array, context: Array, previous_hr: Array, scale: float
     ) -> Guidance:
-        """The flow to the previous frame, the previous output along it, and its hint."""
+        """Finds the flow to the previous frame; returns its output, warped, and the hint."""
         (flow,) = self._run("flow", fmap=fmap, previous_fmap=previous_fmap, context=context)
         previous_hr = previous_hr.astype(self.dtype, copy=False)
         warped, hint = self._run("guide", previous_hr=previous_hr, flow=flow)
         return Guidance(warped, hint, self._on * self.dtype.type(scale))
 
     def whole_frame(self, latent: Array, lr: Array, guidance: Guidance) -> tuple[Array, Image]:
-        """The four steps and the decoder: raw HR (1, 3, 4h, 4w), and the frame."""
+        """Runs the steps and the decoder; returns raw HR (1, 3, 4h, 4w), and the frame."""
         for step in self._steps:
             latent = self._denoise(latent, lr, guidance.hint, step, guidance.gate)
         hr, out = self._decode(latent, lr, guidance.warped, guidance.gate)
@@ -144,7 +144,7 @@ class Stages:
     def tiled(
         self, latent: Array, lr: Array, guidance: Guidance, grid: TileGrid, size: Size
     ) -> tuple[Array, Image]:
-        """The same on tiles: latents are mixed after every step, so tiles agree on content."""
+        """Does the same on tiles. Latents are blended after each step, so that tiles agree."""
 
         def denoised(step: Array) -> Iterator[tuple[Tile, Array]]:
             for tile in grid.tiles:
@@ -167,7 +167,7 @@ class Stages:
         return self._run("denoise", latent=latent, lr=lr, hint=hint, step=step, gate=gate)[0]
 
     def _decode(self, latent: Array, lr: Array, warped: Array, gate: Array) -> tuple[Array, ...]:
-        """The decoder's temporal processors are on or off, not scaled."""
+        """Runs the decoder; its temporal processors are on or off, never scaled."""
         temporal, switch = self._no_temporal, self._off
         if gate.any():
             results = self._run("temporal", warped=warped)
@@ -195,6 +195,6 @@ class Stages:
 
 
 def to_uint8(hr: Array) -> Image:
-    """Raw HR (1, 3, H, W) -> (H, W, 3) uint8 RGB, rounded half to even, as `decode` does it."""
+    """Returns raw HR (1, 3, H, W) as (H, W, 3) uint8 RGB, rounded half to even as in `decode`."""
     unit = np.clip(hr[0].astype(np.float32) / 2 + 0.5, 0, 1) * 255
     return np.ascontiguousarray(np.rint(unit).astype(np.uint8).transpose(1, 2, 0))

@@ -1,7 +1,7 @@
-"""All that one frame leaves for the next, and its file form.
+"""The state that one frame leaves for the next, and its file format.
 
-A state is immutable: stepping from the same state twice gives the same frame twice. It does not
-depend on the backend or the precision that made it.
+A state is immutable: stepping from it twice gives the same frame twice. It does not depend on the
+backend or the precision that made it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAX_INDEX = 2**63
 
 @dataclass(frozen=True, slots=True)
 class PreviousFeatures:
-    """RAFT's features of the previous frame, kept beside the state by the Upscaler that made them.
+    """RAFT's features of the previous frame, kept in the state by the Upscaler that made them.
 
-    Another Upscaler, or a state read from a file, computes them again from `previous_lr`: the same
-    numbers, once more work.
+    Another Upscaler, or one that goes on from a file, computes the same numbers again from
+    `previous_lr`.
     """
 
     owner: object
@@ -44,8 +44,8 @@ class StreamState:
     """The memory of a stream.
 
     Attributes:
-        seed: Of the noise.
-        frame_index: Of the next frame; the noise is a function of both.
+        seed: The seed of the noise.
+        frame_index: The index of the next frame; seed and index determine its noise.
         previous_hr: The previous raw output (1, 3, 4h, 4w), unclamped, nominally in [-1, 1], or
             None at the start of an epoch.
         previous_lr: The previous input frame (h, w, 3) uint8 RGB, or None.
@@ -68,27 +68,27 @@ class StreamState:
 
     @property
     def has_previous(self) -> bool:
-        """Whether the next frame will be guided by a previous one."""
+        """Whether the next frame is guided by a previous one."""
         return self.previous_lr is not None
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """LR size (h, w) of the previous frame, if there is one."""
+        """The LR size (h, w) of the previous frame, or None if there is none."""
         if self.previous_lr is None:
             return None
         height, width = self.previous_lr.shape[:2]
         return height, width
 
     def reset(self) -> StreamState:
-        """Begin a new epoch: forget the previous frame, keep the seed and the count."""
+        """Begins a new epoch: forgets the previous frame, keeps the seed and the frame index."""
         return replace(self, previous_hr=None, previous_lr=None, features=None)
 
     def on_host(self) -> StreamState:
-        """The same state, and nothing of the Upscaler that made it: for those who keep it long."""
+        """Returns the same state in host memory, free of its Upscaler's: for keeping it long."""
         return replace(self, features=None)
 
     def save(self, path: str | Path) -> None:
-        """Write the state as safetensors, whole or not at all.
+        """Writes the state as safetensors, whole or not at all.
 
         Raises:
             StreamDiffVSRError: The file cannot be written.
@@ -105,7 +105,7 @@ class StreamState:
 
     @classmethod
     def load(cls, path: str | Path) -> StreamState:
-        """Read what `save` wrote.
+        """Reads a state that `save` wrote.
 
         Raises:
             StreamDiffVSRError: The file is missing, damaged, or not a state.
@@ -137,13 +137,14 @@ class StreamState:
 
 
 class HeldOutput:
-    """A raw output that stays in a device's memory until someone asks for it.
+    """A raw output that stays in a device's memory until it is read.
 
     Attributes:
-        lock: Held while it is read.
+        lock: Held while the output is read.
 
     Args:
-        source: That array of the host's, (1, 3, 4h, 4w), or what gives it and is called once.
+        source: The output as a host array (1, 3, 4h, 4w), or a function that returns it and is
+            called once.
     """
 
     def __init__(self, source: Callable[[], Array] | Array) -> None:
@@ -151,7 +152,7 @@ class HeldOutput:
         self.lock = threading.Lock()  # a state is a value, for any thread
 
     def read(self) -> Array:
-        """The output in the host's memory, from now on without the device."""
+        """Returns the output in host memory; from then on the device is not needed."""
         with self.lock:
             if callable(self._source):
                 self._source = self._source()
@@ -159,7 +160,7 @@ class HeldOutput:
 
 
 class HeldState(StreamState):
-    """A state whose raw output is on a device, where its Upscaler goes on from it."""
+    """A state whose raw output is still on a device, where its Upscaler goes on from it."""
 
     __slots__ = ("held",)
     held: HeldOutput | None
@@ -172,11 +173,11 @@ class HeldState(StreamState):
         previous_lr: Array | None,
         features: PreviousFeatures | None = None,
     ) -> None:
-        """As a `StreamState`; `replace` gives the array that it has read."""
+        """Takes what a `StreamState` takes; `replace` passes the array that it has read."""
         held = previous_hr
         if previous_hr is not None and not isinstance(previous_hr, HeldOutput):
             held = HeldOutput(previous_hr)
-        # Not by the base's own: it would fill the field that is a property here.
+        # Not the base's own `__init__`: it would set the field that is a property here.
         put = partial(object.__setattr__, self)
         put("seed", seed)
         put("frame_index", frame_index)
@@ -185,17 +186,17 @@ class HeldState(StreamState):
         put("held", held)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are states of the host's, with all that they need."""
+        """Makes copies and pickles complete states in host memory."""
         state = self.seed, self.frame_index, self.previous_hr, self.previous_lr
         return StreamState, state
 
     @property
     def previous_hr(self) -> Array | None:
-        """See `StreamState`; read from the device when it is first asked for."""
+        """See `StreamState`; read from the device on first use."""
         return None if self.held is None else self.held.read()
 
     def reset(self) -> StreamState:
-        """See `StreamState`; nothing is read."""
+        """See `StreamState`; does not read the output."""
         return StreamState(self.seed, self.frame_index)
 
     def on_host(self) -> StreamState:
@@ -212,7 +213,7 @@ def _check_frames(hr: Array, lr: Array) -> None:
 
 
 def _write_whole(path: Path, write: Callable[[str], None]) -> None:
-    """Write beside the file and rename: a killed process leaves the old file or the new one."""
+    """Writes next to the file and renames: a killed process leaves the old file or the new one."""
     try:
         with write_atomically(path, sync=True) as part:
             write(str(part))
@@ -224,8 +225,8 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
 
 
 def _why(error: Exception) -> str:
-    """In words: safetensors tells the system's number in its text."""
-    told = re.search(r"os error (\d+)", str(error))
+    """Returns the cause in words; safetensors has the system's error number in its text."""
+    number = re.search(r"os error (\d+)", str(error))
     if isinstance(error, OSError):
         return why(error)
-    return CAUSES.get(int(told[1])) or str(error) if told else str(error)
+    return CAUSES.get(int(number[1])) or str(error) if number else str(error)

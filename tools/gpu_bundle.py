@@ -1,9 +1,8 @@
-"""Pack what must travel to a GPU machine that has Python, torch and CUDA, and no network.
+"""Packs a bundle for a GPU machine that has Python, torch and CUDA, and no network.
 
-The parts come in the order of their use, each backend's after those before it: `torch`, which is
-there already, needs the source and a few small wheels; then onnxruntime-gpu; then TensorRT-RTX. The
-weights of the full-size model do not travel: they are made there, from a seed. On the machine, with
-a part or with all:
+The parts are in the order of their use. `torch`, which the machine has, needs the source and a few
+small wheels; then comes onnxruntime-gpu, then TensorRT-RTX. The weights of the full-size model are
+not packed: they are made on the machine, from a seed. On the machine, with a part or with all:
 
     sh part-01/run_on_gpu.sh --out FOLDER
 """
@@ -25,7 +24,7 @@ from streamdiffvsr.tools.gpu_parts import Packed, split
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
-# Beside torch and what it needs itself.
+# In addition to torch and its own dependencies.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": (
         "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "jsonschema", "numpy",
@@ -37,14 +36,14 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     ),
     "tensorrt-rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"),
 }  # fmt: skip
-# Come as source alone, and are Python alone: a wheel that is made here is good there.
+# Published as source only, and pure Python: a wheel that is made here works there.
 MADE_HERE = {"tensorrt-rtx": ("tensorrt-rtx-cu13",)}
 ON_THE_MACHINE = ("gpu_parts.py", "gpu_unpack.py", "run_on_gpu.sh")
 SMALLEST_PART = 1
 
 
 def main() -> None:
-    """Make the bundle and print what each call takes along."""
+    """Makes the bundle and prints the content of each part."""
     options = _parse()
     out: Path = options.out
     if out.exists() and any(out.iterdir()):
@@ -54,7 +53,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".making-") as made:
         files = list(_files(options, Path(made)))
-        # The lists and the scripts of the first part are less than that.
+        # The lists and the scripts of the first part need less than that.
         packed = split(files, out, int(options.part_mib * MIB) - MIB // 4)
     for name in ON_THE_MACHINE:
         shutil.copy(ROOT / "tools" / name, out / "part-01")
@@ -62,7 +61,7 @@ def main() -> None:
 
 
 def _files(options: argparse.Namespace, made: Path) -> Iterator[tuple[str, str, Path]]:
-    """(group, where it belongs, the file) of everything, in the order of its use."""
+    """Yields (group, path in the bundle, file) of everything, in the order of its use."""
     there = _names(options.there)
     ahead = _built_ahead(options, made / "ahead")
     seen: set[str] = set()
@@ -81,7 +80,7 @@ def _files(options: argparse.Namespace, made: Path) -> Iterator[tuple[str, str, 
 
 
 def _source(made: Path) -> Path:
-    """The tracked files as they are now, in a folder of the package's name."""
+    """Packs the tracked files as they are now, in a folder of the package's name."""
     who = ("-c", "user.name=bundle", "-c", "user.email=bundle@localhost")  # a commit of no branch
     changed = _git(*who, "stash", "create").decode().strip()
     archive = made / "source.tar.gz"
@@ -99,13 +98,13 @@ def _git(*arguments: str) -> bytes:
 
 
 def _built_ahead(options: argparse.Namespace, folder: Path) -> Path | None:
-    """The CPU's frames, and of each backend an archive of the engines that can be made here."""
+    """Makes the CPU's frames, and for each backend an archive of engines that can be built here."""
     if options.no_ahead:
         return None
     wanted = list(options.backend)
     if "torch" in wanted and _release("torch") != options.torch:
         wanted.remove("torch")
-        print(f"torch's programs are built there: they are not for sure of {_release('torch')}")
+        print(f"torch's programs are built there: its version may not be {_release('torch')}")
     command = [sys.executable, "-m", "streamdiffvsr.research.gpu.ahead", str(folder)]
     command += ["--device", options.device]
     for backend in wanted:
@@ -125,7 +124,7 @@ def _release(package: str) -> str:
 
 
 def _wheels(options: argparse.Namespace, group: str, into: Path) -> list[Path]:
-    """The wheels of a group with all that they need, for the other machine's Python."""
+    """Returns the wheels of a group and of its dependencies, for the other machine's Python."""
     there = _names(options.there)
     names = [name for name in PACKAGES[group] if name not in there]
     if options.device == "cpu":
@@ -140,20 +139,20 @@ def _wheels(options: argparse.Namespace, group: str, into: Path) -> list[Path]:
     pip = [sys.executable, "-m", "pip"]
     download = [*pip, "download", "-q", "--only-binary=:all:", "--implementation", "cp"]
     download += ["--python-version", options.python, "-d", str(into)]
-    download += ["-c", str(ROOT / "constraints.txt")]  # what the tests run with
+    download += ["-c", str(ROOT / "constraints.txt")]  # the versions that the tests use
     for platform in _platforms(options.glibc):
         download += ["--platform", platform]
-    if there:  # whoever knows what is there knows what is missing
+    if there:  # with a list of what is there, nothing else is missing
         download.append("--no-deps")
     commands = [[*download, *names]] if names else []
     commands += [[*pip, "wheel", "-q", "--no-deps", "-w", str(into), *made]] if made else []
     if any(subprocess.run(command).returncode for command in commands):
         sys.exit(f"error: the wheels of {group} cannot be had; leave it out, or give --wheels")
-    return sorted(into.glob("*.whl"), key=_size)  # what is small is whole in the first part
+    return sorted(into.glob("*.whl"), key=_size)  # small files stay whole, in the first part
 
 
 def _platforms(glibc: str) -> list[str]:
-    """The systems whose wheels run on one with this C library; pip takes each name exactly."""
+    """Returns the platform tags that a system with this C library runs; pip needs each of them."""
     newest = int(glibc.split(".")[1])
     named = [f"manylinux_2_{minor}_x86_64" for minor in range(newest, 4, -1)]
     return [*named, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]

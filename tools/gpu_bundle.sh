@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pack what must travel to a GPU machine that has Python, torch and CUDA, and no network.
+# Packs a bundle for a GPU machine that has Python, torch and CUDA, and no network.
 # Usage: sh tools/gpu_bundle.sh --part-mib 60 --python 3.12 build/gpu-bundle
 #        sh tools/gpu_bundle.sh --help
 # PYTHON chooses the Python that the package runs with here; .venv's by default.

@@ -1,6 +1,6 @@
-"""Files in parts of a size that travels, and whole again on the other side. Needs Python alone.
+"""Splits files into parts of limited size, and joins them on the other side. Needs only Python.
 
-A part is a folder. `manifest.json`, in the first of them, names every file with its pieces; each
+A part is a folder. `manifest.json`, in the first of them, lists every file with its pieces; each
 part has a `SHA256SUMS` of its own, for `sha256sum -c`.
 """
 
@@ -20,7 +20,7 @@ READ_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes of a file, a file of its own in a part."""
+    """Some bytes of a file, stored as a file of their own in a part."""
 
     part: str
     name: str
@@ -33,8 +33,8 @@ class Packed:
     """A file in pieces.
 
     Attributes:
-        path: Where it belongs, relative.
-        group: What it is for; a group begins a new part.
+        path: The relative path where it belongs.
+        group: The backend that it is for; a group begins a new part.
     """
 
     path: str
@@ -45,12 +45,12 @@ class Packed:
 
 
 def split(files: Iterable[tuple[str, str, Path]], out: Path, part_bytes: int) -> list[Packed]:
-    """Write the parts and the manifest.
+    """Writes the parts and the manifest.
 
     Args:
-        files: (group, where it belongs, the file), those of a group one after another.
-        out: A folder; what is in it stays.
-        part_bytes: The most of a part, but for its lists.
+        files: (group, relative path where it belongs, file), those of a group one after another.
+        out: A folder; its other content stays.
+        part_bytes: The most bytes of a part, without its lists.
     """
     packed: list[Packed] = []
     number, room, last = 0, 0, ""
@@ -85,17 +85,17 @@ def _write_lists(out: Path, packed: list[Packed]) -> None:
 
 
 def read_manifest(part: Path) -> list[Packed]:
-    """What the manifest of a bundle names."""
+    """Returns the files that the manifest of a bundle lists."""
     files = json.loads((part / MANIFEST).read_text(encoding="utf-8"))["files"]
     return [Packed(**f | {"pieces": [Piece(**piece) for piece in f["pieces"]]}) for f in files]
 
 
 def join(packed: Iterable[Packed], bundle: Path, store: Path) -> list[Piece]:
-    """Put files together from the parts that are there; pieces of others are kept for later.
+    """Joins files from the parts that are there; pieces of incomplete files are kept for later.
 
     Args:
         bundle: The folder of the parts.
-        store: Gets the files; parts that were there in an earlier call are no longer needed.
+        store: The folder for the files; parts of an earlier call are no longer needed.
 
     Returns:
         The pieces that are still missing.
@@ -126,7 +126,7 @@ def join(packed: Iterable[Packed], bundle: Path, store: Path) -> list[Piece]:
 
 
 def _kept(piece: Piece, bundle: Path, store: Path) -> bool:
-    """Whether a piece is in the store; one that came now is checked and put there."""
+    """Returns whether a piece is in the store; a new one is checked and put there first."""
     place, source = _place(piece, store), bundle / piece.part / piece.name
     if place.is_file() and place.stat().st_size == piece.bytes:
         return True
@@ -146,7 +146,7 @@ def _place(piece: Piece, store: Path) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Returns the SHA-256 of a file's content."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(READ_BYTES):
@@ -155,7 +155,7 @@ def digest(path: Path) -> str:
 
 
 def _copy(file: BinaryIO, target: Path, size: int) -> str:
-    """Write the next bytes of an open file to a file of their own; their SHA-256."""
+    """Writes the next bytes of an open file to a new file; returns their SHA-256."""
     found = hashlib.sha256()
     with target.open("wb") as out:
         while size:

@@ -1,12 +1,12 @@
-"""What is asked of a GPU machine, step by step, within a time: right first, then how fast.
+"""Runs the checks of a GPU machine in steps, within a time limit: correctness, then speed.
 
     python tools/gpu_steps.py --out build/gpu-run --minutes 12
 
-What this machine has (doctor), each backend's frames against a CPU's, the GPU tests of each
+The steps are doctor, a comparison of each backend's frames with a CPU's, the GPU tests of each
 backend, and the figures. Each step is a process with a limit of its own, and one that fails, hangs
 or crashes does not stop the next. OUT/steps.jsonl has a line of each step before the next begins,
-OUT/steps.log all that they said, checks.json and figures.json what they found. Needs Python alone;
-the steps need the package.
+OUT/steps.log their output, checks.json and figures.json what they found. Needs only Python; the
+steps need the package.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
 DOCTOR_S, LEAST_S = 60.0, 5.0
-CHECKS, TESTS = 0.4, 0.6  # of the time that is left when their turn comes
-TAIL = 12  # lines of a step that its record has
+CHECKS, TESTS = 0.4, 0.6  # of the time that is left when they begin
+TAIL = 12  # last lines of a step's output that its record has
 DOCTOR = "import sys; from streamdiffvsr.cli.app import main; sys.exit(main(['doctor', '--json']))"
 GPU = ("-m", "streamdiffvsr.research.gpu")
 STEPS, LOG, CHECKED, FIGURES = "steps.jsonl", "steps.log", "checks.json", "figures.json"
@@ -38,11 +38,11 @@ REACHED = ("passed", "answered", "nothing to do")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A process.
+    """A process to run.
 
     Attributes:
-        share: The most it may take, of the seconds that are left.
-        answers: It tells what there is, and its exit code what it thinks of that.
+        share: The most that it may take, as a share of the seconds that are left.
+        answers: Whether it only reports, so that its exit code is part of the report.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Step:
 
 
 class Run:
-    """Steps within a time, each on record before the next."""
+    """Runs steps within a time limit, and records each before the next."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out = options, options.out.resolve()
@@ -61,11 +61,11 @@ class Run:
         self.records: list[dict[str, Any]] = []
 
     def left(self) -> float:
-        """Seconds."""
+        """Returns the seconds that are left."""
         return self._deadline - time.monotonic()
 
     def run(self, step: Step) -> None:
-        """Carry a step out as far as its time allows."""
+        """Runs a step as far as its time allows."""
         limit = min(step.most_s, self.left() * step.share)
         if limit < LEAST_S:
             self.record({"step": step.name, "ended": "not reached"})
@@ -92,7 +92,7 @@ class Run:
         )
 
     def record(self, record: dict[str, Any]) -> None:
-        """On disk, before anything else is begun."""
+        """Writes a record to disk, before anything else is begun."""
         self.records.append(record)
         with (self.out / STEPS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -100,18 +100,16 @@ class Run:
             os.fsync(file.fileno())
         seconds = f" in {record['seconds']} s" if "seconds" in record else ""
         last = next((line for line in reversed(record.get("said", [])) if line.strip()), "")
-        told = f": {last}" if record["ended"] == "failed" else ""
-        print(f"{record['step']}: {record['ended']}{seconds}{told}", flush=True)
+        why = f": {last}" if record["ended"] == "failed" else ""
+        print(f"{record['step']}: {record['ended']}{seconds}{why}", flush=True)
 
 
 def main() -> None:
-    """Run the steps and print what was not reached."""
+    """Runs the steps and prints a summary."""
     run = Run(_parse())
     run.out.mkdir(parents=True, exist_ok=True)
     for name in (STEPS, LOG, CHECKED, FIGURES):
-        (run.out / name).unlink(
-            missing_ok=True
-        )  # nothing of an earlier run is taken for this one's
+        (run.out / name).unlink(missing_ok=True)  # left by an earlier run
     options = run.options
     run.run(Step("doctor", ("-c", DOCTOR), 1.0, DOCTOR_S, answers=True))
     checks = run.out / CHECKED
@@ -151,7 +149,7 @@ def _figures(options: argparse.Namespace) -> list[str]:
 
 
 def _rows(checks: Path) -> list[dict[str, Any]]:
-    """What each backend said, as far as the step came."""
+    """Returns what each backend reported, as far as the step came."""
     try:
         rows: list[dict[str, Any]] = json.loads(checks.read_text(encoding="utf-8"))["checks"]
     except (OSError, ValueError, KeyError):
@@ -160,7 +158,7 @@ def _rows(checks: Path) -> list[dict[str, Any]]:
 
 
 def _tests(options: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[Step]:
-    """The GPU tests of each backend that is there, then those of none."""
+    """Yields the GPU tests of each available backend, then those of no backend."""
     files = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in _text(p)]
     pytest = ("-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--tb", "short")
     common = (*pytest, *(str(path.relative_to(ROOT)) for path in files))
@@ -175,7 +173,7 @@ def _tests(options: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[
 
 
 def _ran_none(code: int | None, said: list[str]) -> bool:
-    """Whether pytest had nothing to run here: no test was chosen, or every one was skipped."""
+    """Returns whether pytest had nothing to run: no test was chosen, or all were skipped."""
     return code == NONE_SELECTED or (code == 0 and " passed" not in "".join(said[-1:]))
 
 
@@ -184,7 +182,7 @@ def _text(path: Path) -> str:
 
 
 def _run(command: list[str], limit: float, log: Path) -> tuple[int | None, list[str]]:
-    """The exit code, None where the limit came first, and the last lines that were said."""
+    """Runs a command; returns its exit code, None at the limit, and its last lines."""
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with log.open("a+b") as file:
         begin = file.seek(0, os.SEEK_END)
@@ -203,7 +201,7 @@ def _run(command: list[str], limit: float, log: Path) -> tuple[int | None, list[
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a step with all that it started."""
+    """Ends a step and all processes that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -1,8 +1,8 @@
-"""Make a GPU machine without a network ready from a bundle, and run the steps there.
+"""Sets up a GPU machine without a network from a bundle, and runs the steps there.
 
-Started by `run_on_gpu.sh`, whenever a part has arrived. Needs Python with pip; torch and CUDA are
-the machine's own. What is installed there stays as it is: wheels of what is missing go into a
-folder of their own. A backend whose parts are complete is run once.
+Started by `run_on_gpu.sh` whenever a part has arrived. Needs Python with pip; torch and CUDA are
+the machine's own. Installed packages stay as they are: wheels of missing ones go into a folder of
+their own. A backend whose parts are complete is run once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gpu_parts import join, read_manifest  # type: ignore[import-not-found]  # lies beside it
+from gpu_parts import join, read_manifest  # type: ignore[import-not-found]  # next to this file
 
 HERE = Path(__file__).resolve().parent
 WAITS = 3  # exit code: a part that is needed has not arrived
@@ -27,7 +27,7 @@ FIRST = "torch"  # the group that the others build on
 
 
 def main() -> None:
-    """Join what has arrived, install what is missing, run what can now be run."""
+    """Joins what has arrived, installs what is missing, runs what can now be run."""
     options, steps = _parse()
     packed = read_manifest(HERE)
     work = options.work.resolve()
@@ -35,7 +35,7 @@ def main() -> None:
     waiting = {f.group for f in packed for piece in f.pieces if piece.part in missing}
     groups = list(dict.fromkeys(file.group for file in packed))
     done = _read_done(work)
-    here = [str(options.out.resolve()), *steps]  # other results, or other steps: run anew
+    here = [str(options.out.resolve()), *steps]  # run again for other results or other steps
     ready = [g for g in groups if g not in waiting and (options.again or [g, *here] not in done)]
     if missing:
         print(f"waiting for {', '.join(sorted(missing))}", flush=True)
@@ -60,14 +60,14 @@ def main() -> None:
 
 
 def _read_done(work: Path) -> list[list[str]]:
-    """What was run, each as its group, the folder of its results and the steps' arguments."""
+    """Returns what was run: each a group, the folder of its results, and the steps' arguments."""
     path = work / "done.json"
     groups: list[list[str]] = json.loads(path.read_text()) if path.is_file() else []
     return groups
 
 
 def _install(wheels: list[Path], site: Path) -> None:
-    """Install those of them that are whole and of which the machine has no version."""
+    """Installs the wheels that are complete and of which the machine has no version."""
     site.mkdir(parents=True, exist_ok=True)
     wanted = [wheel for wheel in wheels if wheel.is_file() and not _is_there(wheel, site)]
     if not wanted:
@@ -94,14 +94,14 @@ def _is_there(wheel: Path, site: Path) -> bool:
 
 
 def _extract(archive: Path, work: Path) -> None:
-    """Unpack an archive where it belongs, once."""
+    """Unpacks an archive where it belongs."""
     into = work if archive.name == "source.tar.gz" else archive.parent
     with tarfile.open(archive) as tar:
         tar.extractall(into, filter="data")
 
 
 def _source(work: Path) -> Path:
-    """The package, in a folder of its name: out of the bundle, or the checkout we are in."""
+    """Returns the package in a folder of its name: from the bundle, or the current checkout."""
     carried = work / "streamdiffvsr"
     if carried.is_dir() and not carried.is_symlink():
         return carried

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests of live upscaling run against, on Debian or Ubuntu: GStreamer's RTSP server, ffmpeg
-# as a receiver, and Chromium. Whatever is missing, its tests skip and say so.
+# Installs what the tests of live upscaling run against, on Debian or Ubuntu: GStreamer's RTSP
+# server, ffmpeg as a receiver, and Chromium. Tests whose part is missing skip and say so.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 as_root=

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a virtual environment with $PYTHON, and on Debian or Ubuntu install what venv lacks there.
+# Makes a virtual environment with $PYTHON; on Debian or Ubuntu installs what venv lacks there.
 # Usage: PYTHON=python3 make_venv.sh FOLDER
 set -eu
 folder=$1
@@ -35,7 +35,7 @@ if ! "$PYTHON" -c 'import ensurepip, venv' >/dev/null 2>&1; then
     fi
 fi
 
-# Half an environment is not taken for a whole one later.
+# An unfinished environment must not look like a finished one later.
 rm -rf "$folder"
 trap 'rm -rf "$folder"; exit 1' INT TERM HUP
 "$PYTHON" -m venv "$folder" || {

@@ -24,7 +24,7 @@ SIZE = (48, 64)  # (h, w), also of the recorded model
 
 
 def main(revision: str) -> int:
-    """Print what differs; 0 if nothing does."""
+    """Prints what differs; returns 0 if nothing does."""
     with tempfile.TemporaryDirectory() as name, _worktree(revision, Path(name)) as base:
         before, after = (_digests_of(tree, Path(name)) for tree in (base, ROOT))
     different = [key for key in before | after if before.get(key) != after.get(key)]
@@ -58,7 +58,7 @@ def _digests_of(tree: Path, folder: Path) -> dict[str, str]:
 
 
 def write_digests(work: Path) -> None:
-    """Write the digest of every output to ``digests.json``."""
+    """Writes the digest of every output to ``digests.json``."""
     found = _recorded_model(work)
     _run("demo", "--out", "demo")
     found |= {f"demo {p.name}": _decoded(p) for p in sorted((work / "demo").glob("*.mkv"))}
@@ -77,7 +77,7 @@ def _run(*arguments: str) -> None:
 
 
 def _recorded_model(work: Path) -> dict[str, str]:
-    """Five frames of the recorded model, and the state after each."""
+    """Returns the digests of five frames of the recorded model, and of the state after each."""
     import numpy as np
 
     import streamdiffvsr
@@ -100,7 +100,7 @@ def _recorded_model(work: Path) -> dict[str, str]:
 
 
 def _picture(number: int, size: tuple[int, int]) -> Any:
-    """A moving gradient with an edge, (h, w, 3) uint8."""
+    """Draws a moving gradient with an edge, (h, w, 3) uint8."""
     import numpy as np
 
     rows, columns = np.mgrid[: size[0], : size[1]]
@@ -179,7 +179,7 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
 
 
 def _decoded(path: Path) -> str:
-    """The digest of every decoded frame with its time, and of every packet of sound."""
+    """Returns one digest of all decoded frames with their times, and all packets of sound."""
     import av
 
     digest = hashlib.sha256()

@@ -1,1 +1,1 @@
-"""Live upscaling: newest frame wins, latency never grows, what breaks is opened again."""
+"""Live upscaling: the newest frame wins, latency never grows, what breaks is opened again."""

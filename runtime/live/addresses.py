@@ -1,4 +1,4 @@
-"""Parses source addresses, and the options that libav is given for each kind."""
+"""Parses source addresses, and sets libav's options for each kind of source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from ...errors import StreamDiffVSRError, UsageError
 from ..media.redact import redact
 
-# Not libav's: read by this package.
+# Options of this package, not of libav.
 DECODER_THREADS, LOOP = "decoder_threads", "loop"
 
 _DEMUXER = "fflags probesize analyzeduration max_delay fpsprobesize use_wallclock_as_timestamps"
@@ -41,8 +41,8 @@ _KNOWN = {
 }
 
 _WEB = "http,https,httpproxy,tcp,tls,crypto"
-# Demuxers for what comes over a network: each holds its media itself, but hls, whose parts are
-# bound to the same protocols and formats.
+# Demuxers for network sources. Each has its media in itself, except hls, whose parts are limited
+# to the same protocols and formats.
 _FORMATS = (
     "mpegts,mpjpeg,mjpeg,jpeg_pipe,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,"
     "matroska,webm,nut,ogg,asf,mpeg,mpegvideo,m4v,aac,mp3,ac3,eac3,wav,webvtt,rtp,hls"
@@ -50,7 +50,7 @@ _FORMATS = (
 _STREAM = {"fflags": "nobuffer", "probesize": "1000000", "analyzeduration": "500000"}
 
 _DEFAULTS: dict[str, dict[str, str]] = {
-    # The session description has what probing would look for.
+    # The session description says what probing would look for.
     "rtsp": {
         "fflags": "nobuffer",
         "probesize": "32768",
@@ -79,10 +79,10 @@ _BOUNDS: dict[str, dict[str, str]] = {
 
 
 def complete(kind: str, chosen: Mapping[str, str]) -> dict[str, str]:
-    """The options for libav: the defaults of the kind, the chosen ones over them, the bounds last.
+    """Returns the options for libav: the kind's defaults, then the chosen ones, then the bounds.
 
     Raises:
-        UsageError: A name is unknown for this kind, with the nearest known ones.
+        UsageError: A name is unknown for this kind; names the nearest known ones.
     """
     known = {*_KNOWN[kind].split(), DECODER_THREADS}
     for name in chosen:
@@ -131,14 +131,14 @@ class Address:
 
     Attributes:
         kind: "rtsp", "http", "rtmp", "udp", "tcp", "hls", "webcam", "screen", "test" or "file".
-        url: What libav opens. For a webcam ``name:TEXT`` and, where devices have no numbers of
-            their own, ``number:N``: which device that is shows when it is opened.
+        url: The URL that libav opens. For a webcam ``name:TEXT`` or, where devices have no
+            numbers of their own, ``number:N``; the device is looked up when it is opened.
         format: libav's name of the demuxer, or None if the content decides.
-        options: For libav.
-        shown: The source as it may be shown: without credentials.
-        listens: It waits for a sender instead of connecting, so opening may take for ever.
-        loop: Begin again at the end.
-        decoder_threads: 0 lets libav choose.
+        options: The options for libav.
+        shown: The source without credentials, for showing.
+        listens: Whether it waits for a sender instead of connecting, so opening may never end.
+        loop: Whether to begin again at the end.
+        decoder_threads: The number of decoder threads; 0 lets libav choose.
     """
 
     kind: str
@@ -152,7 +152,7 @@ class Address:
 
 
 def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address:
-    """Read what a user wrote for a live source.
+    """Parses the address of a live source.
 
     Args:
         text: The source, in one of the forms of ``ACCEPTED``.
@@ -160,7 +160,7 @@ def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address
             file ``loop`` (0 or 1).
 
     Raises:
-        UsageError: It is none of these forms, or an option is unknown or has no meaning.
+        UsageError: The text has none of these forms, or an option is unknown or invalid.
         StreamDiffVSRError: A file is missing, or this platform has no such device.
     """
     kind, url, form = _recognise(text)
@@ -181,7 +181,7 @@ def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address
 
 
 def _recognise(text: str) -> tuple[str, str, str | None]:
-    """The kind, the URL and the format."""
+    """Returns the kind, the URL and the format."""
     if text == "testsrc" or text.startswith("testsrc="):
         return "test", _pattern(text), "lavfi"
     if text == "screen" or text.startswith("screen:"):

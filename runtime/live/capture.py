@@ -1,7 +1,6 @@
-"""One attempt at a live source: its child process, its messages, its deadlines.
+"""Makes one attempt to play a live source: its child process, messages and deadlines.
 
-It opens once and plays until the end; every way of ending is a :class:`Disconnected`. It does not
-try again and keeps no frame.
+It opens once and plays until the end; every way of ending is a :class:`Disconnected`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from .addresses import Address
 from .frame import Image
 
 _START_S = 30.0  # a process on a busy machine
-_LIFE_S = 10.0  # without a sign of life, which comes twice a second where there is time for it
-_MEMORY_BYTES = 8 << 30  # of address space: 8K H.264 with its references needs two of them
-_PATIENCE_S = {"hls": 20.0, "file": 10.0}  # segments of seconds; a network disk that wakes up
+_LIFE_S = 10.0  # without a sign of life, which a machine with time sends twice a second
+_MEMORY_BYTES = 8 << 30  # address space: 8K H.264 with its references needs 2 GiB
+_PATIENCE_S = {"hls": 20.0, "file": 10.0}  # segments last seconds; a network disk must wake up
 
 
 class Disconnected(Exception):
-    """The source gives no more frames: a cause that ``opening_child`` names, and why in words."""
+    """Raised when a source has no more frames; has a cause (see ``opening_child``) and a reason."""
 
     def __init__(self, cause: str, why: str, remedy: str = "") -> None:
         super().__init__(why)
@@ -42,7 +41,7 @@ class Received:
 
 
 class Connection:
-    """A process for one attempt, started at once and opened when told.
+    """A process for one attempt, started at once and opened by :meth:`open`.
 
     Raises:
         StreamDiffVSRError: The process cannot be started.
@@ -77,7 +76,7 @@ class Connection:
         return self._child.pid
 
     def open(self) -> None:
-        """Let the child open the source.
+        """Makes the child open the source.
 
         Raises:
             Disconnected: The child is gone.
@@ -91,7 +90,7 @@ class Connection:
         self._opening_since = time.monotonic()
 
     def receive(self) -> Received | None:
-        """The next frame, or None for any other message; returns twice a second at least.
+        """Returns the next frame, or None for any other message; one comes at least twice a second.
 
         Raises:
             Disconnected: The source ended, failed, or was silent for too long.
@@ -111,11 +110,11 @@ class Connection:
         return None
 
     def close(self) -> None:
-        """End the child. Safe from any thread, and twice."""
+        """Ends the child. Safe from any thread, and twice."""
         self._child.close()
 
     def free(self) -> None:
-        """Let go of the shared memory; not while :meth:`receive` runs."""
+        """Releases the shared memory; not to be called while :meth:`receive` runs."""
         if self._memory:
             self._memory.close()
             self._memory = None

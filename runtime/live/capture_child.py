@@ -1,4 +1,4 @@
-"""Captures a live source: decodes it at its pace, and skips to a key frame after damage."""
+"""Captures a live source: decodes it at its own pace, and marks damage until the next key frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Verdict = Literal["whole", "damaged", "drop"]
 
 
 class Quarantine:
-    """Follows one stream from the moment it is joined."""
+    """Judges the frames of one stream, from the moment it is joined."""
 
     def __init__(self) -> None:
         self._joined = False
@@ -36,7 +36,7 @@ class Quarantine:
         return self._joined
 
     def packet(self, *, key: bool, pts: int | None) -> bool:
-        """Note that a packet comes; whether it is of any use to decode it."""
+        """Notes the next packet; returns whether decoding it is of any use."""
         if key:
             if not self._joined:
                 self._joined, self._begin = True, pts
@@ -46,15 +46,15 @@ class Quarantine:
         return self._joined
 
     def join_anyhow(self) -> None:
-        """Go on without a key frame, as some streams never have one; nothing is whole then."""
+        """Goes on without a key frame, as some streams never have one; no frame counts as whole."""
         self._joined = self._dirty = True
 
     def trouble(self) -> None:
-        """Note damage at the packet that came last, or behind it."""
+        """Notes damage at the last packet, or after it."""
         self._dirty = True
 
     def judge(self, pts: int | None, *, corrupt: bool) -> Verdict:
-        """What to think of the next decoded frame."""
+        """Returns the verdict on the next decoded frame."""
         if corrupt:
             self._dirty = True
         if _before(pts, self._begin):
@@ -63,7 +63,7 @@ class Quarantine:
 
 
 def _before(pts: int | None, limit: int | None) -> bool:
-    """Whether a frame is shown before a key frame but comes out of the decoder behind it."""
+    """Returns whether a frame is shown before a key frame, though it is decoded after it."""
     return pts is not None and limit is not None and pts < limit
 
 
@@ -75,11 +75,11 @@ class _Pulse(Protocol):
 
 
 class Pace:
-    """A clock that starts with the first frame.
+    """Waits until frames are due, by a clock that starts with the first one.
 
     Args:
-        pulse: Where silence is counted; waiting here is none.
-        fallback_s: From one frame to the next where frames have no times.
+        pulse: Counts silence; waiting here does not count as silence.
+        fallback_s: Seconds from one frame to the next where frames have no times.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Pace:
         self._last: float | None = None
 
     def wait(self, seconds: float | None) -> None:
-        """Return when the frame of that time is due."""
+        """Returns when the frame of that time is due."""
         now = self._clock()
         step = self._fallback_s
         if seconds is not None and self._last is not None:
@@ -112,25 +112,25 @@ class Pace:
             self._pulse.alive = self._clock()
 
 
-_KEY_FRAME_S = 10.0  # longer than cameras let one wait
-_UNDECODABLE_S = 1.0  # a change of codec looks like this: only opening again helps
+_KEY_FRAME_S = 10.0  # cameras send one sooner
+_UNDECODABLE_S = 1.0  # what a change of codec looks like: only opening again helps
 _MAX_READ_ERRORS = 32  # in a row
 _LAST_FRAME_S = 5.0
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Play the source to its end, tell it, and wait to be killed."""
-    outlet, told = FrameMailbox(outbox), threading.Event()
-    threading.Thread(target=_listen, args=(inbox, outlet, told), daemon=True).start()
+    """Plays the source to its end, reports the end, and waits to be killed."""
+    outlet, asked = FrameMailbox(outbox), threading.Event()
+    threading.Thread(target=_listen, args=(inbox, outlet, asked), daemon=True).start()
     outlet.send({"kind": "ready"})
-    told.wait()
+    asked.wait()
     end = _play(arguments, outlet)
     outlet.send({"kind": "end", "cause": end.cause, "why": end.why, "remedy": end.remedy})
     threading.Event().wait()  # a pipe that closes now could cost the parent the last messages
 
 
 def _play(arguments: dict[str, Any], outlet: FrameMailbox) -> Ended:
-    """Hand out frames as long as there are any; why there are no more."""
+    """Hands out frames as long as there are any; returns why there are no more."""
     try:
         _Player(arguments, outlet).play()
     except Ended as error:
@@ -141,18 +141,18 @@ def _play(arguments: dict[str, Any], outlet: FrameMailbox) -> Ended:
         end = Ended("lost", "it needs more memory than allowed")
     except Exception as error:
         end = Ended("lost", f"{type(error).__name__}: {error}")
-    with contextlib.suppress(Exception):  # its error has just been told
+    with contextlib.suppress(Exception):  # its error has just been reported
         outlet.finish(_LAST_FRAME_S)
     return end
 
 
-def _listen(inbox: RawIOBase, outlet: FrameMailbox, told: threading.Event) -> None:
-    """Obey the parent; its end is the end of this process, whatever libav is doing."""
+def _listen(inbox: RawIOBase, outlet: FrameMailbox, asked: threading.Event) -> None:
+    """Obeys the parent; when it ends, this process ends, even inside libav."""
     try:
         while True:
             header, _ = messages.receive(inbox)
             if header["kind"] == "open":
-                told.set()
+                asked.set()
             else:
                 outlet.give_back(header["generation"], header["slot"])
     finally:
@@ -167,7 +167,7 @@ class _Player:
         self._whole_frames = arguments["kind"] == "test"  # its packets are not marked as such
 
     def play(self) -> NoReturn:
-        """Hand out frames until that ends by raising."""
+        """Hands out frames until an exception ends it."""
         while True:
             container, stream = open_live(self._arguments, self._log)
             paced = self._arguments["kind"] in ("file", "hls") or container.duration is not None
@@ -204,7 +204,7 @@ class _Player:
                 self._hand_out(frame, stream, quarantine, pace)
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Packets, then one for the flush; None for each stretch that could not be read."""
+        """Yields packets, then one for the flush; None for each stretch that could not be read."""
         errors_in_a_row = 0
         while True:
             try:
@@ -240,7 +240,7 @@ class _Player:
 
 
 def _decoded(packet: Any) -> tuple[list[Any], bool]:
-    """The frames, and whether decoding failed."""
+    """Returns the frames, and whether decoding failed."""
     try:
         return packet.decode(), False
     except EOFError:

@@ -1,8 +1,8 @@
-"""Runs engines in a thread of its own, each frame against a deadline.
+"""Runs engines in a thread of its own, with a deadline for each frame.
 
-Nothing can end a call into a GPU or a library that never returns. So the session waits for it no
-longer than a frame can reasonably take, goes on without the engines, and gives up on them, and on
-this process, much later. It knows no source, no sinks and no words for the user.
+Nothing can end a call into a GPU or a library that never returns. So the session waits no longer
+than a frame can reasonably take, goes on without the engines, and gives up on them, and on this
+process, much later.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .status import gpu_status
 
 Stepped = tuple[Image, dict[str, float]]  # the frame, milliseconds by stage
 
-WARM_UP = 3  # frames of a rung until its usual time is known
+WARM_UP = 3  # frames of a rung before its usual time is known
 _REMEMBERED = 32
 _GPU_S = 1.0  # between two looks at the GPU's memory
 
 
 @dataclass(frozen=True, slots=True)
 class HangLimits:
-    """How long a frame may take.
+    """Limits of the time that a frame may take.
 
     Attributes:
-        least_s: No frame is overdue before.
-        times: Of what a frame of its rung usually takes (the median), where that is more.
-        unknown_s: While nothing is usual yet: the first frame may load and compile.
-        give_up: Of the deadline: a frame that takes so long never comes.
+        least_s: No frame is overdue earlier than this, in seconds.
+        times: The deadline in median times of the frame's rung, where that is longer.
+        unknown_s: The deadline in seconds before that is known: the first frame may compile.
+        give_up: Deadlines after which a frame is taken as lost.
     """
 
     least_s: float = 10.0
@@ -56,11 +56,11 @@ class _Job:
 
 
 class EngineThread:
-    """Steps ladders, one frame at a time; for one session.
+    """Makes frames with ladders of quality levels, one at a time, for one session.
 
     Attributes:
-        gpu: Of the GPU that the engines run on, as `gpu_status` has it; it may be a second old.
-            Only the engines' own thread asks, as a GPU that hangs may not answer that either.
+        gpu: The `gpu_status` of the GPU that the engines run on; it may be a second old. Only
+            the engines' own thread asks for it, as a GPU that hangs may not answer.
     """
 
     def __init__(self, limits: HangLimits | None = None) -> None:
@@ -75,7 +75,7 @@ class EngineThread:
 
     @property
     def stuck_s(self) -> float:
-        """How long an overdue frame has taken so far; 0: engines can be used. From any thread."""
+        """Seconds that an overdue frame has taken; 0 if engines can be used. From any thread."""
         job = self._overdue
         return 0.0 if job is None or job.done.is_set() else time.monotonic() - job.began
 
@@ -86,15 +86,15 @@ class EngineThread:
         return job is not None and self.stuck_s > self.limits.give_up * job.deadline_s
 
     def usual_s(self, rung: str) -> float | None:
-        """What a frame of that rung takes, if it is known."""
-        costs = list(self._costs_s[rung])  # a late frame may add its own just now
+        """Returns the seconds that a frame of that rung usually takes, or None if unknown."""
+        costs = list(self._costs_s[rung])  # a late frame may be adding its own
         return statistics.median(costs) if len(costs) >= WARM_UP else None
 
     def step(self, ladder: QualityLevels, rung: str, image: Image) -> Stepped | None:
-        """`QualityLevels.step` in the engines' thread; None when it is overdue.
+        """Runs `QualityLevels.step` in the engines' thread; returns None when it is overdue.
 
-        Then `stuck_s` says for how long, and nothing may use the ladder until that is 0. What
-        comes too late is thrown away, but for the time that it took.
+        Then `stuck_s` says for how long, and the ladder must not be used until that is 0. A
+        frame that comes too late is dropped; only the time that it took is kept.
         """
         assert not self.stuck_s
         if ladder is not self._ladder:
@@ -114,7 +114,7 @@ class EngineThread:
         return job.made
 
     def close(self) -> None:
-        """End the thread, if it can be ended; a later `step` begins another."""
+        """Ends the thread, if it can be ended; a later `step` starts another."""
         if self._thread is not None and not self.stuck_s:
             self._jobs.put(None)
             self._thread.join()

@@ -1,7 +1,7 @@
-"""What goes through a live session: a frame as it came, and what was made of it.
+"""The data of a live session: frames as they arrive, frames as they leave, and sinks.
 
-Only data. Times named `captured` and `finished` are of `time.monotonic`, which the processes of one
-machine share; `seconds` is the time of the stream itself.
+Times named `captured` and `finished` are of `time.monotonic`, which the processes of one machine
+share; `seconds` is the stream's own time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class LiveFrame:
     """One LR frame of a live source.
 
     Attributes:
-        image: (h, w, 3) uint8 RGB, upright, memory of its own.
-        seconds: When it is shown, from 0 at the first frame of the session; never goes back, over
-            reconnections and jumps of the source's own clock too.
+        image: (h, w, 3) uint8 RGB, upright, in memory of its own.
+        seconds: When it is shown, from 0 at the first frame of the session. Never goes back, not
+            even at reconnections and jumps of the source's own clock.
         captured: When its decoder handed it over.
-        epoch: Another number whenever the frames before say nothing about this one: after a
-            reconnection, a change of size, a jump of the source's clock.
-        index: Counts the frames that were decoded, dropped ones too.
-        damaged: libav has seen damage in it, or in a frame that it depends on.
+        epoch: A number that changes when earlier frames say nothing about this one: after a
+            reconnection, a change of size, or a jump of the source's clock.
+        index: The number of frames decoded before it, dropped ones included.
+        damaged: Whether libav found damage in it, or in a frame that it depends on.
     """
 
     image: Image
@@ -37,20 +37,20 @@ class LiveFrame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w)."""
+        """The size (h, w) in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFrame:
-    """One HR frame, and the LR frame that it was made of.
+    """One HR frame, and the LR frame that it was made from.
 
     Attributes:
-        image: (4h, 4w, 3) uint8 RGB; nobody writes to it.
+        image: (4h, 4w, 3) uint8 RGB; never written to.
         source: The LR frame.
-        rung: What made it: "full", "flow 1/2", "flow 1/4", "2 steps", "bicubic".
+        rung: How it was made: "full", "flow 1/2", "flow 1/4", "2 steps" or "bicubic".
         finished: When it was handed to the sinks.
-        stage_ms: Milliseconds by stage, where they are known.
+        stage_ms: Milliseconds by stage, where known.
     """
 
     image: Image
@@ -61,21 +61,21 @@ class OutputFrame:
 
     @property
     def latency_ms(self) -> float:
-        """From the decoder's hand-over to that to the sinks."""
+        """Milliseconds from the decoder's hand-over to the hand-over to the sinks."""
         return 1000 * (self.finished - self.source.captured)
 
 
 class Sink(Protocol):
-    """Where output frames go. None can slow down another, or the session."""
+    """A place for output frames. It cannot slow down another sink or the session."""
 
-    name: str  # as it may be shown: without credentials
+    name: str  # to show: without credentials
 
     def offer(self, frame: OutputFrame) -> None:
-        """Take a frame, or drop one and count it; returns at once, and raises nothing."""
+        """Takes a frame, or drops one and counts it; returns at once, and raises nothing."""
 
     def status(self) -> dict[str, Any]:
-        """JSON: `name`, `state` ("waiting", "open", "retrying", "failed", "closed"), `written`,
-        `dropped`, `reopened`, `error` (of the last failure, one line, or "")."""
+        """Returns `name`, `state` ("waiting", "open", "retrying", "failed", "closed"), `written`,
+        `dropped`, `reopened` and `error` (the last failure in one line, or ""), for JSON."""
 
     def close(self, deadline_s: float) -> None:
-        """Finish what was written, within the deadline; then give up on it. Safe twice."""
+        """Finishes what was written within the deadline, else gives up on it. Safe twice."""

@@ -1,8 +1,8 @@
-"""The way of decoded frames out of the child: the newest only, as RGB in shared memory.
+"""Sends the newest decoded frame out of the child, as RGB in shared memory.
 
-Decoding hands frames to a mailbox of one; a thread of its own makes them RGB and announces them on
-the pipe, as fast as the parent gives slots back. So neither a slow conversion nor a slow parent
-makes decoding wait, and no frame grows old in a queue. It does not decode.
+Decoding hands frames to a mailbox of one. A thread converts them to RGB and announces them on the
+pipe, as fast as the parent gives slots back. So neither a slow conversion nor a slow parent makes
+decoding wait, and no frame grows old in a queue.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FrameMailbox:
     """Sends frames, and a sign of life every half second.
 
     Attributes:
-        alive: When the source last gave anything, in seconds of ``time.monotonic``; None while
+        alive: When the source last sent anything, in seconds of ``time.monotonic``; None while
             its silence means nothing.
     """
 
@@ -58,12 +58,12 @@ class FrameMailbox:
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def send(self, header: dict[str, Any]) -> None:
-        """Send one message; safe from any thread."""
+        """Sends one message; safe from any thread."""
         with self._sending:
             messages.send(self._pipe, header)
 
     def offer(self, decoded: Decoded) -> None:
-        """Take a frame, in place of one that nobody has come to yet."""
+        """Takes a frame, in place of one that still waits."""
         with self._changed:
             if self._error:
                 raise self._error
@@ -71,14 +71,14 @@ class FrameMailbox:
             self._changed.notify_all()
 
     def give_back(self, generation: int, slot: int) -> None:
-        """The parent has read a slot."""
+        """Frees a slot that the parent has read."""
         with self._changed:
             if generation == self._generation:
                 self._free.add(slot)
                 self._changed.notify_all()
 
     def finish(self, deadline_s: float) -> None:
-        """Wait until the last frame is out, but not longer than that."""
+        """Waits until the last frame is out, but no longer than the deadline."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._error or not (self._waiting or self._busy), deadline_s
@@ -90,17 +90,17 @@ class FrameMailbox:
         try:
             while True:
                 self._send_frame(*self._next())
-        except BaseException as error:  # told by the thread that decodes, at its next frame
+        except BaseException as error:  # the decoding thread raises it, at its next frame
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
     def _next(self) -> tuple[Decoded, int]:
-        """The newest frame and a free slot."""
+        """Waits for the newest frame and a free slot, and returns both."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
-            # Without memory there is no slot to wait for: the frame's size decides on it.
+            # Without memory there is no slot to wait for: it is made to the frame's size.
             self._changed.wait_for(lambda: self._waiting and (self._free or not self._memory))
             assert self._waiting is not None
             decoded, self._waiting, self._busy = self._waiting, None, True
@@ -108,7 +108,7 @@ class FrameMailbox:
             return decoded, self._free.pop()
 
     def _fit(self, frame_bytes: int) -> None:
-        """Have slots that hold the frame, and not much more."""
+        """Makes slots that hold the frame, and not much more, unless there are such."""
         held = self._memory.slot_bytes if self._memory else 0
         if frame_bytes <= held <= 4 * frame_bytes:
             return
@@ -148,8 +148,8 @@ class FrameMailbox:
         )
 
     def _beat(self) -> None:
-        """Tell how long the source has been silent, not counting what this process slept through:
-        on a machine that is too busy, frames may have come that nobody had time for."""
+        """Reports how long the source has been silent, without the time that this process could not
+        run: on a machine that is too busy, frames may have come unseen."""
         silent_s, alive, before = 0.0, self.alive, time.monotonic()
         while True:
             now = time.monotonic()

@@ -1,11 +1,11 @@
-"""Where a source over HTTP may lead: its redirects and playlists name addresses that no user chose.
+"""Guards where an HTTP source may lead: its redirects and playlists can name any address.
 
-Runs in the child. libav resolves and connects by itself, so it is made to ask a proxy of this
-process for every connection; the proxy looks at the address that it is about to connect to, and so
-at what a name stands for at that very moment. What it lets through it hands on as it is.
+libav resolves and connects by itself, so it is made to use a proxy in this process for every
+connection. The proxy checks the very address that it is about to connect to, so a name cannot
+change its meaning in between. It passes data on unchanged.
 
-Denied are link-local addresses, the ones where clouds answer with credentials, and this machine
-itself, unless the user has named that host. Cameras on the local network are not.
+It denies link-local addresses, those where clouds answer with credentials, and this machine
+itself, unless the user named that host. It allows cameras on the local network.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from urllib.parse import urlsplit
 _CONNECT_S = 10.0
 _MAX_HEAD = 1 << 16
 _CHUNK = 1 << 16
-# Of Alibaba, Azure, Oracle and AWS over IPv6; the others' are link-local.
+# Alibaba's, Azure's, Oracle's, and AWS's over IPv6; those of other clouds are link-local.
 _METADATA = frozenset({"100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"})
 _PORTS = {"http": 80, "https": 443}
 
 
 class Denied(OSError):
-    """A connection that is not allowed."""
+    """Raised for a connection that is not allowed."""
 
 
 class Gate:
     """A proxy on loopback for the connections of one source.
 
     Args:
-        url: What the user has named.
+        url: The address that the user gave.
 
     Attributes:
-        address: Where libav finds it.
+        address: The proxy's address, for libav.
         failure: Why the last connection could not be made, or None.
     """
 
@@ -48,7 +48,7 @@ class Gate:
         threading.Thread(target=self._accept, name="gate", daemon=True).start()
 
     def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to a host, if it may be made.
+        """Connects to a host, if that is allowed.
 
         Raises:
             Denied: None of its addresses is allowed.
@@ -73,7 +73,7 @@ class Gate:
 
     def _forbidden(self, text: str) -> bool:
         address = _plain(text)
-        if address.is_loopback:  # a user who named this machine may be led around on it
+        if address.is_loopback:  # a source on this machine may lead to others on it
             return not self._names_this_machine()
         never = address.is_link_local or address.is_unspecified or address.is_multicast
         return never or str(address) in _METADATA
@@ -114,10 +114,10 @@ class Gate:
 
 
 def use_gate(url: str, options: dict[str, str]) -> Gate | None:
-    """A gate in the options of libav; None where another proxy decides what is opened."""
+    """Puts a gate into libav's options; returns None where another proxy is in use."""
     if options.get("http_proxy") or os.environ.get("http_proxy"):
         return None
-    os.environ.pop("no_proxy", None)  # libav would go past the gate
+    os.environ.pop("no_proxy", None)  # with it libav would bypass the gate
     gate = Gate(url)
     options["http_proxy"] = gate.address
     return gate
@@ -130,7 +130,7 @@ def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _head(client: socket.socket) -> tuple[str, bytes]:
-    """The head of a request, and what came behind it."""
+    """Returns the head of a request, and the bytes after it."""
     read = b""
     while b"\r\n\r\n" not in read:
         data = client.recv(_CHUNK)
@@ -142,14 +142,14 @@ def _head(client: socket.socket) -> tuple[str, bytes]:
 
 
 def _passed_on(head: str, first: str) -> bytes:
-    """The request for the server itself, and for one answer: the next may be for another host."""
+    """Returns the request for the server, for one answer only: the next may be for another host."""
     own = ("proxy-", "connection:")
     lines = [line for line in head.split("\r\n")[1:] if not line.lower().startswith(own)]
     return "\r\n".join([first, *lines, "Connection: close", "", ""]).encode("latin-1")
 
 
 def _join(client: socket.socket, server: socket.socket) -> None:
-    """Hand on both ways until either side ends."""
+    """Passes data on both ways until either side ends."""
     back = threading.Thread(target=_pump, args=(client, server), daemon=True)
     back.start()
     _pump(server, client)

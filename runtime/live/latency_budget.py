@@ -1,8 +1,7 @@
-"""Latency control: which rung makes a frame, so that it is with the sinks in time.
+"""Latency control: chooses the rung that makes a frame, so that it reaches the sinks in time.
 
 A rung is a way of making a frame: the whole model, the model with a coarser flow, bicubic. Rungs
-are given best first; what they cost is learnt as they run. It knows no engines and no frames, only
-milliseconds.
+are given best first; their cost is learnt as they run.
 """
 
 from __future__ import annotations
@@ -11,23 +10,24 @@ import time
 from collections.abc import Callable, Sequence
 
 BICUBIC = "bicubic"
-DOWN_AFTER = 3  # late frames in a row: one alone is let through as bicubic
-CLIMB_BELOW = 0.8  # of the limit: what the better rung is expected to reach
+DOWN_AFTER = 3  # late frames in a row; one alone only becomes bicubic
+CLIMB_BELOW = 0.8  # of the limit: the most that the better rung may be expected to take
 FIRST_HOLD_S, LONGEST_HOLD_S = 3.0, 60.0
-HOPELESS = 3.0  # times the limit: what costs so much is tried seldom from the start
-STEADY_S = 30.0  # on a rung: what held it back before is forgotten
+HOPELESS = 3.0  # times the limit: a rung that costs more is tried seldom from the start
+STEADY_S = 30.0  # on the best rung: earlier failed climbs are forgotten
 SMOOTHING = 0.3
 
 
 class LatencyBudget:
-    """Goes down a rung when frames are late, and climbs back when there is room for it.
+    """Goes down a rung when frames are late, and climbs back when there is time for it.
 
     A climb that fails doubles the time until the next one, so a machine that is too slow for a rung
-    tries it ever more seldom.
+    tries it less and less often.
 
     Args:
         rungs: Best first; the last is `BICUBIC`.
-        limit_ms: From a frame's capture to its hand-over to the sinks; None: the best rung always.
+        limit_ms: The most from a frame's capture to its hand-over to the sinks; None: always the
+            best rung.
         tell: Receives a line for each change of rung.
     """
 
@@ -53,16 +53,16 @@ class LatencyBudget:
 
     @property
     def rung(self) -> str:
-        """The present one; single frames may still pass as bicubic."""
+        """The current rung; single frames may still pass as bicubic."""
         return self.rungs[self._level]
 
     def choose(self, age_ms: float) -> str:
-        """The rung for a frame that is so old already."""
+        """Returns the rung for a frame that is `age_ms` old."""
         if self.limit_ms is None:
             return self.rungs[0]
         self._climb(age_ms)
         if self._probing or self.rung not in self._costs_ms:
-            return self.rung  # what it costs now is only known by running it
+            return self.rung  # only running it shows what it costs now
         if age_ms + self._costs_ms[self.rung] <= self.limit_ms:
             self._late = 0
             return self.rung
@@ -73,10 +73,10 @@ class LatencyBudget:
         return BICUBIC
 
     def measured(self, rung: str, age_ms: float, cost_ms: float) -> None:
-        """Learn what a frame has cost that was so old when it began."""
+        """Learns the cost of a frame that was `age_ms` old when it began."""
         before = self._costs_ms.get(rung)
         if before is None or (self._probing and rung == self.rung):
-            self._costs_ms[rung] = cost_ms  # a probe is for the present, not for what was
+            self._costs_ms[rung] = cost_ms  # a probe replaces what was known
         else:
             self._costs_ms[rung] = before + SMOOTHING * (cost_ms - before)
         if self._probing and rung == self.rung:
@@ -96,7 +96,7 @@ class LatencyBudget:
         if stayed_s < (LONGEST_HOLD_S if hopeless else self._hold_s):
             return
         room = age_ms + cost_ms <= CLIMB_BELOW * self.limit_ms
-        # What it cost was measured under the load of then: after the hold it is tried again.
+        # Its cost was measured under an earlier load: after the hold it is tried again.
         self._move(-1, "there is room for it" if room else "to see whether it fits again")
         self._probing = True
 

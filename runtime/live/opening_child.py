@@ -1,4 +1,4 @@
-"""Opens a live address with libav, and keeps libav's log as the reason of a failure."""
+"""Opens a live address with libav, and takes the reason of a failure from libav's log."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from ..media import libav
 from ..media.redact import redact
 from .http_guard_child import Denied, use_gate
 
-# Warnings that mean that pixels are missing. Errors of a demuxer or decoder always do.
+# Warnings that mean missing pixels. Errors of a demuxer or decoder always mean that.
 _DAMAGE = re.compile(
     r"RTP: missed|corrupt|EOI missing|error while decoding|concealing|size mismatch|truncated",
     re.IGNORECASE,
 )
-# What a playlist may not open: by the bounds that were set, and by those hls has of its own.
+# Lines about something that a playlist may not open, by our bounds or by hls's own.
 _DENIED = re.compile(r"not on whitelist|loading first segment '(?!https?://)")
-# Their errors are about the connection, not about pictures.
+# Errors of these are about the connection, not about pictures.
 _TRANSPORTS = frozenset(
     f"libav.{name}" for name in ("tcp", "udp", "tls", "http", "https", "httpproxy", "hls", "rtmp")
 )
 
 
 class LiveLog(logging.Handler):
-    """Takes libav's lines from now on.
+    """Receives libav's log lines from now on.
 
     Attributes:
-        damage: How many lines that mean damage there were.
-        denied: Something that is not allowed was to be opened.
+        damage: The number of lines that mean damage.
+        denied: Whether the source tried to open something that is not allowed.
         last_error: The last line of an error, or "".
     """
 
@@ -51,7 +51,7 @@ class LiveLog(logging.Handler):
         av.logging.set_skip_repeated(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count one line; called by ``logging``, on whatever thread libav is on."""
+        """Counts one line; called by ``logging``, on any of libav's threads."""
         text = record.getMessage().strip()
         self.denied = self.denied or bool(_DENIED.search(text))
         error = record.levelno >= logging.ERROR
@@ -61,13 +61,13 @@ class LiveLog(logging.Handler):
             self.damage += 1
 
 
-# What an end means for the next attempt: "lost" may come back at any time, "refused" will not soon,
-# "hopeless" never will by itself.
+# What an end means for the next attempt: "lost" may come back at any time, "refused" not soon,
+# "hopeless" never by itself.
 Cause = Literal["ended", "lost", "refused", "hopeless"]
 
 
 class Ended(Exception):
-    """A source that gives no more frames, with why."""
+    """Raised when a source has no more frames; says why."""
 
     def __init__(self, cause: Cause, why: str, remedy: str = "") -> None:
         super().__init__(why)
@@ -75,11 +75,11 @@ class Ended(Exception):
 
 
 def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, Any]:
-    """The opened source and its video stream.
+    """Opens a source and returns it with its video stream.
 
     Raises:
         Ended: It cannot be opened, or has no video.
-        StreamDiffVSRError: A file is no video.
+        StreamDiffVSRError: A file is not a video.
     """
     if arguments["kind"] == "file":
         failure = f"could not read {arguments['shown']!r}"
@@ -89,7 +89,7 @@ def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, 
         if arguments["kind"] in ("http", "hls"):
             gate = use_gate(arguments["url"], options)
         if gate and arguments["kind"] == "hls":
-            options.setdefault("http_persistent", "0")  # each request is looked at
+            options.setdefault("http_persistent", "0")  # so that each request is checked
         try:
             container = av.open(
                 _device(arguments) if arguments["kind"] == "webcam" else arguments["url"],
@@ -98,7 +98,7 @@ def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, 
                 metadata_errors="replace",
             )
         except Exception as error:
-            behind = gate.failure if gate else None  # what libav only knows as an error of a proxy
+            behind = gate.failure if gate else None  # which libav reports as an error of a proxy
             raise _not_opened(behind or error, arguments, log) from error
     stream = libav.moving_picture(container)
     if stream is None:
@@ -106,13 +106,13 @@ def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, 
         raise Ended("refused", f"it has no video stream{held}")
     if stream.codec_context is None:
         raise Ended("refused", "its video codec is unknown here")
-    stream.thread_type = "SLICE"  # threads by frames would hold back one frame each
+    stream.thread_type = "SLICE"  # threads by frames would delay by one frame each
     stream.codec_context.thread_count = arguments["decoder_threads"]
     return container, stream
 
 
 def read_failure(error: Exception, log: LiveLog) -> Ended:
-    """What an error between two packets means."""
+    """Returns what an error between two packets means."""
     if log.denied:
         return _denied()
     if isinstance(error, av.error.FFmpegError | OSError):
@@ -145,7 +145,7 @@ def _not_opened(error: Exception, arguments: dict[str, Any], log: LiveLog) -> En
 
 
 def _words(error: Exception, log: LiveLog) -> str:
-    """libav's code for most failures of a network is "I/O error"; its log says which."""
+    """Describes an error with libav's log, as most of its network errors are just "I/O error"."""
     text = libav.describe(error)
     return f"{text}: {log.last_error}" if log.last_error and log.last_error not in text else text
 
@@ -166,7 +166,7 @@ def _no_webcam(error: Exception, arguments: dict[str, Any]) -> Ended:
 
 
 def _device(arguments: dict[str, Any]) -> str:
-    """The name libav knows a webcam by."""
+    """Returns the name by which libav opens a webcam."""
     way, _, wanted = arguments["url"].partition(":")
     if way not in ("name", "number"):
         return str(arguments["url"])
@@ -182,7 +182,7 @@ def _device(arguments: dict[str, Any]) -> str:
 
 
 def _devices(form: str) -> list[tuple[str, str]]:
-    """Name and description of the cameras here; empty where libav cannot tell."""
+    """Returns name and description of each camera; empty where libav cannot list them."""
     try:
         listed = av.enumerate_input_devices(form)
     except Exception:  # the format is missing, or the platform lists none

@@ -1,7 +1,7 @@
-"""Running a session as a program does: signals, the time limit, and an end that is always reached.
+"""Runs a session as a program does: with signals, a time limit, and a certain end.
 
-Whatever is blocked then (an engine, a camera, a sink that takes nothing), everything is closed
-within `END_S` of being asked to stop, files finished first. It prints nothing.
+Even if an engine, a camera or a sink is blocked, everything is closed within `END_S` of the
+request to stop, files finished first.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .frame import Sink
 from .session import LiveSession, Source
 
 END_S = 5.0
-_LOOP_S, _SINKS_S, _CLOSE_S = 1.0, 3.0, 3.5  # of it: the frame in work, a sink, all that closes
+_LOOP_S, _SINKS_S, _CLOSE_S = 1.0, 3.0, 3.5  # of it: the current frame, a sink, all closing
 _TICK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a session ended.
+    """The end of a session.
 
     Attributes:
-        reason: "stopped", "time", "frames", "source" (its end), or "failed".
-        error: What made it fail.
-        stuck: A thread is still inside an engine or its making: the process cannot end as usual.
+        reason: "stopped", "time", "frames", "source" (the source ended), or "failed".
+        error: The error that made it fail, or None.
+        stuck: Whether a thread is still in an engine or its build: the process cannot end as usual.
     """
 
     reason: str
@@ -47,7 +47,7 @@ def run_session(
     max_frames: int | None = None,
     show: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Ended:
-    """Run a session until it ends, a limit is reached, or Ctrl-C or SIGTERM asks to stop.
+    """Runs a session until it ends, a limit is reached, or Ctrl-C or SIGTERM asks to stop.
 
     Args:
         show: Receives the session's status four times a second.
@@ -70,7 +70,7 @@ def run_session(
         loop.done.wait(_LOOP_S)
         _close(session.sinks, source)
         stuck = session.stuck_s > 0 or not loop.done.is_set()
-        if not stuck:  # else an engine is at work, and what it works with stays
+        if not stuck:  # else an engine is at work, and its memory must stay
             stuck = shelf.close()
     if loop.error is not None:
         return Ended("failed", loop.error, stuck)
@@ -78,7 +78,7 @@ def run_session(
 
 
 class _Loop:
-    """The session in a thread of its own, so that the main one is always there for signals."""
+    """Runs the session in a thread, so that the main thread is always free for signals."""
 
     def __init__(self, session: LiveSession, stop: threading.Event, max_frames: int | None) -> None:
         self.done = threading.Event()
@@ -105,7 +105,7 @@ class _Loop:
 
 
 def _nothing_left(sinks: list[Sink]) -> StreamDiffVSRError | None:
-    """Why going on is of no use: every sink has failed for good."""
+    """Returns an error if every sink has failed for good."""
     found = [sink.status() for sink in sinks]
     if not found or any(status["state"] != "failed" for status in found):
         return None
@@ -114,7 +114,7 @@ def _nothing_left(sinks: list[Sink]) -> StreamDiffVSRError | None:
 
 
 def _close(sinks: list[Sink], source: Source) -> None:
-    """The source and all sinks at once; who is not done in time is left behind."""
+    """Closes the source and all sinks at once; does not wait for those that are late."""
     closers = [threading.Thread(target=sink.close, args=(_SINKS_S,), daemon=True) for sink in sinks]
     closers.append(threading.Thread(target=source.close, daemon=True))
     for closer in closers:
@@ -126,7 +126,7 @@ def _close(sinks: list[Sink], source: Source) -> None:
 
 @contextmanager
 def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends at once."""
+    """Makes Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

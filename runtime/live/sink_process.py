@@ -1,7 +1,7 @@
-"""One opening of a target: the child process that encodes, and the messages to it.
+"""Runs the child process that encodes for one target, from its opening to its end.
 
 Each frame is sent and answered, so at most one is under way. Every wait has a deadline, and `kill`
-ends any of them from another thread. It neither opens again nor decides what a failure means.
+ends any wait from another thread.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MEMORY_FRAMES = 60  # x264 holds little more than its references without a look
 
 
 class LastingError(StreamDiffVSRError):
-    """A failure that trying again does not mend: a full disk, a size nobody can encode."""
+    """Raised for a failure that lasts: a full disk, a size that cannot be encoded."""
 
 
 class RefusedError(StreamDiffVSRError):
-    """The receiver understood and said no (401, 403, 404): it will do so for a while."""
+    """Raised when the receiver refused (401, 403, 404), as it will for a while."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """The longest each message may take, in seconds."""
+    """The longest that each message may take, in seconds."""
 
     open_s: float
     frame_s: float
@@ -53,9 +53,9 @@ class SinkProcess:
     """A child that writes frames of one size to one place.
 
     Args:
-        target: Where to.
-        size: (H, W) of the frames.
-        path: The file to write, if that is not the target's own name.
+        target: The place to write to.
+        size: The size (H, W) of the frames.
+        path: The file to write, where the target is one.
         rate: Frames per second, roughly.
         encoder: The H.264 encoder; None for the best that works here.
         first: The number of the first image.
@@ -107,28 +107,28 @@ class SinkProcess:
         )
 
     def open(self) -> str:
-        """Wait until it is open; returns the encoder that is used.
+        """Waits until the target is open; returns the encoder in use.
 
         Raises:
-            StreamDiffVSRError: Of whichever of these kinds: it could not be opened.
+            StreamDiffVSRError: It could not be opened; may be one of the two kinds above.
         """
-        told: str = self._receive(self._open_s)["encoder"]
-        return told
+        encoder: str = self._receive(self._open_s)["encoder"]
+        return encoder
 
     def write(self, image: Image, ticks: int) -> None:
-        """Write one frame (H, W, 3), shown at that many 1/90000 s; returns when it is written.
+        """Writes one frame (H, W, 3), shown at that many 1/90000 s; returns when it is written.
 
         Raises:
-            StreamDiffVSRError: Of whichever of these kinds: it was not.
+            StreamDiffVSRError: It was not written; may be one of the two kinds above.
         """
         self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(image).data)
         self._receive(self._deadlines.frame_s)
 
     def finish(self, deadline_s: float | None = None) -> None:
-        """Write what is held back and end the child.
+        """Writes what the encoder still holds, and ends the child.
 
         Raises:
-            StreamDiffVSRError: Of whichever of these kinds: what was written is not finished.
+            StreamDiffVSRError: The output is not finished; may be one of the two kinds above.
         """
         try:
             self._child.send({"kind": "end"})
@@ -137,15 +137,15 @@ class SinkProcess:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once. Safe from any thread, and twice."""
+        """Ends the child at once. Safe from any thread, and twice."""
         self._child.close()
 
     def _receive(self, deadline_s: float) -> dict[str, Any]:
-        told, _ = self._child.receive(deadline_s)
-        if told["kind"] == "failed":
-            kind = {"lasting": LastingError, "refused": RefusedError}.get(told["cause"])
-            raise (kind or StreamDiffVSRError)(self._target.failure, told["why"])
-        return told
+        answer, _ = self._child.receive(deadline_s)
+        if answer["kind"] == "failed":
+            kind = {"lasting": LastingError, "refused": RefusedError}.get(answer["cause"])
+            raise (kind or StreamDiffVSRError)(self._target.failure, answer["why"])
+        return answer
 
     def _encoder(self, asked: str | None) -> str:
         if self._target.kind == "images":
@@ -157,7 +157,7 @@ class SinkProcess:
         return asked or live_encoder(self.size).name
 
     def _memory_bytes(self, encoder: str) -> int | None:
-        """The limit of the child's address space; a driver maps what it likes."""
+        """Returns the limit of the child's address space; None with a driver, which maps a lot."""
         if encoder in HARDWARE["h264"]:
             return None
         return _BASE_MEMORY_BYTES + _MEMORY_FRAMES * self.size[0] * self.size[1] * 3

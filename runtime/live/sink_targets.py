@@ -1,7 +1,7 @@
-"""What the user names as the place for output, understood and checked before anything is opened.
+"""Parses and checks the places for output before anything is opened.
 
-It looks at names, folders and existing files only. An address is shown without its credentials, and
-its secrets are known one by one, so that they can be taken out of any text.
+It looks at names, folders and existing files only. An address is shown without its credentials.
+Each of its secrets is known by itself, so that it can be removed from any text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NETWORK = {
 }
 _IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 _DATAGRAM_BYTES = 1316  # seven packets of a transport stream
-_SHORTEST_SECRET = 4  # less would be found in innocent words
+_SHORTEST_SECRET = 4  # a shorter one would be found in ordinary words
 ACCEPTED = (
     f"a file ({', '.join(CONTAINERS)}), FILE.m3u8, FOLDER/, FOLDER/%06d.png or .jpg, "
     f"{', '.join(f'{scheme}://' for scheme in _NETWORK)}, or null"
@@ -41,14 +41,14 @@ ACCEPTED = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one sink writes.
+    """The place to which one sink writes.
 
     Attributes:
         kind: "file", "hls", "images", "network" or "null".
-        where: The address, or the absolute path; for images with the place of the number.
+        where: The address, or the absolute path; of images with the place of the number.
         format: libav's name of the muxer, or of the encoder of images.
-        shown: What may be shown of it.
-        secrets: What may not.
+        shown: The address without credentials, for showing.
+        secrets: The parts of the address that must not be shown.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class Target:
 
     @property
     def failure(self) -> str:
-        """How a message about it begins."""
+        """The beginning of an error message about it."""
         return f"could not {'send to' if self.kind == 'network' else 'write'} {self.shown!r}"
 
     @property
@@ -70,14 +70,14 @@ class Target:
         return any(key == "listen" and value != "0" for key, value in query)
 
     def clean(self, text: str) -> str:
-        """The text in one line, without the secrets of the address."""
+        """Returns the text in one line, without the secrets of the address."""
         text = redact(" ".join(text.split()))
         for secret in self.secrets:
             text = text.replace(secret, HIDDEN)
         return text
 
     def next_file(self) -> Path:
-        """The first of NAME-2, NAME-3, ... that does not exist yet."""
+        """Returns the first of NAME-2, NAME-3, ... that does not exist yet."""
         path, number = Path(self.where), 2
         while (later := beside(path.with_suffix(""), after=f"-{number}{path.suffix}")).exists():
             number += 1
@@ -85,10 +85,10 @@ class Target:
 
 
 def parse_target(text: str, *, overwrite: bool = False) -> Target:
-    """Understand a target and say at once what would stop it.
+    """Parses a target and checks that it can be written.
 
     Raises:
-        UsageError: It names no kind of output that there is.
+        UsageError: It is no known kind of output.
         StreamDiffVSRError: Its folder is missing or not writable, or it exists and may not be
             overwritten.
     """
@@ -140,7 +140,7 @@ def _network(text: str, scheme: str) -> Target:
 
 
 def _secrets(parts: SplitResult) -> tuple[str, ...]:
-    """Whatever of an address ``redact`` hides, by itself, as written and as it is decoded."""
+    """Returns each part of an address that ``redact`` hides, as written and decoded."""
     found = [parts.password or ""]
     if parts.scheme.lower().startswith("rtmp"):
         found.append(parts.path.rpartition("/")[2])
@@ -176,7 +176,7 @@ def _images(path: Path, text: str, overwrite: bool) -> Target:
 
 
 def any_match(folder: Path, matches: Callable[[str], object]) -> bool:
-    """Whether a name in the folder matches."""
+    """Returns whether a name in the folder matches."""
     with os.scandir(folder) as entries:
         return any(matches(entry.name) for entry in entries)
 

@@ -1,4 +1,4 @@
-"""The sinks of a live session: opened by target, each with its own encoder process."""
+"""Opens the sinks of a live session, each with an encoder process of its own."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _RELISTEN_S = 1.0
 
 
 class EncodedSink:
-    """A `Sink` for one target that is no preview.
+    """A `Sink` that encodes for one target.
 
     Args:
-        target: Where to.
-        fps: Frames per second, roughly: it sets the rate of hardware encoders, no time.
+        target: The place to write to.
+        fps: Frames per second, roughly: sets the rate of hardware encoders, not times.
         encoder: The H.264 encoder; None for the best that works here.
-        tell: Receives one line for whatever a user should know.
+        tell: Receives one line for each event that a user should know of.
         deadlines: The longest that opening, a frame and finishing may take.
         backoff: How long to wait before opening again.
     """
@@ -63,7 +63,7 @@ class EncodedSink:
         self._thread.start()
 
     def offer(self, frame: OutputFrame) -> None:
-        """As `Sink`."""
+        """See `Sink`."""
         with self._changed:
             if self._closing or self._state == "failed":
                 self._dropped += 1
@@ -75,7 +75,7 @@ class EncodedSink:
             self._changed.notify()
 
     def status(self) -> dict[str, Any]:
-        """As `Sink`; also the `encoder` in use and the `file` that is being written."""
+        """See `Sink`; also has the `encoder` in use and the `file` that is being written."""
         outlet = self._outlet
         return {
             "name": self.name,
@@ -89,7 +89,7 @@ class EncodedSink:
         }
 
     def close(self, deadline_s: float) -> None:
-        """As `Sink`."""
+        """See `Sink`."""
         due = time.monotonic() + deadline_s
         with self._changed:
             self._closing = True
@@ -109,11 +109,11 @@ class EncodedSink:
             while self._state != "failed" and (frame := self._next()) is not None:
                 self._take(frame)
             self._finish(None)
-        except Exception as error:  # no frame may bring down more than its own sink
+        except Exception as error:  # a frame may end its own sink, but nothing else
             self._give_up(f"{type(error).__name__}: {error}")
 
     def _next(self) -> OutputFrame | None:
-        """The oldest frame of the ring; None when there will be no more."""
+        """Waits for the oldest frame of the ring; returns None when there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._ring or self._closing)
             return self._ring.popleft() if self._ring and not self._killed else None
@@ -159,7 +159,7 @@ class EncodedSink:
         return outlet
 
     def _path(self) -> Path:
-        """The file to write: another one if this sink has had its first."""
+        """Returns the file to write: a new name if this sink has written one already."""
         path = Path(self._target.where)
         taken = self._target.kind == "file" and self._tried and path.exists()
         return self._target.next_file() if taken else path
@@ -168,7 +168,7 @@ class EncodedSink:
         return self._target.kind == "file" and str(outlet.path) != self._target.where
 
     def _finish(self, new_size: tuple[int, int] | None) -> None:
-        """Finish what is open: because it is all, or because frames have another size now."""
+        """Finishes what is open: at the end, or because frames have another size now."""
         outlet = self._outlet
         if outlet is None:
             return
@@ -186,7 +186,7 @@ class EncodedSink:
             self._say(f"{self.name}: frames are {size} now: going on in {self._path().name!r}")
 
     def _failed(self, error: StreamDiffVSRError) -> None:
-        """Drop what is open; give up, or wait until it is time to open again."""
+        """Drops what is open; gives up, or waits until it is time to open again."""
         with self._changed:
             outlet, self._outlet = self._outlet, None
         if outlet:
@@ -221,7 +221,7 @@ class EncodedSink:
         self._say(f"{self._target.failure}: {why}")
 
     def _say(self, line: str) -> None:
-        with contextlib.suppress(Exception):  # nobody to tell must not end a recording
+        with contextlib.suppress(Exception):  # a closed terminal must not end a recording
             self._tell(line)
 
 
@@ -233,18 +233,18 @@ def open_sink(
     encoder: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Sink:
-    """Open a sink; it waits for its first frame before it encodes or connects.
+    """Opens a sink; it waits for its first frame before it encodes or connects.
 
     Args:
         target: FILE.mp4, .mov, .mkv or .ts; FILE.m3u8 (HLS); FOLDER/ or FOLDER/%06d.png, .jpg;
             rtsp, rtsps, rtmp, rtmps, udp or tcp://...; "null".
         overwrite: Replace existing files.
-        fps: Frames per second, roughly: it bounds the bit rate; times are the frames' own.
+        fps: Frames per second, roughly: limits the bit rate; times are the frames' own.
         encoder: The H.264 encoder; None for one in hardware if it works here, else x264.
-        tell: Receives one line, without credentials, for whatever a user should know.
+        tell: Receives one line, without credentials, for each event that a user should know of.
 
     Raises:
-        UsageError: It names no kind of output that there is.
+        UsageError: The target is no known kind of output.
         StreamDiffVSRError: Its folder is missing or not writable, or it exists and may not be
             overwritten.
     """
@@ -255,7 +255,7 @@ def open_sink(
 
 
 class NullSink:
-    """Takes every frame and keeps none: for measuring, and for running the preview alone."""
+    """A `Sink` that discards every frame: for measuring, and for running only the preview."""
 
     def __init__(self) -> None:
         self.name = "null"
@@ -263,7 +263,7 @@ class NullSink:
         self._written = self._dropped = 0
 
     def offer(self, frame: OutputFrame) -> None:
-        """As `Sink`."""
+        """See `Sink`."""
         if self._state == "closed":
             self._dropped += 1
             return
@@ -271,7 +271,7 @@ class NullSink:
         self._written += 1
 
     def status(self) -> dict[str, Any]:
-        """As `Sink`."""
+        """See `Sink`."""
         return {
             "name": self.name,
             "state": self._state,
@@ -282,5 +282,5 @@ class NullSink:
         }
 
     def close(self, deadline_s: float) -> None:
-        """As `Sink`."""
+        """See `Sink`."""
         self._state = "closed"

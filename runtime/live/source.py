@@ -1,4 +1,4 @@
-"""The source of a live session: captures, reconnects, and keeps one timeline."""
+"""Reads the source of a live session: captures, reconnects, and keeps one timeline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .capture import Connection, Disconnected, Received
 from .frame import LiveFrame
 from .source_status import SourceStatus
 
-_TICK_S = 1e-3  # the least from one frame to the next
-_MAX_DRIFT_S = 5.0  # how far the two clocks may differ over one step
+_TICK_S = 1e-3  # the least time from one frame to the next
+_MAX_DRIFT_S = 5.0  # the most by which the two clocks may differ over one step
 
 
 class Timeline:
-    """Places frames; the first is at 0."""
+    """Places frames on one timeline; the first is at 0."""
 
     def __init__(self) -> None:
         self._placed: float | None = None
@@ -30,14 +30,14 @@ class Timeline:
         self._captured = 0.0
 
     def restart(self) -> None:
-        """The source's own times say nothing about the last frame any more."""
+        """Notes that the source's times no longer relate to the last frame's."""
         self._own = None
 
     def place(self, own: float | None, captured: float) -> tuple[float, bool]:
-        """Seconds of the next frame, and whether the source's clock has jumped before it.
+        """Returns the seconds of the next frame, and whether the source's clock jumped before it.
 
         Args:
-            own: The source's time of it in seconds, if it has one.
+            own: The frame's time by the source's clock in seconds, if it has one.
             captured: When it left the decoder, in seconds of a steady clock.
         """
         waited, jumped = captured - self._captured, False
@@ -60,9 +60,9 @@ class Backoff:
 
     Args:
         first_s: The first wait.
-        longest_s: No wait is longer, but for jitter and refusals.
-        refused_s: The wait behind a refusal.
-        steady_s: A source that has played for so long begins with the first wait again.
+        longest_s: The longest wait, except for jitter and refusals.
+        refused_s: The wait after a refusal.
+        steady_s: A source that has played for this long begins with the first wait again.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Backoff:
         self._failures = 0
 
     def after(self, cause: str, played_s: float) -> float:
-        """Seconds to wait now.
+        """Returns the seconds to wait now.
 
         Args:
             cause: Why the last attempt ended, ``REFUSED`` or anything else.
-            played_s: How long it had given frames; 0 if it never did.
+            played_s: For how long it gave frames; 0 if it never did.
         """
         if played_s >= self._steady_s:
             self._failures = 0
@@ -94,21 +94,21 @@ class Backoff:
         return float((self._refused if cause == REFUSED else self._lost)(self._attempt))
 
 
-_LEAD_S = 1.5  # a process is started so long before it is needed
+_LEAD_S = 1.5  # a process is started this long before it is needed
 _CLOSE_S = 1.8
-_LISTENING = (0.3, 2.0)  # nobody is hammered by waiting for a sender again
+_LISTENING = (0.3, 2.0)  # short: waiting for a sender again burdens no server
 
 
 class LiveSource:
     """Reads an address in the background from the moment it is made.
 
     Args:
-        address: What to read.
-        tell: Gets one line, without credentials, for each change that a user should see; called on
-            a thread of the source's own.
+        address: The address to read.
+        tell: Receives one line, without credentials, for each change that a user should see;
+            called on the source's own thread.
         open_timeout_s: The longest an attempt may take to connect.
         stall_timeout_s: The longest a playing source may be silent.
-        reconnect: Try again after a failure; a file is never tried again.
+        reconnect: Whether to try again after a failure; a file is never tried again.
         backoff: How long to wait before each attempt; None for the usual way.
     """
 
@@ -136,12 +136,12 @@ class LiveSource:
         self._epoch = -1
         self._shape: tuple[int, int, str] | None = None  # of this connection
         self._played_since: float | None = None  # this connection
-        self._told = ""
+        self._last_said = ""
         self._thread = threading.Thread(target=self._run, name="live-source", daemon=True)
         self._thread.start()
 
     def newest(self, timeout_s: float) -> LiveFrame | None:
-        """A frame newer than the last one given; None when none came in time.
+        """Returns a frame newer than the last one returned; None if none came in time.
 
         Raises:
             EOFError: The source has ended for good.
@@ -155,19 +155,19 @@ class LiveSource:
             return frame
 
     def status(self) -> dict[str, Any]:
-        """How it is, as JSON."""
+        """Returns the name and the status, for JSON."""
         with self._changed:
             return {"name": self._address.shown, **self._status.to_json()}
 
     def close(self) -> None:
-        """Stop, within two seconds whatever is blocked. Safe twice."""
+        """Stops within two seconds, even if something is blocked. Safe twice."""
         self._closed.set()
         with self._changed:
             connection = self._connection
             self._frame, self._end = None, EOFError
             self._status.ended()
             self._changed.notify_all()
-        if connection:  # waiting for a process that a driver holds may take for ever
+        if connection:  # waiting for a process inside a driver may take for ever
             threading.Thread(target=connection.close, daemon=True).start()
         self._thread.join(_CLOSE_S)
 
@@ -184,7 +184,7 @@ class LiveSource:
                 self._changed.notify_all()
 
     def _keep_playing(self) -> Callable[[], Exception]:
-        """Connect, play, wait, again and again; what to raise once that is of no use."""
+        """Connects, plays and waits in a loop; returns what to raise once that is of no use."""
         delay_s = 0.0
         while not self._closed.is_set():
             self._played_since = None
@@ -201,7 +201,7 @@ class LiveSource:
         return EOFError
 
     def _final(self, ended: Disconnected) -> Callable[[], Exception] | None:
-        """What to raise if there is no use in trying again."""
+        """Returns what to raise if trying again is of no use, else None."""
         never_played = self._status.received == 0
         if self._reconnect and not (ended.cause == "hopeless" and never_played):
             return None
@@ -216,7 +216,7 @@ class LiveSource:
         return lambda: StreamDiffVSRError(what, why, remedy)
 
     def _play(self, delay_s: float) -> None:
-        """Connect after a wait and keep the newest frame, until that ends by raising."""
+        """Connects after a wait and keeps the newest frame, until an exception ends it."""
         connection = self._started_in(delay_s)
         if connection is None:
             return
@@ -234,7 +234,7 @@ class LiveSource:
             connection.free()
 
     def _started_in(self, delay_s: float) -> Connection | None:
-        """A connection whose process is up when the wait is over; None if it was closed."""
+        """Returns a connection whose process is up after the wait; None if this was closed."""
         due = time.monotonic() + delay_s
         if self._closed.wait(max(0.0, delay_s - _LEAD_S)):
             return None
@@ -275,7 +275,7 @@ class LiveSource:
                 self._changed.notify_all()
         if before is None:
             self._played_since = time.monotonic()
-            self._told = ""
+            self._last_said = ""
             self._say(f"playing, {shape[1]}x{shape[0]} {codec}")
         elif shape[:2] != before[:2]:
             self._say(f"its frames are {shape[1]}x{shape[0]} from here on")
@@ -285,8 +285,8 @@ class LiveSource:
             return
         with self._changed:
             self._status.waiting(ended.why, delay_s)
-        if ended.why != self._told:  # the same again and again is one line
-            self._told = ended.why
+        if ended.why != self._last_said:  # one line for the same failure again and again
+            self._last_said = ended.why
             self._say(f"{ended.why}; trying again in {delay_s:.1f} s")
 
     def _say(self, change: str) -> None:

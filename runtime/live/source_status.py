@@ -1,6 +1,6 @@
-"""What is known of a live source at the moment, for whoever looks at it.
+"""Keeps the status of a live source: counts and words.
 
-Only counts and words; the source holds its lock around every call. It decides nothing.
+The source holds its lock around every call.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class SourceStatus:
 
     Attributes:
         state: "connecting", "playing", "waiting" or "ended".
-        received: Frames that were decoded.
-        dropped: Those of them that nobody was given.
-        damaged: Those of them that were handed over marked as damaged, dropped ones among them.
+        received: The number of frames that were decoded.
+        dropped: The number of those that were never used.
+        damaged: The number of those that were marked as damaged, dropped ones included.
         reconnects: How often it played again.
-        attempts: How often it was opened, or tried to be.
-        size: "WxH" of the last frame.
-        codec: libav's name.
+        attempts: How often opening it was tried.
+        size: The size of the last frame, "WxH".
+        codec: libav's name of the codec.
         error: Why it does not play, or "".
     """
 
@@ -48,17 +48,17 @@ class SourceStatus:
         self._arrivals: deque[tuple[float, int]] = deque()  # captured, frames received by then
 
     def connecting(self) -> None:
-        """Another attempt begins."""
+        """Notes that another attempt begins."""
         self.attempts += 1
         self.state, self._retry_at = "connecting", None
 
     def playing(self, codec: str) -> None:
-        """Its first frame is there."""
+        """Notes that the first frame of an attempt has come."""
         self.reconnects += self.received > 0
         self.state, self.codec, self.error = "playing", codec, ""
 
     def frame(self, frame: LiveFrame, *, replaced: bool) -> None:
-        """A frame came; whether it took the place of one that nobody was given."""
+        """Counts a frame; `replaced` says that it took the place of one that was not used."""
         skipped = frame.index - self.received  # already dropped by the decoder's process
         self.received = frame.index + 1
         self.dropped += skipped + replaced
@@ -69,20 +69,20 @@ class SourceStatus:
             self._arrivals.popleft()
 
     def waiting(self, error: str, delay_s: float) -> None:
-        """It does not play, and is tried again then."""
+        """Notes that it does not play, and is tried again after the delay."""
         self.state, self.error = "waiting", error
         self._retry_at = time.monotonic() + delay_s
         self._arrivals.clear()
 
     def ended(self) -> None:
-        """It is not tried again; what breaks while it is closed is no error."""
+        """Notes that it is not tried again; being closed while it plays is no error."""
         if self.state == "playing":
             self.error = ""
         self.state, self._retry_at = "ended", None
         self._arrivals.clear()
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with frames per second and the seconds until the next attempt."""
+        """Returns the status, with frames per second and the seconds until the next attempt."""
         left = None if self._retry_at is None else self._retry_at - time.monotonic()
         return {
             **{name: getattr(self, name) for name in _SHOWN},

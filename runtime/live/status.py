@@ -1,7 +1,4 @@
-"""What a live session has counted: for the status line, the preview page and the metrics.
-
-Only numbers and words: nothing here opens, waits or decides.
-"""
+"""Counts what a live session does, for the status line, the preview page and the metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ SMOOTHING = 0.2
 
 
 class Tally:
-    """Counts what goes out; read from any thread."""
+    """Counts output frames; may be read from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
@@ -34,7 +31,7 @@ class Tally:
         self._frames = self._passed = 0
 
     def frame(self, frame: OutputFrame, *, passed_through: bool) -> None:
-        """Count a frame that was handed to the sinks."""
+        """Counts a frame that was handed to the sinks."""
         with self._lock:
             self._frames += 1
             self._passed += passed_through
@@ -45,12 +42,12 @@ class Tally:
                 self._stage_ms[name] = before + SMOOTHING * (ms - before)
 
     def reset(self, reason: str) -> None:
-        """Count a state that was forgotten."""
+        """Counts a reset of the state."""
         with self._lock:
             self._resets[reason] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """`uptime_s`, `frames`, `passed_through`, `resets`, `fps_out`, `latency_ms`, `stage_ms`."""
+        """Returns uptime, frames, resets, rate, latency and the times of stages, for JSON."""
         with self._lock:
             self._forget_old()
             latencies = [latency for _, latency in self._recent]
@@ -79,7 +76,7 @@ def _percentiles(values: list[float]) -> dict[str, float | None]:
 
 
 def gpu_status(device: str) -> dict[str, Any] | None:
-    """Name and used memory of the GPU that engines for `device` run on; None on a CPU."""
+    """Returns name and used memory of the GPU that engines for `device` run on; None on a CPU."""
     if kind_of(device) == "cpu":
         return None
     gpu, free = cuda_gpu(ordinal_of(device)), free_device_bytes(ordinal_of(device))
@@ -90,7 +87,7 @@ def gpu_status(device: str) -> dict[str, Any] | None:
 
 
 def memory_mb() -> int:
-    """Resident memory of this process and its children."""
+    """Returns the resident memory of this process and its children, in MiB."""
     own = psutil.Process()
     total = 0
     for process in [own, *own.children(recursive=True)]:

@@ -1,1 +1,1 @@
-"""Tasks in processes of their own, which can always be killed, and messages to and fro."""
+"""Runs tasks in child processes, which can always be killed, and exchanges messages with them."""

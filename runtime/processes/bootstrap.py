@@ -1,9 +1,8 @@
-"""The first lines a child runs: claim the pipes, find the package, obey limits, serve.
+"""The first code that a child runs: claims the pipes, loads the package, sets limits, serves.
 
 Started as a script by ``child.py`` with ``python -I``, so neither the working directory nor the
 folder of this file can shadow a module, and the parent's ``__main__`` is never imported again. It
-finds the package by its own path, whatever the folder is called and whether or not it is
-installed. It knows nothing of video: the task does.
+finds the package by its own path: its folder may have any name, and need not be installed.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ PACKAGE = "streamdiffvsr"
 
 
 def main() -> None:
-    """Serve one task for the parent, then end without the destructors of libav."""
+    """Serves one task for the parent, then ends without libav's destructors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     inbox, outbox = _claim_pipes()
     _load_package()
@@ -36,16 +35,16 @@ def main() -> None:
         task = import_module(f"{PACKAGE}.{order['task']}")
         task.serve(order["arguments"], inbox, outbox)
     except (EOFError, BrokenPipeError):
-        os._exit(1)  # the parent is gone: nobody is left to tell
+        os._exit(1)  # the parent is gone: there is no reader for an error
     except BaseException as error:
         traceback.print_exception(error)
         with contextlib.suppress(OSError):
-            messages.send(outbox, {"kind": "error", **_told(error, order["failure"])})
+            messages.send(outbox, {"kind": "error", **_fields(error, order["failure"])})
     os._exit(0)
 
 
 def _claim_pipes() -> tuple[FileIO, FileIO]:
-    """stdin and stdout as raw pipes; what a library prints goes to stderr instead."""
+    """Returns stdin and stdout as raw pipes; what a library prints goes to stderr instead."""
     outbox = FileIO(os.dup(1), "wb")
     os.dup2(2, 1)
     return FileIO(0, "rb", closefd=False), outbox
@@ -64,7 +63,7 @@ def _load_package() -> None:
 
 
 def _limit_memory(limit: int | None) -> None:
-    """Cap the address space where the platform can, so a bomb ends this process and no other."""
+    """Limits the address space where the platform can, so that only this process runs out."""
     if limit is None or sys.platform == "win32":
         return
     import resource
@@ -76,12 +75,12 @@ def _limit_memory(limit: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
-def _told(error: BaseException, failure: str) -> dict[str, Any]:
-    """The error as the parent will raise it: what, why and remedy."""
+def _fields(error: BaseException, failure: str) -> dict[str, Any]:
+    """Returns the error as the parent will raise it: what, why and remedy."""
     errors = import_module(f"{PACKAGE}.errors")
     if isinstance(error, errors.StreamDiffVSRError):
-        told = {key: getattr(error, key) for key in ("what", "why", "remedy")}
-        return {**told, "usage": isinstance(error, errors.UsageError)}
+        fields = {key: getattr(error, key) for key in ("what", "why", "remedy")}
+        return {**fields, "usage": isinstance(error, errors.UsageError)}
     libav = sys.modules.get(f"{PACKAGE}.runtime.media.libav")
     if isinstance(error, MemoryError):
         why = "it needs more memory than allowed"

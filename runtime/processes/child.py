@@ -1,11 +1,10 @@
-"""A child: a process that does libav's work, or an engine's, and can always be killed.
+"""Starts child processes for libav's and engines' work, which can always be killed.
 
-libav can block for ever (a pipe nobody writes to, a dead network disk) or crash on a damaged file,
-and nothing inside a process can undo either. So each source, sink and probe talks to a process of
-its own, over its stdin and stdout, and every call has a deadline on the wall clock. This module
-knows processes, pipes and deadlines; it knows nothing of video.
+libav can block for ever (a pipe without a writer, a dead network disk) or crash on a damaged file,
+and nothing inside a process can undo either. So each source, sink and probe has a process of its
+own, reached over stdin and stdout, and every call has a deadline on the wall clock.
 
-The child ends by itself when this process dies: it reads the end of its stdin.
+The child ends by itself when this process dies: its stdin ends.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ class Child:
 
     Args:
         task: The module whose ``serve`` the child runs, such as "runtime.media.reader_child".
-        arguments: What ``serve`` gets; anything JSON can carry.
-        failure: What could not be done, should it fail: "could not read 'a.mp4'".
+        arguments: The arguments of ``serve``; anything that JSON can hold.
+        failure: What could not be done if it fails, such as "could not read 'a.mp4'".
         deadline_s: The longest that one message may take; None for no limit.
-        memory_bytes: Limit of the child's address space, where the platform has one.
+        memory_bytes: The limit of the child's address space, where the platform has one.
         blas_threads: Let OpenBLAS have its own threads, for a task that computes with numpy.
 
     Raises:
@@ -85,7 +84,7 @@ class Child:
                 failure, f"no process could be started with {sys.executable!r} ({error})"
             ) from error
         self._watchdog = _Watchdog(self._process)
-        # Dropped without being closed: let the child read its end and clean up after itself.
+        # If this is dropped without being closed, the child sees its stdin end and cleans up.
         self._dropped = weakref.finalize(self, _let_go, self._process, self._watchdog)
         self._dropped.atexit = False
         self.send(
@@ -104,7 +103,7 @@ class Child:
         return self._process.pid
 
     def send(self, header: Mapping[str, Any], payload: messages.Payload = b"") -> None:
-        """Hand one message to the child; returns when the pipe has taken it.
+        """Sends one message to the child; returns when the pipe has taken it.
 
         Raises:
             StreamDiffVSRError: The child failed, ended, or took longer than the deadline.
@@ -117,11 +116,11 @@ class Child:
         except messages.WireError:
             raise
         except (OSError, ValueError):
-            while True:  # it says why before it ends, behind any message that is still unread
+            while True:  # its reason comes after any messages that are still unread
                 self.receive()
 
     def receive(self, deadline_s: float | None = None) -> tuple[messages.Header, memoryview]:
-        """Wait for the next message; its payload is memory of its own.
+        """Waits for the next message; its payload is new memory.
 
         Raises:
             StreamDiffVSRError: The child failed, ended, or took longer than the deadline; a
@@ -142,13 +141,13 @@ class Child:
         return header, payload
 
     def close(self) -> None:
-        """End the child at once and free its pipes. Safe from any thread, and twice."""
+        """Ends the child at once and frees its pipes. Safe from any thread, and twice."""
         self._closed = True
         self._dropped.detach()
         self._watchdog.stop()
         self._process.kill()
         self._process.wait()
-        # Another thread may be inside a read or a write; the kill has just ended its wait.
+        # Another thread may be in a read or a write, which the kill has just ended.
         with self._sending, self._receiving:
             for pipe in (self._process.stdin, self._process.stdout, self._stderr):
                 assert pipe is not None
@@ -179,7 +178,7 @@ class Child:
 
 
 class _Watchdog:
-    """Kills a process when a call on its pipes is not done in time, which ends the call."""
+    """Kills a process when a call on its pipes takes too long, which ends the call."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.fired = False
@@ -205,7 +204,7 @@ class _Watchdog:
     def _set(self, due: float | None) -> None:
         with self._changed:
             self._due = due
-            if due is not None:  # a wait for an old due time may run out: it looks again then
+            if due is not None:  # a wait for an earlier time just runs out and looks again
                 self._changed.notify()
 
     def _watch(self) -> None:
@@ -226,7 +225,7 @@ def _let_go(process: subprocess.Popen[bytes], watchdog: _Watchdog) -> None:
 
 
 def _start(stderr: int | None, blas_threads: bool) -> subprocess.Popen[bytes]:
-    """Start the bootstrap, out of reach of the terminal's Ctrl-C."""
+    """Starts the bootstrap, out of reach of the terminal's Ctrl-C."""
     environment = dict(os.environ)
     if not blas_threads:
         environment["OPENBLAS_NUM_THREADS"] = "1"  # threads reserve address space

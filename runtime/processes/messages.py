@@ -1,8 +1,7 @@
-"""Messages on a pipe: a small JSON header and, for frames, raw bytes.
+"""Sends and receives messages on a pipe: a small JSON header and, for frames, raw bytes.
 
 Both ends use this module, so it imports nothing but the standard library: the child must be able
-to load it before it knows where numpy and av are. It knows nothing of video or deadlines, and it
-never unpickles.
+to load it before it knows where numpy and av are. It never unpickles.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _PREFIX = struct.Struct("<IQ")  # bytes of header, bytes of payload
 
 
 class WireError(ValueError):
-    """What came over the pipe is not a message."""
+    """Raised when the bytes on the pipe are not a message."""
 
 
 def send(pipe: RawIOBase, header: Mapping[str, Any], payload: Payload = b"") -> None:
-    """Write one message; returns when the pipe has taken all of it.
+    """Writes one message; returns when the pipe has taken all of it.
 
     Raises:
         OSError: The other end is gone (``BrokenPipeError`` on POSIX).
@@ -46,12 +45,12 @@ def send(pipe: RawIOBase, header: Mapping[str, Any], payload: Payload = b"") -> 
 def receive(
     pipe: RawIOBase, allocate: Callable[[int], memoryview] | None = None
 ) -> tuple[Header, memoryview]:
-    """Read one message.
+    """Reads one message.
 
     Args:
         pipe: A raw (unbuffered) binary file.
-        allocate: Gives the writable memory the payload of that many bytes is read into. The
-            default is new memory for each message.
+        allocate: Returns writable memory for a payload of that many bytes. The default is new
+            memory for each message.
 
     Raises:
         EOFError: The other end is gone.
@@ -84,12 +83,12 @@ def end_with_parent(inbox: RawIOBase) -> None:
 
 
 def pack(value: Fraction | None) -> list[int] | None:
-    """A fraction as JSON."""
+    """Returns a fraction in a form for JSON."""
     return None if value is None else [value.numerator, value.denominator]
 
 
 def unpack(value: list[int] | None) -> Fraction | None:
-    """The fraction that :func:`pack` wrote."""
+    """Returns the fraction that :func:`pack` packed."""
     return None if value is None else Fraction(*value)
 
 

@@ -1,9 +1,8 @@
-"""Memory that two processes share, cut into slots of one frame each.
+"""Memory that two processes share, divided into slots of one frame each.
 
-One side makes it and writes, the other opens it by its name and reads. Which slot is whose is
-agreed on by messages, not here. Nothing stays behind when either side is killed: on Windows the
-memory has no file, and elsewhere its file loses its name as soon as both sides have it. It knows
-nothing of pictures.
+One side makes it and writes, the other opens it by its name and reads. Messages agree on which
+side uses which slot. Nothing is left when either side is killed: on Windows the memory has no
+file, and elsewhere its file is unlinked as soon as both sides have opened it.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class SharedFrames:
     """Slots of equal size in shared memory.
 
     Attributes:
-        name: What :meth:`open` takes in the other process.
-        slots: How many there are.
-        slot_bytes: The size of each.
+        name: The name that the other process passes to :meth:`open`.
+        slots: The number of slots.
+        slot_bytes: The size of a slot in bytes.
     """
 
     def __init__(self, name: str, slots: int, slot_bytes: int, memory: mmap.mmap) -> None:
@@ -38,7 +37,7 @@ class SharedFrames:
 
     @classmethod
     def create(cls, slots: int, slot_bytes: int) -> SharedFrames:
-        """Make the memory.
+        """Makes the memory.
 
         Raises:
             StreamDiffVSRError: There is no room for it.
@@ -50,7 +49,7 @@ class SharedFrames:
         for folder in (_MEMORY_DISK, Path(tempfile.gettempdir())):
             try:
                 return cls._create_in(folder, slots, slot_bytes)
-            except OSError as error:  # a container's memory disk is often 64 MB: try the real one
+            except OSError as error:  # a container's memory disk is often 64 MB: try a real one
                 why = error
         megabytes = slots * slot_bytes >> 20
         raise StreamDiffVSRError(
@@ -64,7 +63,7 @@ class SharedFrames:
         handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
         try:
             os.ftruncate(handle, slots * slot_bytes)
-            if sys.platform == "linux":  # claimed now: a write without room would end the process
+            if sys.platform == "linux":  # reserved now: a write without room would end the process
                 os.posix_fallocate(handle, 0, slots * slot_bytes)
             return cls(name, slots, slot_bytes, mmap.mmap(handle, slots * slot_bytes))
         except BaseException:
@@ -75,7 +74,7 @@ class SharedFrames:
 
     @classmethod
     def open(cls, name: str, slots: int, slot_bytes: int) -> SharedFrames:
-        """Get the memory that the other process made, once; its name is gone from then on."""
+        """Opens the memory that the other process made; works once, as it removes the name."""
         if sys.platform == "win32":
             return cls(name, slots, slot_bytes, mmap.mmap(-1, slots * slot_bytes, tagname=name))
         handle = os.open(name, os.O_RDWR)
@@ -86,16 +85,16 @@ class SharedFrames:
             os.close(handle)
 
     def slot(self, index: int) -> memoryview:
-        """The bytes of one slot."""
+        """Returns the bytes of one slot."""
         if not 0 <= index < self.slots:
             raise ValueError(f"{index = }, {self.slots = }")
         return self._view[index * self.slot_bytes : (index + 1) * self.slot_bytes]
 
     def close(self) -> None:
-        """Let go of the memory. Safe twice."""
-        with contextlib.suppress(BufferError):  # a slot is still looked at: freed with its view
+        """Releases the memory. Safe twice."""
+        with contextlib.suppress(BufferError):  # a slot is still in use: freed with its view
             self._view.release()
             self._memory.close()
         if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # nobody opened it
+            with contextlib.suppress(OSError):  # if it was never opened
                 os.unlink(self.name)

@@ -205,7 +205,7 @@ def test_every_kind_of_error_crosses_the_pipe(parity_model, monkeypatch, raised,
             try:
                 builder_child.serve(order.to_json(), FileIO(os.devnull), outbox)
             except StreamDiffVSRError as error:
-                messages.send(outbox, {"kind": "error", **bootstrap._told(error, "")})
+                messages.send(outbox, {"kind": "error", **bootstrap._fields(error, "")})
         return SimpleNamespace(
             stdin=FileIO(os.devnull, "wb"),
             stdout=FileIO(receiving, "rb"),

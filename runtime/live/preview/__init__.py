@@ -1,1 +1,1 @@
-"""The browser preview: the newest frames on a page, metrics and health beside it."""
+"""The browser preview: a page that shows the newest frames, with metrics and health."""

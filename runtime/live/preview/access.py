@@ -1,9 +1,9 @@
-"""Who may see the preview: the token, the Host and the Origin of each request.
+"""Decides who may see the preview, by the token, the Host and the Origin of each request.
 
-A page anywhere can make a browser send requests to this machine. Three rules stop it: the Host must
-be a name that no stranger can point here (against DNS rebinding), a request that a browser says
-another site has made is refused, and a WebSocket must come from the page itself. Where there is a
-token, every route wants it. It knows nothing of what the routes do, and reads no user's files.
+Any web page can make a browser send requests to this machine. Three rules stop that: the Host must
+be a name that no stranger can point here (against DNS rebinding), a request that the browser marks
+as another site's is refused, and a WebSocket must come from the page itself. If there is a token,
+every route requires it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HEADERS = {
 
 
 def addresses(host: str, failure: str) -> list[str]:
-    """The IP addresses that a host to listen on stands for.
+    """Returns the IP addresses of a host to listen on.
 
     Raises:
         StreamDiffVSRError: There is no such host.
@@ -53,18 +53,18 @@ def addresses(host: str, failure: str) -> list[str]:
 
 
 def is_loopback(host: str, failure: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Returns whether only this machine can reach a server that listens on the host."""
     return all(_address(text).is_loopback for text in addresses(host, failure))
 
 
 class Access:
-    """The gate before every route; use :meth:`middleware`.
+    """Guards every route; use :meth:`middleware`.
 
     Args:
-        host: Where the server listens.
-        token: What a viewer must know; None: nothing.
+        host: The host that the server listens on.
+        token: The token that viewers need; None if they need none.
         local: Whether the server listens on loopback only.
-        names: Further host names it is reached by, behind a proxy for example.
+        names: Further host names by which it is reached, behind a proxy for example.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Access:
         own = {"localhost"} if local else {"localhost", *_own_names()}
         self._names = {name.lower() for name in (*own, *names, host) if name}
         self._trusted_origins = {name.lower() for name in names}
-        # Not the token itself, yet the same after a restart, so that an open page comes back.
+        # Not the token itself, but the same after a restart, so that an open page works again.
         self._pass = hashlib.sha256(b"streamdiffvsr preview:" + (self._token or b"")).hexdigest()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse with 403 or 401, or let through and mark the answer as private."""
+        """Refuses a request with 403 or 401, or answers it and marks the answer as private."""
         refusal = self._refusal(request)
         if refusal:
             return self._refuse(403, refusal)
@@ -103,11 +103,11 @@ class Access:
 
     @staticmethod
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
-        """A signal of aiohttp: headers for every answer."""
+        """Sets the headers of every answer; a signal handler of aiohttp."""
         response.headers.update(_HEADERS)
 
     def _give_pass(self, request: web.Request, answer: web.StreamResponse) -> None:
-        """So that the page's own requests need no token, and its address can lose it."""
+        """Sets a cookie, so that neither the page's requests nor its address need the token."""
         name = self._cookie(request)
         answer.set_cookie(name, self._pass, max_age=_COOKIE_S, httponly=True, samesite="Lax")
 
@@ -127,7 +127,7 @@ class Access:
         return ""
 
     def _own(self, host: str) -> bool:
-        """A name nobody else can point here: an address, or one of this machine's own names."""
+        """Returns whether no stranger can point the host here: an address, or this machine's."""
         if host in self._names:
             return True
         try:
@@ -156,7 +156,7 @@ class Access:
 
     @staticmethod
     def _cookie(request: web.Request) -> str:
-        """Cookies do not tell ports apart, and two previews may run on one machine."""
+        """Returns the cookie's name, which has the port, as cookies of all ports are shared."""
         port = request.transport and request.transport.get_extra_info("sockname")[1]
         return f"streamdiffvsr-{port}"
 
@@ -171,7 +171,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _host(netloc: str) -> str:
-    """The host of HOST, HOST:PORT or [ADDRESS]:PORT; "" where it is none of these."""
+    """Returns the host of HOST, HOST:PORT or [ADDRESS]:PORT; "" for anything else."""
     if any(sign in netloc for sign in "@/?#\\ "):
         return ""
     try:

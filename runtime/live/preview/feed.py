@@ -1,8 +1,7 @@
-"""From output frames to encoded packets, in a thread and a child process of its own.
+"""Encodes output frames into packets, in a thread and a child process of its own.
 
-The newest frame waits in one slot; while nobody can take a frame, nothing is encoded, and after a
-while without viewers the child ends. A child that fails is started again, with a growing pause. It
-knows nothing of HTTP.
+The newest frame waits in one slot. Nothing is encoded while no viewer can take a frame, and after a
+while without viewers the child ends. A child that fails is started again, after growing pauses.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ _MEMORY_FRAMES = 40
 
 
 class Feed:
-    """Encodes the newest frame for whoever watches.
+    """Encodes the newest frame for the viewers.
 
     Args:
-        audience: Who watches.
-        deliver: Gets each packet, in the feed's thread.
-        tell: Gets one line when the encoder fails, and when it works again.
+        audience: The viewers.
+        deliver: Receives each packet, in the feed's thread.
+        tell: Receives one line when the encoder fails, and when it works again.
     """
 
     def __init__(
@@ -61,11 +60,11 @@ class Feed:
 
     @property
     def encoding(self) -> bool:
-        """Whether the child process is there."""
+        """Whether the child process exists."""
         return self._child is not None
 
     def offer(self, frame: OutputFrame) -> None:
-        """Take the newest frame; what still waits is dropped. Never blocks."""
+        """Takes the newest frame and drops one that still waits. Never blocks."""
         self.newest = frame
         if not self._audience.watching:
             return
@@ -75,12 +74,12 @@ class Feed:
         self._fill(frame, again=False)
 
     def again(self) -> None:
-        """Encode the newest frame once more if none comes: for who has just begun to watch."""
+        """Encodes the newest frame once more unless one waits: for a viewer that has just come."""
         if self.newest is not None and self._slot is None:
             self._fill(self.newest, again=True)
 
     def close(self, deadline_s: float) -> None:
-        """End the child and the thread."""
+        """Ends the child and the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -117,7 +116,7 @@ class Feed:
         self._end_child()
 
     def _next(self) -> tuple[OutputFrame, bool] | None:
-        """The newest frame; None when closed. Ends the child when nobody has watched for long."""
+        """Waits for the newest frame; None when closed. Ends the child if it is long unwatched."""
         while True:
             with self._changed:
                 if self._slot is None and not self._closed:
@@ -161,7 +160,7 @@ class Feed:
                 memory_bytes=memory,
             )
             self._child, self._sizes = child, ()
-            if self._closed:  # close() may have looked before it was there
+            if self._closed:  # close() may have run before the child existed
                 child.close()
         return self._child
 
@@ -184,7 +183,7 @@ class Feed:
 def _packet(
     number: int, frame: OutputFrame, again: bool, parts: list[dict[str, Any]], data: bytes
 ) -> Packet:
-    """The parts that the child described, as messages: a length, a JSON header, the parts."""
+    """Packs the child's parts into messages: a length, a JSON header, the parts."""
     about = {
         "number": number,
         "index": frame.source.index,

@@ -1,7 +1,7 @@
-"""Prometheus text of a live session: what its status says, and histograms of every frame.
+"""Exports a live session's status, and histograms of its frames, as Prometheus text.
 
 Labels are closed sets (stages, rungs, causes of a reset, numbers of sinks), never an address, so no
-credential can get into a time series and none is added by a reconnection. It knows nothing of HTTP.
+credential can get into a time series, and reconnections add no series.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "streamdiffvsr_"
 _SECONDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
-# Name, path in the status, help. What a status does not have, or has as null, is left out.
+# Name, path in the status, help. A value that is missing or null is left out.
 _COUNTERS = (
     ("source_frames", "source.received", "Frames that the source gave"),
     ("source_dropped", "source.dropped", "Frames that the source dropped for newer ones"),
@@ -45,7 +45,7 @@ class Metrics:
     """The numbers of one session, in a registry of their own.
 
     Args:
-        status: Gives the session's status, as ``live/status.py`` describes it.
+        status: Returns the session's status, as ``live/status.py`` describes it.
     """
 
     def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
@@ -66,13 +66,13 @@ class Metrics:
         self._registry.register(_StatusCollector(status))
 
     def observe(self, frame: OutputFrame) -> None:
-        """Count one output frame; microseconds, from any thread."""
+        """Counts one output frame; takes microseconds, from any thread."""
         self._latency.observe(frame.latency_ms / 1000)
         for stage, milliseconds in frame.stage_ms.items():
             self._stage.labels(stage).observe(milliseconds / 1000)
 
     def text(self) -> bytes:
-        """Everything, as :data:`CONTENT_TYPE`."""
+        """Returns all metrics, as text of the type :data:`CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
 
@@ -81,7 +81,7 @@ class _StatusCollector(Collector):
         self._status = status
 
     def describe(self) -> list[Metric]:
-        """Nothing: else the registry would ask for a status before the session has one."""
+        """Returns nothing, or the registry would ask for a status before the session has one."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -1,7 +1,6 @@
-"""The browser preview as a sink: `offer` costs microseconds, the rest happens in other threads.
+"""The browser preview as a sink: `offer` takes microseconds, other threads do the rest.
 
-It puts together the feed (encoding), the audience, the server with its routes, and who may see it
-all. It knows nothing of the session but its status.
+It connects the feed (encoding), the audience, the server with its routes, and access control.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ class Preview:
     """A page that shows the newest frames, and how the session is doing.
 
     Args:
-        host: Where to listen: an address or name of this machine; "0.0.0.0" for every network.
-        port: 0 takes a free one.
-        token: What a viewer must know; it may be None only on loopback.
+        host: The address or name of this machine to listen on; "0.0.0.0" for every network.
+        port: The port to listen on; 0 for a free one.
+        token: The token that viewers need; it may be None only on loopback.
         status: The session's status (see ``live/status.py``); called from the server's thread.
-        tell: Gets one line when something breaks, or works again.
-        names: Further host names the page is reached by, behind a proxy for example.
+        tell: Receives one line when something breaks, or works again.
+        names: Further host names by which the page is reached, behind a proxy for example.
 
     Raises:
         UsageError: Others can reach the host, and there is no token.
@@ -52,7 +51,7 @@ class Preview:
         host = host.strip("[]") or "0.0.0.0"
         failure = f"could not open the preview at {_netloc(host, port)}"
         _check_extra(failure)
-        from .access import Access, is_loopback  # needs the extra "live", as what follows
+        from .access import Access, is_loopback  # needs the extra "live", as does the next
         from .server import listen
 
         local = is_loopback(host, failure)
@@ -91,15 +90,15 @@ class Preview:
         )
 
     def offer(self, frame: OutputFrame) -> None:
-        """Show a frame to whoever watches; returns at once, and raises nothing."""
+        """Shows a frame to the viewers; returns at once, and raises nothing."""
         if not self._closed.is_set():
             self._metrics.observe(frame)
             self._feed.offer(frame)
 
     def status(self) -> dict[str, Any]:
-        """As :class:`Sink` has it, and how many `viewers` are connected.
+        """See :class:`Sink`; also has the number of `viewers` that are connected.
 
-        ``written`` counts encoded frames, ``dropped`` those that a viewer was to see and did not.
+        ``written`` counts encoded frames, ``dropped`` those that a viewer missed.
         """
         feed = self._feed
         state = "retrying" if feed.error else "open" if self._audience.watching else "waiting"
@@ -114,7 +113,7 @@ class Preview:
         }
 
     def close(self, deadline_s: float) -> None:
-        """Say farewell to the viewers and end; safe twice."""
+        """Disconnects the viewers and ends. Safe twice."""
         until = time.monotonic() + deadline_s
         self._closed.set()
         self._server.close(deadline_s)
@@ -137,12 +136,12 @@ def _netloc(host: str, port: int) -> str:
 
 
 def _reachable(host: str) -> str:
-    """A host to open in a browser: "every network" is none."""
+    """Returns a host to open in a browser, in place of "every network"."""
     if host not in ("0.0.0.0", "::"):
         return host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:  # sends nothing: only asks which address would
+        try:  # sends nothing: only asks which address would be used
             probe.connect(("2001:db8::1" if ":" in host else "192.0.2.1", 9))
             return str(probe.getsockname()[0])
         except OSError:

@@ -28,12 +28,12 @@ from .feed import Feed
 from .metrics import CONTENT_TYPE, Metrics
 from .viewers import Audience, Packet, Viewer
 
-_RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only methods there are
+_RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only methods that PNG has
 _FILTER_UP = 2
 
 
 def png(image: npt.NDArray[np.uint8]) -> bytes:
-    """(H, W, 3) uint8 RGB as the bytes of a file."""
+    """Encodes (H, W, 3) uint8 RGB as a PNG file."""
     height, width, _ = image.shape
     rows = np.empty((height, 1 + 3 * width), np.uint8)
     rows[:, 0] = _FILTER_UP  # each byte less the one above it, modulo 256
@@ -51,7 +51,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def shown(value: Any) -> Any:
-    """The same, redacted should a credential have slipped in; what is no number becomes null."""
+    """Returns a value without credentials, and with null for NaN and infinity."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -64,7 +64,7 @@ def shown(value: Any) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """What :func:`shown` gave as text; numbers of numpy are taken too."""
+    """Returns a value from :func:`shown` as JSON text; accepts numpy's numbers too."""
     return json.dumps(value, default=float, allow_nan=False)
 
 
@@ -75,7 +75,7 @@ _STATUS_S = 0.5
 _MAX_VIEWERS = 16
 _MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
-_STUCK_S = 20.0  # a client that takes nothing for so long is gone
+_STUCK_S = 20.0  # a client that takes nothing for this long is gone
 _GOODBYE_S = 0.2
 _QUEUED_BYTES = 1 << 18
 _BOUNDARY = "frame"
@@ -85,10 +85,10 @@ class Routes:
     """The routes of one preview.
 
     Args:
-        audience: Viewers are added to it while they are connected.
+        audience: Holds the viewers while they are connected.
         feed: Has the newest frame.
-        status: The session's status, as JSON.
-        metrics: What ``/metrics`` shows.
+        status: Returns the session's status, for JSON.
+        metrics: The metrics that ``/metrics`` shows.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Routes:
         }
 
     def add_to(self, application: web.Application) -> None:
-        """Register every route."""
+        """Registers every route."""
         router = application.router
         router.add_get("/", self._page)
         for name in self._files:
@@ -119,7 +119,7 @@ class Routes:
         router.add_get("/status.json", self._status_json)
 
     async def tell_status(self) -> None:
-        """Give every viewer the status twice a second; never returns."""
+        """Sends every viewer the status twice a second; never returns."""
         while True:
             if len(self._audience):
                 try:
@@ -140,8 +140,8 @@ class Routes:
         if status.get("state") == "playing" and not status.get("stuck_s"):
             return web.Response(text="playing\n")
         source = status.get("source") or {}
-        told = (status.get("state"), source.get("error") or "", status.get("note") or "")
-        reason = ": ".join(str(part) for part in told if part)
+        parts = (status.get("state"), source.get("error") or "", status.get("note") or "")
+        reason = ": ".join(str(part) for part in parts if part)
         return web.Response(status=503, text=f"{reason or 'no status'}\n")
 
     async def _prometheus(self, request: web.Request) -> web.Response:
@@ -205,7 +205,7 @@ class Routes:
         viewer.end()
 
     def _obey(self, viewer: Viewer, text: str) -> bool:
-        """Carry out one message of a page; False if it is none."""
+        """Carries out one message of a page; returns False if it is invalid."""
         try:
             order = json.loads(text)
             if not isinstance(order, dict):
@@ -259,7 +259,7 @@ async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:
 
 @contextlib.contextmanager
 def _gone(request: web.Request) -> Iterator[None]:
-    """Nothing is left to do where the client has left; one that takes nothing is cut off."""
+    """Ignores that a client has left, and cuts off one that takes nothing."""
     try:
         yield
     except ConnectionError:
@@ -275,7 +275,7 @@ async def _leave(connection: web.WebSocketResponse) -> None:
 
 
 def _keep_short(request: web.Request) -> None:
-    """Let the system queue little: who is slow is to see few pictures, and no old ones."""
+    """Makes the system queue little: a slow viewer is to see few pictures, and no old ones."""
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUED_BYTES)
@@ -288,11 +288,11 @@ def _multipart(jpeg: bytes) -> bytes:
 
 _LEAVE_S = 0.3  # for a farewell to the clients
 
-_logger.addHandler(logging.NullHandler())  # port scanners send garbage: not the user's business
+_logger.addHandler(logging.NullHandler())  # keeps garbage of port scanners off stderr
 
 
 def listen(host: str, port: int, failure: str) -> socket.socket:
-    """A socket that accepts connections.
+    """Opens a socket that accepts connections.
 
     Raises:
         StreamDiffVSRError: The port is busy, or the address is not one of this machine.
@@ -319,10 +319,10 @@ class Server:
     """Serves an application until it is closed.
 
     Args:
-        listener: What :func:`listen` gave; closed with the server.
+        listener: A socket from :func:`listen`; closed with the server.
         application: The application; built in the caller's thread, run in the server's.
-        tick: Awaited once and cancelled at the end: what the server does by itself.
-        leave: Called in the loop when the server is to end: lets long answers come to theirs.
+        tick: The server's own work: awaited once, and cancelled at the end.
+        leave: Called in the loop when the server is to end, to end long answers.
     """
 
     def __init__(
@@ -341,12 +341,12 @@ class Server:
         self._thread.start()
 
     def call(self, function: Callable[[], None]) -> None:
-        """Run a function in the loop soon; nothing happens where the loop has ended."""
+        """Runs a function in the loop soon; does nothing if the loop has ended."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
 
     def close(self, deadline_s: float) -> None:
-        """End connections and the thread. Safe twice."""
+        """Ends the connections and the thread. Safe twice."""
         self.call(self._stop.set)
         self._thread.join(deadline_s)
         self._listener.close()
@@ -378,10 +378,10 @@ class Server:
         await runner.cleanup()
         for transport in transports:
             if transport is not None:
-                transport.abort()  # else what its client never reads would be kept for it
+                transport.abort()  # else data that its client never reads would be kept
         await asyncio.sleep(0)
 
 
 def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What a client did to its own connection is no news; it goes to the log only."""
+    """Logs what a client did to its own connection, at the debug level only."""
     _logger.debug("%s", context.get("message"), exc_info=context.get("exception"))  # type: ignore[arg-type]

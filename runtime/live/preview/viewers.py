@@ -1,11 +1,10 @@
-"""Who watches the preview, and how much of it each of them can take.
+"""Keeps the viewers of the preview, and sends each as many frames as it can take.
 
-A viewer gets a frame only while it keeps up: it says which frames it has shown, and while one of
-them is `BEHIND_S` old and still not shown it gets no more, whatever the network has buffered. So a
-slow viewer drops frames and stays up to date, and one that never reads costs nothing. It knows
-nothing of HTTP or encoders.
+A viewer gets a frame only while it keeps up. It reports the frames that it has shown, and while one
+sent `BEHIND_S` ago is still not shown it gets no more, even if the network would buffer them. So a
+slow viewer drops frames and stays up to date, and one that never reads costs nothing.
 
-A viewer is changed only in the server's loop; what other threads read of it is one attribute each.
+A viewer is changed only in the server's loop; other threads read single attributes of it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 
 RING = 2
 BEHIND_S = 0.4
-_TEXTS = 32  # answers that wait to be read; one who asks and never reads gets no more
+_TEXTS = 32  # answers that wait to be read; a viewer that never reads gets no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,10 @@ class Packet:
     """One encoded frame.
 
     Attributes:
-        number: Counts packets.
-        key: Its H.264 needs none before it.
-        messages: By format ("h264", "jpeg"): what goes over the WebSocket.
-        jpegs: By picture ("hr", "lr"): the JPEG alone, where there is one.
+        number: The number of the packet, counted from 1.
+        key: Whether its H.264 can be decoded without earlier packets.
+        messages: The messages for the WebSocket, by format ("h264", "jpeg").
+        jpegs: The JPEG alone, by picture ("hr", "lr"), where there is one.
     """
 
     number: int
@@ -40,18 +39,18 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the viewers that can take a frame want it as."""
+    """The pictures and formats that viewers who can take a frame want."""
 
     pictures: frozenset[str]
     formats: frozenset[str]
 
 
 class Viewer:
-    """One connection: a ring of packets, and the newest text.
+    """One connection: a ring of packets, and the newest status.
 
     Args:
-        watch: The format it wants, "" for none yet.
-        pictures: Which pictures of a frame it wants.
+        watch: The format that it wants, "" for none yet.
+        pictures: The pictures of a frame that it wants.
     """
 
     def __init__(self, watch: str = "", pictures: frozenset[str] = frozenset({"hr", "lr"})) -> None:
@@ -69,25 +68,25 @@ class Viewer:
 
     @property
     def ready(self) -> bool:
-        """Whether another frame would reach it in time; from any thread."""
+        """Whether another frame would reach the viewer in time; from any thread."""
         sent, watching = self._oldest_sent, bool(self.watch) and not self.ended
         behind = sent is not None and time.monotonic() - sent > BEHIND_S
         return watching and not behind and len(self._ring) < RING
 
     def choose(self, watch: str) -> None:
-        """Watch in this format from now on ("" stops)."""
+        """Sets the format to watch from now on ("" stops)."""
         self.watch = watch
         self.start_again()
 
     def start_again(self) -> None:
-        """Begin with a key: what was sent is lost on it, and will never be said to be shown."""
+        """Begins again with a key: what was sent is lost, and will not be reported as shown."""
         self.needs_key = True
         self._ring.clear()
         self._unshown.clear()
         self._oldest_sent = None
 
     def put(self, packet: Packet) -> None:
-        """Take a packet, or drop what it cannot take."""
+        """Queues a packet, or drops what the viewer cannot take."""
         if not self.watch or self.ended:
             return
         whole = self.watch != "h264"  # a JPEG needs nothing before it
@@ -101,35 +100,35 @@ class Viewer:
             self.dropped += 1
             self._ring.popleft()
             self._ring.append(packet)
-        else:  # what is in the ring leads up to a frame that will not come
+        else:  # the packets in the ring lead up to a frame that will not come
             self.dropped += 1 + len(self._ring)
             self._ring.clear()
             self.needs_key = True
 
     def say(self, text: str) -> None:
-        """Answer it."""
+        """Queues an answer to the viewer."""
         if len(self._texts) < _TEXTS:
             self._texts.append(text)
             self._changed.set()
 
     def tell_status(self, text: str) -> None:
-        """Send a status, unless a newer one comes before it is its turn."""
+        """Queues a status, in place of one that still waits."""
         self._status = text
         self._changed.set()
 
     def shown(self, number: int) -> None:
-        """It has shown this packet, and so is done with all before it."""
+        """Notes that the viewer has shown this packet, and so is done with all before it."""
         while self._unshown and self._unshown[0][0] <= number:
             self._unshown.popleft()
         self._oldest_sent = self._unshown[0][1] if self._unshown else None
 
     def end(self) -> None:
-        """Let :meth:`next` return None."""
+        """Makes :meth:`next` return None."""
         self.ended = True
         self._changed.set()
 
     async def next(self) -> str | Packet | None:
-        """What to send next; None when it has ended."""
+        """Waits for what to send next and returns it; None when the viewer has ended."""
         while not self.ended:
             if self._texts:
                 return self._texts.pop(0)
@@ -147,7 +146,7 @@ class Viewer:
 
 
 class Audience:
-    """All viewers."""
+    """All viewers of a preview."""
 
     def __init__(self) -> None:
         self._viewers: tuple[Viewer, ...] = ()
@@ -158,12 +157,12 @@ class Audience:
 
     @property
     def watching(self) -> bool:
-        """Whether anybody watches, kept up with or not; from any thread."""
+        """Whether anyone watches, slow viewers included; from any thread."""
         return any(viewer.watch for viewer in self._viewers)
 
     @property
     def dropped(self) -> int:
-        """Encoded frames that viewers could not take; from any thread."""
+        """The number of encoded frames that viewers could not take; from any thread."""
         return self._dropped_by_gone + sum(viewer.dropped for viewer in self._viewers)
 
     def add(self, viewer: Viewer) -> None:
@@ -174,7 +173,7 @@ class Audience:
         self._dropped_by_gone += viewer.dropped
 
     def wanted(self) -> Wanted | None:
-        """What to encode the next frame as; None if nobody could take it. From any thread."""
+        """Returns how to encode the next frame, None if no viewer can take it; from any thread."""
         ready = [viewer for viewer in self._viewers if viewer.ready]
         if not ready:
             return None
@@ -184,11 +183,11 @@ class Audience:
         )
 
     def needs_key(self) -> bool:
-        """Whether a viewer waits for a key; from any thread."""
+        """Returns whether a viewer waits for a key; from any thread."""
         return any(v.needs_key and v.watch == "h264" and v.ready for v in self._viewers)
 
     def deliver(self, packet: Packet) -> None:
-        """Give a packet to every viewer; returns at once."""
+        """Queues a packet for every viewer; returns at once."""
         for viewer in self._viewers:
             if viewer.watch == "jpeg" and not viewer.pictures <= packet.jpegs.keys():
                 continue  # encoded before it came
@@ -196,11 +195,11 @@ class Audience:
                 viewer.put(packet)
 
     def tell_status(self, text: str) -> None:
-        """Give a status to every viewer."""
+        """Queues a status for every viewer."""
         for viewer in self._viewers:
             viewer.tell_status(text)
 
     def end(self) -> None:
-        """End every viewer."""
+        """Ends every viewer."""
         for viewer in self._viewers:
             viewer.end()

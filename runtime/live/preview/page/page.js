@@ -3,10 +3,10 @@
 import { bestFormat, Picture } from "./picture.js";
 import { Latency, milliseconds, showChart, showEnds, showFacts, showHeadline, showStages } from "./numbers.js";
 
-const SILENT_MS = 5000; // a server that says nothing for so long is gone
+const SILENT_MS = 5000; // a server that says nothing for this long is gone
 const RETRY_MS = [500, 1000, 2000, 4000, 5000];
 const STILL_MS = 3000; // without a new picture
-const PINGS = 12; // the clock is judged by the quickest answer of so many
+const PINGS = 12; // the clock is judged by the quickest answer of this many
 
 const at = (id) => document.getElementById(id);
 const latency = new Latency();

@@ -1,7 +1,7 @@
 // Decodes packets and draws the newest pair of pictures: LR, smoothed to the size of HR, and HR.
-// It knows nothing of sockets or numbers: what has been decoded or drawn, it tells.
+// Reports to a listener what has been decoded or drawn.
 
-const MAX_FAILURES = 3; // of the H.264 decoder in a row; then JPEG it is
+const MAX_FAILURES = 3; // of the H.264 decoder in a row; then JPEG is used
 const PROBE = { codec: "avc1.42c01e", codedWidth: 1280, codedHeight: 720, optimizeForLatency: true };
 const COLOUR = { primaries: "bt709", transfer: "bt709", matrix: "bt709", fullRange: false };
 
@@ -29,11 +29,11 @@ function parse(buffer) {
 }
 
 export class Picture {
-  /** `told` has decoded(number), drawn(header), needsKey(), and givesUp(): H.264 does not work. */
-  constructor(before, after, told) {
+  /** `listener` has decoded(number), drawn(header), needsKey(), and givesUp() if H.264 fails. */
+  constructor(before, after, listener) {
     this.before = before;
     this.after = after;
-    this.told = told;
+    this.listener = listener;
     this.reset();
   }
 
@@ -64,7 +64,7 @@ export class Picture {
       const [hr, lr] = await Promise.all([bitmap(parts.hr), bitmap(parts.lr)]);
       this.#ready({ header, parts, hr, lr });
     } catch {
-      this.told.decoded(header.number); // a picture less
+      this.listener.decoded(header.number); // one picture is lost
     }
   }
 
@@ -115,12 +115,12 @@ export class Picture {
   #failed() {
     this.failures += 1;
     this.reset();
-    if (this.failures >= MAX_FAILURES) this.told.givesUp();
-    else this.told.needsKey();
+    if (this.failures >= MAX_FAILURES) this.listener.givesUp();
+    else this.listener.needsKey();
   }
 
   #ready(pair) {
-    this.told.decoded(pair.header.number);
+    this.listener.decoded(pair.header.number);
     if (pair.header.number <= this.latest) return release(pair);
     this.latest = pair.header.number;
     if (this.next) release(this.next); // it was never on the screen
@@ -147,7 +147,7 @@ export class Picture {
     after.drawImage(pair.hr, 0, 0, hr.width, hr.height, 0, 0, hr.width, hr.height);
     this.after.dataset.index = pair.header.index;
     release(pair);
-    this.told.drawn(pair.header);
+    this.listener.drawn(pair.header);
   }
 }
 
