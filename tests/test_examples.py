@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import streamdiffvsr
-from streamdiffvsr.benchmarks.report.conforms import violation
+from streamdiffvsr.benchmarks.report.files import violation
 from streamdiffvsr.benchmarks.report.read import result_schema
 from streamdiffvsr.tests.media.clips import Clip, see
 

@@ -16,8 +16,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
+from streamdiffvsr import durable
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
-from streamdiffvsr.export import model_source, weights
+from streamdiffvsr.export import model_source
 from streamdiffvsr.export.model import load_model
 from streamdiffvsr.export.model_source import resolve_model
 
@@ -245,7 +246,7 @@ def test_flow_that_cannot_be_fetched(remote: Any, monkeypatch: pytest.MonkeyPatc
     assert "no route to host; put raft_large.safetensors into " in line
 
     _torchvision(monkeypatch, lambda **_: {"w": torch.ones(1)})
-    monkeypatch.setattr(weights.os, "replace", fails)  # the disk, this time
+    monkeypatch.setattr(durable.os, "replace", fails)  # the disk, this time
     line = refusal(resolve_model, REPOSITORY)
     flow = Path(line.split(" into ")[1].split(" (")[0])
     assert not list(flow.iterdir())
