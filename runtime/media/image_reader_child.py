@@ -185,11 +185,11 @@ class ImageFrames:
             )
         return files
 
-    def _called(self, path: Path) -> str:
+    def _name_of(self, path: Path) -> str:
         return "the image" if self._is_one else f"its image {path.name!r}"
 
-    def _failed(self, path: Path) -> str:
-        return self._failure if self._is_one else f"{self._failure}: {self._called(path)}"
+    def _failure_of(self, path: Path) -> str:
+        return self._failure if self._is_one else f"{self._failure}: {self._name_of(path)}"
 
     def _decode(self, index: int) -> tuple[Picture, str, bool]:
         """Returns the picture of one image, its codec, and whether transparency was removed."""
@@ -200,19 +200,19 @@ class ImageFrames:
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES >> 30} GiB")
             kind = self._kind(path, data)
-            decoded = _decode_image(data, kind, self._failed(path))
+            decoded = _decode_image(data, kind, self._failure_of(path))
         except (MemoryError, StreamDiffVSRError):
             raise
         except UnreadImageError as error:
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} is {error}, which is not read",
+                f"{self._name_of(path)} is {error}, which is not read",
                 "convert it to PNG or TIFF of 8 or 16 bits first",
             ) from error
         except Exception as error:
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} cannot be decoded: {_why(error)}",
+                f"{self._name_of(path)} cannot be decoded: {_why(error)}",
                 "" if self._is_one else "replace it, or take it out of the folder",
             ) from error
         frame = decoded.frame
@@ -227,7 +227,7 @@ class ImageFrames:
         if not self._is_one and is_animation(path, start, kind):
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} is an animation of several pictures",
+                f"{self._name_of(path)} is an animation of several pictures",
                 "name it by itself, or take it out of the folder",
             )
         return kind

@@ -289,12 +289,10 @@ class _Join:
             why += f": {error.strerror or error}"
             raise StreamDiffVSRError(self._failure, why, remedy) from error
         durable.folder_to_disk(saved.parent)
-        outcome = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
-        outcome += (
-            f" in {str(saved)!r}; {option('resume', True)} joins the frames again, also with "
-        )
-        outcome += f"another {option('audio')}"
-        raise JoinFailedError(self._failure, why, f"{remedy}; {outcome}" if remedy else outcome)
+        kept = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
+        kept += f" in {str(saved)!r}; {option('resume', True)} joins the frames again"
+        kept += f", also with another {option('audio')}"
+        raise JoinFailedError(self._failure, why, f"{remedy}; {kept}" if remedy else kept)
 
     def _publish(self) -> None:
         if not self._overwrite and self._output.exists():

@@ -26,7 +26,7 @@ from .stream_rules_child import TimeWindow
 from .video_encoder_child import DecodingTimes
 
 _MAX_TIMESCALE = (1 << 31) - 1
-_MOST_HELD_US = "500000"  # in the muxer's queue; lossless 4K is gigabytes per second
+_MOST_QUEUED_US = "500000"  # in the muxer's queue; lossless 4K is gigabytes per second
 
 
 def open_output(
@@ -45,7 +45,7 @@ def open_output(
         any_tags: Whether to keep tags whose names are not the container's own.
     """
     # Packets come in order, and waiting for a rare subtitle or cover packet is in vain.
-    options = {"max_interleave_delta": _MOST_HELD_US}
+    options = {"max_interleave_delta": _MOST_QUEUED_US}
     if container in ("mp4", "mov"):
         # The unit of each track's start, which the default of 1/1000 s would move.
         scale = math.lcm(*(base.denominator for base in time_bases))
@@ -155,9 +155,11 @@ class JoinedPackets:
                 if extradata is not None and own != extradata:
                     raise _damaged(_path(entry), "it was encoded in another way than the others")
                 extradata = own
-                yield from self._of_segment(entry, source, is_last=entry is last)
+                yield from self._segment_packets(entry, source, is_last=entry is last)
 
-    def _of_segment(self, entry: Entry, source: InputContainer, *, is_last: bool) -> Iterator[Any]:
+    def _segment_packets(
+        self, entry: Entry, source: InputContainer, *, is_last: bool
+    ) -> Iterator[Any]:
         segment, stream = entry[1], source.streams.video[0]
         assert stream.time_base is not None
         ticks = stream.time_base / segment.time_base

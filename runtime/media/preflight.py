@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ...durable import is_too_long
 from ...errors import Bare, StreamDiffVSRError, command, option
-from . import formats as encoder_sizes
 from .encoders import CONTAINERS, IMAGE_NAME, is_image_folder
 from .redact import redact
 
@@ -129,12 +128,3 @@ def _check_folder(
         raise StreamDiffVSRError(
             failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )
-
-
-def check_size(size: tuple[int, int], failure: str) -> None:
-    """Checks that H.264 can encode HR frames of (H, W); ``failure`` begins the message.
-
-    Raises:
-        StreamDiffVSRError: They are too large, or odd.
-    """
-    encoder_sizes.check_size(size, "h264", failure)

@@ -217,13 +217,11 @@ class FileSource:
             if header["kind"] == "end":
                 self.close()
                 break
-            return self._frame(header["height"], header["width"], header, payload)
+            return self._frame(header, payload)
         raise StopIteration
 
-    def _frame(
-        self, height: int, width: int, header: dict[str, Any], payload: memoryview
-    ) -> SourceFrame:
-        shape = (height, width, 3)
+    def _frame(self, header: dict[str, Any], payload: memoryview) -> SourceFrame:
+        shape = (header["height"], header["width"], 3)
         deep, self._deep = self._deep, None
         started, ended = header["busy"]
         frame = SourceFrame(

@@ -84,12 +84,12 @@ class _Sender:
         check_frame_size(frame.width, frame.height, self._failure)
         height, width = upright_size(frame)
         if self._deep:
-            deep = self._careful.deep(frame, mirrored=picture.mirrored)
+            deep = self._full_converter.deep(frame, mirrored=picture.mirrored)
             messages.send(self._outbox, {"kind": "deep"}, deep)
         if is_plain(frame):
             pixels = upright_rgb(self._reformatter, frame, mirrored=picture.mirrored)
         else:
-            pixels = self._careful.image(frame, mirrored=picture.mirrored)
+            pixels = self._full_converter.image(frame, mirrored=picture.mirrored)
         header = {
             "kind": "frame",
             "pts": picture.pts,
@@ -110,7 +110,7 @@ class _Sender:
             self._sent_at = time.monotonic()
 
     @property
-    def _careful(self) -> Any:
+    def _full_converter(self) -> Any:
         if self._file_pixels is None:
             from .file_pixels import FilePixels
 

@@ -302,7 +302,7 @@ def _read_back(file: io.BytesIO, container: str) -> tuple[str, Any]:
 
 def _decoded(context: Any, packets: Sequence[Any]) -> Any:
     """Decodes packets; returns the samples of the first channel."""
-    heard: list[Any] = []
+    samples: list[Any] = []
     if context is None:
         return np.empty((0,))
     context.flush_buffers()
@@ -315,9 +315,9 @@ def _decoded(context: Any, packets: Sequence[Any]) -> Any:
             # Not planar: PyAV miscounts the planes of eight channels.
             packed = av.AudioResampler(format=frame.format.packed)
             for one in packed.resample(frame):
-                heard.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
+                samples.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
     context.flush_buffers()
-    return np.concatenate(heard) if heard else np.empty((0,))
+    return np.concatenate(samples) if samples else np.empty((0,))
 
 
 def _note(one: _Beginning, sound: Sound, suffix: str, choice: Choice) -> str:

@@ -62,7 +62,7 @@ class TranscodedStream(CopiedStream):
         except _UNDECODABLE:  # a damaged packet does not cost the others
             self._refused, self._damaged = self._refused + 1, True
             return []
-        return [packet for frame in frames for packet in self._heard(frame)]
+        return [packet for frame in frames for packet in self._take(frame)]
 
     def rest(self) -> list[Any]:
         """Returns the packets still inside the decoder and the encoder."""
@@ -72,7 +72,7 @@ class TranscodedStream(CopiedStream):
         except _UNDECODABLE:
             frames = []
         for frame in frames:
-            made += self._heard(frame)
+            made += self._take(frame)
         made += self._end_run()
         if self._samples is not None and len(self._samples):
             made += self._encoded(self._samples)
@@ -85,19 +85,19 @@ class TranscodedStream(CopiedStream):
         stream.time_base = stream.codec_context.time_base = self.time_base
         return stream
 
-    def _heard(self, frame: Any) -> list[Any]:
+    def _take(self, frame: Any) -> list[Any]:
         made: list[Any] = []
         run, at = self._run, None
         if frame.pts is not None:
             at = round((frame.pts * frame.time_base - self._shift_s) * self._rate)
-        if run is not None and not run.goes_on(frame, at, exactly=self._damaged):
+        if run is not None and not run.continues(frame, at, exactly=self._damaged):
             made += self._end_run()
             run = None
         if run is None:
             begin = at if at is not None else self._end_of_samples()
             run = self._run = _Run(frame, begin, self._format, self._layout, self._rate)
         self._damaged = False
-        for position, samples in run.hear(frame):
+        for position, samples in run.resample(frame):
             made += self._place(position, samples)
         return made
 
@@ -171,20 +171,20 @@ class _Run:
         self._kind = _kind(frame)
         self._resampler = av.AudioResampler(format=format, layout=layout, rate=rate)
         self._start, self._rate = at, rate
-        self._heard = self._given = 0
+        self._samples_in = self._samples_out = 0
 
-    def goes_on(self, frame: Any, at: int | None, *, exactly: bool) -> bool:
+    def continues(self, frame: Any, at: int | None, *, exactly: bool) -> bool:
         """Returns whether a frame at that sample continues the run, to a tick or to the drift."""
         if _kind(frame) != self._kind:
             return False
-        due = self._start + round(Fraction(self._heard * self._rate, frame.sample_rate))
+        due = self._start + round(Fraction(self._samples_in * self._rate, frame.sample_rate))
         if at is None:
             return True
         tick = 2 * frame.time_base * self._rate
         return abs(at - due) <= (max(1, tick) if exactly else _DRIFT_S * self._rate)
 
-    def hear(self, frame: Any) -> Iterator[tuple[int, Any]]:
-        self._heard += frame.samples
+    def resample(self, frame: Any) -> Iterator[tuple[int, Any]]:
+        self._samples_in += frame.samples
         frame.pts = None
         yield from self._placed(self._resampler.resample(frame))
 
@@ -196,8 +196,8 @@ class _Run:
             if frame is None or not frame.samples:
                 continue
             samples = frame.to_ndarray().reshape(frame.samples, -1)
-            yield self._start + self._given, samples
-            self._given += frame.samples
+            yield self._start + self._samples_out, samples
+            self._samples_out += frame.samples
 
 
 def _kind(frame: Any) -> tuple[str, str, int]:

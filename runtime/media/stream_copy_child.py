@@ -224,7 +224,7 @@ class StreamCopier:
         for copy in self._sounds:
             self._copy(output, copy.template, copy)
         if self._copy_rest:
-            self._join_rest(output, self._suffix, picture)
+            self._join_rest(output, picture)
         streams = [copy.template for copy in self._copies.values()]
         self._unfinished = {copy.template.index for copy in self._sounds}
         self._seek()
@@ -305,26 +305,23 @@ class StreamCopier:
             with contextlib.suppress(Exception):  # if it fails, read from the beginning
                 self._input.seek(int((start - _MARGIN_S) * av.time_base))
                 for copy in self._copies.values():
-                    copy.sought()
+                    copy.note_seek()
 
-    def _join_rest(self, output: OutputContainer, suffix: str, picture: Any) -> None:
-        container = output.format.name
+    def _join_rest(self, output: OutputContainer, picture: Any) -> None:
         for stream in self._input.streams:
-            if stream.type == "video" and stream.disposition & _COVER:
+            is_cover = stream.type == "video" and stream.disposition & _COVER
+            if is_cover or stream.type in ("audio", "attachment") or stream is picture:
                 continue
-            if stream.type in ("audio", "attachment") or stream is picture:
-                continue
-            self._join_stream(output, stream, container, suffix)
+            self._join_stream(output, stream)
         for cover in covers(self._path, self._input):
-            self._join_cover(output, cover, suffix)
+            self._join_cover(output, cover)
         count, left = add_attachments(output, self._input.streams.attachments)
-        self._count(count, left, "attachment", suffix)
+        self._count(count, left, "attachment")
         count, left = add_chapters(output, self._input.chapters(), self._part)
-        self._count(count, left, "chapter", suffix)
+        self._count(count, left, "chapter")
 
-    def _join_stream(
-        self, output: OutputContainer, stream: Any, container: str, suffix: str
-    ) -> None:
+    def _join_stream(self, output: OutputContainer, stream: Any) -> None:
+        container = output.format.name
         if stream.type == "video":
             self.notes.append("another video stream was left out: one is upscaled")
         elif codec_of(stream) == "bin_data" and self._input.chapters():
@@ -337,28 +334,28 @@ class StreamCopier:
         elif codec := text_codec(container, stream):
             self._copy(output, stream, ConvertedSubtitles(stream, self._part, codec))
         else:
-            self._left_out(f"{_NAMES.get(stream.type, stream.type)} ({codec_of(stream)})", suffix)
+            self._left_out(f"{_NAMES.get(stream.type, stream.type)} ({codec_of(stream)})")
 
-    def _join_cover(self, output: OutputContainer, cover: Cover, suffix: str) -> None:
+    def _join_cover(self, output: OutputContainer, cover: Cover) -> None:
         if cover.join(output):
             self._covers.append(cover)
             self.copied["cover"] += 1
         else:
-            self._left_out("cover", suffix)
+            self._left_out("cover")
 
     def _copy(self, output: OutputContainer, stream: Any, copy: CopiedStream) -> None:
         copy.join(output, stream_tags(stream.metadata))
         self._copies[stream.index] = copy
         self.copied[stream.type] += 1
 
-    def _count(self, count: int, left: int, kind: str, suffix: str) -> None:
+    def _count(self, count: int, left: int, kind: str) -> None:
         self.copied += Counter({kind: count})
         if left:
-            self._left_out(_NAMES[kind], suffix)
+            self._left_out(_NAMES[kind])
 
-    def _left_out(self, what: str, suffix: str) -> None:
-        remedy = "" if suffix == ".mkv" or what.startswith("data") else "; .mkv can"
-        note = f"{what} left out: {suffix} cannot hold {_PRONOUN.get(what, 'them')}{remedy}"
+    def _left_out(self, what: str) -> None:
+        remedy = "" if self._suffix == ".mkv" or what.startswith("data") else "; .mkv can"
+        note = f"{what} left out: {self._suffix} cannot hold {_PRONOUN.get(what, 'them')}{remedy}"
         if note not in self.notes:
             self.notes.append(note)
 

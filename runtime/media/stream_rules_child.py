@@ -149,7 +149,7 @@ class CopiedStream:
         if not self._kept(packet):
             return []
         self._to_output(packet)
-        made = self._made(packet)
+        made = self._converted(packet)
         for one in made:
             one.stream = self._stream
         return made
@@ -163,7 +163,7 @@ class CopiedStream:
         refused, self._refused = self._refused, 0
         return refused
 
-    def sought(self) -> None:
+    def note_seek(self) -> None:
         """Notes that the source is not read from its beginning, so that no packet is skipped."""
         self._skipped = 0
 
@@ -176,7 +176,7 @@ class CopiedStream:
     def _add(self, output: OutputContainer) -> Any:
         return add_as_it_is(output, self.template)
 
-    def _made(self, packet: Any) -> list[Any]:
+    def _converted(self, packet: Any) -> list[Any]:
         return [packet]
 
     def _advance(self, packet: Any) -> None:
@@ -270,7 +270,7 @@ class ConvertedSubtitles(CopiedSubtitles):
         stream.codec_context.subtitle_header = decoder.subtitle_header  # the encoder needs it
         return stream
 
-    def _made(self, packet: Any) -> list[Any]:
+    def _converted(self, packet: Any) -> list[Any]:
         try:
             words = self.template.codec_context.decode2(packet)
         except av.error.FFmpegError:  # a damaged line does not cost the others

@@ -28,12 +28,7 @@ from .picture_child import (
 )
 from .pixels import Mirrors
 
-_KINDS: dict[str, OtherKind] = {
-    "audio": "audio",
-    "subtitle": "subtitle",
-    "attachment": "attachment",
-    "video": "video",
-}
+_KINDS = ("audio", "subtitle", "attachment", "video")  # any other stream is data
 
 
 def codec_name(stream: Any) -> str:
@@ -57,7 +52,7 @@ def other_streams(container: InputContainer, picture: Any) -> tuple[OtherStream,
 
 
 def _described(stream: Any) -> OtherStream:
-    kind = _KINDS.get(stream.type, "data")
+    kind: OtherKind = stream.type if stream.type in _KINDS else "data"
     if kind == "video" and stream.disposition & av.stream.Disposition.attached_pic:
         kind = "cover"
     return OtherStream(kind, codec_name(stream), stream.language or "")
@@ -194,15 +189,15 @@ class VideoFrames:
             yield from self._from_begin(self._timed(self._from_first()), self._begin)
         else:
             pictures = self._from_begin(self._timed(self._after_seek(self._begin)), self._begin)
-            held = next(pictures, None)
+            first = next(pictures, None)
             if self._sought and self._damaged_before:
                 # Concealment of lost pixels depends on all frames before: decode from the start.
                 self._reopen()
                 pictures = self._from_begin(self._timed(self._decode_all()), self._begin)
-                held = next(pictures, None)
-            if held:
-                yield held
-            held = None
+                first = next(pictures, None)
+            if first:
+                yield first
+            first = None
             yield from pictures
 
     def close(self) -> None:
@@ -275,7 +270,7 @@ class VideoFrames:
         """Yields decoded frames, the last one with its full duration."""
         times = DisplayTimes(self._container, self._stream)
         waiting: list[Any] = []  # in the end, the last packet and the flush packet
-        held_until: Fraction | None = None
+        shown_until: Fraction | None = None
         shown = 0
         for packet in libav.packets(self._container, [self._stream]):
             before, shown = shown, shown if packet is None or packet.pts is None else packet.pts
@@ -283,15 +278,17 @@ class VideoFrames:
                 times.expect(packet)
                 for left in waiting:
                     yield from times.order(self._frames_of(left, times))
-                waiting, held_until = [packet], None
+                waiting, shown_until = [packet], None
             elif packet.dts is None:
                 waiting.append(packet)
             elif packet.pts is not None:  # an empty packet: the last picture stays longer
-                held_until = (shown + (packet.duration or max(0, shown - before))) * self._time_base
+                shown_until = (
+                    shown + (packet.duration or max(0, shown - before))
+                ) * self._time_base
         frames = [one for left in waiting for one in times.order(self._frames_of(left, times))]
         frames += times.rest()
         if frames:
-            self._hold(frames[-1], held_until)
+            self._extend(frames[-1], shown_until)
         yield from frames
 
     def _frames_of(self, packet: Any, times: DisplayTimes) -> list[Any]:
@@ -305,7 +302,7 @@ class VideoFrames:
         self._beat()
         return decoded
 
-    def _hold(self, frame: Any, until: Fraction | None) -> None:
+    def _extend(self, frame: Any, until: Fraction | None) -> None:
         """Extends the last frame's duration to the end that the file declares."""
         ends = [end for end in (until, self._measured.end) if end is not None]
         if frame.pts is not None and ends:
