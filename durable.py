@@ -88,7 +88,7 @@ def folder_to_disk(folder: Path) -> None:
 
 
 def publish(part: Path, final: Path) -> None:
-    """Gives a finished file its name, and survives a power cut: the file is then complete."""
+    """Gives a finished file its name, and waits until both are on the disk."""
     to_disk(part)
     os.replace(part, final)
     folder_to_disk(final.parent)

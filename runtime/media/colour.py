@@ -58,7 +58,7 @@ class Colour:
         primaries, transfer = _COMPANIONS[matrix]
         return Colour(
             matrix=matrix,
-            # RGB is full by nature, which says nothing about the YUV made of it.
+            # RGB always has full range, which does not apply to the YUV made of it.
             range=self.range if self.range and self.matrix != RGB else LIMITED,
             primaries=primaries if self.primaries in (0, UNSPECIFIED, 3) else self.primaries,
             transfer=transfer if self.transfer in (0, UNSPECIFIED, 3) else self.transfer,

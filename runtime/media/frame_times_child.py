@@ -37,8 +37,7 @@ class DisplayTimes:
     no frame is held back.
 
     Args:
-        container: The container of the stream.
-        stream: The stream of the frames.
+        container, stream: The open file, and its video stream.
     """
 
     def __init__(self, container: InputContainer, stream: Any) -> None:
@@ -130,10 +129,8 @@ _ENOUGH_FRAMES = 240  # of the beginning
 _LONGEST_S = 1.0  # for each read: on a slow disk, the estimate is worse rather than slow
 _MOST_BOXES = 100  # of an MP4 that is not fragmented
 _SAME = Fraction(1, 100)  # largest relative difference of a measured rate and the exact one
-_RATES = tuple(
-    Fraction(rate)
-    for rate in ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
-)
+_NTSC_RATES = Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)
+_RATES = (*_NTSC_RATES, *map(Fraction, (24, 25, 30, 50, 60, 12, 15)))
 _LIKELY_S = Fraction(60)
 _ROUNDED_S = Fraction(2, 1000)
 _MOST_CHUNKS = 100_000
@@ -168,9 +165,7 @@ def measure(path: Path, container: InputContainer, stream: Any) -> Measured:
     """Measures the video stream of a plain file.
 
     Args:
-        path: The file.
-        container: The open file; nothing is read from it.
-        stream: The video stream.
+        container, stream: The open file, of which nothing is read, and its video stream.
     """
     index = getattr(stream, "index_entries", ())  # from PyAV 16 on
     if index and _is_regular_mp4(path, container, stream, index):
@@ -208,14 +203,12 @@ class _Stretch:
     """Reads consecutive packets of the video stream and measures them.
 
     Args:
-        container: The open file, from its current position.
-        stream: The video stream.
+        container, stream: The open file, read from its position, and its video stream.
         reader: The file that the container reads.
         budget: The most bytes to read; None for all.
         most: The most frames to read; None for all.
 
     Attributes:
-        stream: The video stream.
         base: Seconds per tick.
         ended: Whether the file ended before either limit.
         frames, timed: Number of packets with a frame, and of those with a time.
@@ -356,8 +349,7 @@ def _end_by_header(container: InputContainer, stream: Any, end: Fraction) -> Fra
     """Returns when a track ends by its own header; None if that is missing or implausible.
 
     Args:
-        container: The open file.
-        stream: The video stream.
+        container, stream: The open file, and its video stream.
         end: When its last packet ends, in seconds of the file's own times.
     """
     first = (stream.start_time or 0) * stream.time_base
@@ -381,7 +373,6 @@ def _empty_chunks(path: Path, place: int, stream: Any) -> Fraction:
     """Returns how much longer an AVI shows its last frame, by the empty chunks after it.
 
     Args:
-        path: The file.
         place: The offset of that frame's bytes, after the head of their chunk.
         stream: The video stream, whose ticks are frames.
     """
