@@ -1,7 +1,4 @@
-"""Files that are whole or not there: they are written under another name, and then renamed.
-
-Why a disk refuses one is said in words.
-"""
+"""Writes files that are either complete or absent, and puts disk errors into words."""
 
 from __future__ import annotations
 
@@ -23,19 +20,19 @@ CAUSES = {
     errno.EROFS: "the disk is read-only",
     errno.ENAMETOOLONG: "its name is too long for the disk",
 }
-_NAME_MAX = 255  # of nearly every file system: bytes, and on Windows UTF-16 units
+_NAME_MAX = 255  # on nearly every file system: bytes, or UTF-16 units on Windows
 
 
 def why(error: OSError) -> str:
-    """What the system had against reading or writing, in words."""
+    """Returns why the system refused to read or write, in words."""
     return CAUSES.get(error.errno or 0) or error.strerror or str(error)
 
 
 def beside(path: Path, before: str = "", after: str = "") -> Path:
-    """A name of ours beside a file: its own with something before and behind it.
+    """Returns the path of a companion in the file's folder: its name with a prefix and a suffix.
 
-    Where the disk takes no name of that length, the end of the file's own gives way to a digest of
-    it: the same file has the same companion always, and another file another one.
+    Where the disk takes no name of that length, a digest replaces the end of the file's own name,
+    so that the same file always has the same companion, and another file another one.
     """
     name = f"{before}{path.name}{after}"
     limit = _longest_name(path.parent)
@@ -49,7 +46,7 @@ def beside(path: Path, before: str = "", after: str = "") -> Path:
 
 
 def is_too_long(path: Path) -> bool:
-    """Whether its disk takes no path or name of that length."""
+    """Returns whether the disk takes no path or name of that length."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -72,7 +69,7 @@ def _length(name: str) -> int:
 
 
 def to_disk(path: Path) -> None:
-    """Wait until the bytes of a file are on the disk."""
+    """Waits until the bytes of a file are on the disk."""
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(descriptor)
@@ -81,7 +78,7 @@ def to_disk(path: Path) -> None:
 
 
 def folder_to_disk(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the platform can be asked to."""
+    """Waits until the names in a folder are on the disk, where the platform supports it."""
     with contextlib.suppress(OSError):  # Windows opens no folders; some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -91,7 +88,7 @@ def folder_to_disk(folder: Path) -> None:
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give a finished file its name: after this, it is there and whole, whatever happens."""
+    """Gives a finished file its name, and waits until both are on the disk."""
     to_disk(part)
     os.replace(part, final)
     folder_to_disk(final.parent)
@@ -101,15 +98,16 @@ def publish(part: Path, final: Path) -> None:
 def write_atomically(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """Gives the block a file to write, which takes the name `path` when the block ends.
 
-    A reader, or whoever comes after a process that was killed, finds the old file or the new one.
-    Any error in the block removes what it wrote.
+    Readers find the old file or the new one, even after the process was killed. Any error in the
+    block removes what it wrote.
 
     Args:
-        path: In a folder that is there.
-        sync: Wait until the bytes are on the disk: a power cut does not leave an empty file then.
+        path: The final name, in an existing folder.
+        sync: Whether to wait until the bytes are on the disk, so that a power cut leaves no empty
+            file.
 
     Raises:
-        OSError: The disk takes no more, or the name cannot be changed.
+        OSError: The disk is full, or the file cannot be renamed.
     """
     part = beside(path, ".", f".{secrets.token_hex(4)}.part")
     try:

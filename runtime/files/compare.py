@@ -17,7 +17,8 @@ from ...errors import StreamDiffVSRError, option
 from ...graphs.arrays import Image
 from ...graphs.spec import SCALE
 from ..media.encoders import h264_format
-from ..media.preflight import check_output, check_size
+from ..media.formats import check_size
+from ..media.preflight import check_output
 from ..media.reader import FileSource, SourceFrame
 from .job import Job, Progress
 from .job_report import clock
@@ -197,7 +198,7 @@ def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
             f"choose another name, or {option('overwrite', True)}",
         )
     height, width = job.output_size
-    check_size((height, 2 * width) if mode == "side" else (height, width), failure)
+    check_size((height, 2 * width) if mode == "side" else (height, width), "h264", failure)
 
 
 def compare(

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import StreamDiffVSRError
 from ..media.encoder_trial import live_encoder
 from ..media.encoders import HARDWARE
-from ..media.preflight import check_size
+from ..media.formats import check_size
 from ..processes.child import Child
 from ..processes.messages import pack
 from .frame import Image
@@ -151,7 +151,7 @@ class SinkProcess:
         if self._target.kind == "images":
             return self._target.format
         try:
-            check_size(self.size, self._target.failure)
+            check_size(self.size, "h264", self._target.failure)
         except StreamDiffVSRError as error:
             raise LastingError(error.what, error.why, error.remedy) from error
         return asked or live_encoder(self.size).name

@@ -1,5 +1,5 @@
 """Every libav call: readers, writers, joins, timestamps, sound and colour.
 
-`reader`, `writer` and `join` are what others use. Modules whose names end in ``_child`` run in
-child processes, where a hang or a crash of libav ends nothing else.
+Other packages use `reader`, `writer` and `join`. Modules whose names end in ``_child`` run in child
+processes, so that a hang or a crash of libav ends nothing else.
 """

@@ -1,7 +1,7 @@
-"""Animated WebP and AVIF, as the frames of a video that is shown once.
+"""Reads animated WebP and AVIF as the frames of a video that plays once.
 
-Runs in the child. Pillow puts each picture together from those before it, one at a time; their
-times are the file's own. Animated GIF and PNG are for libav, and so is AVIF of more than 8 bits.
+Runs in the child. Pillow builds each picture from those before it, one at a time, and times are
+those of the file. libav reads animated GIF and PNG, and AVIF of more than 8 bits.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .info import VideoInfo
 from .libav import check_frame_size
 from .picture_child import Picture, describe_picture
 
-_TOO_SHORT_MS, _INSTEAD_MS = 10, 100  # as browsers show them
+_TOO_SHORT_MS, _INSTEAD_MS = 10, 100  # as in browsers
 
 
 class _Times(NamedTuple):
-    """When the pictures are shown and for how long, in ticks of the base."""
+    """The times and durations of the pictures, in ticks of the base."""
 
     base: Fraction
     shown: array[int]
@@ -42,7 +42,7 @@ class _Times(NamedTuple):
 
 
 def is_animated_image(path: Path) -> bool:
-    """Whether it is an animation that libav does not read right."""
+    """Returns whether it is an animation that libav does not read correctly."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return False
@@ -60,10 +60,10 @@ class AnimatedImages:
     """The pictures of one animation.
 
     Args:
-        path, shown, failure, begin, beat: As of ``VideoFrames``.
+        path, shown, failure, begin, beat: As in ``VideoFrames``.
 
     Attributes:
-        damaged: None ever is: what cannot be decoded ends in an error.
+        damaged: Always 0: a picture that cannot be decoded is an error.
 
     Raises:
         StreamDiffVSRError: It cannot be read, or is too large.
@@ -84,7 +84,7 @@ class AnimatedImages:
         kind = kind_of(data[:START_BYTES])
         assert kind is not None
         self._kind: Kind = kind
-        if kind is WEBP:  # Pillow takes memory for it as soon as it is opened
+        if kind is WEBP:  # Pillow allocates memory when it opens one
             check_frame_size(_number(data, 24) + 1, _number(data, 27) + 1, failure)
         try:
             from .image_files_child import Tags, opened
@@ -100,7 +100,7 @@ class AnimatedImages:
         self._first: Any = None
 
     def describe(self) -> VideoInfo:
-        """As of ``VideoFrames``."""
+        """Decodes the first picture and returns the description."""
         if not self._count:
             raise StreamDiffVSRError(self._failure, "no picture is in it")
         self._first = frame = self._decoded(0)
@@ -124,7 +124,7 @@ class AnimatedImages:
         )
 
     def pictures(self) -> Iterator[Picture]:
-        """Each at its time; from ``begin`` on, but each is made of those before it."""
+        """Yields each picture with its time, from ``begin`` on; all before are decoded too."""
         base, shown, lengths, _ = self._times
         start = 0
         while (
@@ -140,7 +140,7 @@ class AnimatedImages:
                 yield Picture(frame, shown[index], lengths[index])
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._image.close()
 
     def _decoded(self, index: int) -> Any:
@@ -162,7 +162,7 @@ class AnimatedImages:
 
 
 def _webp_times(data: bytes) -> _Times:
-    """In milliseconds, of the duration that each frame has."""
+    """Returns times in milliseconds, from the duration of each frame."""
     times, now = _Times(Fraction(1, 1000), array("q"), array("q")), 0
     for name, start, _ in riff_chunks(data):
         if name == b"ANMF":
@@ -174,7 +174,7 @@ def _webp_times(data: bytes) -> _Times:
 
 
 def _avif_times(path: Path) -> _Times:
-    """Of the packets of its track, which are in the order of display."""
+    """Returns the times of the track's packets, which are in order of display."""
     with libav.open_input(path) as container:
         stream = libav.moving_picture(container)
         aspect = Fraction(stream.sample_aspect_ratio or 1)

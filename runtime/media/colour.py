@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-UNSPECIFIED = 2  # H.273's code for it in matrix, primaries and transfer
+UNSPECIFIED = 2  # H.273's code in matrix, primaries and transfer
 LIMITED, FULL = 1, 2  # libav's codes; 0 is unspecified
 HD_LINES = 720
 
@@ -16,10 +16,10 @@ _BT2020_CONSTANT = 10
 PQ, HLG = 16, 18  # the transfers of HDR
 
 # The matrices swscale converts, by H.273 code, as its own numbers (SWS_CS_*). Constant-luminance
-# BT.2020 is converted as the usual kind: nothing here does the exact one.
+# BT.2020 is converted like the usual kind, as swscale has no exact conversion.
 _SWS = {BT709: 1, FCC: 4, BT470BG: 5, SMPTE170M: 5, SMPTE240M: 7, BT2020: 9, _BT2020_CONSTANT: 9}
 
-# Matrices that turn into other colours when they are taken for one of those.
+# Matrices whose colours come out wrong when they are converted by one of the above.
 UNCONVERTED = {
     8: "YCgCo",
     11: "YDzDx",
@@ -51,14 +51,14 @@ class Colour:
     transfer: int = UNSPECIFIED
 
     def resolved(self, lines: int) -> Colour:
-        """The same with nothing left open, for YUV pixels of a picture of that many lines."""
+        """Returns fully specified tags for the YUV pixels of a picture of that many lines."""
         matrix = self.matrix
         if matrix not in _SWS:  # untagged, RGB, or one that swscale cannot do
             matrix = BT709 if lines >= HD_LINES else SMPTE170M
         primaries, transfer = _COMPANIONS[matrix]
         return Colour(
             matrix=matrix,
-            # RGB is full by nature, which says nothing about the YUV made of it.
+            # RGB always has full range, which does not apply to the YUV made of it.
             range=self.range if self.range and self.matrix != RGB else LIMITED,
             primaries=primaries if self.primaries in (0, UNSPECIFIED, 3) else self.primaries,
             transfer=transfer if self.transfer in (0, UNSPECIFIED, 3) else self.transfer,
@@ -77,13 +77,13 @@ _DISPLAY_LAYOUT, _LIGHT_LAYOUT = struct.Struct("=20i2i"), struct.Struct("=2I")
 
 @dataclass(frozen=True, slots=True)
 class Mastering:
-    """The metadata of HDR10 that does not change.
+    """The static metadata of HDR10.
 
     Attributes:
         display: Chromaticities x, y of red, green, blue and white, then the least and the greatest
-            luminance in cd/m2; None if it is not told, or not all of it.
+            luminance in cd/m2; None if any of it is missing.
         light: The greatest light of a pixel and of a frame on average (MaxCLL, MaxFALL), in cd/m2;
-            None if it is not told.
+            None if missing.
     """
 
     display: tuple[float, ...] | None
@@ -91,7 +91,7 @@ class Mastering:
 
 
 def mastering_of(frame: Any) -> Mastering | None:
-    """What a libav frame carries; None if that is nothing."""
+    """Returns the metadata of a libav frame; None if it has none."""
     from .pixels import SideData  # only the child has libav
 
     found = SideData((_DISPLAY, _LIGHT)).read(frame)
@@ -117,41 +117,41 @@ _PARAMETERS = {"libx265": "x265-params", "libsvtav1": "svtav1-params"}
 
 
 def writes_mastering(encoder: str) -> bool:
-    """Whether the encoder can be told of it."""
+    """Returns whether the encoder can write mastering metadata."""
     return encoder in _PARAMETERS
 
 
 def with_mastering(
     encoder: str, options: Mapping[str, str], mastering: Mastering | None
 ) -> dict[str, str]:
-    """The encoder's options with the metadata among its parameters, where it has words for it."""
+    """Returns the encoder's options, with the metadata added if the encoder can write it."""
     if mastering is None or not writes_mastering(encoder):
         return dict(options)
-    told = _of_x265(mastering) if encoder == "libx265" else _of_svtav1(mastering)
+    added = _of_x265(mastering) if encoder == "libx265" else _of_svtav1(mastering)
     name = _PARAMETERS[encoder]
-    return {**options, name: ":".join([*filter(None, [options.get(name)]), *told])}
+    return {**options, name: ":".join([*filter(None, [options.get(name)]), *added])}
 
 
 def _of_x265(mastering: Mastering) -> list[str]:
-    told = []
+    parameters = []
     if mastering.display:
         # In steps of 0.00002, and of 0.0001 cd/m2.
         steps = [round(50_000 * value) for value in mastering.display[:8]]
         least, greatest = (round(10_000 * value) for value in mastering.display[8:])
-        told.append("master-display=" + _written(steps, greatest, least))
+        parameters.append("master-display=" + _written(steps, greatest, least))
     if mastering.light:
-        told.append("max-cll={},{}".format(*mastering.light))
-    return told
+        parameters.append("max-cll={},{}".format(*mastering.light))
+    return parameters
 
 
 def _of_svtav1(mastering: Mastering) -> list[str]:
-    told = []
+    parameters = []
     if mastering.display:
         exact = [f"{value:.6f}" for value in mastering.display]
-        told.append("mastering-display=" + _written(exact[:8], exact[9], exact[8]))
+        parameters.append("mastering-display=" + _written(exact[:8], exact[9], exact[8]))
     if mastering.light:
-        told.append("content-light={},{}".format(*mastering.light))
-    return told
+        parameters.append("content-light={},{}".format(*mastering.light))
+    return parameters
 
 
 def _written(chromaticities: list[int] | list[str], greatest: object, least: object) -> str:

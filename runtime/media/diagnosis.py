@@ -1,8 +1,8 @@
-"""Why a file gives no picture, as its own bytes tell: it is encrypted, cut off, or another kind.
+"""Finds out from a file's bytes why it gives no picture: encrypted, cut off, or of another kind.
 
-Runs in the child, on files that libav cannot make sense of, as it seldom says why. A sign alone
-refuses nothing: whoever asks has seen that no whole frame comes out. It reads no more than the
-structure of a file and its first part, and decodes nothing.
+Runs in the child, on files that libav cannot read, as libav seldom says why. No file is refused for
+a sign alone: callers have seen that no complete frame comes out. Only the structure and the first
+part of a file are read.
 """
 
 from __future__ import annotations
@@ -36,27 +36,28 @@ _SIGNS = (
     (b"\x06\x0e+4", rb"\x06\x0e\x2b\x34\x02\x04\x01\x07\x0d\x01\x03\x01\x02\x7e", "SMPTE 429-6"),
     (b"TiVo", rb"TiVo", "TiVo"),
 )
-_LIST = re.compile(  # as they begin; most are known to libav by their names alone
+_LIST = re.compile(  # beginnings; libav knows most of these only by their names
     rb"(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|\[playlist\]|(?:<\?xml[^>]*>\s*)?<(?:MPD|asx|smil|playlist)\b)",
     re.IGNORECASE,
 )
-_IMAGES = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # those that are read
+_IMAGES = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # readable kinds
 ENCRYPTED = "it is encrypted", "decrypt it first, or take a copy that is not protected"
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_UNIT = 6144  # bytes that Blu-ray encrypts together, of which the first 16 are as they were
+_UNIT = 6144  # bytes that Blu-ray encrypts together, except for the first 16
 
 
 def why_not_opened(path: Path, why: str, format_name: str) -> tuple[str, str]:
-    """The cause and the remedy of a file that libav does not open.
+    """Returns the cause and the remedy of a file that libav does not open.
 
     Args:
-        why: What libav says.
-        format_name: libav's, where that is why; "" if it is one that is opened, or none it knows.
+        path: The file.
+        why: libav's own reason.
+        format_name: libav's name of a format that is not allowed; "" for any other cause.
     """
     head = _head(path)
     kinds = {kind for kind, _, _ in _boxes(path)}
-    if told := _encryption(path, head):
-        return told
+    if encrypted := _encryption(path, head):
+        return encrypted
     if b"moof" in kinds and b"moov" not in kinds:
         return (
             "it is a segment of a stream cut in pieces, without the beginning that they share",
@@ -73,14 +74,14 @@ def why_not_opened(path: Path, why: str, format_name: str) -> tuple[str, str]:
             "name a file that it lists, or play its address with streamdiffvsr live",
         )
     if format_name in SUBTITLES:
-        return f"it is not a video file, but subtitles ({_in_words(format_name)})", ""
+        return f"it is not a video file, but subtitles ({_long_name(format_name)})", ""
     if format_name.endswith("_pipe"):
         name = format_name.removesuffix("_pipe").upper()
         if name in _IMAGES:
             return f"it is an image whose beginning is damaged ({name})", ""
         return f"it is an image of a kind that is not read here: {name}", "convert it to PNG first"
     if format_name:
-        why = f"it is of a format that is not read here: {_in_words(format_name)}"
+        why = f"it is of a format that is not read here: {_long_name(format_name)}"
         return why, "convert it to another first, such as .mkv"
     if is_cut(path):
         return f"it is cut off before its first frame ({why})", "copy or download it again"
@@ -88,9 +89,9 @@ def why_not_opened(path: Path, why: str, format_name: str) -> tuple[str, str]:
 
 
 def why_no_frame(path: Path, why: str) -> tuple[str, str]:
-    """The cause and the remedy of a file with a stream of video that no frame comes out of."""
-    if told := encryption(path):
-        return told
+    """Returns the cause and the remedy of a file whose video stream gives no frame."""
+    if encrypted := encryption(path):
+        return encrypted
     kinds = {kind for kind, _, _ in _boxes(path)}
     if b"moov" in kinds and not kinds & {b"moof", b"mdat"} and b"mvex" in _head(path):
         return (
@@ -104,18 +105,18 @@ def why_no_frame(path: Path, why: str) -> tuple[str, str]:
 
 
 def why_no_decoder(path: Path) -> tuple[str, str]:
-    """The cause and the remedy of a file whose stream of video is of a codec unknown here."""
-    if told := encryption(path):
-        return told
+    """Returns the cause and the remedy of a file whose video codec libav does not know."""
+    if encrypted := encryption(path):
+        return encrypted
     entries = [kind.decode("latin-1").strip() for kind in _sample_entries(path)]
     named = f" ({', '.join(entries)})" if entries and all(map(str.isprintable, entries)) else ""
     return f"its video codec is unknown here{named}, or the file is cut off", ""
 
 
 def encryption(path: Path) -> tuple[str, str] | None:
-    """The cause and the remedy of a file that bears the signs of encryption; None if it does not.
+    """Returns the cause and the remedy of a file with signs of encryption; None without any.
 
-    They do not prove it: what can be decoded goes before them.
+    Signs are no proof: a file that can be decoded is not encrypted.
     """
     return _encryption(path, _head(path))
 
@@ -130,7 +131,7 @@ def _encryption(path: Path, head: bytes) -> tuple[str, str] | None:
 
 
 def _scrambled(head: bytes) -> str:
-    """How a transport or program stream is scrambled; "" if it is none, or is not."""
+    """Returns how a transport or program stream is scrambled; "" if it is not, or no such file."""
     if head[:4] == b"\0\0\1\xba":
         packets = re.finditer(rb"\x00\x00\x01[\xe0-\xef]..[\x80-\xbf]", head, re.DOTALL)
         scrambled = Counter(bool(packet[0][6] & 0x30) for packet in packets)
@@ -147,7 +148,7 @@ def _scrambled(head: bytes) -> str:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a file says of itself that it is longer than it is."""
+    """Returns whether a file is shorter than it declares."""
     head = _head(path)
     size = path.stat().st_size if path.is_file() else len(head)
     ends = [begin + length for _, begin, length in _boxes(path)]
@@ -157,14 +158,14 @@ def is_cut(path: Path) -> bool:
         ends.append(place + 4 + _ebml_size(head[place + 4 : place + 12]))
     elif head[:4] == b"0&\xb2u" and (place := head.find(_ASF_FILE)) > 0:
         ends.append(int.from_bytes(head[place + 40 : place + 48], "little"))
-    elif head[:4] == b"\x06\x0e+4":  # where MXF says that its last part begins
+    elif head[:4] == b"\x06\x0e+4":  # where the last part of an MXF should begin
         length = head[16] & 0x7F if head[16] & 0x80 else 0
         ends.append(1 + int.from_bytes(head[17 + length + 24 : 17 + length + 32], "big"))
     return any(end > size for end in ends)
 
 
 def _ebml_size(data: bytes) -> int:
-    """A size as EBML has it; 0 where it is not said."""
+    """Returns a size coded in EBML; 0 if it is unknown."""
     length = 9 - data[0].bit_length() if data else 9
     if length > len(data):
         return 0
@@ -173,7 +174,7 @@ def _ebml_size(data: bytes) -> int:
 
 
 def _sample_entries(path: Path) -> list[bytes]:
-    """The codecs of an MP4's tracks, by their four letters; none of other files."""
+    """Returns the four-character codecs of an MP4's tracks; none of other files."""
     found: list[bytes] = []
     for kind, begin, length in _boxes(path, _PARENTS):
         if kind == b"stsd" and length >= 24:
@@ -184,7 +185,7 @@ def _sample_entries(path: Path) -> list[bytes]:
 
 
 def _boxes(path: Path, parents: frozenset[bytes] = frozenset()) -> list[tuple[bytes, int, int]]:
-    """Kind, place and length of the boxes of an MP4, those in parents too; none of other files."""
+    """Returns kind, offset and length of an MP4's boxes, also those in parents; none of others."""
     if not path.is_file():
         return []
     size = path.stat().st_size
@@ -214,15 +215,15 @@ def _walk(
 
 
 def _head(path: Path) -> bytes:
-    """Its first part; nothing of a pipe, of which what is read is gone."""
+    """Returns the first part of a file; nothing of a pipe, which reading would consume."""
     if not path.is_file():
         return b""
     with path.open("rb") as file:
         return file.read(_HEAD_BYTES)
 
 
-def _in_words(format_name: str) -> str:
-    """What libav calls a format."""
+def _long_name(format_name: str) -> str:
+    """Returns libav's long name of a format."""
     try:
         return av.ContainerFormat(format_name.split(",")[0], "r").long_name
     except ValueError:

@@ -1,7 +1,7 @@
-"""Finds out which encoders work on this machine: each is given a frame of the very size.
+"""Finds out which encoders work on this machine, by encoding a frame of the actual size.
 
-That a build of libav names an encoder says nothing about the driver or the chip, and a driver may
-crash or hang, so encoders are tried in a process of their own.
+A build of libav may name an encoder whose driver or chip is missing, and a driver may crash or
+hang, so encoders are tried in a process of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...errors import StreamDiffVSRError, option
 from ..processes.child import Child
 from .encoders import HARDWARE, SOFTWARE, VideoFormat, live_options, live_pixel_format
 
-ATTEMPT_S = 15.0  # a driver that has slept may take seconds to wake up
+ATTEMPT_S = 15.0  # an idle driver may take seconds to wake up
 
 _answers: dict[tuple[int, int], LiveEncoder] = {}
 _asking = threading.Lock()
@@ -24,7 +24,7 @@ _asking = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class LiveEncoder:
-    """The encoder to use for live video, and in one line why no other one is."""
+    """The encoder to use for live video, and one line on why the preferred ones were refused."""
 
     name: str
     why: str
@@ -33,7 +33,7 @@ class LiveEncoder:
 def live_encoder(size: tuple[int, int]) -> LiveEncoder:
     """Returns the H.264 encoder for live frames of (H, W): one in hardware that works, else x264.
 
-    The first answer for a size takes a second or so; it is kept for as long as this process runs.
+    The first answer for a size takes a second or so; it is kept while this process runs.
     """
     with _asking:
         if size not in _answers:
@@ -48,10 +48,10 @@ def live_candidate(name: str, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def first_that_works(formats: Sequence[VideoFormat], size: tuple[int, int]) -> VideoFormat:
-    """Returns the first format whose encoder makes something of a frame of (H, W).
+    """Returns the first format whose encoder can encode a frame of (H, W).
 
     Raises:
-        StreamDiffVSRError: None does; with the reason of each.
+        StreamDiffVSRError: None can; the message has the reason of each.
     """
     refused = _refused(
         [
@@ -80,7 +80,7 @@ def _ask(size: tuple[int, int]) -> LiveEncoder:
 
 
 def _refused(candidates: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[str]:
-    """Returns why each candidate before the first one that works does not."""
+    """Returns the reason of each failing candidate before the first one that works."""
     refused: list[str] = []
     while len(refused) < len(candidates):
         if _one_works(candidates[len(refused) :], size, refused):
@@ -91,7 +91,7 @@ def _refused(candidates: Sequence[dict[str, Any]], size: tuple[int, int]) -> lis
 def _one_works(
     candidates: Sequence[dict[str, Any]], size: tuple[int, int], refused: list[str]
 ) -> bool:
-    """Asks one process, up to its crash; adds the reason of each candidate that does not work."""
+    """Tries candidates in one process until one works; adds the reason of each failure."""
     child: Child | None = None
     try:
         child = Child(
@@ -105,7 +105,7 @@ def _one_works(
             if not answer["why"]:
                 return True
             refused.append(answer["why"])
-    except StreamDiffVSRError as error:  # it crashed or hung: the rest are asked of another process
+    except StreamDiffVSRError as error:  # it crashed or hung: another process tries the rest
         refused.append(error.why or error.what)
     finally:
         if child:

@@ -15,10 +15,10 @@ from . import libav
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Sends ``tried`` for each candidate, up to the first one that works."""
+    """Sends ``tried`` for each candidate, up to the first that works."""
     libav.quiet()
     candidates, size = arguments["candidates"], tuple(arguments["size"])
-    # A driver that hangs holds the interpreter's lock, and the parent may be gone.
+    # A hanging driver keeps the interpreter's lock, and the parent may be gone.
     faulthandler.dump_traceback_later(len(candidates) * arguments["attempt_s"], exit=True, file=2)
     for candidate in candidates:
         why = why_not(candidate, size)

@@ -27,16 +27,16 @@ _LOSSY_QUALITY = 95  # of 100, for .jpg and .webp
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """How a video file is made.
+    """The format of a video file.
 
     Attributes:
         container: libav's name of the muxer, such as ``matroska``.
         codec: One of CODECS.
         encoder: libav's name of the encoder, such as ``libx264``.
-        pixel_format: What the encoder is given, such as ``yuv420p10le``.
-        options: What the encoder is opened with.
+        pixel_format: The encoder's input, such as ``yuv420p10le``.
+        options: The options that the encoder is opened with.
         deep: Whether frames are to be written as uint16.
-        note: What a user should know of this choice; "" if nothing.
+        note: A note for the user about this choice, or "".
     """
 
     container: str
@@ -49,23 +49,23 @@ class VideoFormat:
 
     @property
     def tag(self) -> str:
-        """The four letters the stream must be marked with for players, or ""."""
+        """The four-character code that players want on the stream, or ""."""
         return CODECS[self.codec].mp4_tag if self.container in ("mp4", "mov") else ""
 
     @property
     def tells_aspect(self) -> bool:
-        """Whether pixels can be other than square: libav's Matroska leaves it to the codec."""
+        """Whether pixels can be other than square: libav's Matroska leaves that to the codec."""
         return self.container not in ("matroska", "webm") or CODECS[self.codec].tells_aspect
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
-    """How each frame becomes an image.
+    """The format of the images that frames are written as.
 
     Attributes:
         suffix: ".png", ".jpg", ".webp" or ".tif".
         deep: Whether frames are to be written as uint16.
-        quality: Of .jpg and .webp, 1 to 100; the others lose nothing.
+        quality: Quality of .jpg and .webp, 1 to 100; the others are lossless.
     """
 
     suffix: str
@@ -74,26 +74,26 @@ class ImageFormat:
 
 
 def is_image_folder(output: Path, images: str | None = None) -> bool:
-    """Whether the output is a folder of images, not a file."""
+    """Returns whether the output is a folder of images, not a file."""
     return images is not None or output.is_dir() or not output.suffix
 
 
-_THREADS = "16"  # never as many as the machine has cores: some encoders' results depend on it
+_THREADS = "16"  # not the number of cores: some encoders' results depend on it
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """An encoder in software, or one maker's encoders in hardware.
+    """A software encoder, or one vendor's hardware encoders.
 
     Attributes:
-        options: Makes what it is opened with of (quality, speed), in its own words.
-        crf: Its quality where none is asked for; None: it has none.
-        crf_limit: The lowest quality, of those that begin at 0.
-        presets: Its speeds, or profiles; none: it has none.
-        preset: The one that is taken where none is asked for.
-        memory: Bytes that it takes, and bytes for each pixel of an 8-bit frame beyond them:
-            lookahead, references in several forms, what threads are at.
-        depthless: Frames of 8 bits take as much as those of 10.
+        options: Returns the options of libav for (quality, speed).
+        crf: The default quality; None if it has no such setting.
+        crf_limit: The lowest quality, on a scale that begins at 0.
+        presets: Its speeds or profiles; empty if it has none.
+        preset: The default preset.
+        memory: Bytes that it takes, and further bytes for each pixel of an 8-bit frame: lookahead,
+            references in several forms, and the work of its threads.
+        depthless: Whether frames of 8 bits take as much as those of 10.
     """
 
     options: Callable[[str, str], dict[str, str]]
@@ -101,7 +101,7 @@ class Encoder:
     crf_limit: int = 51
     presets: Sequence[str] = ()
     preset: str = ""
-    memory: tuple[int, int] = (100 * MIB, 60)  # in hardware, most frames are not in this memory
+    memory: tuple[int, int] = (100 * MIB, 60)  # hardware keeps most frames elsewhere
     depthless: bool = False
 
 
@@ -118,7 +118,7 @@ ENCODERS = {
         memory=(60 * MIB, 205),
     ),
     "libx265": Encoder(
-        # Workers and frames at once are counted by the machine's cores unless they are given.
+        # By default, workers and frame threads depend on the machine's cores.
         lambda quality, speed: {
             "crf": quality,
             "preset": speed,
@@ -190,23 +190,23 @@ class Codec:
     """A codec that videos are written in.
 
     Attributes:
-        software: libav's name of the encoder, of ENCODERS.
-        hardware: Those in hardware, the first choice first; a name ends in one of ENCODERS.
+        software: The software encoder, one of ENCODERS.
+        hardware: The hardware encoders by preference; a name ends in one of ENCODERS.
         containers: libav's names of the muxers that hold it.
-        pixels: The pixel format of the encoder in software, of (the input's bits, the preset).
-        bits_per_pixel: Of a detailed film at the quality that is taken where none is asked for;
-            None: by the pixel format, as it loses nothing.
-        largest: (H, W) of a frame.
-        smallest: Of a side.
-        even: Both sides have to be even, as colours are halved.
-        rgb: It holds RGB; else YUV by the tags of the source.
-        full_range: It can say that values go from 0 to the end.
-        hardware_10bit: Encoders in hardware make more than 8 bits of it.
-        note_10bit: What a user should know of more than 8 bits.
-        tells_aspect: It tells itself what shape pixels have.
-        mp4_tag: The four letters that players want in .mp4 and .mov; "" if libav's are right.
+        pixels: Returns the software encoder's pixel format for (the input's bits, the preset).
+        bits_per_pixel: The rate of a detailed film at the default quality; None if lossless, where
+            the pixel format decides.
+        largest: The largest frame, (H, W).
+        smallest: The smallest side of a frame.
+        even: Whether both sides have to be even, as chroma is subsampled.
+        rgb: Whether it holds RGB, not YUV by the tags of the source.
+        full_range: Whether it can mark values as full range.
+        hardware_10bit: Whether hardware encoders support more than 8 bits.
+        note_10bit: A note for the user about more than 8 bits, or "".
+        tells_aspect: Whether the codec itself stores the pixel aspect.
+        mp4_tag: The four-character code that players want in .mp4 and .mov; "" for libav's own.
         segments: The muxer of segments, which keeps times exactly.
-        memory_frames: How many frames an encoder may hold at most: lookahead and references.
+        memory_frames: The most frames that an encoder may hold: lookahead and references.
     """
 
     software: str
@@ -260,7 +260,7 @@ CODECS = {
         (),
         ("mov", "matroska"),
         pixels=_prores,
-        bits_per_pixel=3.6,  # of the HQ profile, which changes little with the picture
+        bits_per_pixel=3.6,  # of the HQ profile; depends little on the picture
         full_range=False,
         segments="mov",
     ),
@@ -287,21 +287,21 @@ OF_ENCODER = {
 
 
 def either(names: Iterable[str]) -> str:
-    """Returns names for a sentence: "png, jpg or tif"."""
+    """Returns the names as in a sentence: "png, jpg or tif"."""
     *first, last = names
     return f"{', '.join(first)} or {last}"
 
 
 def encoder_of(name: str) -> Encoder:
-    """Returns the encoder of libav's name for it."""
+    """Returns the encoder of that name of libav's."""
     return ENCODERS.get(name) or ENCODERS[name.rpartition("_")[2]]
 
 
 def options(encoder: str, *, crf: int | None, preset: str | None) -> dict[str, str]:
-    """What the encoder is opened with.
+    """Returns the options that the encoder is opened with.
 
     Raises:
-        UsageError: It has no such quality or speed.
+        UsageError: The encoder has no such quality or preset.
     """
     made = encoder_of(encoder)
     speed = _checked_preset(encoder, made, preset)
@@ -313,7 +313,7 @@ def h264_format(path: Path, *, crf: int = 17, preset: str = "medium") -> VideoFo
 
     Raises:
         StreamDiffVSRError: Its container does not hold H.264.
-        UsageError: There is no such quality or speed.
+        UsageError: There is no such quality or preset.
     """
     container = H264_CONTAINERS.get(path.suffix.lower())
     if container is None:
@@ -352,15 +352,15 @@ _LIVE: dict[str, dict[str, str]] = {
     "h264_amf": {"usage": "lowlatency", "quality": "speed", "forced_idr": "1"},
 }
 _LIVE_BITS_PER_PIXEL, _LIVE_LEAST_BITS = 0.15, 500_000
-_LIVE_LONGEST_GOP = "600"  # key frames are asked for by time: this is only what holds without that
+_LIVE_LONGEST_GOP = "600"  # only a limit: key frames are requested by time
 
 
 def live_options(name: str, size: tuple[int, int], rate: Fraction, crf: int) -> dict[str, str]:
-    """Returns what a live encoder is opened with: low delay, frames in order, a bounded rate.
+    """Returns the options of a live encoder: low delay, frames in order, a bounded rate.
 
     Args:
-        name: One of the encoders of H.264.
-        size: (H, W).
+        name: One of the H.264 encoders.
+        size: (H, W) of a frame.
         rate: Frames per second, roughly.
         crf: Quality of x264; hardware encoders have only the rate.
     """
@@ -371,5 +371,5 @@ def live_options(name: str, size: tuple[int, int], rate: Fraction, crf: int) -> 
 
 
 def live_pixel_format(name: str) -> str:
-    """Returns the 4:2:0 layout that a live encoder takes as it is."""
+    """Returns the 4:2:0 pixel format that a live encoder takes without conversion."""
     return "yuv420p" if name == SOFTWARE["h264"] else "nv12"

@@ -1,10 +1,10 @@
 """Converts decoded frames to upright RGB of 8 or 16 bits where that takes more than one conversion.
 
-Transparency is blended onto black, components of more than 8 bits keep them, RGB stays RGB, and
-grey of limited range is stretched. It needs numpy, without which a child that reads plain frames
-(``pixels``) starts a tenth of a second sooner. Two faults of swscale are put right here: its 16-bit
-RGB has white at 65280 or at another number below 65535, and its step from 16-bit RGB to 8 bits goes
-through YUV.
+Transparency is blended onto black, components keep more than 8 bits, RGB stays RGB, and grey of
+limited range is stretched. It needs numpy, without which a child that reads plain frames
+(``pixels``) starts a tenth of a second sooner. Two faults of swscale are corrected here: the white
+of its 16-bit RGB lies below 65535, such as at 65280, and it converts 16-bit RGB to 8 bits through
+YUV.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class FilePixels:
     """Converts the frames of one file; not for several threads at once."""
 
     def __init__(self) -> None:
-        # One for each format: a reformatter that changes between two sets itself up every time.
+        # One per format: a reformatter that alternates between two sets itself up every time.
         self._reformatters: dict[str, VideoReformatter] = {}
 
     def image(self, frame: Any, *, mirrored: bool = False) -> memoryview:
-        """(h, w, 3) uint8 RGB, upright; ``mirrored`` as of ``Picture``."""
+        """Returns (h, w, 3) uint8 RGB, upright; ``mirrored`` as in ``Picture``."""
         if is_plain(frame):
-            return _sent(self._converted(frame, "rgb24"), frame, mirrored)
+            return _turned(self._converted(frame, "rgb24"), frame, mirrored)
         if bits_of(frame) > 8:
-            return _sent(_to_8(self._deep(frame)), frame, mirrored)
-        return _sent(_on_black(self._converted(frame, "rgba")), frame, mirrored)
+            return _turned(_to_8(self._deep(frame)), frame, mirrored)
+        return _turned(_on_black(self._converted(frame, "rgba")), frame, mirrored)
 
     def deep(self, frame: Any, *, mirrored: bool = False) -> memoryview:
-        """(h, w, 3) uint16 RGB, upright."""
-        return _sent(self._deep(frame), frame, mirrored)
+        """Returns (h, w, 3) uint16 RGB, upright."""
+        return _turned(self._deep(frame), frame, mirrored)
 
     def opaque(self, frame: Any) -> bool:
-        """Whether nothing of the frame is transparent."""
+        """Returns whether no pixel of the frame is transparent."""
         return int(self._converted(frame, "rgba")[..., 3].min()) == 255
 
     def _deep(self, frame: Any) -> Any:
@@ -54,7 +54,7 @@ class FilePixels:
         return _stretched(self._converted(frame, "rgb48le"), frame)
 
     def _converted(self, frame: Any, form: str) -> Any:
-        """(h, w, channels) in swscale's own scale of 16 bits, or in 8 bits."""
+        """Returns (h, w, channels) in swscale's own scale of 16 bits, or in 8 bits."""
         colour = colour_of(frame).resolved(frame.height)
         made = self._reformatter(form).reformat(
             frame,
@@ -78,7 +78,7 @@ class FilePixels:
 
 
 def _stretched(pixels: npt.NDArray[np.uint16], frame: Any) -> npt.NDArray[np.uint16]:
-    """Components of 16 bits with white at 65535 instead of at swscale's own number."""
+    """Returns 16-bit components with white at 65535 instead of swscale's own value."""
     if frame.format.is_rgb or frame.format.name.startswith(("grayf", "xyz")):
         return pixels
     bits = bits_of(frame)
@@ -86,18 +86,18 @@ def _stretched(pixels: npt.NDArray[np.uint16], frame: Any) -> npt.NDArray[np.uin
     shift = 8 if limited else bits
     out = np.empty_like(pixels)
     out[..., :3] = _repeated(pixels[..., :3], shift)
-    out[..., 3:] = _repeated(pixels[..., 3:], bits)  # transparency is of full range always
+    out[..., 3:] = _repeated(pixels[..., 3:], bits)  # transparency always has full range
     return out
 
 
 def _repeated(pixels: npt.NDArray[np.uint16], bits: int) -> npt.NDArray[np.uint16]:
-    """The topmost bits below themselves: (2^bits - 1) << (16 - bits) becomes 65535."""
+    """Repeats the topmost bits in the lower ones: (2^bits - 1) << (16 - bits) becomes 65535."""
     kept = np.minimum(pixels, np.uint16(((1 << bits) - 1) << (16 - bits)))
     return kept + (kept >> np.uint16(bits)) if bits < 16 else kept
 
 
 def _on_black(pixels: Any) -> Any:
-    """(h, w, 4) RGB and straight transparency -> (h, w, 3) of the same type, rounded."""
+    """Blends (h, w, 4) with straight alpha to (h, w, 3) of the same type, rounded."""
     top = np.iinfo(pixels.dtype).max
     wide = pixels.astype(np.uint32)
     return ((wide[..., :3] * wide[..., 3:] + top // 2) // top).astype(pixels.dtype)
@@ -112,7 +112,7 @@ def _is_limited_grey(frame: Any) -> bool:
 
 
 def _limited_grey(pixels: Any, deep: bool) -> Any:
-    """Grey that swscale took for full range, from black at 16 and white at 235."""
+    """Stretches grey that swscale took for full range, from black at 16 and white at 235."""
     scale = 256 if deep else 1
     top = 65535 if deep else 255
     colour = pixels[..., :3].astype(np.float32)
@@ -121,6 +121,6 @@ def _limited_grey(pixels: Any, deep: bool) -> Any:
     return out
 
 
-def _sent(pixels: Pixels, frame: Any, mirrored: bool) -> memoryview:
+def _turned(pixels: Pixels, frame: Any, mirrored: bool) -> memoryview:
     stored = pixels[::-1] if mirrored else pixels
     return np.ascontiguousarray(np.rot90(stored, quarter_turns(frame))).data.cast("B")

@@ -27,10 +27,10 @@ from .info import VideoInfo
 
 
 def check_size(size: tuple[int, int], codec: str, failure: str) -> None:
-    """Refuse frames of (H, W) that the codec cannot be made of; ``failure`` begins the message.
+    """Checks that a codec can encode frames of (H, W); ``failure`` begins the message.
 
     Raises:
-        StreamDiffVSRError: They are too large or too small, or odd where colours are halved.
+        StreamDiffVSRError: They are too large, too small, or odd where chroma is subsampled.
     """
     height, width = size
     row = CODECS[codec]
@@ -60,7 +60,7 @@ _BASE_MEMORY_BYTES = 4 << 30
 def encoder_arguments(
     size: tuple[int, int], time_base: Fraction, info: VideoInfo | None, format: VideoFormat
 ) -> Header:
-    """Returns all that `VideoEncoder` needs, as JSON can carry it."""
+    """Returns the arguments of `VideoEncoder`, as JSON types."""
     colour = _colour(size, info, format)
     return {
         "size": list(size),
@@ -77,7 +77,7 @@ def encoder_arguments(
 
 
 def memory_bytes(size: tuple[int, int], format: VideoFormat) -> int:
-    """How much address space the child may use."""
+    """Returns how much address space the child may use."""
     height, width = size
     frame = height * width * 3 // 2 * (2 if "10" in format.pixel_format else 1)
     return _BASE_MEMORY_BYTES + CODECS[format.codec].memory_frames * frame
@@ -104,7 +104,7 @@ def choose_format(
     preset: str | None = None,
     images: str | None = None,
 ) -> VideoFormat | ImageFormat:
-    """How an output of that name is made.
+    """Chooses how an output of that name is made.
 
     Args:
         output: A file, or a folder for images: one that exists, has no ending, or ends with a
@@ -118,8 +118,8 @@ def choose_format(
         images: One of IMAGES, for a folder; None for png.
 
     Raises:
-        UsageError: A name or number that means nothing.
-        StreamDiffVSRError: The container cannot hold it, or the encoder does not work here.
+        UsageError: A name is unknown, or a number is out of range.
+        StreamDiffVSRError: The container cannot hold the codec, or the encoder does not work here.
     """
     if is_image_folder(output, images):
         return _image_format(output, info, images, codec, encoder, crf, preset)
@@ -201,7 +201,7 @@ def _encoder(codec: str, encoder: str) -> str:
 
 
 def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tuple[str, bool, str]:
-    """Pixel format, whether frames are uint16, and a note."""
+    """Returns the pixel format, whether frames are uint16, and a note for the user."""
     row, deep = CODECS[codec], info.depth > 8
     if encoder == row.software:
         return row.pixels(info.depth, preset), deep, row.note_10bit if deep else ""
@@ -218,10 +218,10 @@ def _tried(
     crf: int | None,
     preset: str | None,
 ) -> VideoFormat:
-    """The encoder in hardware that works here, by a frame of that size.
+    """Returns the first hardware encoder that works here with a frame of that size.
 
     Raises:
-        StreamDiffVSRError: None does, or not the one named.
+        StreamDiffVSRError: None works, or not the one named.
     """
     names = CODECS[first.codec].hardware if hardware else (first.encoder,)
     made = [

@@ -1,4 +1,4 @@
-"""Finds when each frame is shown where a container gives no times, or wrong ones."""
+"""Finds when frames are shown where a container has no or wrong times, and measures files."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from av.container import InputContainer
 
 from . import libav
 
-LONGEST = 16  # frames that may be shown before one that was decoded earlier
-# Containers with one time a packet, and codecs to which libav then makes up another by a delay.
+LONGEST = 16  # most frames shown before one that was decoded earlier
+# Containers with one time per packet, and codecs for which libav guesses a second by a delay.
 _DECODING_TIMES = ("avi", "asf")
 _GUESSED = ("h264", "hevc", "vvc")
 
 
-def tells_decoding_times(container: InputContainer, stream: Any) -> bool:
-    """Whether the times of packets to be shown are libav's guess, and only the others are right."""
+def has_only_decoding_times(container: InputContainer, stream: Any) -> bool:
+    """Returns whether only dts are correct, since pts are libav's guess."""
     codec = stream.codec_context.codec.canonical_name if stream.codec_context else ""
     return container.format.name in _DECODING_TIMES and codec in _GUESSED
 
 
 class DisplayTimes:
-    """Gives each frame the earliest time that neither was given before nor is still to come.
+    """Gives each frame the earliest time that is still unused.
 
-    A frame is held back only while a packet whose time lies between it and the last one has not
-    come out of the decoder; where that turns out to be in vain, it is not done again. Where times
-    are in order, none is held.
+    A frame is held back only while the decoder still has a packet with a time between it and the
+    last frame; where that turns out to be in vain, it is not done again. Where times are in order,
+    no frame is held back.
 
     Args:
-        stream: Whose frames they are.
+        container, stream: The open file, and its video stream.
     """
 
     def __init__(self, container: InputContainer, stream: Any) -> None:
         self._waits = bool(stream.codec_context.codec.reorder)
-        self._decoding = tells_decoding_times(container, stream)
-        self._expected: list[tuple[int, int]] = []  # of packets: libav's time, and the right one
+        self._decoding = has_only_decoding_times(container, stream)
+        self._expected: list[tuple[int, int]] = []  # of packets: libav's time, and the correct one
         self._frames: deque[Any] = deque()
-        self._times: list[int] = []  # of those frames; a heap
+        self._times: list[int] = []  # of these frames, as a heap
         self._last: int | None = None
         self._mixed = self._in_vain = 0
 
     def expect(self, packet: Any) -> None:
-        """Know of a packet, before it is decoded."""
+        """Notes a packet, before it is decoded."""
         if self._waits and packet is not None and packet.pts is not None:
             decoded = packet.dts if self._decoding and packet.dts is not None else packet.pts
             self._expected.append((packet.pts, decoded))
             del self._expected[: -4 * LONGEST]
 
     def lose(self, packet: Any) -> None:
-        """Know that no frame will come of a packet."""
+        """Notes that a packet gives no frame."""
         if packet is not None:
             self._take(packet.pts)
 
     def order(self, frames: Iterable[Any]) -> Iterator[Any]:
-        """Take what comes out of the decoder; the frames whose times are now known."""
+        """Takes frames from the decoder; yields those whose times are now known."""
         for frame in frames:
             time = self._time(frame) if self._waits else None
             if time is None:
@@ -79,7 +79,7 @@ class DisplayTimes:
                 yield from self._known()
 
     def rest(self) -> Iterator[Any]:
-        """The frames that are held back."""
+        """Yields the frames that are held back."""
         while self._frames:
             yield self._next()
 
@@ -88,7 +88,7 @@ class DisplayTimes:
             yield self._next()
 
     def _is_early(self) -> bool:
-        """Whether a frame with a time before that of the next one is still to come."""
+        """Returns whether a frame with an earlier time than the next one is still to come."""
         if self._last is None or not self._waits:
             return False
         last, first = self._last, self._times[0]
@@ -109,50 +109,48 @@ class DisplayTimes:
     def _time(self, frame: Any) -> int | None:
         if frame.pts is None:
             return None
-        if frame.key_frame:  # what was sent before it came out before it, or was lost
+        if frame.key_frame:  # frames of earlier packets came before it, or were lost
             places = [place for place, one in enumerate(self._expected) if one[0] == frame.pts]
             del self._expected[: places[0] if places else 0]
         return self._take(frame.pts)
 
     def _take(self, pts: int | None) -> int | None:
-        """The right time of a frame or packet, which is no longer expected."""
-        for place, (told, right) in enumerate(self._expected):
-            if told == pts:
+        """Returns the correct time of a frame or packet, which is no longer expected."""
+        for place, (stated, correct) in enumerate(self._expected):
+            if stated == pts:
                 del self._expected[place]
-                return right
+                return correct
         return pts
 
 
-WHOLE_BYTES = 8 << 20  # of a file that is read to its end
-_END_BYTES = 4 << 20  # of the beginning, the way to the end, and the end of a larger one
+WHOLE_BYTES = 8 << 20  # largest file that is read to its end
+_END_BYTES = 4 << 20  # read of the beginning, for the seek, and of the end of a larger file
 _ENOUGH_FRAMES = 240  # of the beginning
-_LONGEST_S = 1.0  # of reading one of them: a slow disk gets a worse estimate, and no long wait
+_LONGEST_S = 1.0  # for each read: on a slow disk, the estimate is worse rather than slow
 _MOST_BOXES = 100  # of an MP4 that is not fragmented
-_SAME = Fraction(1, 100)  # between what is measured on some frames, and what is meant
-_RATES = tuple(
-    Fraction(rate)
-    for rate in ("24000/1001", 24, 25, "30000/1001", 30, 50, "60000/1001", 60, 12, 15)
-)
+_SAME = Fraction(1, 100)  # largest relative difference of a measured rate and the exact one
+_NTSC_RATES = Fraction(24000, 1001), Fraction(30000, 1001), Fraction(60000, 1001)
+_RATES = (*_NTSC_RATES, *map(Fraction, (24, 25, 30, 50, 60, 12, 15)))
 _LIKELY_S = Fraction(60)
 _ROUNDED_S = Fraction(2, 1000)
 _MOST_CHUNKS = 100_000
-_CHUNK_HEAD = 8  # bytes of an AVI: four letters, and how many bytes follow
-_JUMP_S = 1  # back: files that were joined
-_FAR = 3  # times as many frames by their times as by their bytes: there are gaps in between
+_CHUNK_HEAD = 8  # bytes in AVI: four letters, and the number of bytes that follow
+_JUMP_S = 1  # a larger step back in time means that files were joined
+_FAR = 3  # more times as many frames by duration as by bytes mean gaps in the file
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of a picture.
+    """The measurements of a video stream.
 
     Attributes:
-        frames: How many; None if nothing is known of it.
-        seconds: How long they are shown; None likewise.
-        rate: How many a second; None likewise.
-        counted: All of them were counted; else it is an estimate.
-        least: How many there are at least, going by what was read.
-        end: When the last one is no longer shown, in seconds of the file's own times, where the
-            file tells that otherwise than by the durations of packets.
+        frames: Number of frames; None if unknown.
+        seconds: Total duration; None if unknown.
+        rate: Frames per second; None if unknown.
+        counted: Whether all frames were counted; otherwise the number is an estimate.
+        least: The least number of frames, by what was read.
+        end: When the last frame is no longer shown, in seconds of the file's own times, where the
+            file states it other than by durations of packets.
     """
 
     frames: int | None = None
@@ -164,11 +162,10 @@ class Measured:
 
 
 def measure(path: Path, container: InputContainer, stream: Any) -> Measured:
-    """Measure the picture of a plain file.
+    """Measures the video stream of a plain file.
 
     Args:
-        container: Of the file; it is only asked, and stays where it is.
-        stream: The picture.
+        container, stream: The open file, of which nothing is read, and its video stream.
     """
     index = getattr(stream, "index_entries", ())  # from PyAV 16 on
     if index and _is_regular_mp4(path, container, stream, index):
@@ -180,20 +177,20 @@ def measure(path: Path, container: InputContainer, stream: Any) -> Measured:
     with closing(libav.open_input(path, reader)) as other:
         picture = libav.moving_picture(other)
         if size <= WHOLE_BYTES:
-            return _of_all(path, other, _Stretch(other, picture, reader, None, None))
+            return _measure_all(path, other, _Stretch(other, picture, reader, None, None))
         head = _Stretch(other, picture, reader, _END_BYTES, _ENOUGH_FRAMES)
         if head.ended:
-            return _of_all(path, other, head)
+            return _measure_all(path, other, head)
         reader.left = _END_BYTES
         tail = None
-        with suppress(Exception):  # no way to seek is told by many kinds of errors
+        with suppress(Exception):  # a failed seek raises many kinds of errors
             other.seek((other.duration or 0) + max(0, other.start_time or 0))
             tail = _Stretch(other, picture, reader, _END_BYTES, None)
-        return _of_ends(path, other, head, tail if tail and tail.follows(head) else None)
+        return _estimate_from_ends(path, other, head, tail if tail and tail.follows(head) else None)
 
 
 def claimed(container: InputContainer, stream: Any) -> Measured:
-    """What the container says of itself, where no packet can be read but once."""
+    """Returns the container's own statements, for a source that can be read only once."""
     length = stream.duration * stream.time_base if stream.duration else None
     if length is None and container.duration:
         length = Fraction(container.duration, 1_000_000)
@@ -203,21 +200,23 @@ def claimed(container: InputContainer, stream: Any) -> Measured:
 
 
 class _Stretch:
-    """Packets of the picture, read one after another.
+    """Reads consecutive packets of the video stream and measures them.
 
     Args:
-        reader: Whose bytes they are.
-        budget: Of bytes to read; None for all.
-        most: Frames to read; None for all.
+        container, stream: The open file, read from its position, and its video stream.
+        reader: The file that the container reads.
+        budget: The most bytes to read; None for all.
+        most: The most frames to read; None for all.
 
     Attributes:
-        ended: The file did, before either was used up.
-        frames, timed: Packets with a frame, and those of them that tell a time.
-        first, last: Times of frames, in ticks; since the clock has jumped back, if it has.
-        passed: Ticks before that.
-        end: When the last one is no longer shown.
-        begin, stop: The bytes of the file that frames lie between.
-        place: Where the last packet with a frame lies.
+        base: Seconds per tick.
+        ended: Whether the file ended before either limit.
+        frames, timed: Number of packets with a frame, and of those with a time.
+        first, last: Times of frames, in ticks, since the clock last jumped back.
+        passed: Ticks before that jump.
+        end: When the last frame is no longer shown, in ticks.
+        begin, stop: The byte offsets between which frames lie.
+        place: The byte offset of the last packet with a frame.
     """
 
     def __init__(
@@ -232,8 +231,8 @@ class _Stretch:
         self.ended, self.frames, self.timed = False, 0, 0
         self.first = self.last = self.end = self.passed = 0
         self.begin = self.stop = self.place = 0
-        self._shown: int | None = None  # of the last packet without content
-        self._decoding = tells_decoding_times(container, stream)
+        self._shown: int | None = None  # time of the last empty packet
+        self._decoding = has_only_decoding_times(container, stream)
         due = time.monotonic() + _LONGEST_S
         reader.left = budget
         for packet in libav.packets(container, [stream]):
@@ -247,10 +246,10 @@ class _Stretch:
 
     def _take(self, packet: Any) -> None:
         shown = packet.dts if self._decoding or packet.pts is None else packet.pts
-        if not packet.size:  # what is shown is shown on
+        if not packet.size:  # the last frame stays longer
             if shown is not None and self.timed:
-                held = packet.duration or max(0, shown - max(self.last, self._shown or self.last))
-                self.end = max(self.end, shown + held)
+                longer = packet.duration or max(0, shown - max(self.last, self._shown or self.last))
+                self.end = max(self.end, shown + longer)
                 self._shown = shown
             return
         if packet.is_discard:
@@ -271,23 +270,23 @@ class _Stretch:
 
     @property
     def span(self) -> Fraction:
-        """Seconds from the first frame to the last; 0 where too few of them tell a time."""
+        """Seconds from the first frame to the last; 0 where too few have a time."""
         if 2 * self.timed <= self.frames:
             return Fraction(0)
         return Fraction(self.passed + self.last - self.first) * self.base
 
     @property
     def bytes_a_frame(self) -> Fraction:
-        """With all that lies between frames; 0 if it is not known."""
+        """Bytes per frame, with all that lies between frames; 0 if unknown."""
         return Fraction(max(0, self.stop - self.begin), max(1, self.frames))
 
     def follows(self, head: _Stretch) -> bool:
-        """Whether it lies behind that one, and both tell times."""
+        """Returns whether it lies after ``head``, and both have times."""
         return self.frames > 0 and self.span >= 0 < head.span and self.last > head.last
 
 
-def _of_all(path: Path, container: InputContainer, found: _Stretch) -> Measured:
-    """Of a file that was read whole."""
+def _measure_all(path: Path, container: InputContainer, found: _Stretch) -> Measured:
+    """Returns the measurements of a file that was read completely."""
     if not found.frames:
         return Measured()
     rate = _measured_rate([found])
@@ -297,15 +296,15 @@ def _of_all(path: Path, container: InputContainer, found: _Stretch) -> Measured:
         end += 1 / rate if rate and found.end == found.last else 0
     else:
         end = first + (found.frames / rate if rate else 0)
-    held = _told_end(path, container, found, end)
-    seconds = float(max(end, held or end) - first) or None
-    return Measured(found.frames, seconds, rate, True, found.frames, held)
+    stated = _stated_end(path, container, found, end)
+    seconds = float(max(end, stated or end) - first) or None
+    return Measured(found.frames, seconds, rate, True, found.frames, stated)
 
 
-def _of_ends(
+def _estimate_from_ends(
     path: Path, container: InputContainer, head: _Stretch, tail: _Stretch | None
 ) -> Measured:
-    """Of a file whose beginning and, perhaps, end were read."""
+    """Returns estimates for a file whose beginning and, perhaps, end were read."""
     rate = _measured_rate([head, tail] if tail else [head])
     whole = path.stat().st_size - head.begin
     density = max(head.bytes_a_frame, tail.bytes_a_frame if tail else Fraction(0))
@@ -314,12 +313,12 @@ def _of_ends(
         seconds = float(by_bytes / rate) if rate and by_bytes else None
         return Measured(by_bytes or None, seconds, rate, False, head.frames, None)
     end = tail.end * tail.base
-    if not tail.ended and tail.bytes_a_frame:  # more lies behind than was to be read
+    if not tail.ended and tail.bytes_a_frame:  # more follows than was to be read
         left = max(0, path.stat().st_size - tail.stop) / tail.bytes_a_frame
         end += left * tail.span / tail.frames
-    held = _told_end(path, container, tail, end) if tail.ended else None
-    length = max(end, held or end) - (head.first - head.passed - tail.passed) * head.base
-    found = Measured(None, float(length), rate, False, head.frames + tail.frames, held)
+    stated = _stated_end(path, container, tail, end) if tail.ended else None
+    length = max(end, stated or end) - (head.first - head.passed - tail.passed) * head.base
+    found = Measured(None, float(length), rate, False, head.frames + tail.frames, stated)
     index = getattr(tail.stream, "index_entries", ())
     if container.format.name == "avi" and index and index[-1].pos + _CHUNK_HEAD == tail.place:
         return replace(found, frames=len(index), counted=True, least=len(index))
@@ -328,57 +327,57 @@ def _of_ends(
     frames = round(length * rate)
     if by_bytes and frames > _FAR * by_bytes:
         frames = by_bytes
-    sure = max(found.least, min(frames, by_bytes) // 2)  # the middle may be of another kind
+    sure = max(found.least, min(frames, by_bytes) // 2)  # the middle may differ
     return replace(found, frames=frames, least=sure)
 
 
-def _told_end(
+def _stated_end(
     path: Path, container: InputContainer, found: _Stretch, end: Fraction
 ) -> Fraction | None:
-    """When the last picture is no longer shown, as the file tells beside its packets' durations."""
+    """Returns when the last picture ends, if the file states it other than by durations."""
     ends: list[Fraction | None] = []
     if not (container.format.name.startswith("mov") and _is_fragmented(path)):
-        ends.append(_told_by_header(container, found.stream, end))
-    if found.end > found.last:  # without content, perhaps
+        ends.append(_end_by_header(container, found.stream, end))
+    if found.end > found.last:  # perhaps by an empty packet
         ends.append(found.end * found.base)
     if container.format.name == "avi":
         ends.append(end + _empty_chunks(path, found.place, found.stream))
     return max((one for one in ends if one is not None), default=None)
 
 
-def _told_by_header(container: InputContainer, stream: Any, end: Fraction) -> Fraction | None:
-    """When a track ends, by its own header; None where that says nothing, or is not likely.
+def _end_by_header(container: InputContainer, stream: Any, end: Fraction) -> Fraction | None:
+    """Returns when a track ends by its own header; None if that is missing or implausible.
 
     Args:
-        stream: The picture.
+        container, stream: The open file, and its video stream.
         end: When its last packet ends, in seconds of the file's own times.
     """
     first = (stream.start_time or 0) * stream.time_base
-    told: list[Fraction] = []
+    stated: list[Fraction] = []
     if container.format.name.startswith("mov") and stream.duration:
-        told = [first + stream.duration * stream.time_base]
+        stated = [first + stream.duration * stream.time_base]
     elif container.format.name.startswith("matroska"):
         length = _clock(stream.metadata.get("DURATION", ""))
-        told = [] if length is None else [length, first + length]  # writers mean either
+        stated = [] if length is None else [length, first + length]  # writers mean either
     others = (
         other.duration * other.time_base
         for other in container.streams
         if other.index != stream.index and other.duration and other.time_base
     )
     longest = max((_LIKELY_S, end - first, *others))
-    nearest = min((one for one in told if one >= end - _ROUNDED_S), default=end)
+    nearest = min((one for one in stated if one >= end - _ROUNDED_S), default=end)
     return nearest if end < nearest <= end + longest else None
 
 
 def _empty_chunks(path: Path, place: int, stream: Any) -> Fraction:
-    """How long an AVI shows its last frame beyond its own time.
+    """Returns how much longer an AVI shows its last frame, by the empty chunks after it.
 
     Args:
-        place: Where the bytes of that frame begin, behind the head of their chunk.
-        stream: The picture, whose ticks are frames.
+        place: The offset of that frame's bytes, after the head of their chunk.
+        stream: The video stream, whose ticks are frames.
     """
     count = 0
-    if place < _CHUNK_HEAD:  # the demuxer has not told where
+    if place < _CHUNK_HEAD:  # the demuxer did not report it
         return Fraction(0)
     with path.open("rb") as file:
         file.seek(place - _CHUNK_HEAD)
@@ -395,7 +394,7 @@ def _empty_chunks(path: Path, place: int, stream: Any) -> Fraction:
 
 
 def _clock(text: str) -> Fraction | None:
-    """Seconds of h:mm:ss.fff."""
+    """Parses h:mm:ss.fff to seconds; None if it is no such text."""
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip())
     if found is None:
         return None
@@ -403,7 +402,7 @@ def _clock(text: str) -> Fraction | None:
 
 
 def _is_regular_mp4(path: Path, container: InputContainer, stream: Any, index: Any) -> bool:
-    """Whether all there is to know is in the index: it is whole, and one frame is like another."""
+    """Returns whether the index suffices: it is complete, and all frames last equally long."""
     first, last = index[0], index[-1]
     if not container.format.name.startswith("mov") or not stream.duration or first.is_discard:
         return False
@@ -414,7 +413,7 @@ def _is_regular_mp4(path: Path, container: InputContainer, stream: Any, index: A
 
 
 def _is_fragmented(path: Path) -> bool:
-    """Whether an MP4 has more frames than its first index tells."""
+    """Returns whether an MP4 has more frames than its first index lists."""
     with path.open("rb") as file:
         for _ in range(_MOST_BOXES):
             head = file.read(16)
@@ -429,18 +428,18 @@ def _is_fragmented(path: Path) -> bool:
 
 
 def _measured_rate(stretches: list[_Stretch]) -> Fraction | None:
-    """Frames a second; what the container says where they do not tell."""
+    """Returns frames per second; the container's statement where frames have no times."""
     stream, span = stretches[0].stream, sum(one.span for one in stretches)
     if not span:
-        told = stream.average_rate or stream.guessed_rate
-        return Fraction(told) if told else None
+        stated = stream.average_rate or stream.guessed_rate
+        return Fraction(stated) if stated else None
     return _rate(sum(one.timed - 1 for one in stretches if one.span) / span, stream)
 
 
 def _rate(measured: Fraction, stream: Any) -> Fraction:
-    """The exact rate that is meant by a measured one."""
-    told = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
-    for rate in (*told, min(_RATES, key=lambda rate: abs(rate - measured))):
+    """Returns the exact rate that a measured one approximates."""
+    stated = [Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+    for rate in (*stated, min(_RATES, key=lambda rate: abs(rate - measured))):
         if abs(measured - rate) <= _SAME * rate:
             return rate
     return measured.limit_denominator(1001)

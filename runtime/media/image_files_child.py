@@ -15,39 +15,39 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from .image_kinds_child import UnreadImageError
-from .libav import MAX_PIXELS, check_frame_size
+from .libav import MAX_PIXELS, check_frame_size, decode_image
 
-ORIENTATION = 0x0112  # in EXIF
 _TRANSPARENT = ("PA", "LA", "La", "RGBA", "RGBa")
 _OPAQUE = ("P", "RGB", "RGBX", "CMYK", "YCbCr")
 
 
 class Tags(NamedTuple):
-    """The colours that an AVIF file is tagged with, by libav's numbers; what it lacks is 2."""
+    """The colour tags of an AVIF file, by libav's numbers; 2 where it has none."""
 
     primaries: int
     transfer: int
 
     @classmethod
     def of(cls, data: bytes) -> Tags:
-        """What is in the file."""
+        """Returns the tags in the file."""
         place = data.find(b"colrnclx")
-        told = data[place + 8 : place + 12]
-        return cls(*struct.unpack(">2H", told)) if place >= 0 and len(told) == 4 else cls(2, 2)
+        coded = data[place + 8 : place + 12]
+        return cls(*struct.unpack(">2H", coded)) if place >= 0 and len(coded) == 4 else cls(2, 2)
 
     def put_on(self, frame: Any) -> Any:
-        """The frame, tagged: Pillow makes RGB by the matrix, and leaves these as they are."""
+        """Tags a frame: Pillow applies the matrix, but neither the primaries nor the transfer."""
         frame.color_primaries, frame.color_trc = self
         return frame
 
 
 def opened(data: bytes, form: str, failure: str) -> Any:
-    """The image that Pillow knows by that name of a format, before its pixels are decoded.
+    """Opens an image with Pillow by its name of the format, without decoding the pixels.
 
     Raises:
+        ValueError: It is damaged, or not of that format.
         StreamDiffVSRError: It is too large.
     """
-    warnings.simplefilter("ignore")  # of this process: what Pillow deems odd is no one's to read
+    warnings.simplefilter("ignore")  # no user reads Pillow's warnings of this process
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     try:
         image = Image.open(io.BytesIO(data), formats=[form])
@@ -61,13 +61,13 @@ def opened(data: bytes, form: str, failure: str) -> Any:
 
 
 def upright_frame(image: Any) -> Any:
-    """A libav frame of the image, upright by its own orientation.
+    """Returns a libav frame of the image, upright by its own orientation.
 
     Raises:
-        UnreadImageError: Its pixels are neither grey, RGB, CMYK nor of a palette.
+        UnreadImageError: Its pixels are not grey, RGB, CMYK or from a palette.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode == "La":  # the only mode that Pillow makes nothing else of
+    if image.mode == "La":  # Pillow converts this mode only to LA
         image = image.convert("LA")
     mode = image.mode
     if mode in ("1", "L") and "transparency" not in image.info:
@@ -82,7 +82,7 @@ def upright_frame(image: Any) -> Any:
 
 
 def frame_of(pixels: Any) -> Any:
-    """A libav frame of (h, w), (h, w, 3) or (h, w, 4) uint8 or uint16: grey, RGB or RGBA."""
+    """Returns a libav frame of (h, w), (h, w, 3) or (h, w, 4) uint8 or uint16: grey, RGB, RGBA."""
     deep = pixels.dtype == np.uint16
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     form = {1: "gray16le", 3: "rgb48le", 4: "rgba64le"} if deep else {1: "gray", 3: "rgb24"}
@@ -100,20 +100,20 @@ _STRIP_ROWS, _STRIP_SIZES, _PLANAR, _PREDICTOR = 278, 279, 284, 317
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_PLACES, _TILE_SIZES = 322, 323, 324, 325
 _SUB_DIRECTORIES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 330, 338, 339, 50706
 _WHITE_IS_ZERO, _GREY, _RGB, _CMYK = 0, 1, 2, 5
-_COLOURS = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3, _CMYK: 4}  # channels, transparency left out
-_SENSOR = (32803, 34892)  # photometric interpretations of what a camera has seen
+_COLOURS = {_WHITE_IS_ZERO: 1, _GREY: 1, _RGB: 3, _CMYK: 4}  # channels without transparency
+_SENSOR = (32803, 34892)  # photometric interpretations of raw sensor data
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _MOST_CHANNELS = 16
-# What libav unpacks: none, LZW, Deflate by both of its numbers, PackBits.
+# Compressions that libav decodes: none, LZW, Deflate by both of its numbers, PackBits.
 _UNPACKED = (1, 5, 8, 32946, 32773)
 
 
 def decode_tiff(data: bytes, failure: str) -> tuple[Any, bool]:
-    """An upright libav frame, and whether it was transparent and is on black already.
+    """Returns an upright libav frame, and whether its transparency was blended onto black.
 
     Raises:
         StreamDiffVSRError: It is too large.
-        UnreadImageError: It is a camera's raw image, or has numbers that are no picture's.
+        UnreadImageError: It is a raw camera image, or of a kind of pixels that is not read.
     """
     tags = _directory(data)
     if data[8:10] == b"CR":  # Canon's
@@ -123,7 +123,7 @@ def decode_tiff(data: bytes, failure: str) -> tuple[Any, bool]:
     check_frame_size(int(tags[_WIDTH]), int(tags[_HEIGHT]), failure)
     _refuse_unread(tags)
     if _is_plain(data, tags):  # several times as fast as Pillow
-        return _by_libav(data), False
+        return decode_image("tiff", data), False
     deep = max(_many(tags, _BITS, 1)) > 8
     if not deep and not _has_spare_planes(tags):
         return upright_frame(opened(data, "TIFF", failure)), False
@@ -133,7 +133,7 @@ def decode_tiff(data: bytes, failure: str) -> tuple[Any, bool]:
 
 
 def _is_plain(data: bytes, tags: Mapping[int, Any]) -> bool:
-    """Whether it is upright grey or RGB of 8 bits in strips, which libav reads right as it is."""
+    """Returns whether it is upright 8-bit grey or RGB in strips, which libav reads correctly."""
     colours = {_GREY: 1, _RGB: 3}.get(tags.get(_PHOTOMETRIC, -1), 0)
     return (
         data[:4] in (b"II*\0", b"MM\0*")
@@ -146,7 +146,7 @@ def _is_plain(data: bytes, tags: Mapping[int, Any]) -> bool:
 
 
 def _has_spare_planes(tags: Mapping[int, Any]) -> bool:
-    """Whether it has planes of 8 bits, more than its colours: Pillow knows few such sorts."""
+    """Returns whether it has 8-bit planes beyond its colours: Pillow reads few such kinds."""
     colours = _COLOURS.get(tags.get(_PHOTOMETRIC, -1))
     return (
         colours is not None
@@ -176,7 +176,7 @@ def _refuse_unread(tags: Mapping[int, Any]) -> None:
     thumbnail = int(tags.get(_SUBFILE, 0)) & 1
     if _DNG_VERSION in tags or photometric in _SENSOR or (thumbnail and _SUB_DIRECTORIES in tags):
         raise UnreadImageError("a camera's raw image")
-    if int(tags.get(_SAMPLES, 1)) > _MOST_CHANNELS:  # its claim decides how much memory is taken
+    if int(tags.get(_SAMPLES, 1)) > _MOST_CHANNELS:  # this number decides how much memory is taken
         raise UnreadImageError(f"a TIFF image of {tags[_SAMPLES]} channels")
     if set(_many(tags, _SAMPLE_FORMAT, 1)) - {1, 4}:
         raise UnreadImageError("a TIFF image of signed or floating-point numbers")
@@ -194,7 +194,7 @@ def _refuse_unread(tags: Mapping[int, Any]) -> None:
 
 
 def _deep(data: bytes, tags: Mapping[int, Any]) -> tuple[Deep, bool]:
-    """(h, w) or (h, w, 3 or 4) of 16 bits as it is stored; whether it is on black."""
+    """Returns (h, w) or (h, w, 3 or 4) of 16 bits as stored, and whether it is on black."""
     photometric = int(tags.get(_PHOTOMETRIC, _GREY))
     pixels = _samples(data, tags)
     colours, rest = np.split(pixels, [_COLOURS[photometric]], axis=2)
@@ -208,13 +208,13 @@ def _deep(data: bytes, tags: Mapping[int, Any]) -> tuple[Deep, bool]:
         alpha = rest[..., extra.index(_UNASSOCIATED)][..., None]
         wide = np.broadcast_to(colours, (*colours.shape[:2], 3))
         return np.concatenate([wide, alpha], axis=2), False
-    # What is multiplied by its transparency already is as it looks on black.
+    # Premultiplied colours are already those on black.
     on_black = _ASSOCIATED in extra and rest[..., extra.index(_ASSOCIATED)].min() < 65535
     return (colours[..., 0] if colours.shape[2] == 1 else colours), bool(on_black)
 
 
 def _samples(data: bytes, tags: Mapping[int, Any]) -> Deep:
-    """(h, w, channels), whatever they mean."""
+    """Returns all channels, (h, w, channels), uninterpreted."""
     size = height, width = int(tags[_HEIGHT]), int(tags[_WIDTH])
     channels = int(tags.get(_SAMPLES, 1))
     planes = channels if tags.get(_PLANAR, 1) == 2 else 1
@@ -223,7 +223,7 @@ def _samples(data: bytes, tags: Mapping[int, Any]) -> Deep:
     sizes = _many(tags, _TILE_SIZES if tiled else _STRIP_SIZES)
     block = (int(tags[_TILE_HEIGHT]), int(tags[_TILE_WIDTH])) if tiled else size
     rows, columns = -(-height // block[0]), -(-width // block[1])
-    count = len(places) // planes // (rows * columns)  # strips of a block, or one tile
+    count = len(places) // planes // (rows * columns)  # the strips of a block, or one tile
     if not count or block[0] * block[1] > MAX_PIXELS:
         raise ValueError("its tiles do not make up its size")
     out = np.empty((height, width, channels), np.uint16)
@@ -246,7 +246,7 @@ def _block(
     places: Sequence[int],
     sizes: Sequence[int],
 ) -> Deep:
-    """(h, w, channels) of strips of one plane or of a tile, decoded by libav as an image."""
+    """Decodes the strips of one plane, or a tile, with libav; returns (h, w, channels)."""
     order = "<" if data.startswith(b"II") else ">"
     bits = max(_many(tags, _BITS, 1))
     parts = [data[place : place + size] for place, size in zip(places, sizes, strict=True)]
@@ -265,8 +265,8 @@ def _block(
         _PREDICTOR: [int(tags.get(_PREDICTOR, 1))],
         _EXTRA_SAMPLES: [_UNASSOCIATED] if channels in (2, 4) else [],
     }
-    file = _written(order, {tag: told for tag, told in header.items() if told}, b"".join(parts))
-    frame = _by_libav(file)
+    used = {tag: values for tag, values in header.items() if values}
+    frame = decode_image("tiff", _tiff_file(order, used, b"".join(parts)))
     plane = frame.planes[0]
     kind = "u1" if bits == 8 else ">u2" if frame.format.name.endswith("be") else "<u2"
     values = np.frombuffer(memoryview(plane), kind).reshape(size[0], -1)
@@ -274,36 +274,25 @@ def _block(
     return pixels * np.uint16(257) if bits == 8 else pixels
 
 
-def _by_libav(file: bytes) -> Any:
-    context: Any = av.CodecContext.create("tiff", "r")
-    context.options = {"max_pixels": str(MAX_PIXELS)}
-    frames = [*context.decode(av.Packet(file)), *context.decode(None)]
-    if not frames:
-        raise ValueError("no picture is in it")
-    return frames[0]
-
-
-def _written(order: str, header: Mapping[int, Sequence[int]], body: bytes) -> bytes:
-    """A TIFF file of that body and a directory of numbers of 32 bits behind it."""
+def _tiff_file(order: str, header: Mapping[int, Sequence[int]], body: bytes) -> bytes:
+    """Returns a TIFF file of a body, followed by a directory of 32-bit numbers."""
     body += bytes(len(body) % 2)
     start = 8 + len(body)
-    behind = start + 2 + 12 * len(header) + 4
+    arrays_start = start + 2 + 12 * len(header) + 4
     entries, arrays = b"", b""
-    for tag, told in header.items():
-        packed = struct.pack(f"{order}{len(told)}I", *told)
-        if len(told) > 1:
-            arrays, packed = (
-                arrays + packed,
-                struct.pack(f"{order}I", behind + len(arrays)),
-            )
-        entries += struct.pack(f"{order}HHI", tag, 4, len(told)) + packed
+    for tag, values in header.items():
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            offset = struct.pack(f"{order}I", arrays_start + len(arrays))
+            arrays, packed = arrays + packed, offset
+        entries += struct.pack(f"{order}HHI", tag, 4, len(values)) + packed
     mark = b"II*\0" if order == "<" else b"MM\0*"
     count, end = struct.pack(f"{order}H", len(header)), bytes(4)
     return mark + struct.pack(f"{order}I", start) + body + count + entries + end + arrays
 
 
 def _upright(pixels: Deep, orientation: int) -> Deep:
-    """By EXIF's number of how the stored picture lies."""
+    """Turns stored pixels upright by their EXIF orientation."""
     if orientation in (2, 4, 5, 7):
         pixels = pixels[::-1]
     turns = {2: 2, 3: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)

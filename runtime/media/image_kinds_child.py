@@ -1,7 +1,7 @@
-"""What kind of image a file is, by how it begins, and what decodes that kind.
+"""Detects the kind of an image file from its first bytes, and the decoder of that kind.
 
-Looks at bytes only. Each kind is decoded by the one of libav and Pillow that is right for all of
-it; what neither reads right has a name here, so that it can be refused by it.
+Each kind is decoded by whichever of libav and Pillow reads all of it correctly; kinds that neither
+reads have a name here, for the error message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 START_BYTES = 1 << 14
-MAX_BYTES = 1 << 30  # of what is read into memory
+MAX_BYTES = 1 << 30  # of a file that is read into memory
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _WEBP_ANIMATION = 0x02  # of the flags in its extended header
@@ -28,9 +28,9 @@ class Kind(NamedTuple):
     """A kind of image.
 
     Attributes:
-        name: As people call it.
-        codec: libav's decoder, or else its name for what Pillow decodes.
-        pillow: Pillow's name of the format, if that decodes it.
+        name: The common name.
+        codec: libav's name of the codec.
+        pillow: Pillow's name of the format if Pillow decodes it, else "".
     """
 
     name: str
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 class UnreadImageError(ValueError):
-    """It is whole, and of a kind that is not read: another program has to convert it."""
+    """An intact image is of a kind that is not read, so another program has to convert it."""
 
 
 PNG = Kind("PNG", "png")
@@ -97,7 +97,7 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def kind_of(start: bytes, suffix: str = "") -> Kind | None:
-    """The kind of what begins like this; of TGA and PCX, which have no mark, by the name's ending.
+    """Returns the kind of a file by its start; of TGA and PCX, which have no mark, by its suffix.
 
     Raises:
         UnreadImageError: It is an image of a kind that is not read.
@@ -115,7 +115,7 @@ def kind_of(start: bytes, suffix: str = "") -> Kind | None:
 
 
 def _unmarked(start: bytes, suffix: str) -> Kind | None:
-    """What has a mark too short to go by alone, or none."""
+    """Returns the kind of a file with no mark, or with one too short to suffice alone."""
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return WEBP
     if start.startswith(b"BM") and int.from_bytes(start[14:18], "little") in _BITMAP_HEADERS:
@@ -133,7 +133,7 @@ def _unmarked(start: bytes, suffix: str) -> Kind | None:
 
 
 def _boxed(start: bytes) -> Kind | None:
-    """What is made of boxes: JPEG 2000 and the HEIF family, but no video."""
+    """Returns the kind of a file made of boxes: JPEG 2000 or the HEIF family, but no video."""
     if start.startswith(_JP2):
         return None if start[20:24] == b"mjp2" else JPEG2000
     if start[4:8] != b"ftyp":
@@ -144,16 +144,18 @@ def _boxed(start: bytes) -> Kind | None:
         return AVIF
     if start[8:12] == b"crx ":
         raise UnreadImageError("a camera's raw image")
-    if start[8:12] in _HEIF_BRANDS and b"grid" in start:  # else libav reads it right
+    if start[8:12] in _HEIF_BRANDS and b"grid" in start:  # libav reads others correctly
         raise UnreadImageError("a HEIC image of several tiles")
     return None
 
 
 def is_animation(path: Path, start: bytes, kind: Kind) -> bool:
-    """Whether an image file holds pictures that follow one another in time.
+    """Returns whether an image file is an animation.
 
     Args:
+        path: The file.
         start: Its first START_BYTES bytes.
+        kind: Its kind.
 
     Raises:
         OSError: It cannot be read.
@@ -173,7 +175,7 @@ def is_animation(path: Path, start: bytes, kind: Kind) -> bool:
 
 
 def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and end of each chunk of a WebP file that is whole."""
+    """Yields name, start and end of each complete chunk of a WebP file."""
     place = 12
     while place + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, place)
@@ -184,34 +186,34 @@ def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_animated_png(path: Path) -> bool:
-    """What tells of its frames stands before the first picture."""
+    """Returns whether a PNG has an animation chunk before its first picture."""
     with path.open("rb") as file:
         place = len(_PNG)
         while True:
             file.seek(place)
-            told = file.read(8)
-            if len(told) < 8 or told[4:] == b"IDAT":
+            head = file.read(8)
+            if len(head) < 8 or head[4:] == b"IDAT":
                 return False
-            if told[4:] == b"acTL":
+            if head[4:] == b"acTL":
                 return True
-            place += 12 + int.from_bytes(told[:4], "big")
+            place += 12 + int.from_bytes(head[:4], "big")
 
 
 def has_transparent_bits(data: bytes) -> bool:
-    """Whether a PNG is of black and white, one of them transparent."""
+    """Returns whether a PNG is black and white, with one of them transparent."""
     return data[24:26] == b"\1\0" and b"tRNS" in data[:START_BYTES].partition(b"IDAT")[0]
 
 
 def jpeg2000_bits(data: bytes) -> int:
-    """Bits of its first component."""
+    """Returns the bits of a JPEG 2000 image's first component."""
     place = data.find(b"\xff\x4f\xff\x51")
     return (data[place + 42] & 0x7F) + 1 if 0 <= place < len(data) - 42 else 8
 
 
 def avif_needs_libav(data: bytes) -> bool:
-    """Whether an AVIF file has more than 8 bits, which Pillow cuts off, and is simple enough.
+    """Returns whether an AVIF file has more than 8 bits, which Pillow drops, and libav reads it.
 
-    Of libav come neither transparency nor one picture of several tiles; those have 8 bits then.
+    libav reads neither transparency nor a picture of several tiles; those are read with 8 bits.
     """
     place = data.find(b"av1C")
     deep = 0 <= place < len(data) - 6 and bool(data[place + 6] & 0x40)
@@ -219,10 +221,10 @@ def avif_needs_libav(data: bytes) -> bool:
 
 
 def is_jpeg_stream(data: mmap.mmap) -> bool:
-    """Whether JPEG images of one size follow one another, as in a raw Motion JPEG stream.
+    """Returns whether JPEG images of one size follow one another, as in raw Motion JPEG.
 
-    What cameras put behind a photo is none: an index (MPF) tells of further pictures, or they are
-    of another size.
+    Pictures that cameras append to a photo do not count: they are listed in an index (MPF), or have
+    another size.
     """
     first, end = _jpeg(data, 0)
     if first is None or end is None:
@@ -232,7 +234,7 @@ def is_jpeg_stream(data: mmap.mmap) -> bool:
 
 
 def _jpeg(data: mmap.mmap, place: int) -> tuple[bytes | None, int | None]:
-    """Height and width as they are stored, and the end; None if there is an index of pictures."""
+    """Returns the coded height and width, and the end; None where there is an MPF index."""
     size, place = None, place + 2
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]

@@ -36,20 +36,20 @@ from .libav import MAX_PIXELS
 from .picture_child import Picture, describe_picture
 from .readable import DEFAULT_FPS, SUFFIXES, images_in, is_numbered, numbered_images
 
-# In JPEG and PNG, what comes before the little TIFF file that EXIF data is.
+# In JPEG and PNG, the bytes before the EXIF data, which is a small TIFF file.
 _PLACE = re.compile(rb"(?:Exif\0\0|eXIf)(?=II\*\0|MM\0\*)")
 _ORIENTATION = 0x0112
 MIRRORED = (2, 4, 5, 7)
 
 
 def is_mirrored(data: bytes) -> bool:
-    """Of a PNG or JPEG file; False where nothing says so."""
+    """Returns whether the EXIF orientation of a PNG or JPEG file is a mirrored one."""
     found = _PLACE.search(data)
     return found is not None and _orientation(data[found.end() :]) in MIRRORED
 
 
 def _orientation(tiff: bytes) -> int:
-    """The orientation in the first directory of a TIFF file; 1, upright, if there is none."""
+    """Returns the orientation in the first directory of a TIFF file; 1, upright, without one."""
     order = "<" if tiff.startswith(b"II") else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
@@ -58,7 +58,7 @@ def _orientation(tiff: bytes) -> int:
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, place)
             if tag == _ORIENTATION:
                 return int(value)
-    except struct.error:  # it ends too early
+    except struct.error:  # the data ends too early
         pass
     return 1
 
@@ -67,14 +67,14 @@ _BT601 = 5  # libav's number of the matrix
 
 
 def is_images(path: Path) -> bool:
-    """Whether it is a folder, a pattern of numbered images, or a file that begins like one image.
+    """Returns whether it is a folder, a pattern of numbered images, or a file of one image.
 
-    An image of a kind that is not read is one too: its name is told when it is opened.
+    This includes images of kinds that are not read: opening them reports the kind.
     """
     if path.is_dir() or is_numbered(path):
         return True
     try:
-        if not path.is_file():  # reading from a pipe would take what is read from it
+        if not path.is_file():  # reading would consume a pipe
             return False
         with path.open("rb") as file:
             start = file.read(START_BYTES)
@@ -91,14 +91,14 @@ class ImageFrames:
 
     Args:
         path: The folder, the pattern or the image.
-        shown: What the user called it.
-        failure: What cannot be done if it cannot be read.
-        begin: As of ``FileSource``.
+        shown: The path as the user wrote it.
+        failure: The beginning of error messages.
+        begin: As in ``FileSource``.
         fps: Frames per second; 24 if None.
-        beat: Called between two images.
+        beat: Called before each image.
 
     Attributes:
-        damaged: How many of them gave a picture, but not all of it.
+        damaged: Number of images that were only partly decoded.
 
     Raises:
         StreamDiffVSRError: There is no image in the folder, or it cannot be read.
@@ -124,7 +124,7 @@ class ImageFrames:
         self.damaged = 0
 
     def describe(self) -> VideoInfo:
-        """As of ``VideoFrames``; the first image is decoded for it."""
+        """Decodes the first image and returns the description."""
         self._first, codec, transparent = self._decode(0)
         count = len(self._files)
         return describe_picture(
@@ -145,7 +145,7 @@ class ImageFrames:
         )
 
     def pictures(self) -> Iterator[Picture]:
-        """Each image at its time."""
+        """Yields each image with its time."""
         start = self._index_at(self._begin)
         if start > 0:
             self.damaged, self._first = 0, None
@@ -155,10 +155,10 @@ class ImageFrames:
             yield picture or self._decode(index)[0]
 
     def close(self) -> None:
-        """Nothing stays open between two images."""
+        """Does nothing: no file stays open between two images."""
 
     def _index_at(self, begin: float | None) -> int:
-        """The last image at or before that time, by the very numbers of ``SourceFrame.seconds``."""
+        """Returns the last image at or before a time, computed like ``SourceFrame.seconds``."""
         if begin is None or begin <= 0:
             return 0
         index = min(math.floor(begin * self._fps), len(self._files) - 1)
@@ -185,14 +185,14 @@ class ImageFrames:
             )
         return files
 
-    def _called(self, path: Path) -> str:
+    def _name_of(self, path: Path) -> str:
         return "the image" if self._is_one else f"its image {path.name!r}"
 
-    def _failed(self, path: Path) -> str:
-        return self._failure if self._is_one else f"{self._failure}: {self._called(path)}"
+    def _failure_of(self, path: Path) -> str:
+        return self._failure if self._is_one else f"{self._failure}: {self._name_of(path)}"
 
     def _decode(self, index: int) -> tuple[Picture, str, bool]:
-        """The picture of one image, the name of its codec, and if transparency was taken off it."""
+        """Returns the picture of one image, its codec, and whether transparency was removed."""
         path = self._files[index]
         logged = libav.logged_errors()
         try:
@@ -200,19 +200,19 @@ class ImageFrames:
             if len(data) > MAX_BYTES:
                 raise ValueError(f"it has more than {MAX_BYTES >> 30} GiB")
             kind = self._kind(path, data)
-            decoded = _decode_image(data, kind, self._failed(path))
+            decoded = _decode_image(data, kind, self._failure_of(path))
         except (MemoryError, StreamDiffVSRError):
             raise
         except UnreadImageError as error:
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} is {error}, which is not read",
+                f"{self._name_of(path)} is {error}, which is not read",
                 "convert it to PNG or TIFF of 8 or 16 bits first",
             ) from error
         except Exception as error:
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} cannot be decoded: {_why(error)}",
+                f"{self._name_of(path)} cannot be decoded: {_why(error)}",
                 "" if self._is_one else "replace it, or take it out of the folder",
             ) from error
         frame = decoded.frame
@@ -227,25 +227,26 @@ class ImageFrames:
         if not self._is_one and is_animation(path, start, kind):
             raise StreamDiffVSRError(
                 self._failure,
-                f"{self._called(path)} is an animation of several pictures",
+                f"{self._name_of(path)} is an animation of several pictures",
                 "name it by itself, or take it out of the folder",
             )
         return kind
 
 
 def _why(error: Exception) -> str:
-    told = libav.describe(error)
-    if "max pixel count" in told:  # libav goes on about an option of its own
+    cause = libav.describe(error)
+    if "max pixel count" in cause:  # libav would name an option of its own
         return f"it is larger than the {MAX_PIXELS >> 20} megapixels that are read"
-    return told
+    return cause
 
 
 class _Decoded(NamedTuple):
     """A libav frame of an image.
 
     Attributes:
-        mirrored: As of ``Picture``.
-        transparent: It was, and is shown on black already.
+        frame: The frame.
+        mirrored: As in ``Picture``.
+        transparent: Whether its transparency was already blended onto black.
     """
 
     frame: Any
@@ -254,12 +255,12 @@ class _Decoded(NamedTuple):
 
 
 def _decode_image(data: bytes, kind: Kind, failure: str) -> _Decoded:
-    """The first picture of an image file; ``failure`` begins the message if it is too large.
+    """Decodes the first picture of an image file; ``failure`` begins error messages.
 
     Raises:
         StreamDiffVSRError: It is too large.
-        UnreadImageError: It has pixels of a kind that are not read.
-        Exception: Whatever libav or Pillow raise of what is broken.
+        UnreadImageError: It has pixels of a kind that is not read.
+        Exception: libav or Pillow cannot decode it.
     """
     if kind is TIFF:
         from .image_files_child import decode_tiff
@@ -269,7 +270,7 @@ def _decode_image(data: bytes, kind: Kind, failure: str) -> _Decoded:
     if kind is AVIF and avif_needs_libav(data):
         return _deep_avif(data, failure)
     deep = kind is JPEG2000 and jpeg2000_bits(data) > 8
-    # libav does not see what is transparent of black and white.
+    # libav ignores transparency in black-and-white PNG.
     if (kind.pillow and not deep) or (kind is PNG and has_transparent_bits(data)):
         from .image_files_child import Tags, opened, upright_frame
 
@@ -279,23 +280,17 @@ def _decode_image(data: bytes, kind: Kind, failure: str) -> _Decoded:
 
 
 def _deep_avif(data: bytes, failure: str) -> _Decoded:
-    """libav turns it, but does not tell that it is mirrored."""
-    from .image_files_child import ORIENTATION, opened
+    """Decodes with libav, which applies the rotation but does not report mirroring."""
+    from .image_files_child import opened
 
-    orientation = opened(data, "AVIF", failure).getexif().get(ORIENTATION)
+    orientation = opened(data, "AVIF", failure).getexif().get(_ORIENTATION)
     with av.open(io.BytesIO(data), "r", format="mov") as container:
         frame = next(container.decode(libav.moving_picture(container)))
     return _Decoded(frame, mirrored=orientation in MIRRORED)
 
 
 def _by_libav(data: bytes, kind: Kind) -> Any:
-    # A context of its own: nothing of one image can get into the next.
-    context: Any = av.CodecContext.create(kind.codec, "r")
-    context.options = {"max_pixels": str(MAX_PIXELS)}
-    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
-    if not frames:
-        raise ValueError("no picture is in it")
-    frame = frames[0]
-    if kind is JPEG2000 and not frame.format.is_rgb:  # of full range, which libav does not say
+    frame = libav.decode_image(kind.codec, data)
+    if kind is JPEG2000 and not frame.format.is_rgb:  # full range, which libav does not report
         frame.colorspace, frame.color_range = _BT601, FULL
     return frame

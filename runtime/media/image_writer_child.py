@@ -1,7 +1,7 @@
-"""The writer's side of images: each frame a file, encoded beside others.
+"""Writes each frame as an image file, in the child process of a writer.
 
-Runs in the child. Images are encoded by libav in a few threads, which it lets run at once; a file
-has its name only when it is whole and on the disk. It knows nothing of the job.
+libav encodes images in a few threads in parallel; a file gets its name only when it is complete and
+on the disk.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from ... import durable
 from ..processes import messages
 from . import libav
 from .colour import FULL
+from .rgb import native
 from .segment import Segment
 from .writer_child import FrameTimes, SegmentTask
 
 FOLDER = "frames"
 _MOST_THREADS = 8
-_LOSSY_MATRIX = 5  # swscale's BT.601, which a JPEG is made of
+_LOSSY_MATRIX = 5  # swscale's BT.601, as in JPEG
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send ``ready``; answer each ``begin``, ``frame`` and ``end`` with ``done``."""
+    """Sends ``ready``; answers each ``begin``, ``frame`` and ``end`` with ``done``."""
     libav.quiet()
     folder = Path(arguments["folder"]) / FOLDER
     folder.mkdir(exist_ok=True)
@@ -101,7 +102,7 @@ class _RunningImages:
         self._end = pts + duration
 
     def segment(self) -> Segment | None:
-        """What was written; None if nothing was."""
+        """Returns the segment of all images so far; None if there are none."""
         if not self._files:
             return None
         return Segment(
@@ -117,7 +118,7 @@ class _RunningImages:
 
 
 def write_image(path: Path, image: np.ndarray[Any, Any], quality: int) -> int:
-    """Write one (H, W, 3) RGB image, uint8 or uint16, by the ending of its name; its bytes."""
+    """Writes one (H, W, 3) RGB image, uint8 or uint16, by its suffix; returns its size in bytes."""
     data = _encoded(path.suffix, image, quality)
     with durable.write_atomically(path, sync=True) as part:
         part.write_bytes(data)
@@ -127,7 +128,7 @@ def write_image(path: Path, image: np.ndarray[Any, Any], quality: int) -> int:
 def _encoded(suffix: str, image: np.ndarray[Any, Any], quality: int) -> bytes:
     codec, layout, options = _CODECS[suffix]
     deep = image.dtype == np.uint16
-    frame = VideoFrame.from_ndarray(image, format=_native("rgb48") if deep else "rgb24")
+    frame = VideoFrame.from_ndarray(image, format=native("rgb48") if deep else "rgb24")
     if deep:
         layout = {"rgb24": "rgb48be" if suffix == ".png" else "rgb48le"}[layout]
     frame = frame.reformat(
@@ -146,7 +147,9 @@ def _encoded(suffix: str, image: np.ndarray[Any, Any], quality: int) -> bytes:
         context.options = {"quality": str(quality)}
     if suffix == ".jpg":
         context.color_range = FULL
-        scale = str(min(31, max(1, round((100 - quality) / 2.5))))  # 2 is what others call 95
+        scale = str(
+            min(31, max(1, round((100 - quality) / 2.5)))
+        )  # 2 is about quality 95 elsewhere
         context.options = dict.fromkeys(("qmin", "qmax", "mblmin", "mblmax"), scale)
     return b"".join(bytes(packet) for packet in (*context.encode(frame), *context.encode(None)))
 
@@ -157,10 +160,6 @@ _CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     ".jpg": ("mjpeg", "yuvj444p", {}),
     ".webp": ("libwebp", "bgra", {}),
 }
-
-
-def _native(name: str) -> str:
-    return name + ("le" if np.little_endian else "be")
 
 
 def _new_memory(count: int) -> memoryview:

@@ -1,6 +1,6 @@
-"""The description of a video file or of a folder of images, as both sides of the pipe know it.
+"""The description of a video file or of a folder of images, as sent from the child process.
 
-Only data: it does not open anything, and imports nothing that is slow to load.
+It imports nothing that is slow to load.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ OtherKind = Literal["audio", "subtitle", "data", "attachment", "video", "cover"]
 
 @dataclass(frozen=True, slots=True)
 class OtherStream:
-    """A stream beside the picture that is upscaled.
+    """A stream other than the picture that is upscaled.
 
     Attributes:
-        kind: What it holds; "video" is a second moving picture, "cover" a still one.
-        codec: libav's name, such as ``aac``; "" if it is unknown here.
-        language: As the file tags it, such as ``eng``; "" if it does not.
+        kind: Its content; "video" is a second moving picture, "cover" a still one.
+        codec: libav's name of the codec, such as ``aac``; "" if libav does not know it.
+        language: The language tag, such as ``eng``; "" if there is none.
     """
 
     kind: OtherKind
@@ -36,31 +36,31 @@ class VideoInfo:
     """A video file or a series of images, described by its container and its first frame.
 
     Attributes:
-        path: Where it is; the folder of a series of images.
+        path: The file, or the folder of a series of images.
         width, height: LR pixels of a frame as displayed: after rotation, before the pixel aspect.
-        average_rate: Frames per second, measured where that can be; None if it is not known. Of no
-            use for timestamps: a variable rate has one too.
+        average_rate: Frames per second, measured where possible; None if unknown. Not for
+            timestamps: a variable rate has an average too.
         time_base: Seconds per tick of ``pts``.
         start_time: pts of the first frame, in ticks.
-        duration_seconds: How long the picture is; None if it is not known.
-        frames: How many, for progress only; None if there is nothing to estimate it from.
-        audio_streams: How many streams of sound it has.
+        duration_seconds: Duration of the picture; None if unknown.
+        frames: Number of frames, for progress only; None if it cannot be estimated.
+        audio_streams: Number of audio streams.
         codec: libav's name of the video codec, such as ``h264``.
         pix_fmt: libav's name of the pixel format, such as ``yuv420p``.
         colour: The tags of the first frame, unresolved.
         rotation: Degrees counter-clockwise that were applied to make it upright: 0, 90, 180, 270.
-        skewed: It asks to be shown at another angle, which is not done.
-        sample_aspect: Width : height of one pixel, as displayed; 1 if it is square or not said.
+        skewed: Whether it asks for any other rotation, which is not applied.
+        sample_aspect: Width : height of one pixel, as displayed; 1 if square or not stated.
         depth: Bits of a component, 8 to 16.
-        interlaced: The first frame is made of two fields, or all are, by the container.
-        alpha: It has transparency, which frames show on black.
+        interlaced: Whether the first frame, or by the container every frame, has two fields.
+        alpha: Whether it has transparency, which frames show on black.
         container: libav's name of the format, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
-        images: It is a folder of images, or one image.
-        others: Every stream but the picture, sound included, in the order of the file.
-        chapters: How many there are.
-        mastering: What HDR tells of the display it was mastered on; None if it does not.
-        counted: ``frames`` and ``duration_seconds`` are of all packets; else they are estimates.
-        least_frames: How many there are at least by the packets that were read.
+        images: Whether it is a folder of images, or one image.
+        others: Every stream but the picture, including sound, in the order of the file.
+        chapters: Number of chapters.
+        mastering: The HDR mastering metadata; None if there is none.
+        counted: Whether ``frames`` and ``duration_seconds`` come from all packets, not estimates.
+        least_frames: The least number of frames, by the packets that were read.
     """
 
     path: Path
@@ -91,26 +91,26 @@ class VideoInfo:
 
     @property
     def has_audio(self) -> bool:
-        """Whether there is sound to copy."""
+        """Whether it has sound."""
         return self.audio_streams > 0
 
     @property
     def holds_more(self) -> bool:
-        """Whether libav may find tags or streams in the file, beside what is shown."""
+        """Whether libav may find tags or streams in the file, in addition to the picture."""
         return not self.images and self.container != "webp"
 
     @property
     def hdr(self) -> str:
-        """ "PQ" or "HLG" where the transfer is one of HDR, else ""; the values are not mapped."""
+        """The HDR transfer, "PQ" or "HLG"; "" for any other. Values are not mapped."""
         return {PQ: "PQ", HLG: "HLG"}.get(self.colour.transfer, "")
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w) of the LR frames."""
+        """The (h, w) of the LR frames."""
         return self.height, self.width
 
     def to_wire(self) -> Header:
-        """As JSON can carry it."""
+        """Returns the description as JSON types."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         for name in ("average_rate", "time_base", "sample_aspect"):
             fields[name] = pack(fields[name])
@@ -123,14 +123,15 @@ class VideoInfo:
 
     @classmethod
     def from_wire(cls, fields: Header) -> VideoInfo:
-        """What :meth:`to_wire` wrote."""
+        """Returns the description that :meth:`to_wire` wrote."""
         fields = dict(fields)
         for name in ("average_rate", "time_base", "sample_aspect"):
             fields[name] = unpack(fields[name])
         fields["colour"] = Colour(*fields["colour"])
         if fields["mastering"] is not None:
-            told = (value and tuple(value) for value in fields["mastering"])
-            fields["mastering"] = Mastering(*told)
+            fields["mastering"] = Mastering(
+                *(value and tuple(value) for value in fields["mastering"])
+            )
         fields["path"] = Path(fields["path"])
         fields["others"] = tuple(OtherStream(*other) for other in fields["others"])
         return cls(**fields)

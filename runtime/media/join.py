@@ -1,6 +1,6 @@
 """Joins finished segments and the source's other streams to the output file or image folder.
 
-What the join will leave out or refuse is found before the first frame is made.
+A rehearsal finds what the join will leave out or refuse, before any frame is upscaled.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .segment import Segment
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """What a join will do.
+    """The expected result of a join.
 
     Attributes:
-        copied: How many streams of each kind, such as {"audio": 1}.
-        notes: What will be left out and why; a line each.
+        copied: Number of copied streams by kind, such as {"audio": 1}.
+        notes: Lines on what will be left out and why.
     """
 
     copied: dict[str, int]
@@ -47,12 +47,14 @@ def rehearse(
     *,
     deadline_s: float = DEADLINE_S,
 ) -> Rehearsed:
-    """Try what an output takes over from its source.
+    """Tries what an output takes over from its source.
 
     Args:
-        output: Its ending is named in what is told; it is not opened.
-        form: Of the output.
-        audio: What becomes of the sound: "copy", "transcode" or "none".
+        source: The input file.
+        output: The output, for its suffix in notes; it is not opened.
+        form: The format of the output.
+        audio: How to treat sound: "copy", "transcode" or "none".
+        deadline_s: The longest it may take, in seconds.
 
     Raises:
         StreamDiffVSRError: The container cannot hold the sound, or the source cannot be read.
@@ -70,8 +72,8 @@ def rehearse(
         deadline_s=deadline_s,
     )
     try:
-        told, _ = child.receive()
-        return Rehearsed(told["copied"], tuple(told["notes"]))
+        done, _ = child.receive()
+        return Rehearsed(done["copied"], tuple(done["notes"]))
     finally:
         child.close()
 
@@ -79,9 +81,9 @@ def rehearse(
 def publish_images(
     segments: Sequence[tuple[Path, Segment]], output: Path, *, overwrite: bool
 ) -> int:
-    """Make the images of (folder, segment) pairs the folder ``output``; their bytes.
+    """Moves the images of (folder, segment) pairs to the folder ``output``; returns their bytes.
 
-    An existing folder is replaced only if nothing but such images is in it.
+    An existing folder is replaced only if it contains nothing but such images.
 
     Raises:
         StreamDiffVSRError: An image is missing, the output is in the way, or the disk refuses.
@@ -99,7 +101,7 @@ def publish_images(
 
 
 def _gather(files: Sequence[Path], folder: Path) -> None:
-    """Leave exactly these in the folder. A join that was interrupted may have moved some."""
+    """Leaves exactly these files in the folder; an interrupted join may have moved some."""
     for file in files:
         if not (folder / file.name).exists() or (file.parent != folder and file.exists()):
             os.replace(file, folder / file.name)
@@ -124,7 +126,7 @@ def _check_replaceable(output: Path, failure: str, *, overwrite: bool) -> None:
 
 def _replace(made: Path, output: Path) -> None:
     old: Path | None = None
-    if output.exists():  # a folder that is there, even an empty one, is in the way on Windows
+    if output.exists():  # on Windows, even an empty folder is in the way
         old = durable.beside(output, ".", f".{secrets.token_hex(4)}.old")
         os.rename(output, old)
     try:
@@ -143,23 +145,23 @@ def _replace(made: Path, output: Path) -> None:
 
 Progress = Callable[[int, int], None]
 
-_STEP_S = 600.0  # a file's index, or bringing gigabytes to a slow disk, takes minutes
+_STEP_S = 600.0  # writing an index, or gigabytes to a slow disk, takes minutes
 _MEMORY_BYTES = 8 << 30
 
 
 class JoinFailedError(StreamDiffVSRError):
-    """All frames are there, and what the input holds beside them could not be joined to them."""
+    """All frames are complete, but sound or other streams could not be joined to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a join has made.
+    """The result of a join.
 
     Attributes:
-        bytes: Of the output.
-        copied: How many streams of each kind were taken over: "audio", "subtitle", "data",
-            "attachment", "cover", "chapter".
-        notes: What was left out, and why; a line each.
+        bytes: Size of the output.
+        copied: Number of copied streams by kind: "audio", "subtitle", "data", "attachment",
+            "cover", "chapter".
+        notes: Lines on what was left out and why.
     """
 
     bytes: int
@@ -180,25 +182,25 @@ def join(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Joined:
-    """Make the output of segments, in order. Those of images are used up by it.
+    """Joins segments, in order, to the output. Images are moved, not copied.
 
     Args:
         segments: (the folder that was written into, segment) pairs; at least one.
         output: A file, or for images a folder.
-        like: The source: what is copied comes from it. None if there is none.
-        format: As the segments were written.
-        audio: What becomes of the sound: "copy", "transcode" or "none".
-        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied; tags are.
-        shift: Seconds subtracted from every time, of picture and all else.
-        span: (start, end) in seconds of the source: what is kept of sound and all else copied.
-        overwrite: Replace an existing output.
+        like: The source of copied streams; None if there is none.
+        format: The format of the segments.
+        audio: How to treat sound: "copy", "transcode" or "none".
+        copy_rest: Whether to copy subtitles, covers, attachments, data and chapters, not only tags.
+        shift: Seconds subtracted from all times, of the picture and of copied streams.
+        span: (start, end) in seconds of the source, to which copied streams are cut.
+        overwrite: Whether to replace an existing output.
         progress: Called with (frames done, frames in all); what it raises ends the join.
 
     Raises:
-        JoinFailedError: The sound or the like could not be joined to the picture, which was saved
-            beside the output. Segments are kept.
-        StreamDiffVSRError: A segment is missing or damaged, the disk is full, or the output has
-            come into being meanwhile. Segments are kept.
+        JoinFailedError: Sound or other streams could not be joined to the picture, which was saved
+            next to the output. Segments are kept.
+        StreamDiffVSRError: A segment is missing or damaged, the disk is full, or the output
+            appeared in the meantime. Segments are kept.
     """
     if not segments:
         raise ValueError("no segment to join")
@@ -231,7 +233,7 @@ class _Join:
         self._segments, self._output, self._like = segments, output, like
         self._overwrite = overwrite
         self._failure = f"could not write {str(output)!r}"
-        # In the folder of what is unfinished: what a crash leaves is cleared away with the rest.
+        # In the folder of unfinished work, which is cleaned up after a crash.
         self._part = segments[0][0].absolute() / f".joined{output.suffix}"
 
     def run(self, options: Header, progress: Progress | None) -> Joined:
@@ -249,7 +251,7 @@ class _Join:
             memory_bytes=_MEMORY_BYTES,
         )
         try:
-            child.send({"kind": "segments"}, self._told())
+            child.send({"kind": "segments"}, self._segments_as_json())
             done = self._follow(child, progress)
             if "failed" in done:
                 self._save(done)
@@ -262,7 +264,7 @@ class _Join:
         child.close()
         return Joined(done["bytes"], done["copied"], tuple(done["notes"]))
 
-    def _told(self) -> bytes:
+    def _segments_as_json(self) -> bytes:
         return json.dumps(
             [(str(folder.absolute()), segment.to_json()) for folder, segment in self._segments]
         ).encode()
@@ -270,27 +272,27 @@ class _Join:
     def _follow(self, child: Child, progress: Progress | None) -> Header:
         total = sum(segment.frames for _, segment in self._segments)
         while True:
-            told, _ = child.receive(_STEP_S)
-            if told["kind"] == "done":
-                return told
-            if progress and told["kind"] == "beat":
-                progress(told["frames"], total)
+            answer, _ = child.receive(_STEP_S)
+            if answer["kind"] == "done":
+                return answer
+            if progress and answer["kind"] == "beat":
+                progress(answer["frames"], total)
 
     def _save(self, done: Header) -> NoReturn:
-        """Give the picture that could not become the output a name of its own, and say so."""
-        saved = next(path for path in _beside(self._output) if not path.exists())
+        """Saves a picture that could not become the output, and raises the error."""
+        saved = next(path for path in _names_of_saved(self._output) if not path.exists())
         (why, remedy), what = done["failed"], "the finished picture"
         try:
             os.replace(self._part, saved)
         except OSError as error:
-            told = f"{what} cannot be saved as {str(saved)!r} either"
-            why = f"{why}; {told}: {error.strerror or error}"
+            why = f"{why}; {what} cannot be saved as {str(saved)!r} either"
+            why += f": {error.strerror or error}"
             raise StreamDiffVSRError(self._failure, why, remedy) from error
         durable.folder_to_disk(saved.parent)
-        told = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
-        told += f" in {str(saved)!r}; {option('resume', True)} joins the frames anew, also with "
-        told += f"another {option('audio')}"
-        raise JoinFailedError(self._failure, why, f"{remedy}; {told}" if remedy else told)
+        kept = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
+        kept += f" in {str(saved)!r}; {option('resume', True)} joins the frames again"
+        kept += f", also with another {option('audio')}"
+        raise JoinFailedError(self._failure, why, f"{remedy}; {kept}" if remedy else kept)
 
     def _publish(self) -> None:
         if not self._overwrite and self._output.exists():
@@ -304,8 +306,8 @@ class _Join:
         durable.folder_to_disk(self._output.parent)
 
 
-def _beside(output: Path) -> Iterator[Path]:
-    """Names for what is not the output."""
+def _names_of_saved(output: Path) -> Iterator[Path]:
+    """Yields names for a picture that could not become the output."""
     plain = output.with_suffix("")
     yield durable.beside(plain, after=".kept.mkv")
     for number in count(2):
@@ -313,7 +315,7 @@ def _beside(output: Path) -> Iterator[Path]:
 
 
 def left_out_of_images(like: VideoInfo) -> tuple[str, ...]:
-    """What of a source goes into no image, in one line or none."""
+    """Returns a line on what images cannot hold of a source, or none."""
     kinds = sorted({str(other.kind) for other in like.others if other.kind != "video"})
     if like.chapters:
         kinds.append("chapters")

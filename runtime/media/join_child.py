@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from .stream_rules_child import TimeWindow
 from .video_encoder_child import DecodingTimes
 
 _MAX_TIMESCALE = (1 << 31) - 1
-_MOST_HELD_US = "500000"  # of time in the muxer's queue; lossless 4K has gigabytes a second
+_MOST_QUEUED_US = "500000"  # in the muxer's queue; lossless 4K is gigabytes per second
 
 
 def open_output(
@@ -35,16 +36,18 @@ def open_output(
     *,
     any_tags: bool = False,
 ) -> OutputContainer:
-    """Open a file for that muxer.
+    """Opens an output file.
 
     Args:
-        time_bases: The picture's, then those of sound.
-        any_tags: Whether tags by other names than the container's own are to be kept.
+        part: The path, or an open file.
+        container: libav's name of the muxer.
+        time_bases: The time base of the picture, then those of sound.
+        any_tags: Whether to keep tags whose names are not the container's own.
     """
-    # Packets come in order, but of a subtitle or a cover there is seldom one to wait for.
-    options = {"max_interleave_delta": _MOST_HELD_US}
+    # Packets come in order, and waiting for a rare subtitle or cover packet is in vain.
+    options = {"max_interleave_delta": _MOST_QUEUED_US}
     if container in ("mp4", "mov"):
-        # The start of each track is stored in this unit; the default of 1/1000 s would move it.
+        # The unit of each track's start, which the default of 1/1000 s would move.
         scale = math.lcm(*(base.denominator for base in time_bases))
         if scale > _MAX_TIMESCALE:
             scale = time_bases[0].denominator
@@ -56,7 +59,7 @@ def open_output(
 
 
 def coarse_enough(container: str, base: Fraction, longest: int) -> Fraction:
-    """The time base of a picture's stream; MP4 counts the time between frames in 31 bits.
+    """Returns the time base of the picture's stream; MP4 stores times between frames in 31 bits.
 
     Args:
         container: libav's name of the muxer.
@@ -69,14 +72,14 @@ def coarse_enough(container: str, base: Fraction, longest: int) -> Fraction:
 
 
 def end_exactly(container: str, last: Any, *, first: int, first_dts: int, end: int) -> None:
-    """Make the packet that is last in decoding order end a picture's track when the picture ends.
+    """Adjusts the last packet in decoding order, so that the track ends with the picture.
 
     MP4 adds up durations in decoding order for the length of a track, and shows a movie until the
-    latest packet's time and duration: both are made the picture's true end.
+    latest packet's time plus duration: both become the true end of the picture.
 
     Args:
         container: libav's name of the muxer.
-        last: The packet, with its times; in ticks, as all below.
+        last: The packet, with times in ticks, like all below.
         first: When the first frame is shown.
         first_dts: When the first packet is decoded.
         end: When the last frame is no longer shown.
@@ -84,7 +87,7 @@ def end_exactly(container: str, last: Any, *, first: int, first_dts: int, end: i
     if container not in ("mp4", "mov"):
         return
     left = (end - first) - (last.dts - first_dts)
-    over = max(0, last.pts + left - end)  # it would outlast the picture: it is decoded later
+    over = max(0, last.pts + left - end)  # it would outlast the picture: decode it later
     last.dts = min(last.pts, last.dts + over)
     last.duration = max(1, left - over)
 
@@ -93,18 +96,16 @@ Entry = tuple[Path, Segment]
 
 
 def read_entries(payload: memoryview) -> list[Entry]:
-    """The (folder, segment) pairs that a parent sent."""
-    import json
-
-    told: list[tuple[str, messages.Header]] = json.loads(bytes(payload))
-    return [(Path(folder), Segment.from_json(fields)) for folder, fields in told]
+    """Returns the (folder, segment) pairs that a parent sent."""
+    entries: list[tuple[str, messages.Header]] = json.loads(bytes(payload))
+    return [(Path(folder), Segment.from_json(fields)) for folder, fields in entries]
 
 
 def open_segment(entry: Entry) -> InputContainer:
-    """The file of a segment, its times as they were given to the muxer.
+    """Opens the file of a segment, with the times that the muxer was given.
 
     Raises:
-        StreamDiffVSRError: It is missing, or not what was written.
+        StreamDiffVSRError: It is missing or damaged.
     """
     path = _path(entry)
     try:
@@ -123,8 +124,8 @@ class JoinedPackets:
         shift: Ticks subtracted from every time.
 
     Attributes:
-        first, end: When the first frame is shown, and when the last one no longer is.
-        longest: No two packets that follow each other are decoded further apart, in ticks.
+        first, end: When the first frame is shown, and when the last is no longer shown, in ticks.
+        longest: The longest possible time between decoding two consecutive packets, in ticks.
     """
 
     def __init__(self, entries: Sequence[Entry], shift: int) -> None:
@@ -138,7 +139,7 @@ class JoinedPackets:
         self.longest = (self._reorder + 1) * (LONGEST_TICKS + max(0, *inside, *between, 0))
 
     def __iter__(self) -> Iterator[Any]:
-        """Packets with pts, dts and the duration they are shown, as far as that is known."""
+        """Yields packets with pts, dts and, as far as it is known, their duration."""
         times = DecodingTimes(self.first, self._reorder, self._step)
         for packet in self._with_times():
             packet.dts = times.of(packet.pts)
@@ -154,9 +155,11 @@ class JoinedPackets:
                 if extradata is not None and own != extradata:
                     raise _damaged(_path(entry), "it was encoded in another way than the others")
                 extradata = own
-                yield from self._of_segment(entry, source, is_last=entry is last)
+                yield from self._segment_packets(entry, source, is_last=entry is last)
 
-    def _of_segment(self, entry: Entry, source: InputContainer, *, is_last: bool) -> Iterator[Any]:
+    def _segment_packets(
+        self, entry: Entry, source: InputContainer, *, is_last: bool
+    ) -> Iterator[Any]:
         segment, stream = entry[1], source.streams.video[0]
         assert stream.time_base is not None
         ticks = stream.time_base / segment.time_base
@@ -167,7 +170,7 @@ class JoinedPackets:
             if not packet.size:
                 continue
             assert packet.pts is not None
-            start = packet.pts if start is None else start  # the first one is shown first
+            start = packet.pts if start is None else start  # the first packet is shown first
             at = round((packet.pts - start) * ticks)
             at += sum(added for since, added in segment.gaps if since <= at)
             shown_last = packet.pts == latest
@@ -185,7 +188,7 @@ class JoinedPackets:
 
 
 def _latest(entry: Entry) -> int | None:
-    """When the last frame of a segment is shown, in ticks of its file."""
+    """Returns when the last frame of a segment is shown, in ticks of its file."""
     with open_segment(entry) as source:
         shown = [packet.pts for packet in source.demux(video=0) if packet.pts is not None]
     return max(shown, default=None)
@@ -200,27 +203,27 @@ def _damaged(path: Path, why: str) -> StreamDiffVSRError:
     return StreamDiffVSRError(
         f"could not use the finished part {str(path)!r}",
         why,
-        f"begin anew with {option('overwrite', True)}",
+        f"start again with {option('overwrite', True)}",
     )
 
 
 _BEAT_S = 0.25
-_IN_MATROSKA = {"container": "matroska", "suffix": ".mkv", "tag": ""}  # it holds every picture
+_IN_MATROSKA = {"container": "matroska", "suffix": ".mkv", "tag": ""}  # holds every codec
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Take the ``segments``, send ``beat`` with the frames done, and at the end ``done``."""
+    """Takes the ``segments``, sends ``beat`` with the frames done, and at the end ``done``."""
     libav.quiet()
     _, payload = messages.receive(inbox)
     entries = read_entries(payload)
     part = Path(arguments["part"])
     try:
-        with part.open("wb"):  # asked of the disk now, not after the first frames
+        with part.open("wb"):  # fails now, not after the first frames, if the disk refuses
             pass
-        told = _written(part, entries, arguments, outbox)
-        messages.send(outbox, {"kind": "saving"})  # the one step that may honestly take minutes
+        done = _written(part, entries, arguments, outbox)
+        messages.send(outbox, {"kind": "saving"})  # the only step that may take minutes
         durable.to_disk(part)
-        messages.send(outbox, {"kind": "done", "bytes": part.stat().st_size, **told})
+        messages.send(outbox, {"kind": "done", "bytes": part.stat().st_size, **done})
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -230,27 +233,27 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 def _written(
     part: Path, entries: list[Entry], arguments: dict[str, Any], outbox: RawIOBase
 ) -> messages.Header:
-    """Write the file, or where its sound or the like cannot be joined, one that works."""
+    """Writes the file, or a Matroska file where other streams cannot be joined to the picture."""
     try:
         return _Muxer(part, entries, arguments, outbox).run()
-    except Exception as error:  # libav's depths raise OverflowError and AttributeError too
+    except Exception as error:  # libav also raises OverflowError and AttributeError
         ours = isinstance(error, StreamDiffVSRError) and not isinstance(error, _RefusedError)
         of_disk = getattr(error, "errno", None) in durable.CAUSES
         if arguments["source"] is None or ours or of_disk or isinstance(error, MemoryError):
             raise
-        # Frames took hours: they are not lost to a packet of sound that no rehearsal has seen.
+        # Frames took hours, and are not lost to a packet of sound that the rehearsal did not see.
         failed = [libav.describe(error), ""]
         if isinstance(error, _RefusedError):
             failed = [error.why, error.remedy]
         for saved in (_IN_MATROSKA, _IN_MATROSKA | {"source": None}):
             with contextlib.suppress(Exception):
-                told = _Muxer(part, entries, arguments | saved, outbox).run()
-                return told | {"failed": failed, "alone": "source" in saved}
+                done = _Muxer(part, entries, arguments | saved, outbox).run()
+                return done | {"failed": failed, "alone": "source" in saved}
         raise
 
 
 class _RefusedError(StreamDiffVSRError):
-    """The output cannot hold what goes beside the picture."""
+    """The output cannot hold a stream that accompanies the picture."""
 
 
 class _Muxer:
@@ -277,12 +280,12 @@ class _Muxer:
             self._stream = self._add_video(entries[0], arguments)
             if self._origin:
                 self._origin.join(self._output, self._stream)
-            self._output.start_encoding()  # so that what it cannot hold is said at once
+            self._output.start_encoding()  # reports at once what it cannot hold
             if self._origin:
                 self._origin.begin(self._output)
 
     def run(self) -> messages.Header:
-        """Write everything, and tell what was copied and what not; the file is complete then."""
+        """Writes the complete file; returns what was copied and what was left out."""
         with self._closing_at_failure():
             self._write_all()
             self._output.close()
@@ -292,7 +295,7 @@ class _Muxer:
 
     @contextlib.contextmanager
     def _closing_at_failure(self) -> Iterator[None]:
-        """What failed writes nothing more: an output that is only dropped still ends its file."""
+        """Closes the output at a failure; a dropped output would still finish its file."""
         try:
             yield
         except BaseException:
@@ -316,12 +319,12 @@ class _Muxer:
     def _add_video(self, entry: Entry, arguments: dict[str, Any]) -> Any:
         with open_segment(entry) as source:
             template = source.streams.video[0]
-            # `opaque`: by the codec, not by an encoder of the decoder's name (libdav1d has none).
+            # `opaque`: by codec, not by an encoder of the decoder's name (libdav1d has none).
             stream: Any = self._output.add_stream_from_template(template, opaque=True)
             stream.time_base = self._stored_base
-            # Codecs that do not tell it themselves have it from the container.
+            # The container stores it for codecs that cannot.
             stream.codec_context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(1)
-            # A hint, as times rule; but a time code has no meaning without it.
+            # Only a hint, as times decide, but time codes need it.
             stream.codec_context.framerate = messages.unpack(arguments["rate"]) or Fraction(25)
             if arguments["tag"]:
                 stream.codec_context.codec_tag = arguments["tag"]

@@ -1,4 +1,4 @@
-"""Opening media with libav: demuxers allowed, limits, and errors in plain words."""
+"""Opens media with libav: allowed demuxers, size limits, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PIXELS = 1 << 26  # 67 million: 8K is 33 million
 
 
 def check_frame_size(width: int, height: int, failure: str) -> None:
-    """Refuse what is too large; ``failure`` begins the message.
+    """Refuses frames that are too large; ``failure`` begins the message.
 
     Raises:
         StreamDiffVSRError: The frame has too many pixels, or too many on one side.
@@ -36,14 +36,14 @@ def check_frame_size(width: int, height: int, failure: str) -> None:
 
 _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 _BUFFER_BYTES = 1 << 18
-_MAX_READ_ERRORS = 32  # in a row: a demuxer that returns nothing else would go on for ever
+_MAX_READ_ERRORS = 32  # in a row: a demuxer that returns only errors would go on for ever
 
 
 class LocalFile:
-    """A file libav gets no name of: it can judge only the content, and open nothing beside it.
+    """A file without a name for libav, which then judges its content and opens no other file.
 
     Attributes:
-        left: How many more bytes there are to read before the file seems to end; None for all.
+        left: Bytes left to read before the file seems to end; None for no limit.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class LocalFile:
             self.seek, self.tell = self._file.seek, self._file.tell
 
     def read(self, count: int) -> bytes:
-        """The next bytes."""
+        """Returns the next bytes."""
         if self.left is None:
             return self._file.read(count)
         found = self._file.read(min(count, self.left))
@@ -63,7 +63,7 @@ class LocalFile:
 
 
 def quiet() -> None:
-    """Keep libav's error lines countable, and out of the child's stderr."""
+    """Keeps libav's error lines countable, and out of the child's stderr."""
     logger = logging.getLogger("libav")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
@@ -71,12 +71,26 @@ def quiet() -> None:
 
 
 def logged_errors() -> int:
-    """How many error lines libav has logged so far: some damage is told in no other way."""
+    """Returns how many error lines libav has logged: some damage shows in no other way."""
     return av.logging.get_last_error()[0]
 
 
+def decode_image(codec: str, data: bytes) -> Any:
+    """Returns the frame of an encoded image, from a new decoder that keeps no earlier image.
+
+    Raises:
+        ValueError: There is no picture in it.
+    """
+    context: Any = av.CodecContext.create(codec, "r")
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    if not frames:
+        raise ValueError("no picture is in it")
+    return frames[0]
+
+
 def describe(error: BaseException) -> str:
-    """The cause in one line: libav's own words and its last error line."""
+    """Returns the cause in one line: libav's own words and its last error line."""
     if isinstance(error, OSError) and error.errno in CAUSES:
         return CAUSES[error.errno]
     text = str(getattr(error, "strerror", "") or error) or type(error).__name__
@@ -85,11 +99,11 @@ def describe(error: BaseException) -> str:
 
 
 def open_video(path: Path, failure: str) -> InputContainer:
-    """Open a file that must hold video; ``failure`` begins the message when it cannot be.
+    """Opens a file that must hold video; ``failure`` begins the message if that fails.
 
     Raises:
-        StreamDiffVSRError: It is missing, a folder, empty, unreadable, damaged beyond opening, no
-            media file at all, or holds no video.
+        StreamDiffVSRError: It is missing, a folder, empty, unreadable, too damaged to open, not a
+            media file, or has no video.
     """
     if not path.exists():
         raise StreamDiffVSRError(failure, "there is no such file", "check its name and folder")
@@ -109,16 +123,16 @@ def open_video(path: Path, failure: str) -> InputContainer:
 
 
 def open_input(path: Path, reader: LocalFile | None = None) -> InputContainer:
-    """Open a local media file, whatever its name says it is; raises what PyAV raises.
+    """Opens a local media file by its content, not its name; raises PyAV's errors.
 
     Args:
-        reader: Of the file, where what is read is to be limited.
+        reader: The file to read from, to limit what is read; None opens the path.
     """
     return av.open(
         reader or LocalFile(path),
         "r",
         format="mjpeg" if _begins_with_jpeg(path) else None,
-        # No protocol: what a file names is opened by none of its demuxers.
+        # No protocol: no demuxer opens what a file names.
         options={"format_whitelist": DEMUXERS, "protocol_whitelist": "none"},
         metadata_errors="replace",
         buffer_size=_BUFFER_BYTES,
@@ -126,17 +140,17 @@ def open_input(path: Path, reader: LocalFile | None = None) -> InputContainer:
 
 
 def _begins_with_jpeg(path: Path) -> bool:
-    """Of several, libav guesses only from many images on; one image is not opened here."""
-    if not path.is_file():  # what is read from a pipe is gone
+    """Returns whether it begins with a JPEG: libav detects only longer Motion JPEG streams."""
+    if not path.is_file():  # reading would consume a pipe
         return False
     with path.open("rb") as file:
         return file.read(3) == b"\xff\xd8\xff"
 
 
 def moving_picture(container: InputContainer) -> Any:
-    """The first video stream that is one, not the cover of a song; None if there is none.
+    """Returns the first video stream that is not a cover image; None if there is none.
 
-    Of AVIF and its like, the longest one that is not the transparency of another.
+    In AVIF and HEIF files, the longest one that is not the transparency of another.
     """
     cover = av.stream.Disposition.attached_pic
     found = [s for s in container.streams.video if not s.disposition & cover]
@@ -147,9 +161,9 @@ def moving_picture(container: InputContainer) -> Any:
 
 
 def packets(container: InputContainer, streams: Sequence[Any]) -> Iterator[Any]:
-    """Packets of the streams, then their flush packets; None for each error of the demuxer.
+    """Yields packets of the streams, then flush packets; None for each error of the demuxer.
 
-    A bad stretch is stepped over: libav often goes on behind it.
+    A damaged stretch is skipped, as libav can often continue after it.
     """
     errors_in_a_row = 0
     while errors_in_a_row < _MAX_READ_ERRORS:
@@ -177,11 +191,11 @@ def _why_not_opened(path: Path, error: Exception) -> tuple[str, str]:
 
 def _why_no_video(path: Path, container: InputContainer) -> tuple[str, str]:
     streams = container.streams
-    held = [
+    others = [
         name
         for name, found in (("sound", streams.audio), ("subtitles", streams.subtitles))
         if found
     ]
-    if not held and (encrypted := diagnosis.encryption(path)):
+    if not others and (encrypted := diagnosis.encryption(path)):
         return encrypted
-    return f"it has no video stream{', only ' if held else ''}{' and '.join(held)}", ""
+    return f"it has no video stream{', only ' if others else ''}{' and '.join(others)}", ""

@@ -11,7 +11,16 @@ from av.filter import Graph
 
 from .colour import mastering_of
 from .info import VideoInfo
-from .pixels import bits_of, colour_of, has_alpha, is_skewed, quarter_turns, upright_size
+from .pixels import (
+    add_source,
+    bits_of,
+    colour_of,
+    filter_input,
+    has_alpha,
+    is_skewed,
+    quarter_turns,
+    upright_size,
+)
 
 
 class Picture(NamedTuple):
@@ -19,7 +28,7 @@ class Picture(NamedTuple):
 
     Attributes:
         pts, duration: When and for how long it is shown, in ticks of its description's time base.
-        mirrored: It is stored upside down in a mirror, before it is turned by its rotation.
+        mirrored: Whether to flip it vertically, before it is turned by its rotation.
     """
 
     frame: Any
@@ -29,15 +38,15 @@ class Picture(NamedTuple):
 
 
 def describe_picture(
-    frame: Any, *, sample_aspect: Fraction = Fraction(1), alpha: bool = False, **told: Any
+    frame: Any, *, sample_aspect: Fraction = Fraction(1), alpha: bool = False, **fields: Any
 ) -> VideoInfo:
-    """The description of a file whose first frame this is.
+    """Returns the description of a file with this first frame.
 
     Args:
-        frame: Undeinterlaced, as the decoder gave it.
-        sample_aspect: Of the frame as it is stored.
-        alpha: The container says that there is transparency.
-        told: The other fields of ``VideoInfo``.
+        frame: The frame from the decoder, not deinterlaced.
+        sample_aspect: Width : height of a pixel of the frame as stored.
+        alpha: Whether the container declares transparency.
+        fields: The other fields of ``VideoInfo``.
     """
     rotation = quarter_turns(frame) * 90
     height, width = upright_size(frame)
@@ -52,12 +61,12 @@ def describe_picture(
         depth=bits_of(frame),
         alpha=alpha or _is_transparent(frame),
         mastering=mastering_of(frame),
-        **told,
+        **fields,
     )
 
 
 def _is_transparent(frame: Any) -> bool:
-    """YUV has a plane for transparency only if that is wanted; RGB often has one for nothing."""
+    """Returns whether any pixel is transparent; YUV with an alpha plane counts as such."""
     if not has_alpha(frame):
         return False
     if not (frame.format.is_rgb or frame.format.has_palette):
@@ -69,66 +78,67 @@ def _is_transparent(frame: Any) -> bool:
 
 # libav's numbers of a container's field order, by the field that is shown first.
 _UPPER_FIRST, _LOWER_FIRST = (2, 5), (3, 4)
-# Each picture of these says what it is, and containers repeat what they saw of the first few:
-# films on DVD, whose frames are whole, are told to be interlaced.
-_TELL_THEMSELVES = frozenset({"mpeg2video", "vc1"})
+# Codecs that mark each picture. Containers repeat what they saw of the first few: films on DVD,
+# whose frames are progressive, are declared as interlaced.
+_MARK_EACH_PICTURE = frozenset({"mpeg2video", "vc1"})
 
 
 class Fields(NamedTuple):
     """Which frames of a stream are made of two fields, and which field comes first.
 
     Attributes:
-        every: All of them; else those that say so.
-        parity: "tff" or "bff" for all; "auto": as each says, else the upper one.
+        every: Whether all are; otherwise those that are marked.
+        parity: "tff" or "bff" for all; "auto" for the order each is marked with, else upper first.
     """
 
     every: bool = False
     parity: Literal["auto", "tff", "bff"] = "auto"
 
 
-def fields_told(codec: str, order: int, first: Any) -> Fields:
-    """What a stream tells of its fields.
+def declared_fields(codec: str, order: int, first: Any) -> Fields:
+    """Returns the fields that a stream declares.
 
-    A first frame that says that it has fields is of a codec that tells it of each, and is believed
-    before the container. Many codecs have no way to tell.
+    A first frame that is marked as interlaced comes from a codec that marks every frame, which
+    takes precedence over the container. Many codecs cannot mark frames.
 
     Args:
-        order: libav's number for what the container tells, before a decoder has changed it.
+        codec: libav's name of the codec.
+        order: libav's number of the container's field order, before a decoder has changed it.
         first: The first decoded frame.
     """
     if first.interlaced_frame or order not in (*_UPPER_FIRST, *_LOWER_FIRST):
         return Fields()
-    return Fields(codec not in _TELL_THEMSELVES, "tff" if order in _UPPER_FIRST else "bff")
+    return Fields(codec not in _MARK_EACH_PICTURE, "tff" if order in _UPPER_FIRST else "bff")
 
 
-def fields_wanted(asked: str, told: Fields) -> Fields | None:
-    """Which frames to deinterlace, by an option as of ``FileSource``; None: none at all."""
+def fields_wanted(asked: str, declared: Fields) -> Fields | None:
+    """Returns which frames to deinterlace, by the option of ``FileSource``; None for none."""
     if asked == "off":
         return None
     if asked == "on":
-        return told._replace(every=True)
+        return declared._replace(every=True)
     if asked in ("tff", "bff"):
         return Fields(True, "tff" if asked == "tff" else "bff")
-    return told if told.every else Fields()
+    return declared if declared.every else Fields()
 
 
 class Deinterlacer:
-    """Takes the frames of one stream in order of display; gives each back, one frame later."""
+    """Deinterlaces the frames of one stream in order of display, with a delay of one frame."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._graph: Any = None
         self._kind: tuple[Any, ...] = ()
         self._before: Any = None  # the last frame that did not need the filter
-        # What the filter holds; None for the frame that was only there to be a neighbour.
+        # Frames inside the filter; None for one that only serves as a neighbour.
         self._held: deque[Any] = deque()
 
     def frames(self, frame: Any) -> list[Any]:
-        """Take one frame; the finished ones."""
+        """Takes one frame; returns those that are finished."""
         if self._graph is None and not self._has_fields(frame):
             self._before = frame
             return [frame]
-        kind = _kind(frame)
+        kind = filter_input(frame)
         done = self.rest() if self._graph is not None and kind != self._kind else []
         if self._graph is None:
             self._start(frame, kind)
@@ -136,7 +146,7 @@ class Deinterlacer:
         return done + self._pulled()
 
     def rest(self) -> list[Any]:
-        """What is held back, at the end of the stream."""
+        """Returns the frames held back, at the end of the stream."""
         if self._graph is None:
             return []
         self._graph.push(None)
@@ -149,25 +159,16 @@ class Deinterlacer:
 
     def _start(self, frame: Any, kind: tuple[Any, ...]) -> None:
         self._kind, self._held = kind, deque()
-        width, height, form, matrix, colour_range = kind
         self._graph = graph = Graph()
-        source = graph.add(
-            "buffer",
-            video_size=f"{width}x{height}",
-            pix_fmt=form,
-            time_base=str(frame.time_base or Fraction(1, 90000)),  # not used: times go around it
-            pixel_aspect="1/1",
-            colorspace=str(matrix),
-            range=str(colour_range),
-        )
-        # "all", as its way of passing by progressive frames leaves it in another state behind them.
+        source = add_source(graph, kind, str(frame.time_base or Fraction(1, 90000)))
+        # "all": passing progressive frames through would change the filter's state after them.
         bwdif = graph.add("bwdif", mode="send_frame", parity=self._fields.parity, deint="all")
         sink = graph.add("buffersink")
         source.link_to(bwdif)
         bwdif.link_to(sink)
         graph.configure()
         before, self._before = self._before, None
-        if before is not None and _kind(before) == kind:
+        if before is not None and filter_input(before) == kind:
             self._push(before, None)
 
     def _push(self, frame: Any, held: Any) -> None:
@@ -188,8 +189,3 @@ class Deinterlacer:
                 done.append(made)
             elif given is not None:
                 done.append(given)
-
-
-def _kind(frame: Any) -> tuple[Any, ...]:
-    """What a filter is set up for."""
-    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range

@@ -15,13 +15,32 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from .colour import FULL, LIMITED, RGB, UNSPECIFIED, Colour
 
 DISPLAY_MATRIX = 6  # libav's number
-_KINDS = 64  # twice as many as libav has
+_KINDS = 64  # libav has about half as many
+
+
+def filter_input(frame: Any) -> tuple[Any, ...]:
+    """Returns the properties of a frame that a filter is set up for."""
+    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+
+
+def add_source(graph: Graph, form: tuple[Any, ...], time_base: str = "1/1000") -> Any:
+    """Adds the input of a filter graph, for frames of which `filter_input` returned ``form``."""
+    width, height, name, matrix, colour_range = form
+    return graph.add(
+        "buffer",
+        video_size=f"{width}x{height}",
+        pix_fmt=name,
+        time_base=time_base,  # not used: callers keep the times themselves
+        pixel_aspect="1/1",
+        colorspace=str(matrix),
+        range=str(colour_range),
+    )
 
 
 class SideData:
-    """Reads entries of those kinds, by libav's numbers; set up anew where the format changes.
+    """Reads side data of some kinds, by libav's numbers; sets its filter up for each new format.
 
-    Colour profiles cannot be asked for: they are what has metadata.
+    Colour profiles cannot be read in this way, as they carry metadata.
     """
 
     def __init__(self, kinds: Iterable[int]) -> None:
@@ -30,31 +49,22 @@ class SideData:
         self._form: tuple[Any, ...] = ()
 
     def read(self, frame: Any) -> dict[int, bytes]:
-        """The entries of a frame by their kind; none where they cannot be read."""
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        """Returns the entries of a frame by kind; none where they cannot be read."""
+        form = filter_input(frame)
         try:
             if form != self._form:
                 self._graph, self._form = self._made(form), form
             self._graph.push(frame)
-            # Not by `frame.side_data`: the two would hold each other, and the pixels with them.
+            # Not `frame.side_data`: a reference cycle of the two would keep the pixels alive.
             wrap: Any = SideDataContainer
             return {data.type.value: bytes(data) for data in wrap(self._graph.pull())}
-        except (ValueError, av.error.FFmpegError):  # no such filter, or none for that format
+        except (ValueError, av.error.FFmpegError):  # no such filter, or not for that format
             self._form = ()
             return {}
 
     def _made(self, form: tuple[Any, ...]) -> Any:
-        width, height, name, matrix, colour_range = form
         graph = Graph()
-        last = graph.add(
-            "buffer",
-            video_size=f"{width}x{height}",
-            pix_fmt=name,
-            time_base="1/1000",  # not used
-            pixel_aspect="1/1",
-            colorspace=str(matrix),
-            range=str(colour_range),
-        )
+        last = add_source(graph, form)
         chain = [graph.add("sidedata", mode="delete", type=str(kind)) for kind in self._others]
         for part in [*chain, graph.add("buffersink")]:
             last.link_to(part)
@@ -63,29 +73,29 @@ class SideData:
         return graph
 
 
-_MATRIX = struct.Struct("=9i")  # rows of x, y and a third that perspective would need
-_SKEW = 10  # degrees: a picture that leans more than that cannot be meant to be upright
+_MATRIX = struct.Struct("=9i")  # rows of x, y and a third for perspective
+_SKEW = 10  # degrees: a picture that leans further is not meant to be upright
 
 
 def quarter_turns(frame: Any) -> int:
-    """Counter-clockwise quarter turns that make the frame upright; 0 of one that is skewed."""
+    """Returns the counter-clockwise quarter turns that make a frame upright; 0 if it is skewed."""
     return 0 if is_skewed(frame) else round(_angle(frame) / 90) % 4
 
 
 def is_skewed(frame: Any) -> bool:
-    """Whether its display lies between two quarter turns."""
+    """Returns whether a frame's rotation lies between two quarter turns."""
     angle = _angle(frame)
     return abs(angle - 90 * round(angle / 90)) > _SKEW
 
 
 def _angle(frame: Any) -> int:
-    """Degrees; of a matrix without an angle libav gives no number, which PyAV makes a huge one."""
+    """Returns degrees; 0 of a matrix without an angle, for which PyAV gives a huge number."""
     angle: int = frame.rotation
     return angle if abs(angle) <= 180 else 0
 
 
 class Mirrors:
-    """Tells which frames of one stream are stored mirrored; remembers it between key frames."""
+    """Detects which frames of one stream are stored mirrored; remembers it between key frames."""
 
     def __init__(self) -> None:
         self._side_data = SideData([DISPLAY_MATRIX])
@@ -93,7 +103,7 @@ class Mirrors:
         self._mirrored = False
 
     def mirrored(self, frame: Any) -> bool:
-        """Whether it has to be turned upside down in a mirror before its quarter turns."""
+        """Returns whether a frame has to be flipped vertically before its quarter turns."""
         seen = (frame.rotation, frame.width, frame.height)
         if seen != self._known or frame.key_frame:
             matrix = self._side_data.read(frame).get(DISPLAY_MATRIX, b"")
@@ -102,7 +112,7 @@ class Mirrors:
 
 
 def _is_mirror(matrix: bytes) -> bool:
-    """Whether right and down become a left-handed pair, and about at a right angle."""
+    """Returns whether a matrix mirrors: right and down end at about a right angle, left-handed."""
     if len(matrix) < _MATRIX.size:
         return False
     right_x, right_y, _, down_x, down_y, *_ = _MATRIX.unpack_from(matrix)
@@ -115,7 +125,7 @@ QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FUL
 
 
 def colour_of(frame: Any) -> Colour:
-    """The colour tags of a frame, unresolved."""
+    """Returns the colour tags of a frame, unresolved."""
     if frame.format.is_rgb:
         return Colour(
             matrix=RGB,
@@ -123,7 +133,7 @@ def colour_of(frame: Any) -> Colour:
             primaries=frame.color_primaries or UNSPECIFIED,
             transfer=frame.color_trc or UNSPECIFIED,
         )
-    jpeg = frame.format.name.startswith("yuvj")  # full range said by the format's old name
+    jpeg = frame.format.name.startswith("yuvj")  # an old name of the format that means full range
     return Colour(
         matrix=frame.colorspace,
         range=FULL if jpeg else frame.color_range,
@@ -133,25 +143,25 @@ def colour_of(frame: Any) -> Colour:
 
 
 def bits_of(frame: Any) -> int:
-    """Bits of a component, 8 to 16; fewer count as 8, floating point as 16."""
+    """Returns the bits of a component, 8 to 16; fewer count as 8, floating point as 16."""
     bits: list[int] = [part.bits for part in frame.format.components]
     return min(max(8, *bits), 16)
 
 
 def has_alpha(frame: Any) -> bool:
-    """Whether its format can hold transparency."""
+    """Returns whether the format of a frame can hold transparency."""
     form = frame.format
     return bool(form.has_palette) or any(part.is_alpha for part in form.components)
 
 
 def is_grey(frame: Any) -> bool:
-    """Whether it has lightness and no colour, which swscale takes for full range whatever it is."""
+    """Returns whether a frame is grey, which swscale always takes for full range."""
     name: str = frame.format.name
     return name.startswith(("gray", "ya", "y400a"))
 
 
 def is_plain(frame: Any) -> bool:
-    """Whether :func:`upright_rgb` makes the best of it."""
+    """Returns whether :func:`upright_rgb` alone converts a frame correctly."""
     form = frame.format
     if has_alpha(frame) or (is_grey(frame) and frame.color_range == LIMITED):
         return False
@@ -159,16 +169,16 @@ def is_plain(frame: Any) -> bool:
 
 
 def upright_size(frame: Any) -> tuple[int, int]:
-    """(h, w) of the frame once it is upright."""
+    """Returns (h, w) of the frame once it is upright."""
     turned = quarter_turns(frame) % 2
     return (frame.width, frame.height) if turned else (frame.height, frame.width)
 
 
 def upright_rgb(reformatter: VideoReformatter, frame: Any, *, mirrored: bool = False) -> memoryview:
-    """The pixels as (h, w, 3) uint8 RGB, upright, without padding; valid until the next call.
+    """Returns the pixels as (h, w, 3) uint8 RGB, upright, unpadded; valid until the next call.
 
     Args:
-        mirrored: It is stored upside down in a mirror, before it is turned.
+        mirrored: Whether to flip it vertically before it is turned.
     """
     colour = colour_of(frame).resolved(frame.height)
     rgb = reformatter.reformat(
@@ -183,7 +193,7 @@ def upright_rgb(reformatter: VideoReformatter, frame: Any, *, mirrored: bool = F
 
 
 def _turned(rgb: Any, turns: int, mirrored: bool) -> memoryview:
-    """The pixels of an rgb24 frame, mirrored and then turned, without the padding of its rows."""
+    """Returns the unpadded pixels of an rgb24 frame, mirrored and then turned."""
     plane = rgb.planes[0]
     row = 3 * rgb.width
     if turns == 0 and not mirrored:
@@ -192,7 +202,7 @@ def _turned(rgb: Any, turns: int, mirrored: bool) -> memoryview:
             return pixels
         starts = range(0, rgb.height * plane.line_size, plane.line_size)
         return memoryview(b"".join(pixels[start : start + row] for start in starts))
-    import numpy as np  # a tenth of a second that a probe and most files do without
+    import numpy as np  # takes a tenth of a second, and most files do without
 
     stored = rgb.to_ndarray()[::-1] if mirrored else rgb.to_ndarray()
     return np.ascontiguousarray(np.rot90(stored, turns)).data.cast("B")

@@ -1,7 +1,4 @@
-"""What is asked of names before any work is done for them, and of an output most of all.
-
-Looks at names, folders and sizes only; it opens and creates nothing.
-"""
+"""Checks the names of inputs and outputs before any work; opens and creates nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from pathlib import Path
 
 from ...durable import is_too_long
 from ...errors import Bare, StreamDiffVSRError, command, option
-from . import formats as encoder_sizes
 from .encoders import CONTAINERS, IMAGE_NAME, is_image_folder
 from .redact import redact
 
@@ -20,10 +16,10 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def check_input_name(text: str) -> None:
-    """Refuse what is not the name of a file, as a user wrote it: a path does not keep an address.
+    """Checks an input name as the user wrote it, since a path would change an address.
 
     Raises:
-        StreamDiffVSRError: It is an address, or stands for standard input.
+        StreamDiffVSRError: It is an address, too long, or stands for standard input.
     """
     failure = f"could not read {redact(text)!r}"
     if text == "-":
@@ -45,10 +41,10 @@ def check_input_name(text: str) -> None:
 
 
 def check_output_name(text: str) -> None:
-    """The same of an output.
+    """Checks an output name as the user wrote it.
 
     Raises:
-        StreamDiffVSRError: As `check_input_name`.
+        StreamDiffVSRError: It is an address, too long, or stands for standard output.
     """
     failure = f"could not write {redact(text)!r}"
     if is_too_long(Path(text)):
@@ -76,15 +72,18 @@ def check_output(
     overwrite: bool,
     images: str | None = None,
 ) -> None:
-    """Say at once what would stop the output from being written, before any work is done.
+    """Checks, before any work, that the output can be written.
 
     Args:
-        images: As of `choose_format`.
+        output: The file, or the folder for images.
+        source: The input, if any.
+        overwrite: Whether an existing output may be replaced.
+        images: As in `choose_format`.
 
     Raises:
-        StreamDiffVSRError: Its folder is missing or not writable, its ending is unknown, it exists
+        StreamDiffVSRError: Its folder is missing or not writable, its suffix is unknown, it exists
             and ``overwrite`` is off, it is no plain file, or it is the source itself; a folder for
-            images holds anything else.
+            images has other files in it.
     """
     path = Path(output)
     failure = f"could not write {str(output)!r}"
@@ -117,7 +116,7 @@ def check_output(
 def _check_folder(
     path: Path, failure: str, source: str | PathLike[str] | None, *, overwrite: bool
 ) -> None:
-    """A folder that is there is replaced only if it holds images of ours and nothing else."""
+    """Checks that an existing folder holds only numbered images, and may be replaced."""
     if source is not None and Path(source).exists() and path.samefile(source):
         raise StreamDiffVSRError(failure, "it is the input itself", "choose another name")
     names = [entry.name for entry in path.iterdir()]
@@ -129,12 +128,3 @@ def _check_folder(
         raise StreamDiffVSRError(
             failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )
-
-
-def check_size(size: tuple[int, int], failure: str) -> None:
-    """Refuse HR frames that H.264 cannot be made of; ``failure`` begins the message.
-
-    Raises:
-        StreamDiffVSRError: (H, W) is too large, or odd.
-    """
-    encoder_sizes.check_size(size, "h264", failure)

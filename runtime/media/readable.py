@@ -1,11 +1,11 @@
-"""What can be read: allowed demuxers, name endings of videos, and names of image files."""
+"""Readable files: the allowed demuxers, the suffixes of videos and images, and image series."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-_RECORDED = (  # by cameras, recorders, editors, browsers
+_RECORDED = (  # from cameras, recorders, editors and browsers
     "mov,mp4,m4a,3gp,3g2,mj2",
     *("matroska,webm", "mpegts", "mpeg", "mpegvideo", "avi", "flv", "live_flv", "kux", "asf"),
     *("asf_o", "ogg", "mxf", "gxf", "lxf", "nut", "nsv", "nuv", "rm", "ivr", "wtv", "ty", "pva"),
@@ -25,15 +25,15 @@ _GAMES = (
     *("siff", "smk", "smush", "thp", "tiertexseq", "tmv", "txd", "usm", "vmd", "wc3movie"),
     *("wsvqa", "xmv", "yop"),
 )
-_SOUND = (  # opened to say that it is nothing else
+_SOUND = (  # opened to report that there is only sound
     *("mp3", "aac", "flac", "wav", "aiff", "caf", "ac3", "eac3", "dts", "dtshd", "truehd", "amr"),
     *("ape", "wv", "tta", "au", "w64", "mpc", "mpc8", "dsf", "voc", "tak", "oma", "xwma"),
 )
-# Those that read one self-contained file. Left out on purpose: hls, dash, concat, sdp, image
+# Demuxers that read one self-contained file. Left out on purpose: hls, dash, concat, sdp, image
 # sequences, devices, and every other format that names further files.
 DEMUXERS = ",".join((*_RECORDED, *_RAW, *_ANIMATED, *_GAMES, *_SOUND))
 
-# Of what libav recognises and is not opened, what users take for videos.
+# Formats that libav recognises, that are not opened, and that users take for videos.
 LISTS = frozenset(
     {"hls", "dash", "concat", "sdp", "webm_dash_manifest", "imf", "rtsp", "ffmetadata"}
 )
@@ -45,41 +45,18 @@ SUBTITLES = frozenset(
     }
 )
 
-# Not those that other files have as often: .dat, .cin, .ogg, ...
+# Without those that other files have as often: .dat, .cin, .ogg, ...
 VIDEO_ENDINGS = frozenset(
     {
         *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".3gp", ".3g2", ".f4v", ".flv"),
         *(".ts", ".mts", ".m2ts", ".m2t", ".tp", ".trp", ".tod", ".mod", ".mpg", ".mpeg", ".mpe"),
         *(".m1v", ".m2v", ".mpv", ".m2p", ".vob", ".vro", ".evo", ".avi", ".divx", ".dv", ".dif"),
-        *(
-            ".wmv",
-            ".asf",
-            ".dvr-ms",
-            ".wtv",
-            ".rm",
-            ".rmvb",
-            ".ivr",
-            ".ogv",
-            ".ogm",
-            ".mxf",
-            ".gxf",
-        ),
+        *(".wmv", ".asf", ".dvr-ms", ".wtv", ".rm", ".rmvb", ".ivr", ".ogv", ".ogm", ".mxf"),
+        *(".gxf", ".fli", ".flc", ".cdxl"),
         *(".lxf", ".nut", ".nsv", ".nuv", ".pva", ".ty", ".swf", ".mjpeg", ".mjpg", ".y4m", ".ivf"),
         *(".obu", ".av1", ".264", ".h264", ".h26l", ".avc", ".265", ".h265", ".hevc", ".266"),
         *(".h266", ".vvc", ".h261", ".h263", ".vc1", ".rcv", ".vc2", ".dnxhd", ".apv", ".avs2"),
-        *(
-            ".avs3",
-            ".mj2",
-            ".ismv",
-            ".gif",
-            ".apng",
-            ".fli",
-            ".flc",
-            ".cdxl",
-            ".viv",
-            ".mtv",
-            ".avifs",
-        ),
+        *(".avs3", ".mj2", ".ismv", ".gif", ".apng", ".viv", ".mtv", ".avifs"),
         *(".cine", ".ser", ".mlv", ".r3d", ".dav", ".mxg", ".roq", ".smk", ".bik", ".bk2", ".vqa"),
         *(".vmd", ".cpk", ".4xm", ".mve", ".thp", ".usm", ".moflex", ".xmv", ".hnm", ".gdv"),
         *(".dxa", ".yop", ".rl2", ".bmv", ".mvi", ".pdv"),
@@ -93,15 +70,15 @@ SUFFIXES = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".dpx", ".qoi", ".pcx", ".sgi", ".psd"),
     *(".dds", ".ras"),
 )
-DEFAULT_FPS = 24  # of images that nobody named a rate for
+DEFAULT_FPS = 24  # of images, where no rate is given
 _NUMBER = re.compile(r"(\d+)")
 _PLACE = re.compile(r"%(?:0(\d{1,2}))?d")
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Its images in the natural order of their names: ``2.png`` comes before ``10.png``.
+    """Returns the images of a folder in natural order: ``2.png`` comes before ``10.png``.
 
-    Hidden files are left out, and folders inside it are not looked into.
+    Hidden files and subfolders are left out.
 
     Raises:
         OSError: The folder cannot be read.
@@ -115,24 +92,26 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def is_numbered(path: Path) -> bool:
-    """Whether it names a series of images by a pattern such as ``frame_%05d.png``.
+    """Returns whether a path is a pattern of numbered images, such as ``frame_%05d.png``.
 
-    It does not where there is a file or a folder of just that name.
+    An existing file or folder of exactly that name is no pattern.
     """
     one_place = len(_PLACE.findall(path.name.replace("%%", ""))) == 1
     return one_place and path.suffix.lower() in SUFFIXES and not path.exists()
 
 
 def numbered_images(pattern: Path) -> list[Path]:
-    """The files that C's ``printf`` would name like that, by their numbers; some may be missing.
+    """Returns the files that C's ``printf`` would name by the pattern, in order of their numbers.
+
+    Numbers may be missing.
 
     Raises:
         OSError: The folder cannot be read.
     """
-    before, digits, behind = _PLACE.split(pattern.name.replace("%%", "\0"))
+    before, digits, after = _PLACE.split(pattern.name.replace("%%", "\0"))
     width = int(digits or 1)
     number = rf"(\d{{{width}}}|[1-9]\d{{{width},}})" if width > 1 else r"(0|[1-9]\d*)"
-    name = re.compile("".join((_escaped(before), number, _escaped(behind))))
+    name = re.compile("".join((_escaped(before), number, _escaped(after))))
     found = ((name.fullmatch(path.name), path) for path in pattern.parent.iterdir())
     images = [(int(match[1]), path) for match, path in found if match and path.is_file()]
     return [path for _, path in sorted(images)]
@@ -143,7 +122,7 @@ def _escaped(text: str) -> str:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """What names are sorted by: numbers in them by value, case only where all else is equal."""
+    """Returns the sort key of a name: numbers by value, case only where all else is equal."""
     parts = _NUMBER.split(name.lower())  # text, number, text, ...
     key = [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]
     return key, name

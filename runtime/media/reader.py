@@ -1,7 +1,6 @@
 """Reads a video file or a folder of images as an iterator of RGB frames with their times.
 
-Decoding runs in a child process, one frame ahead of the caller: the pipe between them is the
-bounded queue.
+Decoding runs in a child process, one frame ahead of the caller, as the pipe is the bounded queue.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from .info import VideoInfo
 
 __all__ = ["VideoInfo", "probe", "receive_info", "start_reader"]
 
-READER_MEMORY_BYTES = 8 << 30  # 8K H.264 with all its references needs about two of them
+READER_MEMORY_BYTES = 8 << 30  # 8K H.264 with all its references needs about 2 GiB
 
 
 def probe(
     path: str | PathLike[str], *, deadline_s: float = DEADLINE_S, fps: Fraction | None = None
 ) -> VideoInfo:
-    """Describe a video file, an image file or a folder of images.
+    """Describes a video file, an image file or a folder of images.
 
     Args:
-        path: As of ``FileSource``.
-        deadline_s: The longest it may take.
+        path: As in ``FileSource``.
+        deadline_s: The longest it may take, in seconds.
         fps: Frames per second of images.
 
     Raises:
         StreamDiffVSRError: It is missing, a folder without images, empty, unreadable, cut off, not
-            a video, sound only, absurdly large, or gave no answer within ``deadline_s`` seconds.
+            a video, sound only, too large, or gave no answer within ``deadline_s`` seconds.
     """
     child = start_reader(path, deadline_s=deadline_s, frames=False, fps=fps)
     try:
@@ -59,7 +58,7 @@ def start_reader(
     deinterlace: str = "auto",
     fps: Fraction | None = None,
 ) -> Child:
-    """A child that describes the file and then, if asked, sends its frames."""
+    """Starts a child that describes the file and then, if ``frames``, sends its frames."""
     return Child(
         "runtime.media.reader_child",
         {
@@ -78,10 +77,10 @@ def start_reader(
 
 
 def receive_info(child: Child, path: str | PathLike[str], deadline_s: float) -> VideoInfo:
-    """The description, which is a reader's first message behind its signs of life.
+    """Returns the description, a reader's first message after its signs of life.
 
     Raises:
-        StreamDiffVSRError: As :func:`probe`; the child is closed then.
+        StreamDiffVSRError: As in :func:`probe`; the child is closed then.
     """
     due = time.monotonic() + deadline_s
     left = deadline_s
@@ -104,10 +103,10 @@ Deinterlace: TypeAlias = Literal["auto", "on", "off", "tff", "bff"]
 
 
 def deinterlace_mode(asked: Deinterlace | bool) -> Deinterlace:
-    """The option in its one form: True has been "auto", and False "off".
+    """Returns the mode of an option in which True means "auto" and False "off".
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: There is no such mode.
     """
     mode = {True: "auto", False: "off"}[asked] if isinstance(asked, bool) else asked
     if mode not in get_args(Deinterlace):
@@ -121,14 +120,14 @@ class SourceFrame:
 
     Attributes:
         image: (h, w, 3) uint8 RGB [0, 255], C-contiguous, memory of its own, upright.
-        pts: When it is shown, in ticks of ``time_base``; made up from the frame rate where the
-            file has none.
+        pts: When it is shown, in ticks of ``time_base``; derived from the frame rate where the file
+            has no times.
         time_base: Seconds per tick.
         duration: How long it is shown, in ticks; None if the file does not say.
-        index: 0 for the first frame.
-        busy: From when to when it was read and decoded, in seconds of `time.perf_counter`, which
-            processes share.
-        deep: (h, w, 3) uint16 RGB [0, 65535] of the same picture, where that was asked for.
+        index: Number of the frame; 0 for the first.
+        busy: Start and end of its decoding, in seconds of `time.perf_counter`, which processes
+            share.
+        deep: (h, w, 3) uint16 RGB [0, 65535] of the same picture, if requested.
     """
 
     image: Image
@@ -141,7 +140,7 @@ class SourceFrame:
 
     @property
     def seconds(self) -> float:
-        """When it is shown, in seconds."""
+        """The time it is shown, in seconds."""
         return float(self.pts * self.time_base)
 
 
@@ -149,29 +148,28 @@ class FileSource:
     """The frames of a video file or of a series of images, once, in order of display.
 
     ``damaged`` counts the packets so far with any sign of damage; the frames around them may be
-    wrong, and the source goes on behind them. Frames are turned upright by the file's rotation, so
-    what is written from them needs none. A change of size inside the file shows as frames of
-    another shape. What is transparent is on black, as players show it. The values of HDR come
-    through as they are, unmapped.
+    wrong, and the source continues after them. Frames are turned upright, so outputs need no
+    rotation. A change of size inside the file shows as frames of another shape. Transparent pixels
+    are blended onto black, as players show them. HDR values are not mapped.
 
     Args:
-        path: The file, whose content counts and not its extension; an image; or a folder of images
+        path: The file, which is read by content, not by extension; an image; or a folder of images
             (png, jpg, jpeg, webp, tif, tiff), in the natural order of their names.
-        deadline_s: The longest the file may take to give a frame.
-        depth: 16 gives frames their ``deep`` too; ``image`` is the same either way.
-        begin: Seconds, as `SourceFrame.seconds`: the frames begin with one at or before that time,
-            and none after it is missing. They equal those of a run from the start. The way there is
-            short in .mp4, .mov, .mkv and .webm, and decoded from the start in others. Times that
-            jump back inside the file make it ambiguous. ``index`` counts from the first one given.
-        deinterlace: Make a whole picture of two fields, one for each frame. "auto": where a frame
-            or the container says that it has fields; "on": of every frame, by the order that is
-            told, else the upper field first; "tff" and "bff": by that order, upper or lower field
-            first; "off": not at all. Images are left as they are.
+        deadline_s: The longest the file may take to give a frame, in seconds.
+        depth: 16 also gives frames their ``deep``; ``image`` is the same either way.
+        begin: Seconds, like `SourceFrame.seconds`: the frames begin with the last one at or before
+            that time, and equal those of a run from the start. Seeking is fast in .mp4, .mov, .mkv
+            and .webm; other files are decoded from the start. Times that jump back inside the file
+            make it ambiguous. ``index`` counts from the first frame given.
+        deinterlace: How to make one progressive picture of each frame of two fields. "auto": where
+            a frame or the container declares fields; "on": every frame, by the declared order, else
+            upper field first; "tff" and "bff": every frame, upper or lower field first; "off": not
+            at all. Images are left as they are.
         fps: Frames per second of images (24 if None), and of a video without times of its own.
 
     Raises:
-        StreamDiffVSRError: As :func:`probe`, at once; or while iterating, if the reader crashes or
-            takes too long.
+        StreamDiffVSRError: As in :func:`probe`, at once; or while iterating, if the reader crashes
+            or takes too long.
     """
 
     def __init__(
@@ -219,13 +217,11 @@ class FileSource:
             if header["kind"] == "end":
                 self.close()
                 break
-            return self._frame(header["height"], header["width"], header, payload)
+            return self._frame(header, payload)
         raise StopIteration
 
-    def _frame(
-        self, height: int, width: int, header: dict[str, Any], payload: memoryview
-    ) -> SourceFrame:
-        shape = (height, width, 3)
+    def _frame(self, header: dict[str, Any], payload: memoryview) -> SourceFrame:
+        shape = (header["height"], header["width"], 3)
         deep, self._deep = self._deep, None
         started, ended = header["busy"]
         frame = SourceFrame(
@@ -241,7 +237,7 @@ class FileSource:
         return frame
 
     def close(self) -> None:
-        """Stop decoding. Safe at any point, from any thread, and twice."""
+        """Stops decoding. Safe at any point, from any thread, and more than once."""
         self._ended = True
         self._child.close()
 

@@ -1,7 +1,6 @@
 """Describes a file to the parent process, then sends its frames one by one.
 
-Frames come from ``video_reader_child``, ``image_reader_child`` or ``animation_reader_child``; their
-pixels are converted by ``pixels``.
+Frames come from ``video_reader_child``, ``image_reader_child`` or ``animation_reader_child``.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _BEAT_S = 1.0
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send one ``info`` message, then a ``frame`` message per frame, then ``end``.
+    """Sends one ``info`` message, then a ``frame`` message per frame, then ``end``.
 
-    A frame of depth 16 has a ``deep`` message before its own.
+    At depth 16, each frame has a ``deep`` message before its own.
     """
     messages.end_with_parent(inbox)
     libav.quiet()
@@ -70,27 +69,27 @@ def _opened(
 
 
 class _Sender:
-    """Converts pictures and sends them; tells the parent now and then that it lives."""
+    """Converts pictures and sends them, and signs of life in between."""
 
     def __init__(self, outbox: RawIOBase, failure: str, *, deep: bool) -> None:
         self._outbox, self._failure, self._deep = outbox, failure, deep
         self._reformatter = VideoReformatter()
-        self._file_pixels: Any = None  # needs numpy, which most files do without
+        self._file_pixels: Any = None  # most files need no numpy
         self._sent_at = time.monotonic()
         self._busy_since = time.perf_counter()
 
     def send(self, picture: Picture, damaged: int) -> None:
-        """Send one frame as (h, w, 3) uint8 RGB with its time, and before it as uint16 if asked."""
+        """Sends one frame as (h, w, 3) uint8 RGB with its time; before it uint16, if requested."""
         frame = picture.frame
         check_frame_size(frame.width, frame.height, self._failure)
         height, width = upright_size(frame)
         if self._deep:
-            deep = self._careful.deep(frame, mirrored=picture.mirrored)
+            deep = self._full_converter.deep(frame, mirrored=picture.mirrored)
             messages.send(self._outbox, {"kind": "deep"}, deep)
         if is_plain(frame):
             pixels = upright_rgb(self._reformatter, frame, mirrored=picture.mirrored)
         else:
-            pixels = self._careful.image(frame, mirrored=picture.mirrored)
+            pixels = self._full_converter.image(frame, mirrored=picture.mirrored)
         header = {
             "kind": "frame",
             "pts": picture.pts,
@@ -105,13 +104,13 @@ class _Sender:
         self._busy_since = time.perf_counter()
 
     def beat(self) -> None:
-        """Tell the parent that a stretch without frames is not a hang."""
+        """Sends a sign of life if no frame was sent for a while."""
         if time.monotonic() - self._sent_at > _BEAT_S:
             messages.send(self._outbox, {"kind": "beat"})
             self._sent_at = time.monotonic()
 
     @property
-    def _careful(self) -> Any:
+    def _full_converter(self) -> Any:
         if self._file_pixels is None:
             from .file_pixels import FilePixels
 

@@ -1,8 +1,7 @@
-"""Text without the credentials of the addresses in it.
+"""Removes credentials from addresses in text.
 
-Everything that can reach a user, a log, a metric or a page goes through here: libav repeats an
-address word for word in its errors. It finds secrets by where they stand in a URL, so it knows
-nothing of a password that stands alone.
+All text for a user, a log, a metric or a page passes through here, as libav repeats addresses word
+for word in its errors. Secrets are found by their place in a URL: a password alone is not found.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _END = r"\s'\"<>"  # what ends a URL in running text
 
 _USERINFO = re.compile(rf"({_SCHEME})[^\s/?#]+@")
 # A password with "/", "?" or "#" in it ends the host part too early: what follows the colon is then
-# no port, and the true host comes behind a later "@".
+# no port, and the true host comes after a later "@".
 _BROKEN_USERINFO = re.compile(
     rf"({_SCHEME})(?!\*\*\*@)[^\s/?#@\[\]]*:(?=[^\s/?#@]*[^\s/?#@\d])\S*@(?=[^\s@])"
 )
@@ -30,11 +29,11 @@ _HEADER = re.compile(r"((?:authorization|cookies?)\s*[:=]\s*)[^\r\n]+", re.IGNOR
 
 
 def redact(text: str) -> str:
-    """The text with the secrets of every URL in it replaced by ``***``.
+    """Returns the text with the secrets of every URL in it replaced by ``***``.
 
-    These are: user name and password, the values of query keys that sound like a secret, the last
-    part of the path of an RTMP address (its stream key), and authorisation headers. What has been
-    redacted once stays as it is.
+    Secrets are user name and password, the values of query keys that sound like a secret, the last
+    part of the path of an RTMP address (its stream key), and authorisation headers. Redacting text
+    again changes nothing.
     """
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
     text = _BROKEN_USERINFO.sub(rf"\1{HIDDEN}@", text)

@@ -1,7 +1,7 @@
 """Joins the beginning of a source to an output in memory, to find what the join will do.
 
-It runs the code of the join itself, header, packets and end, so that both say the same, and what a
-muxer refuses only at the first packet is known before the work.
+It runs the code of the join itself, so that both report the same, and finds before any frame is
+upscaled what a muxer refuses only at the first packet.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MOST_BYTES = 32 << 20  # of the source: its streams may lie far apart
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send ``done`` with what was copied and left out."""
+    """Sends ``done`` with what was copied and left out."""
     libav.quiet()
     try:
-        told = _joined(arguments)
+        done = _joined(arguments)
     except StreamDiffVSRError:
         raise
     except Exception as error:
@@ -38,11 +38,11 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
             libav.describe(error),
             _what_works(arguments),
         ) from error
-    messages.send(outbox, {"kind": "done", **told})
+    messages.send(outbox, {"kind": "done", **done})
 
 
 def _joined(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Join the beginning of the source; what was copied and left out."""
+    """Joins the beginning of the source; returns what was copied and left out."""
     container = arguments["container"]
     origin = StreamCopier(
         Path(arguments["source"]),
@@ -66,7 +66,7 @@ def _joined(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _what_works(arguments: dict[str, Any]) -> str:
-    """The first way round a failure that does not fail itself; "" if there is none."""
+    """Returns the first remedy that works when tried; "" if there is none."""
     ways = {
         "give the output a name that ends in .mkv": {"container": "matroska", "suffix": ".mkv"},
         f"use {option('audio', 'transcode')}": {"audio": "transcode"},

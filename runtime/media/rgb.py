@@ -19,14 +19,14 @@ class RgbFrame:
     """The frame that every message of pixels is read into.
 
     Args:
-        size: (H, W).
-        deep: Pixels are uint16 [0, 65535] of this machine's byte order, not uint8.
+        size: (H, W) of the frame.
+        deep: Whether pixels are uint16 [0, 65535] in native byte order, not uint8.
     """
 
     def __init__(self, size: tuple[int, int], *, deep: bool = False) -> None:
         height, width = size
         self._row_bytes = (6 if deep else 3) * width
-        self._frame = VideoFrame(width, height, _native("rgb48") if deep else "rgb24")
+        self._frame = VideoFrame(width, height, native("rgb48") if deep else "rgb24")
         self._deep = deep
         self._padded = self._frame.planes[0].line_size != self._row_bytes
         self._squeezed = VideoFrame(width, height, self._frame.format.name) if deep else None
@@ -38,13 +38,13 @@ class RgbFrame:
         return self._frame
 
     def memory(self, count: int) -> memoryview:
-        """Where the payload of a message is read to."""
+        """Returns the buffer that the payload of a message is read into."""
         if self._padded or count == 0:
             return memoryview(bytearray(count))
         return memoryview(self._frame.planes[0])
 
     def take(self, pixels: memoryview) -> None:
-        """Use what was read to :meth:`memory`."""
+        """Fills the frame from the buffer of :meth:`memory`."""
         if not self._padded:
             return
         rows, step = memoryview(self._frame.planes[0]), self._frame.planes[0].line_size
@@ -53,7 +53,7 @@ class RgbFrame:
             rows[row * step : row * step + self._row_bytes] = source
 
     def put(self, image: Image) -> None:
-        """Use an array, (H, W, 3) uint8 RGB."""
+        """Fills the frame from an array, (H, W, 3) uint8 RGB."""
         rows = np.frombuffer(memoryview(self._frame.planes[0]), np.uint8)
         rows = rows.reshape(self._frame.height, -1)
         rows[:, : self._row_bytes] = image.reshape(self._frame.height, -1)
@@ -66,10 +66,10 @@ class RgbFrame:
         *,
         size: tuple[int, int] | None = None,
     ) -> Any:
-        """A frame of its own: in a YUV format of that matrix and range, or in an RGB one.
+        """Returns a new frame, in a YUV format of that matrix and range or in an RGB format.
 
         Args:
-            size: (H, W) that it is resized to.
+            size: (H, W) to resize to; None keeps the size.
         """
         if pixel_format in _PLANAR_BITS and self._deep:
             return self._planar(pixel_format)
@@ -85,7 +85,7 @@ class RgbFrame:
         )
 
     def _squeeze(self, made: VideoFrame) -> VideoFrame:
-        """The frame with white at 255 * 256, where swscale takes it to be."""
+        """Returns the frame with white at 255 * 256, as swscale assumes."""
         source, target = (
             np.frombuffer(memoryview(frame.planes[0]), np.uint16) for frame in (self._frame, made)
         )
@@ -94,7 +94,7 @@ class RgbFrame:
         return made
 
     def _planar(self, pixel_format: str) -> VideoFrame:
-        """Components rounded to the nearest value; swscale would cut their low bits off."""
+        """Returns a planar frame, rounded to the nearest value: swscale would truncate."""
         largest = (1 << _PLANAR_BITS[pixel_format]) - 1
         rgb = self._frame.to_ndarray().astype(np.uint32)
         parts = ((rgb * largest + 32767) // 65535).astype("<u2")
@@ -107,7 +107,8 @@ class RgbFrame:
         return made
 
 
-def _native(name: str) -> str:
+def native(name: str) -> str:
+    """Returns libav's name of a 16-bit pixel format in native byte order."""
     return name + ("le" if np.little_endian else "be")
 
 
@@ -117,10 +118,10 @@ _RESIZE_QUALITY = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpola
 def resized(
     image: Image, size: tuple[int, int], reformatter: VideoReformatter | None = None
 ) -> Image:
-    """(h, w, 3) uint8 RGB -> (*size, 3) uint8 RGB.
+    """Resizes (h, w, 3) uint8 RGB to (*size, 3) uint8 RGB.
 
     Args:
-        reformatter: One to be used again, which is quicker; not for several threads at once.
+        reformatter: One to reuse, which is faster; not for several threads at once.
     """
     height, width = size
     frame = (reformatter or VideoReformatter()).reformat(
@@ -142,6 +143,6 @@ class Bicubic:
         self._reformatter = VideoReformatter()
 
     def __call__(self, image: Image) -> Image:
-        """(h, w, 3) uint8 RGB -> (scale h, scale w, 3) uint8 RGB."""
+        """Enlarges (h, w, 3) uint8 RGB to (scale h, scale w, 3) uint8 RGB."""
         size = self._scale * image.shape[0], self._scale * image.shape[1]
         return resized(image, size, self._reformatter)

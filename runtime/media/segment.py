@@ -1,7 +1,4 @@
-"""What is known of one segment: the record a job keeps, from which segments are joined.
-
-Only data; it opens nothing.
-"""
+"""The record that a job keeps of each segment, from which segments are joined."""
 
 from __future__ import annotations
 
@@ -11,26 +8,26 @@ from typing import Any
 
 from ..processes.messages import pack, unpack
 
-LONGEST_TICKS = 1 << 28  # between frames in a segment's file: MP4 counts such times in 32 bits
+LONGEST_TICKS = 1 << 28  # between frames in a segment's file: MP4 stores this in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Frames that are whole on the disk.
+    """Frames that are completely on the disk.
 
     Attributes:
-        name: As given to ``begin``.
-        files: Paths inside the folder, with forward slashes; one for video, one a frame for images.
-        frames: How many.
-        bytes: Of all files.
+        name: The name given to ``begin``.
+        files: Paths in the folder, with forward slashes: one for video, one per frame for images.
+        frames: Number of frames.
+        bytes: Size of all files.
         first_pts: When the first frame is shown, in ticks.
-        end_pts: When the last one is no longer shown.
+        end_pts: When the last frame is no longer shown, in ticks.
         time_base: Seconds per tick.
-        reorder: How many frames a decoder must hold back to show them in order; 0 for images.
-        shortest: The shortest time of any of its frames, in ticks.
-        retimed: How many of its frames were moved behind the one before.
-        gaps: Times that its file leaves out, because they are too long for it: each from which
-            tick of the file on, and how many ticks more it really is from there.
+        reorder: Number of frames a decoder must hold back to show them in order; 0 for images.
+        shortest: The shortest time that any frame is shown, in ticks.
+        retimed: Number of frames that were moved after the previous one.
+        gaps: Spans too long for the file, which leaves them out: pairs of the first tick of the
+            file that is affected, and the ticks to add from there on.
     """
 
     name: str
@@ -46,16 +43,16 @@ class Segment:
     gaps: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can carry it."""
+        """Returns the segment as JSON types."""
         lists = {"files": list(self.files), "gaps": [list(gap) for gap in self.gaps]}
         return {**asdict(self), **lists, "time_base": pack(self.time_base)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Segment:
-        """What :meth:`to_json` wrote.
+        """Returns the segment that :meth:`to_json` described.
 
         Raises:
-            ValueError, TypeError: It is nothing that it wrote.
+            ValueError, TypeError: The fields are not those of a segment.
         """
         base = unpack(fields["time_base"])
         gaps = tuple((at, ticks) for at, ticks in fields.get("gaps", ()))

@@ -1,8 +1,8 @@
-"""What becomes of each stream of sound, found by writing its first packets and reading them back.
+"""Decides how to treat each audio stream, by writing its first packets and reading them back.
 
-Runs in the child. A muxer's word is not taken for it: some take a stream and write what nothing
-plays, some refuse it only when its first packet comes. So each way is tried in memory, and what
-is told to a user as a way out has been tried as well.
+Runs in the child. Muxers are not reliable here: some accept a stream and write what nothing plays,
+some refuse it only at the first packet. So each way is tried in memory, including the remedies that
+error messages name.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ _ENCODERS = {
     "webm": ("libopus",),
     "matroska": ("libopus", "aac"),
 }
+_UNDECODABLE = av.error.FFmpegError, ValueError
 _LOSSLESS = "flac"  # in Matroska
 _NAMES = {"libopus": "opus"}
 _TRIED_PACKETS = 24
-_TRIED_BYTES = 1 << 20  # of a stream, at most, if it is more than one packet
-SEARCHED_BYTES = 64 << 20  # for the first packets of all streams
-_MPEG_LAYERS = {"mp1", "mp2", "mp3"}  # of one family: their packets say which they are
+_TRIED_BYTES = 1 << 20  # of a stream, after which no more packets are tried
+SEARCHED_BYTES = 64 << 20  # of the source, for the first packets of all streams
+_MPEG_LAYERS = {"mp1", "mp2", "mp3"}  # one family: the packets say which it is
 _MOST_SKIPPED = 8  # packets at the beginning that are cut off or damaged
 _DEMUXERS = {"mp4": "mov", "mov": "mov", "mpegts": "mpegts"}
-_ENDINGS = (".mkv", ".mov", ".mp4", ".ts")  # as they are proposed
+_ENDINGS = (".mkv", ".mov", ".mp4", ".ts")  # in the order they are proposed
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """What becomes of one stream.
+    """How to treat one audio stream.
 
     Attributes:
-        index: Its place among the streams of the source.
-        encoder: libav's name of what encodes it anew; "" if its packets are copied.
-        skipped: Packets at its beginning that are left out.
+        index: Its index among the streams of the source.
+        encoder: libav's name of the encoder for it; "" if its packets are copied.
+        skipped: Number of packets left out at its beginning.
     """
 
     index: int
@@ -61,7 +62,7 @@ class Sound:
     skipped: int = 0
 
     def stream(self, template: Any, part: TimeWindow) -> CopiedStream:
-        """What carries it out."""
+        """Returns the stream that does this."""
         if self.encoder:
             return TranscodedStream(template, part, self.encoder)
         return CopiedStream(template, part, self.skipped)
@@ -69,7 +70,7 @@ class Sound:
 
 @dataclass(slots=True)
 class _Beginning:
-    """The first packets of a stream, and whether there are no more than those."""
+    """The first packets of a stream, with their times."""
 
     path: Path
     template: Any
@@ -83,10 +84,10 @@ class _Beginning:
 
     @property
     def start(self) -> Fraction:
-        """When it begins, in seconds: far below zero where a clock of MPEG-TS wraps around."""
+        """The start in seconds: far below zero where an MPEG-TS clock wraps around."""
         pts, dts, _, base = self.times[0] if self.times else (None, None, None, None)
-        told = pts if pts is not None else dts
-        return Fraction(0 if told is None else told * base)
+        first = pts if pts is not None else dts
+        return Fraction(0 if first is None else first * base)
 
     def add(self, packet: Any) -> None:
         self.packets.append(packet)
@@ -94,7 +95,7 @@ class _Beginning:
         self.bytes += packet.size
 
     def again(self) -> Iterator[Any]:
-        """The packets as they were read, whatever a muxer has made of their times."""
+        """Yields the packets with the times that were read, which muxers change."""
         if self.template.codec_context is not None:
             self.template.codec_context.flush_buffers()
         for packet, times in zip(self.packets, self.times, strict=True):
@@ -106,16 +107,17 @@ class _Beginning:
 def settle(
     path: Path, choice: Choice, *, container: str, suffix: str, codec: str
 ) -> tuple[list[Sound], list[str]]:
-    """What becomes of the sound of a source, and notes of what is not as it was.
+    """Returns how to treat the sound of a source, and notes on what changes.
 
     Args:
-        choice: Whether packets are copied, sound is encoded anew, or left out.
+        path: The source.
+        choice: Whether to copy packets, re-encode the sound, or leave it out.
         container: libav's name of the output's muxer.
-        suffix: The ending of the output's name.
-        codec: Of the output's picture; where that cannot go is not proposed.
+        suffix: The suffix of the output's name.
+        codec: The codec of the output's picture, which a proposed container must hold.
 
     Raises:
-        StreamDiffVSRError: The container cannot hold the sound; with a way out that was tried.
+        StreamDiffVSRError: The container cannot hold the sound; remedies in it were tried.
     """
     with libav.open_input(path) as source:
         if not source.streams.audio:
@@ -128,12 +130,12 @@ def settle(
             if sound is None:
                 raise _refusal(found, one, container, suffix, codec, choice)
             if sound.encoder:
-                notes.append(_told(one, sound, suffix, choice))
+                notes.append(_note(one, sound, suffix, choice))
     return [sound for sound in settled if sound is not None], list(dict.fromkeys(notes))
 
 
 def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], list[str]]:
-    """The streams of sound that are there, and notes of those that are not."""
+    """Returns the beginnings of the audio streams, and notes on those left out."""
     notes: list[str] = []
     others = _of_other_programmes(source)
     streams = [stream for stream in source.streams.audio if stream.index not in others]
@@ -150,7 +152,7 @@ def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], l
 
 
 def _of_other_programmes(source: Any) -> set[int]:
-    """The streams that belong to programmes, but to none of the picture's."""
+    """Returns the streams that belong only to programmes without the picture."""
     picture = libav.moving_picture(source)
     if picture is None or source.format.name != "mpegts":
         return set()
@@ -162,7 +164,7 @@ def _of_other_programmes(source: Any) -> set[int]:
 
 
 def _programmes(source: Any) -> list[set[int]]:
-    """The streams of each, which PyAV tells only in libav's description for people."""
+    """Returns the streams of each programme, from the text in which libav describes a file."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)
     try:
@@ -181,7 +183,7 @@ def _programmes(source: Any) -> list[set[int]]:
 
 
 def _read_beginnings(source: InputContainer, found: dict[int, _Beginning]) -> bool:
-    """Read until enough is there; whether nothing was left to be read."""
+    """Reads until there is enough; returns whether the whole source was read."""
     read = 0
     for packet in libav.packets(source, list(source.streams)):
         if packet is None or not packet.size:
@@ -196,7 +198,7 @@ def _read_beginnings(source: InputContainer, found: dict[int, _Beginning]) -> bo
 
 
 def _settled(one: _Beginning, container: str, choice: Choice) -> Sound | None:
-    """The best that can be done with a stream; None if nothing can."""
+    """Returns the best treatment of a stream; None if there is none."""
     index, codec = one.template.index, codec_of(one.template)
     wanted = _encoders(container, one)
     if choice == "transcode" and codec not in _common(container):
@@ -220,13 +222,13 @@ def _encoders(container: str, one: _Beginning) -> Sequence[str]:
 
 
 def _common(container: str) -> set[str]:
-    """Codecs that nothing is gained of encoding anew."""
+    """Returns codecs that re-encoding would not improve."""
     names = {_NAMES.get(name, name) for name in _ENCODERS[container]}
     return names | ({_LOSSLESS} if container == "matroska" else set())
 
 
 def _copies(one: _Beginning, container: str) -> int | None:
-    """After how many packets a container takes a stream as it is; None if it does not."""
+    """Returns how many packets to skip until a container takes a stream; None if it never does."""
     if not listed(container, one.template):
         return None
     if not one.packets:
@@ -240,11 +242,11 @@ def _copies(one: _Beginning, container: str) -> int | None:
 
 def _encodes(one: _Beginning, container: str, encoder: str) -> bool:
     written = _written(one, container, Sound(one.template.index, encoder))
-    return written is not None and len(_heard_in(written, container)[1]) > 0
+    return written is not None and len(_read_back(written, container)[1]) > 0
 
 
 def _written(one: _Beginning, container: str, sound: Sound) -> io.BytesIO | None:
-    """A file of those packets alone; None if the muxer refuses it."""
+    """Returns a file of the first packets alone; None if it cannot be written."""
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container) as output:
@@ -253,42 +255,41 @@ def _written(one: _Beginning, container: str, sound: Sound) -> io.BytesIO | None
             output.start_encoding()
             for packet in one.again():
                 for made in stream.placed(packet):
-                    with contextlib.suppress(av.error.InvalidDataError):  # left out by a join, too
+                    with contextlib.suppress(av.error.InvalidDataError):  # a join leaves it out too
                         output.mux(made)
             for made in stream.rest():
                 output.mux(made)
-    except Exception:  # whatever it is: this way is none
+    except Exception:  # for any reason, this way does not work
         return None
     file.seek(0)
     return file
 
 
 def _is_same(one: _Beginning, written: io.BytesIO, container: str, skipped: int) -> bool:
-    """Whether what was written is read back as what it was."""
+    """Returns whether a written file is read back as the original."""
     if container == "mpegts":
-        return True  # so little of one is guessed at; what is read back right is listed
-    codec, after = _heard_in(written, container)
+        return True  # so short a file is only guessed at; `listed` has what is read back
+    codec, after = _read_back(written, container)
     if codec != codec_of(one.template):
         return {codec, codec_of(one.template)} <= _MPEG_LAYERS
-    # By a decoder of its own: what one makes up for noise goes on from what it has made before.
+    # With a new decoder: the noise that a decoder generates depends on what it decoded before.
     with libav.open_input(one.path) as fresh:
         stream: Any = fresh.streams[one.template.index]
         before = _decoded(stream.codec_context, list(one.again())[skipped:])
-    if not len(before):  # nobody can hear it here; then its name must do
+    if not len(before):  # it cannot be decoded here, so the codec has to suffice
         return True
     count = min(len(before), len(after))
     if 2 * count < len(before):
         return False
-    # What a decoder leaves out to warm up may differ at the beginning, and a damaged packet be
-    # missing anywhere.
+    # Decoders may leave out samples at the beginning, and a damaged packet may be missing anywhere.
     half = count // 2
     return bool(
         np.array_equal(before[:half], after[:half]) or np.array_equal(before[-half:], after[-half:])
     )
 
 
-def _heard_in(file: io.BytesIO, container: str) -> tuple[str, Any]:
-    """The codec and the samples of a file that was written here."""
+def _read_back(file: io.BytesIO, container: str) -> tuple[str, Any]:
+    """Returns the codec and the samples of a written file."""
     file.seek(0)
     try:
         with av.open(file, "r", format=_DEMUXERS.get(container, "matroska")) as again:
@@ -300,30 +301,30 @@ def _heard_in(file: io.BytesIO, container: str) -> tuple[str, Any]:
 
 
 def _decoded(context: Any, packets: Sequence[Any]) -> Any:
-    """The samples of the first channel."""
-    heard: list[Any] = []
+    """Decodes packets; returns the samples of the first channel."""
+    samples: list[Any] = []
     if context is None:
         return np.empty((0,))
     context.flush_buffers()
     for packet in (*packets, None):
         try:
             frames = context.decode(packet)
-        except (av.error.FFmpegError, ValueError):
+        except _UNDECODABLE:
             continue
         for frame in frames:
-            # Not planar: of eight channels, PyAV counts planes that are not there.
+            # Not planar: PyAV miscounts the planes of eight channels.
             packed = av.AudioResampler(format=frame.format.packed)
             for one in packed.resample(frame):
-                heard.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
+                samples.append(one.to_ndarray()[0, :: max(1, one.layout.nb_channels)])
     context.flush_buffers()
-    return np.concatenate(heard) if heard else np.empty((0,))
+    return np.concatenate(samples) if samples else np.empty((0,))
 
 
-def _told(one: _Beginning, sound: Sound, suffix: str, choice: Choice) -> str:
+def _note(one: _Beginning, sound: Sound, suffix: str, choice: Choice) -> str:
     was, becomes = codec_of(one.template), _NAMES.get(sound.encoder, sound.encoder)
     if choice == "copy":
         return f"sound ({was}) is stored as {becomes}: {suffix} cannot hold it as it is"
-    return f"sound ({was}) is encoded anew as {becomes}"
+    return f"sound ({was}) is re-encoded as {becomes}"
 
 
 def _refusal(
@@ -334,7 +335,7 @@ def _refusal(
     codec: str,
     choice: Choice,
 ) -> StreamDiffVSRError:
-    """Why not, and what would work: nothing is named that was not tried just now."""
+    """Returns the error for a stream; each remedy but leaving it out was tried just now."""
     ways: list[str] = []
     for ending in _ENDINGS:
         other = CONTAINERS[ending]

@@ -1,8 +1,8 @@
-"""One stream of sound, decoded and encoded anew, sample for sample at its times.
+"""Re-encodes one stream of sound, sample for sample at its times.
 
-Runs in the child. What the decoder gives is laid on a time line of the encoder's samples: gaps stay
-gaps, short ones as silence; what is damaged is silence as long as it lasted; the cut is exact. It
-knows nothing of other streams.
+Runs in the child. Decoded sound is placed on a time line of the encoder's samples: long gaps stay
+gaps, short ones and damaged stretches become silence of the same length, and cuts are exact to the
+sample.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from av.container import OutputContainer
 
 from .stream_rules_child import CopiedStream, TimeWindow
 
+_UNDECODABLE = av.error.FFmpegError, ValueError
 _BITS_A_CHANNEL = {"aac": 112_000, "libopus": 80_000}
-_DRIFT_S = Fraction(1, 25)  # less than that is how coarsely times are stored
+_DRIFT_S = Fraction(1, 25)  # smaller differences come from coarsely stored times
 _SILENCE_S = 1  # a longer gap is left without packets
 _LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "6.1", "7.1")
 
 
 class TranscodedStream(CopiedStream):
-    """The packets of an encoder that hears what a stream of the source holds.
+    """Re-encodes the sound of one stream of the source.
 
     Args:
         template: The stream of the source.
-        part: What is kept of it, to the sample.
+        part: The part to keep, to the sample.
         codec: libav's name of the encoder.
 
     Raises:
-        ValueError, av.error.FFmpegError: The encoder takes no sound of this kind.
+        ValueError, av.error.FFmpegError: The encoder does not take sound of this kind.
     """
 
     def __init__(self, template: Any, part: TimeWindow, codec: str) -> None:
@@ -41,7 +42,7 @@ class TranscodedStream(CopiedStream):
         self._rate = _nearest_rate(codec, self._decoder.sample_rate)
         self._encoded_format = _sample_format(codec, self._decoder)
         self._layout = _layout(codec, self._rate, self._encoded_format, self._decoder)
-        # Not planar: of a planar frame of eight channels, PyAV counts planes that are not there.
+        # Not planar: PyAV miscounts the planes of eight channels.
         self._format = av.AudioFormat(self._encoded_format).packed.name
         self.time_base = Fraction(1, self._rate)
         self._shift_s = part.shift
@@ -51,35 +52,32 @@ class TranscodedStream(CopiedStream):
         self._run: _Run | None = None
         self._damaged = False  # since the last frame
         self._samples: Any = None  # (n, channels), not encoded yet
-        self._at: int | None = None  # of the first of them, in samples of the output
+        self._at: int | None = None  # position of the first of them, in samples of the output
 
     def placed(self, packet: Any) -> list[Any]:
-        """What the encoder gives when it has heard a packet of the source."""
+        """Decodes a packet of the source; returns the packets that the encoder has ready."""
         self._advance(packet)
         try:
             frames = self._decoder.decode(packet)
-        except (
-            av.error.FFmpegError,
-            ValueError,
-        ):  # one damaged packet is no reason to lose all else
+        except _UNDECODABLE:  # a damaged packet does not cost the others
             self._refused, self._damaged = self._refused + 1, True
             return []
-        return [packet for frame in frames for packet in self._heard(frame)]
+        return [packet for frame in frames for packet in self._take(frame)]
 
     def rest(self) -> list[Any]:
-        """What is still inside of the decoder and the encoder."""
+        """Returns the packets still inside the decoder and the encoder."""
         made: list[Any] = []
         try:
             frames = self._decoder.decode(None)
-        except (av.error.FFmpegError, ValueError):
+        except _UNDECODABLE:
             frames = []
         for frame in frames:
-            made += self._heard(frame)
+            made += self._take(frame)
         made += self._end_run()
         if self._samples is not None and len(self._samples):
             made += self._encoded(self._samples)
             self._samples = None
-        return made + self._told(self._stream.encode(None) if self._at is not None else [])
+        return made + self._for_output(self._stream.encode(None) if self._at is not None else [])
 
     def _add(self, output: OutputContainer) -> Any:
         stream: Any = output.add_stream(self._codec, rate=self._rate)
@@ -87,33 +85,33 @@ class TranscodedStream(CopiedStream):
         stream.time_base = stream.codec_context.time_base = self.time_base
         return stream
 
-    def _heard(self, frame: Any) -> list[Any]:
+    def _take(self, frame: Any) -> list[Any]:
         made: list[Any] = []
         run, at = self._run, None
         if frame.pts is not None:
             at = round((frame.pts * frame.time_base - self._shift_s) * self._rate)
-        if run is not None and not run.goes_on(frame, at, exactly=self._damaged):
+        if run is not None and not run.continues(frame, at, exactly=self._damaged):
             made += self._end_run()
             run = None
         if run is None:
             begin = at if at is not None else self._end_of_samples()
             run = self._run = _Run(frame, begin, self._format, self._layout, self._rate)
         self._damaged = False
-        for position, samples in run.hear(frame):
-            made += self._lay(position, samples)
+        for position, samples in run.resample(frame):
+            made += self._place(position, samples)
         return made
 
     def _end_run(self) -> list[Any]:
         run, self._run = self._run, None
         if run is None:
             return []
-        return [packet for at, samples in run.end() for packet in self._lay(at, samples)]
+        return [packet for at, samples in run.end() for packet in self._place(at, samples)]
 
     def _end_of_samples(self) -> int:
         return 0 if self._at is None else self._at + len(self._samples)
 
-    def _lay(self, at: int, samples: Any) -> list[Any]:
-        """Lay samples on the time line, and encode what has become whole."""
+    def _place(self, at: int, samples: Any) -> list[Any]:
+        """Places samples on the time line, and encodes the frames that are full."""
         samples, at = _between(samples, at, self._first, self._until)
         if not len(samples):
             return []
@@ -124,16 +122,16 @@ class TranscodedStream(CopiedStream):
         if gap < 0:
             samples = samples[-gap:]
         elif gap > _SILENCE_S * self._rate:
-            made += self._whole(fill=True)
+            made += self._full_frames(fill=True)
             self._at = at
         elif gap:
             silence = np.zeros((gap, samples.shape[1]), samples.dtype)
             self._samples = np.concatenate((self._samples, silence))
         self._samples = np.concatenate((self._samples, samples))
-        return made + self._whole()
+        return made + self._full_frames()
 
-    def _whole(self, *, fill: bool = False) -> list[Any]:
-        """Encode all that makes whole frames; the rest as well, with silence, if it is to be."""
+    def _full_frames(self, *, fill: bool = False) -> list[Any]:
+        """Encodes all full frames; with ``fill``, pads the rest with silence and encodes it too."""
         size, samples = self._stream.codec_context.frame_size or 1024, self._samples
         if fill and len(samples) % size:
             samples = np.pad(samples, ((0, -len(samples) % size), (0, 0)))
@@ -149,47 +147,44 @@ class TranscodedStream(CopiedStream):
     def _encoded(self, samples: Any) -> list[Any]:
         data = np.ascontiguousarray(samples.reshape(1, -1))
         frame = av.AudioFrame.from_ndarray(data, format=self._format, layout=self._layout)
-        frame.sample_rate, frame.pts, frame.time_base = (
-            self._rate,
-            self._at,
-            Fraction(1, self._rate),
-        )
         assert self._at is not None
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._at, self.time_base
         self._at += len(samples)
-        return self._told(self._stream.encode(frame))
+        return self._for_output(self._stream.encode(frame))
 
-    def _told(self, packets: list[Any]) -> list[Any]:
+    def _for_output(self, packets: list[Any]) -> list[Any]:
         for packet in packets:
             packet.stream = self._stream
         return packets
 
 
 class _Run:
-    """Frames of one kind that follow each other without a gap.
+    """A run of frames of one kind without a gap, resampled for the encoder.
 
     Args:
-        frame: The first of them.
-        at: Where it begins, in samples of the output.
+        frame: The first frame.
+        at: Its start, in samples of the output.
+        format, layout, rate: The encoder's sample format, channel layout and sample rate.
     """
 
     def __init__(self, frame: Any, at: int, format: str, layout: str, rate: int) -> None:
         self._kind = _kind(frame)
         self._resampler = av.AudioResampler(format=format, layout=layout, rate=rate)
         self._start, self._rate = at, rate
-        self._heard = self._given = 0
+        self._samples_in = self._samples_out = 0
 
-    def goes_on(self, frame: Any, at: int | None, *, exactly: bool) -> bool:
-        """Whether a frame follows the last one."""
+    def continues(self, frame: Any, at: int | None, *, exactly: bool) -> bool:
+        """Returns whether a frame at that sample continues the run, to a tick or to the drift."""
         if _kind(frame) != self._kind:
             return False
-        due = self._start + round(Fraction(self._heard * self._rate, frame.sample_rate))
+        due = self._start + round(Fraction(self._samples_in * self._rate, frame.sample_rate))
         if at is None:
             return True
         tick = 2 * frame.time_base * self._rate
         return abs(at - due) <= (max(1, tick) if exactly else _DRIFT_S * self._rate)
 
-    def hear(self, frame: Any) -> Iterator[tuple[int, Any]]:
-        self._heard += frame.samples
+    def resample(self, frame: Any) -> Iterator[tuple[int, Any]]:
+        self._samples_in += frame.samples
         frame.pts = None
         yield from self._placed(self._resampler.resample(frame))
 
@@ -201,8 +196,8 @@ class _Run:
             if frame is None or not frame.samples:
                 continue
             samples = frame.to_ndarray().reshape(frame.samples, -1)
-            yield self._start + self._given, samples
-            self._given += frame.samples
+            yield self._start + self._samples_out, samples
+            self._samples_out += frame.samples
 
 
 def _kind(frame: Any) -> tuple[str, str, int]:
@@ -218,7 +213,7 @@ def _between(samples: Any, at: int, first: int | None, until: int | None) -> tup
 
 
 def _nearest_rate(codec: str, rate: int) -> int:
-    """The rate itself where the encoder takes it, else the next higher one."""
+    """Returns the rate itself if the encoder takes it, else the next higher one."""
     if rate <= 0:
         raise ValueError(f"{rate = }")
     rates = sorted(av.Codec(codec, "w").audio_rates or [rate])
@@ -226,7 +221,7 @@ def _nearest_rate(codec: str, rate: int) -> int:
 
 
 def _sample_format(codec: str, decoder: Any) -> str:
-    """The finest the encoder takes, but not finer than what there is."""
+    """Returns the encoder's finest sample format that is not finer than the decoder's."""
     formats = [one.name for one in av.Codec(codec, "w").audio_formats or ()]
     coarse = decoder.format is not None and decoder.format.bytes <= 2
     wanted = ("s16", "s16p") if coarse else ("fltp", "flt", "s32", "s32p")
@@ -234,7 +229,7 @@ def _sample_format(codec: str, decoder: Any) -> str:
 
 
 def _layout(codec: str, rate: int, format: str, decoder: Any) -> str:
-    """The loudspeakers of what is heard, or the nearest fewer that the encoder takes."""
+    """Returns the decoder's channel layout, or the next smaller one that the encoder takes."""
     channels = max(1, decoder.channels)
     for layout in (decoder.layout.name, *reversed(_LAYOUTS[:channels])):
         context: Any = av.CodecContext.create(codec, "w")

@@ -18,30 +18,30 @@ from ...errors import StreamDiffVSRError
 from . import libav
 from .sound_copy_child import Choice, settle
 from .stream_rules_child import (
+    ConvertedSubtitles,
     CopiedStream,
     CopiedSubtitles,
     TimeWindow,
-    TurnedSubtitles,
     codec_of,
     holds,
     text_codec,
 )
 
-# Written by muxers about the file they wrote, so not true of the new one.
+# Tags that muxers write about their own file, so not true of the new one.
 _STALE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "rotate")
 _STALE_PREFIXES = ("_statistics", "bps", "number_of_", "vendor_id")
 _COVER = av.stream.Disposition.attached_pic
 _COVER_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 _CODED_RATES = {Fraction(rate) for rate in (24, 25, 30, 48, 50, 60, 100, 120, 150)}
-_MOST_PACKETS = 64  # covers come first, so none is looked for further on
+_MOST_PACKETS = 64  # covers come first in a file
 
 
 class Cover:
-    """A picture that stands for the file.
+    """A cover image.
 
     Args:
-        stream: The source's, of an input that is open.
-        data: The picture, as it is in the file.
+        stream: The cover's stream in the source, which is open.
+        data: The encoded image.
     """
 
     def __init__(self, stream: Any, data: bytes) -> None:
@@ -49,7 +49,7 @@ class Cover:
         self._stream: Any = None
 
     def join(self, output: OutputContainer) -> bool:
-        """Add it to an output; False if that cannot hold it."""
+        """Adds it to an output; returns False if the output cannot hold it."""
         container, codec = output.format.name, codec_of(self._template)
         if container == "matroska" and codec in _COVER_TYPES:
             output.add_attachment(*_COVER_TYPES[codec], self._data)
@@ -61,7 +61,7 @@ class Cover:
         return True
 
     def mux(self, output: OutputContainer) -> None:
-        """Write it, where it is a stream; the output has its header."""
+        """Writes it, if it is a stream, to an output that has its header."""
         if self._stream is None:
             return
         packet = av.Packet(self._data)
@@ -72,7 +72,7 @@ class Cover:
 
 
 def covers(path: Path, source: InputContainer) -> list[Cover]:
-    """The covers of a source, which is opened again so that no packet of it is used up."""
+    """Returns the covers of a source, which is opened again so that it loses no packet."""
     wanted = {s.index: s for s in source.streams.video if s.disposition & _COVER}
     found: list[Cover] = []
     if not wanted:
@@ -86,7 +86,7 @@ def covers(path: Path, source: InputContainer) -> list[Cover]:
 
 
 def add_attachments(output: OutputContainer, attachments: Sequence[Any]) -> tuple[int, int]:
-    """Copy attached files, such as fonts; (how many were copied, how many were not)."""
+    """Copies attached files, such as fonts; returns the numbers (copied, left out)."""
     if output.format.name != "matroska":
         return 0, len(attachments)
     for attachment in attachments:
@@ -99,7 +99,7 @@ def add_attachments(output: OutputContainer, attachments: Sequence[Any]) -> tupl
 def add_chapters(
     output: OutputContainer, chapters: Sequence[Any], part: TimeWindow
 ) -> tuple[int, int]:
-    """Copy the chapters of what is kept; (how many were copied, how many were not)."""
+    """Copies the chapters of the part to keep; returns the numbers (copied, left out)."""
     if output.format.name == "mpegts":
         return 0, len(chapters)
     made: list[Any] = []
@@ -109,7 +109,7 @@ def add_chapters(
         first = start if part.start is None else max(start, round(part.start / base))
         last = end if part.end is None else min(end, round(part.end / base))
         if last < first or (last == first and end > start):
-            continue  # all of it was cut away
+            continue  # cut away completely
         shift = round(part.shift / base)
         made.append({**chapter, "start": first - shift, "end": last - shift})
     output.set_chapters(made)
@@ -117,13 +117,13 @@ def add_chapters(
 
 
 def take_timecode(tags: dict[str, str]) -> str:
-    """Remove the time code from tags, and return it; "" if there is none."""
+    """Removes the time code from tags, and returns it; "" if there is none."""
     keys = [key for key in tags if key.lower() == "timecode"]
     return next(iter([tags.pop(key) for key in keys]), "")
 
 
 def fits_rate(timecode: str, rate: Fraction | None) -> bool:
-    """Whether a muxer takes this code for frames of that rate; else it refuses the whole file."""
+    """Returns whether a muxer takes a time code at that rate; otherwise it refuses the file."""
     if not re.fullmatch(r"\d\d:[0-5]\d:[0-5]\d[:;.]\d\d+", timecode) or not rate:
         return False
     dropping = timecode[8] != ":"
@@ -132,7 +132,7 @@ def fits_rate(timecode: str, rate: Fraction | None) -> bool:
 
 
 def kept_tags(tags: dict[str, str]) -> dict[str, str]:
-    """The tags that are still true of another file."""
+    """Returns the tags that remain true of another file."""
     return {
         key: value
         for key, value in tags.items()
@@ -141,37 +141,37 @@ def kept_tags(tags: dict[str, str]) -> dict[str, str]:
 
 
 def stream_tags(tags: dict[str, str]) -> dict[str, str]:
-    """The tags of a stream that are still true of another file; MP4 reads titles as names."""
+    """Returns a stream's tags that remain true of another file; MP4 reads titles as names."""
     kept = kept_tags(tags)
     if "name" in kept:
         kept.setdefault("title", kept.pop("name"))
     return kept
 
 
-_MARGIN_S = 30  # streams of a file need not lie closely beside each other
-_MAKERS = "com."  # tags such as com.apple.quicktime.make
+_MARGIN_S = 30  # streams of a file may be interleaved coarsely
+_VENDORS = "com."  # tags such as com.apple.quicktime.make
 _SEEKABLE = ("mov", "matroska")  # their index can be trusted
 
 
 class StreamCopier:
-    """The source of an output, demuxed a second time for what is copied from it.
+    """Demuxes the source again and copies its other streams to the output.
 
     Args:
         path: The source.
         container: libav's name of the output's muxer.
-        suffix: The ending of the output's name, for what is told.
-        codec: Of the output's picture, one of `encoders.CODECS`.
-        sound: What becomes of its audio streams; its tags are always kept.
-        copy_rest: Whether subtitles, covers, attachments, data and chapters are copied.
-        part: What is kept, and how it is moved in time.
-        most_bytes: Read no more than that of the source; None: all of it.
+        suffix: The suffix of the output's name, for notes.
+        codec: The codec of the output's picture, one of `encoders.CODECS`.
+        sound: How to treat audio streams; tags are always kept.
+        copy_rest: Whether to copy subtitles, covers, attachments, data and chapters.
+        part: The part to keep, and its shift in time.
+        most_bytes: The most bytes to read of the source; None for all.
 
     Attributes:
-        copied: How many streams of each kind were taken over, once joined.
-        notes: What was left out and why, a line each, once joined.
+        copied: Number of copied streams by kind, once joined.
+        notes: Lines on what was left out and why, once joined.
 
     Raises:
-        StreamDiffVSRError: The source cannot be read, or the container not hold its sound.
+        StreamDiffVSRError: The source cannot be read, or the container cannot hold its sound.
     """
 
     def __init__(
@@ -195,24 +195,24 @@ class StreamCopier:
         self._copies: dict[int, CopiedStream] = {}
         self._covers: list[Cover] = []
         self._packets: Iterator[Any] = iter(())
-        self._due: list[Any] = []  # read and placed, but not due yet
+        self._due: list[Any] = []  # packets with times, not muxed yet
         self._ended = self._finished = False
         self._refused = 0
-        self._unfinished: set[int] = set()  # streams of sound whose end was not seen yet
+        self._unfinished: set[int] = set()  # audio streams whose end was not reached yet
         self.copied: Counter[str] = Counter()
 
     @property
     def time_bases(self) -> list[Fraction]:
-        """Seconds per tick of each stream of sound."""
+        """Seconds per tick of each audio stream."""
         return [sound.time_base for sound in self._sounds]
 
     @property
     def own_tags(self) -> bool:
-        """Whether it has tags by names of their makers, such as Apple's."""
-        return any(key.startswith(_MAKERS) for key in self._input.metadata)
+        """Whether it has vendors' own tags, such as Apple's."""
+        return any(key.startswith(_VENDORS) for key in self._input.metadata)
 
     def join(self, output: OutputContainer, video: Any) -> None:
-        """Add tags and streams to an output whose video stream is there already."""
+        """Adds tags and streams to an output that already has its video stream."""
         output.metadata.update(kept_tags(self._input.metadata))
         if self.own_tags and output.format.name == "mpegts":
             self.notes.append(f"tags left out: {self._suffix} cannot hold them; .mkv can")
@@ -224,12 +224,12 @@ class StreamCopier:
         for copy in self._sounds:
             self._copy(output, copy.template, copy)
         if self._copy_rest:
-            self._join_rest(output, self._suffix, picture)
+            self._join_rest(output, picture)
         streams = [copy.template for copy in self._copies.values()]
         self._unfinished = {copy.template.index for copy in self._sounds}
         self._seek()
         if self._bytes_left is not None and streams:
-            streams = list(self._input.streams)  # what is read of the others counts, too
+            streams = list(self._input.streams)  # bytes of other streams count too
         self._packets = libav.packets(self._input, streams) if streams else iter(())
 
     def _keep_timecode(self, output: OutputContainer, video: Any) -> None:
@@ -243,12 +243,12 @@ class StreamCopier:
             self.notes.append("time code left out: it does not fit these frames")
 
     def begin(self, output: OutputContainer) -> None:
-        """Mux what goes before every packet; the output has its header."""
+        """Muxes what precedes all packets, once the output has its header."""
         for cover in self._covers:
             cover.mux(output)
 
     def copy_until(self, output: OutputContainer, seconds: Fraction | None) -> Iterator[None]:
-        """Mux what is due before that time, or all that is left; yields after each packet."""
+        """Muxes packets before a time, or all that are left; yields after each."""
         while self._due or not self._finished:
             if not self._due:
                 self._read()
@@ -266,17 +266,17 @@ class StreamCopier:
     def _mux(self, output: OutputContainer, packet: Any) -> None:
         try:
             output.mux(packet)
-        except av.error.InvalidDataError:  # of this packet, which is put into another form
+        except av.error.InvalidDataError:  # the packet cannot be converted for the muxer
             self._refused += 1
 
     def _read(self) -> None:
-        """Place the next packet, if it is kept; when all is read, what is still in the streams."""
+        """Reads the next packet; at the end of the source, takes what is left in the streams."""
         if self._ended:
             self._due = [packet for copy in self._copies.values() for packet in copy.rest()]
             self._finished = True
             return
         for packet in self._packets:
-            if packet is None or not packet.size:  # a damaged stretch; the mark of a stream's end
+            if packet is None or not packet.size:  # a damaged stretch, or the end of a stream
                 continue
             if self._bytes_left is not None:
                 self._bytes_left -= packet.size
@@ -292,7 +292,7 @@ class StreamCopier:
         self._ended = True
 
     def _see_end(self, index: int) -> None:
-        """Nothing more is read when all sound is past; other streams may lie anywhere."""
+        """Stops reading once all sound has ended; other streams may lie anywhere."""
         if index in self._unfinished:
             self._unfinished.discard(index)
             self._ended = not self._unfinished
@@ -302,63 +302,60 @@ class StreamCopier:
         if start is None or start < 2 * _MARGIN_S:
             return
         if self._input.format.name.startswith(_SEEKABLE):
-            with contextlib.suppress(Exception):  # then it is read from the beginning
+            with contextlib.suppress(Exception):  # if it fails, read from the beginning
                 self._input.seek(int((start - _MARGIN_S) * av.time_base))
                 for copy in self._copies.values():
-                    copy.sought()
+                    copy.note_seek()
 
-    def _join_rest(self, output: OutputContainer, suffix: str, picture: Any) -> None:
-        container = output.format.name
+    def _join_rest(self, output: OutputContainer, picture: Any) -> None:
         for stream in self._input.streams:
-            if stream.type == "video" and stream.disposition & _COVER:
+            is_cover = stream.type == "video" and stream.disposition & _COVER
+            if is_cover or stream.type in ("audio", "attachment") or stream is picture:
                 continue
-            if stream.type in ("audio", "attachment") or stream is picture:
-                continue
-            self._join_stream(output, stream, container, suffix)
+            self._join_stream(output, stream)
         for cover in covers(self._path, self._input):
-            self._join_cover(output, cover, suffix)
+            self._join_cover(output, cover)
         count, left = add_attachments(output, self._input.streams.attachments)
-        self._told(count, left, "attachment", suffix)
+        self._count(count, left, "attachment")
         count, left = add_chapters(output, self._input.chapters(), self._part)
-        self._told(count, left, "chapter", suffix)
+        self._count(count, left, "chapter")
 
-    def _join_stream(
-        self, output: OutputContainer, stream: Any, container: str, suffix: str
-    ) -> None:
+    def _join_stream(self, output: OutputContainer, stream: Any) -> None:
+        container = output.format.name
         if stream.type == "video":
             self.notes.append("another video stream was left out: one is upscaled")
         elif codec_of(stream) == "bin_data" and self._input.chapters():
             return  # the chapters' own track in an MP4
         elif "timecode" in stream.metadata and container != "mpegts":
-            return  # made anew from the tag of the picture
+            return  # the picture's tag makes a new one
         elif holds(container, stream):
             kind = CopiedSubtitles if stream.type == "subtitle" else CopiedStream
             self._copy(output, stream, kind(stream, self._part))
         elif codec := text_codec(container, stream):
-            self._copy(output, stream, TurnedSubtitles(stream, self._part, codec))
+            self._copy(output, stream, ConvertedSubtitles(stream, self._part, codec))
         else:
-            self._left_out(f"{_NAMES.get(stream.type, stream.type)} ({codec_of(stream)})", suffix)
+            self._left_out(f"{_NAMES.get(stream.type, stream.type)} ({codec_of(stream)})")
 
-    def _join_cover(self, output: OutputContainer, cover: Cover, suffix: str) -> None:
+    def _join_cover(self, output: OutputContainer, cover: Cover) -> None:
         if cover.join(output):
             self._covers.append(cover)
             self.copied["cover"] += 1
         else:
-            self._left_out("cover", suffix)
+            self._left_out("cover")
 
     def _copy(self, output: OutputContainer, stream: Any, copy: CopiedStream) -> None:
         copy.join(output, stream_tags(stream.metadata))
         self._copies[stream.index] = copy
         self.copied[stream.type] += 1
 
-    def _told(self, count: int, left: int, kind: str, suffix: str) -> None:
+    def _count(self, count: int, left: int, kind: str) -> None:
         self.copied += Counter({kind: count})
         if left:
-            self._left_out(_NAMES[kind], suffix)
+            self._left_out(_NAMES[kind])
 
-    def _left_out(self, what: str, suffix: str) -> None:
-        remedy = "" if suffix == ".mkv" or what.startswith("data") else "; .mkv can"
-        note = f"{what} left out: {suffix} cannot hold {_PRONOUN.get(what, 'them')}{remedy}"
+    def _left_out(self, what: str) -> None:
+        remedy = "" if self._suffix == ".mkv" or what.startswith("data") else "; .mkv can"
+        note = f"{what} left out: {self._suffix} cannot hold {_PRONOUN.get(what, 'them')}{remedy}"
         if note not in self.notes:
             self.notes.append(note)
 

@@ -18,25 +18,25 @@ from .rgb import RgbFrame
 
 
 class DecodingTimes:
-    """Gives each packet, in decoding order, its decoding time.
+    """Computes the decoding times of packets, in decoding order.
 
-    The k-th packet is decoded at the time the (k - r)-th frame is shown, r the frames a decoder
-    holds back to show them in order; the first r a step apart before the first frame. So decoding
-    times advance whatever the times of frames are, and a constant rate stays one.
+    The k-th packet is decoded when the (k - r)-th frame is shown, where r is the number of frames a
+    decoder holds back to show them in order; the first r are a step apart before the first frame.
+    So decoding times always advance, and a constant rate stays constant.
 
     Args:
         first: When the first frame is shown, in ticks.
-        reorder: r, at least.
-        step: Ticks between the first ones.
+        reorder: r, or any larger number.
+        step: Ticks between the first r packets.
     """
 
     def __init__(self, first: int, reorder: int, step: int) -> None:
         self._first, self._reorder, self._step = first, reorder, step
-        self._shown: list[int] = []  # pts that no packet is decoded at yet
+        self._shown: list[int] = []  # pts not used as a decoding time yet
         self._count = 0
 
     def of(self, pts: int) -> int:
-        """The decoding time of the next packet, whose frame is shown at ``pts``."""
+        """Returns the decoding time of the next packet, whose frame is shown at ``pts``."""
         heapq.heappush(self._shown, pts)
         self._count += 1
         if self._count <= self._reorder:
@@ -49,15 +49,15 @@ class EncoderSettings:
     """How an encoder is opened.
 
     Attributes:
-        encoder: libav's name of it, such as ``libx264``.
-        size: (H, W) of the picture that it codes.
-        pixel_format: What frames are converted to, such as ``yuv420p10le``.
-        colour: The matrix and range that they are converted to, and all tags of the stream.
+        encoder: libav's name of the encoder, such as ``libx264``.
+        size: (H, W) of the encoded picture.
+        pixel_format: The format that frames are converted to, such as ``yuv420p10le``.
+        colour: The matrix and range that frames are converted to, and the tags of the stream.
         time_base: Seconds per tick.
-        rate: Frames per second: a hint for the rate control and the level, since times rule.
-        options: What the encoder is opened with.
-        tag: The four letters that the stream is marked with, or "" for libav's own choice.
-        sample_aspect: Width by height of a pixel; None says nothing.
+        rate: Frames per second, only a hint for rate control and level: times decide.
+        options: The options that the encoder is opened with.
+        tag: The four-character code of the stream, or "" for libav's own choice.
+        sample_aspect: Width : height of a pixel; None leaves it unspecified.
     """
 
     encoder: str
@@ -75,11 +75,12 @@ class FrameEncoder:
     """An open encoder of RGB frames, of files, live outputs and the preview alike.
 
     Args:
-        rgb: Where the pixels of each frame are when :meth:`encode` is called.
-        output: Gets a stream for the packets, and has no header yet; None for packets alone.
+        settings: How the encoder is opened.
+        rgb: The pixels of each frame when :meth:`encode` is called.
+        output: An output without a header yet, which gets a stream; None for packets alone.
 
     Attributes:
-        stream: The one in ``output``, if there is any.
+        stream: The stream in ``output``, if there is one.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class FrameEncoder:
     ) -> None:
         self._settings, self._rgb = settings, rgb
         colour = settings.colour
-        # An RGB format is converted by no matrix; swscale wants to be told one all the same.
+        # RGB formats need no matrix, but swscale requires a number all the same.
         self._matrix = 0 if colour.matrix == RGB else colour.swscale_matrix
         self.stream: Any = output and output.add_stream(settings.encoder, rate=settings.rate)
         self._encoder: Any = self.stream or av.CodecContext.create(settings.encoder, "w")
@@ -105,11 +106,11 @@ class FrameEncoder:
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
 
     def encode(self, pts: int, *, key: bool | None = None) -> list[Any]:
-        """Encode what is in ``rgb`` now.
+        """Encodes the frame in ``rgb``.
 
         Args:
             pts: When it is shown, in ticks.
-            key: Whether it must be a key frame; None leaves that to the encoder.
+            key: Whether it must be a key frame; None leaves the choice to the encoder.
 
         Returns:
             The packets that are ready, of this frame or of earlier ones.
@@ -119,7 +120,7 @@ class FrameEncoder:
             settings.pixel_format, self._matrix, colour.range, size=settings.size
         )
         frame.pts, frame.time_base = pts, settings.time_base
-        frame.color_primaries = colour.primaries  # some encoders believe only the frame
+        frame.color_primaries = colour.primaries  # some encoders use only the frame's tags
         frame.color_trc = colour.transfer
         if key is not None:
             frame.pict_type = PictureType.I if key else PictureType.NONE
@@ -127,23 +128,23 @@ class FrameEncoder:
         return packets
 
     def flush(self) -> Iterator[Any]:
-        """The packets that are still inside."""
+        """Yields the packets still inside the encoder."""
         yield from self._encoder.encode_lazy(None)
 
 
-_X265_REORDER = 4  # frames; its pyramids have two levels, so it needs fewer
+_X265_REORDER = 4  # frames; more than its two-level pyramids need
 
 
 class VideoEncoder:
     """The encoder of a file: its packets have durations, and decoding times that never go back.
 
     Args:
-        output: Has no header yet.
-        arguments: What `encoder_arguments` returned.
-        rgb: Where the pixels of each frame are when :meth:`encode` is called.
+        output: An output without a header yet.
+        arguments: The result of `encoder_arguments`.
+        rgb: The pixels of each frame when :meth:`encode` is called.
 
     Attributes:
-        stream: The one in ``output``.
+        stream: The stream in ``output``.
     """
 
     def __init__(self, output: OutputContainer, arguments: messages.Header, rgb: RgbFrame) -> None:
@@ -165,23 +166,23 @@ class VideoEncoder:
         self._decoding: DecodingTimes | None = None
 
     def encode(self, pts: int, duration: int) -> Iterator[Any]:
-        """Encode what is in ``rgb`` now; packets that are ready, each with its duration."""
+        """Encodes the frame in ``rgb``; yields packets that are ready, with durations."""
         if not self._durations and self._decoding is None:
             self._begin(pts, duration)
         self._durations[pts] = duration
         yield from map(self._timed, self._encoder.encode(pts))
 
     def flush(self) -> Iterator[Any]:
-        """The packets that were still inside."""
+        """Yields the packets still inside the encoder, with durations."""
         yield from map(self._timed, self._encoder.flush())
 
     def _begin(self, pts: int, duration: int) -> None:
-        # x265 leaves the decoding times of one or two frames without a value, whatever is there.
+        # x265 gives the packets of clips of one or two frames no decoding time.
         if self._name == "libx265":
             self._decoding = DecodingTimes(pts, _X265_REORDER, max(1, duration))
 
     def _timed(self, packet: Any) -> Any:
-        packet.duration = self._durations.pop(packet.pts, 0)  # the encoder does not carry it
+        packet.duration = self._durations.pop(packet.pts, 0)  # the encoder loses it
         if self._decoding:
             packet.dts = self._decoding.of(packet.pts)
         return packet

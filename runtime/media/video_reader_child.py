@@ -22,61 +22,57 @@ from .picture_child import (
     Deinterlacer,
     Fields,
     Picture,
+    declared_fields,
     describe_picture,
-    fields_told,
     fields_wanted,
 )
 from .pixels import Mirrors
 
-_KINDS: dict[str, OtherKind] = {
-    "audio": "audio",
-    "subtitle": "subtitle",
-    "attachment": "attachment",
-    "video": "video",
-}
+_KINDS = ("audio", "subtitle", "attachment", "video")  # any other stream is data
 
 
 def codec_name(stream: Any) -> str:
-    """What a stream is coded in, whatever decoder is used for it; "" if that is unknown here."""
+    """Returns the codec of a stream, regardless of its decoder; "" if libav does not know it."""
     context = stream.codec_context
     return str(context.codec.canonical_name) if context else ""
 
 
 def has_separate_alpha(stream: Any) -> bool:
-    """Whether transparency lies beside the picture, as VP8 and VP9 have it in WebM."""
+    """Returns whether transparency is stored separately, as in VP8 and VP9 in WebM."""
     return any(
         key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items()
     )
 
 
 def other_streams(container: InputContainer, picture: Any) -> tuple[OtherStream, ...]:
-    """Every stream but that one."""
+    """Returns all streams except the picture."""
     return tuple(
         _described(stream) for stream in container.streams if stream.index != picture.index
     )
 
 
 def _described(stream: Any) -> OtherStream:
-    kind = _KINDS.get(stream.type, "data")
+    kind: OtherKind = stream.type if stream.type in _KINDS else "data"
     if kind == "video" and stream.disposition & av.stream.Disposition.attached_pic:
         kind = "cover"
     return OtherStream(kind, codec_name(stream), stream.language or "")
 
 
-# Containers with an index of their key frames. Others guess by bytes, or have times that repeat.
+# Containers with an index of key frames. Others seek by bytes, or have times that repeat.
 _INDEXED = ("mov", "matroska")
-_KEY_FRAMES_BACK = 2  # what is shown before the nearer one may need what came before it, too
+_KEY_FRAMES_BACK = 2  # frames shown before the nearer one may depend on earlier frames
 _MAX_SEEKS = 12
 
 
 def seek_before(container: InputContainer, stream: Any, begin: float) -> bool:
-    """Move to the second key frame before that time; False if that is not possible.
+    """Seeks to the second key frame before a time; returns False if that is not possible.
 
-    After False the container is anywhere, and has to be opened again.
+    After False, the container has to be opened again.
 
     Args:
-        container: Of which nothing but this stream is read.
-        begin: In seconds of the file's own times.
+        container: A container of which only this stream is read.
+        stream: The stream of video.
+        begin: The time, in seconds of the file's own times.
     """
     if not container.format.name.startswith(_INDEXED):
         return False
@@ -94,24 +90,24 @@ def seek_before(container: InputContainer, stream: Any, begin: float) -> bool:
             return True
         earlier = min(shown, decoded) - 1
         if earlier >= target:
-            return False  # it landed behind where it was sent: the first key frame, or a bad index
+            return False  # it landed after its target: the first key frame, or a bad index
         target = earlier
     return False
 
 
 def _key_frame_at(container: InputContainer, stream: Any, target: int) -> tuple[int, int] | None:
-    """pts and dts of the key frame that a seek to those ticks lands on."""
+    """Returns pts and dts of the key frame that a seek to those ticks reaches; None for none."""
     try:
         container.seek(target, stream=stream)
         packet = next(iter(container.demux(stream)))
-    except Exception:  # IndexError and FFmpegError both; the file is then read from its start
+    except Exception:  # IndexError or FFmpegError: the file is read from its start
         return None
     if not packet.is_keyframe or packet.pts is None:
         return None
     return packet.pts, packet.pts if packet.dts is None else packet.dts
 
 
-# libav's own decoders of these leave out the transparency that lies beside the picture.
+# libav's own decoders of these ignore transparency that is stored separately.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -120,13 +116,13 @@ class VideoFrames:
 
     Args:
         path: The file.
-        shown: What the user called it.
-        failure: What cannot be done if it cannot be read.
-        begin, deinterlace, fps: As of ``FileSource``.
+        shown: The path as the user wrote it.
+        failure: The beginning of error messages.
+        begin, deinterlace, fps: As in ``FileSource``.
         beat: Called after each packet.
 
     Attributes:
-        damaged: Packets with any sign of damage, since the first picture was given.
+        damaged: Number of packets with any sign of damage, from the first picture given.
     """
 
     def __init__(
@@ -151,7 +147,7 @@ class VideoFrames:
         self._first: Any = None
 
     def describe(self) -> VideoInfo:
-        """What the container says, its packets tell, and its first frame shows."""
+        """Returns the description, from the container, its packets and the first frame."""
         self._first = frame = next(self._decoded, None)
         if frame is None:
             raise StreamDiffVSRError(
@@ -160,8 +156,8 @@ class VideoFrames:
         if self.damaged and (encrypted := diagnosis.encryption(self._path)):
             raise StreamDiffVSRError(self._failure, *encrypted)
         stream, container = self._stream, self._container
-        self._fields = fields_told(codec_name(stream), self._field_order, frame)
-        plain = self._path.is_file()  # a pipe is read once
+        self._fields = declared_fields(codec_name(stream), self._field_order, frame)
+        plain = self._path.is_file()  # a pipe can be read only once
         self._measured = found = (
             measure(self._path, container, stream) if plain else claimed(container, stream)
         )
@@ -186,26 +182,26 @@ class VideoFrames:
         )
 
     def pictures(self) -> Iterator[Picture]:
-        """Every frame with its time, or those from ``begin`` on; after :meth:`describe`."""
+        """Yields every frame with its time, from ``begin`` on; call :meth:`describe` before."""
         if self._begin is None:
             yield from self._timed(self._from_first())
         elif not self._path.is_file():
             yield from self._from_begin(self._timed(self._from_first()), self._begin)
         else:
             pictures = self._from_begin(self._timed(self._after_seek(self._begin)), self._begin)
-            held = next(pictures, None)
+            first = next(pictures, None)
             if self._sought and self._damaged_before:
-                # What is made up for lost pixels depends on the past: only all of it will do.
+                # Concealment of lost pixels depends on all frames before: decode from the start.
                 self._reopen()
                 pictures = self._from_begin(self._timed(self._decode_all()), self._begin)
-                held = next(pictures, None)
-            if held:
-                yield held
-            held = None
+                first = next(pictures, None)
+            if first:
+                yield first
+            first = None
             yield from pictures
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._container.close()
 
     def _open(self) -> None:
@@ -218,19 +214,19 @@ class VideoFrames:
         self._field_order = getattr(stream.codec_context, "field_order", 0)  # not before PyAV 18
         self._alpha_decoder = _alpha_decoder(stream)
         if stream.codec_context.name == "h264":
-            # In threads by slices it leaves lost pixels as they were in a buffer used before.
+            # With slice threads, lost pixels keep the content of a reused buffer.
             stream.codec_context.thread_count = 1
         check_frame_size(stream.codec_context.width, stream.codec_context.height, self._failure)
 
     def _from_first(self) -> Iterator[Any]:
-        """The frame that was described and those behind it; none of them is held here."""
+        """Yields the described frame and all after it, and keeps none of them alive."""
         first, self._first = self._first, None
         yield first
         del first
         yield from self._decoded
 
     def _after_seek(self, begin: float) -> Iterator[Any]:
-        """Frames from somewhere before ``begin``: from the start where nothing else is sure."""
+        """Returns frames from before ``begin``: from the start if no seek is reliable."""
         self._reopen()
         if seek_before(self._container, self._stream, begin):
             frames = self._decode_all()
@@ -242,7 +238,7 @@ class VideoFrames:
         return self._decode_all()
 
     def _is_good_start(self, frame: Any, begin: float) -> bool:
-        """Not so where a stream refreshes itself bit by bit, and what it calls a key is none."""
+        """Returns whether decoding can start at a frame: a gradual refresh has false key frames."""
         whole = frame.pict_type == PictureType.I and frame.pts is not None
         return whole and self._seconds(frame) <= begin
 
@@ -253,11 +249,11 @@ class VideoFrames:
         self._open()
 
     def _from_begin(self, pictures: Iterator[Picture], begin: float) -> Iterator[Picture]:
-        """Those from the last one at or before that time on."""
+        """Yields the last picture at or before a time, and all after it."""
         held: Picture | None = None
         for picture in pictures:
             if float(picture.pts * self._time_base) > begin:
-                self._damaged_before, self.damaged = self.damaged, 0  # not of this run
+                self._damaged_before, self.damaged = self.damaged, 0  # damage before is not counted
                 if held:
                     yield held
                 held = None
@@ -267,14 +263,14 @@ class VideoFrames:
         if held:
             self._damaged_before, self.damaged = self.damaged, 0
             yield held
-        picture = None  # type: ignore[assignment]  # for the decoder to use again
+        picture = None  # type: ignore[assignment]  # frees the buffer for the decoder
         yield from pictures
 
     def _decode_all(self) -> Iterator[Any]:
-        """Decoded frames, the last one with its whole duration."""
+        """Yields decoded frames, the last one with its full duration."""
         times = DisplayTimes(self._container, self._stream)
-        waiting: list[Any] = []  # at the end the last packet, and the one that flushes
-        held_until: Fraction | None = None
+        waiting: list[Any] = []  # in the end, the last packet and the flush packet
+        shown_until: Fraction | None = None
         shown = 0
         for packet in libav.packets(self._container, [self._stream]):
             before, shown = shown, shown if packet is None or packet.pts is None else packet.pts
@@ -282,19 +278,21 @@ class VideoFrames:
                 times.expect(packet)
                 for left in waiting:
                     yield from times.order(self._frames_of(left, times))
-                waiting, held_until = [packet], None
+                waiting, shown_until = [packet], None
             elif packet.dts is None:
                 waiting.append(packet)
-            elif packet.pts is not None:  # without content: the last picture is shown on
-                held_until = (shown + (packet.duration or max(0, shown - before))) * self._time_base
+            elif packet.pts is not None:  # an empty packet: the last picture stays longer
+                shown_until = (
+                    shown + (packet.duration or max(0, shown - before))
+                ) * self._time_base
         frames = [one for left in waiting for one in times.order(self._frames_of(left, times))]
         frames += times.rest()
         if frames:
-            self._hold(frames[-1], held_until)
+            self._extend(frames[-1], shown_until)
         yield from frames
 
     def _frames_of(self, packet: Any, times: DisplayTimes) -> list[Any]:
-        """What is decoded of it; counts it in ``damaged`` if it has any sign of damage."""
+        """Decodes a packet, and counts it in ``damaged`` if it has any sign of damage."""
         logged = libav.logged_errors()
         decoded, whole = self._decode(packet)
         if not whole or libav.logged_errors() > logged:
@@ -304,8 +302,8 @@ class VideoFrames:
         self._beat()
         return decoded
 
-    def _hold(self, frame: Any, until: Fraction | None) -> None:
-        """Let the last frame be shown as long as the file says."""
+    def _extend(self, frame: Any, until: Fraction | None) -> None:
+        """Extends the last frame's duration to the end that the file declares."""
         ends = [end for end in (until, self._measured.end) if end is not None]
         if frame.pts is not None and ends:
             base = frame.time_base or self._time_base
@@ -323,7 +321,7 @@ class VideoFrames:
                 frames = self._alpha_decoder.decode(packet if packet.size else None)
             else:
                 frames = packet.decode()
-        except Exception as error:  # AttributeError and IndexError come out of libav's depths too
+        except Exception as error:  # libav also raises AttributeError and IndexError
             self._last_error = f" ({libav.describe(error)})"
             return [], isinstance(error, EOFError)
         return frames, not (packet.is_corrupt or any(frame.is_corrupt for frame in frames))
@@ -342,7 +340,7 @@ class VideoFrames:
         return Picture(frame, self._pts(frame), frame.duration or None, mirrored)
 
     def _pts(self, frame: Any) -> int:
-        """The frame's own time; one nominal frame after the last where it has none."""
+        """Returns the frame's own time; without one, a nominal frame after the last."""
         if frame.pts is not None:
             own = frame.time_base or self._time_base
             self._last_ticks = Fraction(frame.pts) * own / self._time_base
@@ -354,25 +352,24 @@ class VideoFrames:
 
     @property
     def _rate(self) -> Fraction:
-        """Of frames without times."""
-        told = self._fps or self._measured.rate or self._stream.guessed_rate
-        return Fraction(told or 25)
+        """Frames per second of frames without times."""
+        return Fraction(self._fps or self._measured.rate or self._stream.guessed_rate or 25)
 
     def _seconds(self, frame: Any) -> float:
         return float(frame.pts * (frame.time_base or self._time_base))
 
 
 def _is_encrypted(packet: Any) -> bool:
-    """Whether the demuxer knows that nobody here can decode it; PyAV tells that from 16 on."""
+    """Returns whether the demuxer marks the packet as encrypted; PyAV reports it from 16 on."""
     return hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info")
 
 
 def _alpha_decoder(stream: Any) -> Any:
-    """A decoder that sees the transparency beside the picture; None where there is no need."""
+    """Returns a decoder of separately stored transparency; None if none is needed."""
     name = _ALPHA_DECODERS.get(stream.codec_context.name)
     if name is None or not has_separate_alpha(stream):
         return None
     try:
         return av.CodecContext.create(name, "r")
-    except ValueError:  # this build of libav is without it: the picture is shown as if opaque
+    except ValueError:  # not in this build of libav: the picture is treated as opaque
         return None

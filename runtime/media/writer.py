@@ -1,4 +1,4 @@
-"""Writes frames in segments: each is whole on the disk before it counts.
+"""Writes frames in segments, each of which is reported once it is complete on the disk.
 
 Encoding runs in a child process.
 """
@@ -28,30 +28,31 @@ _IMAGE_MEMORY_BYTES = 8 << 30
 
 
 class SegmentWriter:
-    """Frames in, segments out: files of video that play by themselves, or images.
+    """Writes frames as segments: video files that play by themselves, or images.
 
-    A file has its name only when it is whole and on the disk; until then it ends in .part. Times
-    are kept exactly. A segment of images is its images, in ``folder/frames``: that of frame k is
-    %08d and the ending of its kind. Use it as a context manager: leaving it normally ends the last
-    segment, leaving it by any exception removes what is not whole.
+    A file has its name only when it is complete and on the disk; until then it ends in .part. Times
+    are kept exactly. Images are in ``folder/frames``; frame k is named %08d with the suffix of its
+    kind. Use it as a context manager: leaving it normally ends the last segment, leaving it by any
+    exception removes incomplete files.
 
     Args:
-        folder: Exists.
+        folder: An existing folder.
         size: (H, W) of the frames.
-        like: The source: where time base, colour and pixel aspect come from. None if there is none.
-        format: How they are encoded.
-        time_base: Seconds per tick; that of the source if None. One of the two is given.
+        like: The source of time base, colour and pixel aspect; None if there is none.
+        format: How frames are encoded.
+        time_base: Seconds per tick; None for that of ``like``. One of the two is needed.
         first_index: k of the first frame written.
-        after_pts: The last frame of the segments before was shown at this tick; none is placed at
-            or before it.
-        deadline_s: The longest the encoder may take for one frame.
-        failure: What could not be done, should it fail; None: that it could not write there.
-        timed: Note when the encoder works; of short files, as it is kept for every frame.
+        after_pts: The tick of the last frame of earlier segments; frames are placed after it.
+        deadline_s: The longest the encoder may take for one frame, in seconds.
+        failure: The beginning of error messages; None for that of a failed write.
+        timed: Whether to record in ``busy`` when the encoder works; only for short files.
 
     Attributes:
-        frames: How many were written.
-        retimed: How many of those were moved behind the one before; complete after ``close``.
-        busy: From when to when each frame was encoded, in seconds of `time.perf_counter`.
+        folder: The absolute path of the folder.
+        size: (H, W) of the frames.
+        frames: Number of frames written.
+        retimed: Number of frames moved after the previous one; complete after ``close``.
+        busy: Start and end of each frame's encoding, in seconds of `time.perf_counter`.
 
     Raises:
         StreamDiffVSRError: The process cannot be started.
@@ -81,7 +82,7 @@ class SegmentWriter:
         self._timed, self._closed, self._pending = timed, False, 0
         self._dtype = np.dtype(np.uint16 if format.deep else np.uint8)
         self._whole: list[Segment] = []
-        self._begun: list[str] = []  # those that may not be whole yet
+        self._begun: list[str] = []  # those that may be incomplete
         task, arguments, memory = _task(size, time_base, like, format, first_index)
         self._child = Child(
             task,
@@ -111,10 +112,10 @@ class SegmentWriter:
             self.abort()
 
     def begin(self, name: str) -> None:
-        """Let the following frames go into a segment of that name; ends the running one.
+        """Starts a segment of that name for the following frames; ends the current one.
 
         Raises:
-            StreamDiffVSRError: As :meth:`write`.
+            StreamDiffVSRError: As in :meth:`write`.
         """
         self._begun.append(name)
         self._send({"kind": "begin", "name": name})
@@ -126,13 +127,13 @@ class SegmentWriter:
         time_base: Fraction | None = None,
         duration: int | None = None,
     ) -> None:
-        """Encode one frame; the array may be reused when it returns.
+        """Encodes one frame; the array may be reused afterwards.
 
         Args:
             image: (H, W, 3) RGB: uint8 [0, 255], or uint16 [0, 65535] where the format is deep.
-            pts: When it is shown. One that is not later than the last is moved one tick behind it.
+            pts: When it is shown. A frame not later than the last is moved one tick after it.
             time_base: Seconds per tick of ``pts`` and ``duration``; the source's if None.
-            duration: How long it is shown, in ticks; matters for the last frame.
+            duration: How long it is shown, in ticks; only matters for the last frame.
 
         Raises:
             ValueError: The image has another shape or type, or no segment was begun.
@@ -149,16 +150,16 @@ class SegmentWriter:
         self.frames += 1
 
     def finished(self) -> list[Segment]:
-        """Segments that are known to be whole and on the disk since the last call.
+        """Returns segments newly known to be complete and on the disk, without waiting.
 
-        Never waits. One is known once the message behind its last frame was sent, and all are
-        after :meth:`close`.
+        A segment is known once the message after its last frame was sent; all are after
+        :meth:`close`.
         """
         whole, self._whole = self._whole, []
         return whole
 
     def close(self) -> None:
-        """End the last segment and wait till all are whole. Does nothing after the first time.
+        """Ends the last segment and waits until all are complete. Further calls do nothing.
 
         Raises:
             StreamDiffVSRError: The disk is full, or the encoder failed or took too long.
@@ -171,7 +172,7 @@ class SegmentWriter:
         self._child.close()
 
     def abort(self) -> None:
-        """Stop; what is not whole is removed. Safe at any point, and twice."""
+        """Stops and removes incomplete files. Safe at any point, and more than once."""
         self._closed = True
         self._child.close()
         parts = [self.folder / f"{name}.part" for name in self._begun]
@@ -191,25 +192,25 @@ class SegmentWriter:
             raise
 
     def _wait(self) -> None:
-        """Until the message before is done."""
+        """Waits until the previous message is done."""
         try:
-            told: dict[str, Any] = {"kind": "beat"}
+            answer: dict[str, Any] = {"kind": "beat"}
             while self._pending:
-                told, _ = self._child.receive(_SAVE_S if told["kind"] == "saving" else None)
-                if told["kind"] == "done":
+                answer, _ = self._child.receive(_SAVE_S if answer["kind"] == "saving" else None)
+                if answer["kind"] == "done":
                     self._pending -= 1
-                    self._note(told)
+                    self._note(answer)
         except BaseException:
             self.abort()
             raise
 
-    def _note(self, told: dict[str, Any]) -> None:
-        self.retimed = told["retimed"]
-        if self._timed and told["busy"]:
-            started, ended = told["busy"]
+    def _note(self, answer: dict[str, Any]) -> None:
+        self.retimed = answer["retimed"]
+        if self._timed and answer["busy"]:
+            started, ended = answer["busy"]
             self.busy.append((started, ended))
-        if told["whole"]:
-            segment = Segment.from_json(told["whole"])
+        if answer["whole"]:
+            segment = Segment.from_json(answer["whole"])
             self._whole.append(segment)
             self._begun.remove(segment.name)
 
@@ -221,7 +222,7 @@ def _task(
     format: VideoFormat | ImageFormat,
     first_index: int,
 ) -> tuple[str, dict[str, Any], int]:
-    """Returns the module that the child runs, its arguments and the bytes that it may use."""
+    """Returns the child's module, its arguments and the bytes of memory it may use."""
     if isinstance(format, ImageFormat):
         arguments = {
             "size": list(size),

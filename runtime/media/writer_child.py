@@ -29,18 +29,18 @@ class FrameTimes:
 
     Args:
         time_base: Seconds per tick.
-        after: No frame is placed at or before this tick; None if any will do.
+        after: The tick that all frames are placed after; None for no limit.
 
     Attributes:
-        last: Where the last frame was placed.
-        retimed: How many were moved behind the one before them.
+        last: The tick of the last frame; None before any.
+        retimed: Number of frames moved after the previous one.
     """
 
     def __init__(self, time_base: Fraction, after: int | None = None) -> None:
         self.time_base, self.last, self.retimed = time_base, after, 0
 
     def place(self, header: Header) -> tuple[int, int]:
-        """(pts, duration) in ticks of the frame a message announces."""
+        """Returns (pts, duration) in ticks of the frame that a message announces."""
         scale = (unpack(header["time_base"]) or self.time_base) / self.time_base
         pts = round(header["pts"] * scale)
         last = self.last
@@ -52,10 +52,11 @@ class FrameTimes:
 
 
 class SegmentTask(ABC):
-    """Segments made of what a parent sends.
+    """Makes segments from the parent's messages.
 
     Args:
-        arguments: As the parent sent them; ``time_base`` and ``after_pts`` are read here.
+        arguments: The parent's arguments, of which ``time_base`` and ``after_pts`` are used here.
+        outbox: Where answers are sent.
     """
 
     def __init__(self, arguments: dict[str, Any], outbox: RawIOBase) -> None:
@@ -64,10 +65,11 @@ class SegmentTask(ABC):
         self._times = FrameTimes(base, arguments["after_pts"])
 
     def serve(self, inbox: RawIOBase, memory: Callable[[int], memoryview]) -> None:
-        """Send ``ready``, then answer each ``begin``, ``frame`` and ``end``.
+        """Sends ``ready``, then answers each ``begin``, ``frame`` and ``end``.
 
         Args:
-            memory: Where the pixels of a frame are received.
+            inbox: Where messages come from.
+            memory: Returns the buffer for that many bytes of pixels.
         """
         try:
             messages.send(self._outbox, {"kind": "ready"})
@@ -78,7 +80,7 @@ class SegmentTask(ABC):
             raise
 
     def _take(self, header: messages.Header, pixels: memoryview) -> bool:
-        """Do what one message asks for; False after the last one."""
+        """Handles one message; returns False after the last one."""
         started = time.perf_counter()
         whole: Segment | None = None
         busy: tuple[float, float] | None = None
@@ -89,29 +91,29 @@ class SegmentTask(ABC):
             whole = self.end()
         if header["kind"] == "begin":
             self.begin(header["name"])
-        told = {"retimed": self._times.retimed, "whole": whole and whole.to_json(), "busy": busy}
-        messages.send(self._outbox, {"kind": "done", **told})
+        done = {"retimed": self._times.retimed, "whole": whole and whole.to_json(), "busy": busy}
+        messages.send(self._outbox, {"kind": "done", **done})
         return bool(header["kind"] != "end")
 
     @abstractmethod
     def begin(self, name: str) -> None:
-        """Let the following frames go into a segment of that name."""
+        """Starts a segment of that name for the following frames."""
 
     @abstractmethod
     def add(self, header: messages.Header, pixels: memoryview) -> None:
-        """One frame into the running segment."""
+        """Adds one frame to the current segment."""
 
     @abstractmethod
     def end(self) -> Segment | None:
-        """Bring the running segment to the disk; None if there is none, or nothing in it."""
+        """Completes the current segment on the disk; returns None if there is none, or no frame."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Remove what is not whole."""
+        """Removes incomplete files."""
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send ``ready``; answer each ``begin``, ``frame`` and ``end`` with ``done``."""
+    """Sends ``ready``; answers each ``begin``, ``frame`` and ``end`` with ``done``."""
     libav.quiet()
     writer = _Writer(arguments, outbox)
     writer.serve(inbox, writer.rgb.memory)
@@ -136,7 +138,7 @@ class _Writer(SegmentTask):
             return None
         whole = self._running.finish(self._outbox)
         self._running = None
-        gc.collect()  # an encoder holds a gigabyte at times, and is part of a reference cycle
+        gc.collect()  # an encoder may hold a gigabyte, in a reference cycle
         return whole
 
     def discard(self) -> None:
@@ -148,10 +150,10 @@ class _RunningSegment:
     """The segment that frames are added to.
 
     Args:
-        name: Of the segment and, without its ending, of its file.
-        arguments: As the parent sent them.
-        rgb: Where the pixels of each frame are.
-        times: Of the job, so far.
+        name: The name of the segment and, without its suffix, of its file.
+        arguments: The parent's arguments.
+        rgb: The pixels of each frame.
+        times: The times of all frames so far.
     """
 
     def __init__(
@@ -166,7 +168,7 @@ class _RunningSegment:
         self._shown: list[int] = []  # pts of frames, in the order they are shown
         self._coded: list[int] = []  # pts of packets, in the order they are decoded
         self._end = 0
-        self._in_file = 0  # when the last frame is shown in the file, where the first is at zero
+        self._in_file = 0  # tick of the last frame in the file, where the first is at zero
         self._gaps: list[tuple[int, int]] = []
         self._output = av.open(
             f"file:{self._part}",
@@ -177,7 +179,7 @@ class _RunningSegment:
         self._encoder = VideoEncoder(self._output, arguments, rgb)
 
     def add(self, pts: int, duration: int, retimed: int) -> None:
-        """Encode the frame that is in ``rgb``."""
+        """Encodes the frame in ``rgb``."""
         step = pts - self._shown[-1] if self._shown else 0
         if step > LONGEST_TICKS:
             self._gaps.append((self._in_file + 1, step - 1))
@@ -189,7 +191,7 @@ class _RunningSegment:
             self._mux(packet)
 
     def finish(self, outbox: RawIOBase) -> Segment | None:
-        """Bring it to the disk under its name; None if it has no frame."""
+        """Completes the file on the disk under its name; returns None if it has no frame."""
         if not self._shown:
             self.discard()
             return None
@@ -214,7 +216,7 @@ class _RunningSegment:
         )
 
     def discard(self) -> None:
-        """Remove the file."""
+        """Removes the file."""
         with contextlib.suppress(Exception):
             self._output.close()
         with contextlib.suppress(OSError):
@@ -231,6 +233,6 @@ class _RunningSegment:
 
 
 def _reorder(coded: list[int]) -> int:
-    """How many places the most delayed frame moves between decoding and showing."""
+    """Returns how many places the most delayed frame moves between decoding and showing."""
     place = {pts: rank for rank, pts in enumerate(sorted(coded))}
     return max(index - place[pts] for index, pts in enumerate(coded))

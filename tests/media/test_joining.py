@@ -192,7 +192,7 @@ def test_a_damaged_segment_is_one_clear_line_and_no_output(tmp_path):
     (folder, first), (_, second) = entries
     (folder / second.files[0]).write_bytes((folder / first.files[0]).read_bytes()[:500])
     before = names(tmp_path)
-    with pytest.raises(StreamDiffVSRError, match=r"part006.mp4': .*; begin anew") as caught:
+    with pytest.raises(StreamDiffVSRError, match=r"part006.mp4': .*; start again") as caught:
         join(entries, tmp_path / "out.mp4", like=info, format=format)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == before

@@ -1,4 +1,4 @@
-"""What becomes of sound: copied where a player finds it again, at its times, or encoded anew."""
+"""What becomes of sound: copied where a player finds it again, at its times, or encoded again."""
 
 import gc
 import io
@@ -231,7 +231,7 @@ def test_what_is_encoded_anew_is_heard_at_its_times(tmp_path, name, codec):
     source = with_sound(tmp_path / "in.avi", "pcm_s16le", 44100)
     done = made(source, tmp_path / name, count=3, audio="transcode")
     assert codecs(tmp_path / name) == [codec]
-    assert list(done.notes) == [f"sound (pcm_s16le) is encoded anew as {codec}"]
+    assert list(done.notes) == [f"sound (pcm_s16le) is re-encoded as {codec}"]
     assert_in_step(source, tmp_path / name)
 
 
