@@ -30,7 +30,7 @@ OlderThan = Annotated[
         metavar="DAYS",
         min=0,
         help="Also remove sets that were built more than DAYS days ago.",
-        show_default="no limit",
+        show_default="off",
     ),
 ]
 Everything = Annotated[
@@ -51,7 +51,7 @@ def engines(
     *,
     build: BuildRequest,
 ) -> dict[str, Any] | None:
-    """Build a model's engines for one or more input sizes, once per machine; a minute or more each.
+    """Build a model's engines for one or more input sizes; each takes a minute or more.
 
     They go into the user's cache, where the other commands find them.
     """
@@ -96,9 +96,10 @@ def prune_engines(
     dry_run: DryRun = False,
     json: opt.Json = False,
 ) -> dict[str, Any]:
-    """Remove the engine sets in the user's cache that this version cannot use (stale ones).
+    """Remove the engine sets in the user's cache that can no longer be used here.
 
-    Stale sets are damaged, or need another version of this program or of a library.
+    These are damaged sets, sets made for another version of this program or of a library, and what
+    killed builds have left.
     """
     from ..engines.cache import engines_root
     from ..engines.cache_listing import prune
@@ -140,7 +141,7 @@ def build_engines(
 
 
 def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
-    """Writes the memory that an engine set needs to stderr, if that is a terminal or memory is tight.
+    """Writes the memory that an engine set needs to stderr, at a terminal or if it is tight.
 
     Args:
         device: The device of the run; None for the set's own.
@@ -203,7 +204,7 @@ def debug(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """List the layers of an engine that differ from ONNX Runtime in float32, the first one first."""
+    """List the layers of an engine that differ from ONNX Runtime in float32, in their order."""
     from ..building.debug import LayerRequest, debug_engine
 
     provider = engine_provider(build)

@@ -164,7 +164,7 @@ To = Annotated[
         "--to",
         metavar="SINK",
         help="Output: a video file, an address (rtsp://, rtmp://, udp:// or tcp://), NAME.m3u8 "
-        "(HLS), FOLDER/ (an image for each frame), or null (none); repeat for more outputs.",
+        "(HLS), FOLDER/ (an image for each frame), or null (discard); repeat for more outputs.",
         show_default="only the preview page",
     ),
 ]
@@ -182,8 +182,8 @@ LatencyMs = Annotated[
     typer.Option(
         metavar="MS",
         min=1,
-        help="Keep the latency, from a decoded frame to the outputs, below MS milliseconds, at the "
-        "cost of quality where necessary.",
+        help="Keep the time from a decoded frame to its output below MS milliseconds, at the cost "
+        "of quality if necessary.",
         show_default="no limit",
     ),
 ]
@@ -195,8 +195,9 @@ Token = Annotated[
     str | None,
     typer.Option(
         metavar="T",
-        help="Password of the preview page; required if other machines can reach it.",
-        show_default=f"the environment variable {TOKEN}",
+        help="Token that the preview page requires of its viewers; mandatory if other machines can "
+        "reach the page.",
+        show_default=f"the value of {TOKEN}, if set",
     ),
 ]
 SourceOption = Annotated[

@@ -66,7 +66,7 @@ Seed = Annotated[
         metavar="N",
         min=0,
         max=MAX_SEED,
-        help="Seed of the model's noise; the same seed gives the same frames.",
+        help="Seed of the model's random noise; the same frames and seed give the same output.",
     ),
 ]
 Json = Annotated[
@@ -82,7 +82,7 @@ JsonFile = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Write the result to a JSON file; - prints it in place of the table.",
+        help="Write the result as JSON to this file, or for - to stdout instead of the table.",
     ),
 ]
 
@@ -112,7 +112,7 @@ Device = _build_option(
     "--device",
     metavar="D",
     help="Where the model runs: cpu, cuda (the first GPU), a GPU by its number in doctor's list "
-    "(cuda:1), or auto (a GPU if one works).",
+    "(cuda:1), or auto (what the engines were built for; for new ones a GPU if one works).",
 )
 # By the field of `BuildRequest` that the option sets. A new option is a field there and an entry
 # here.
@@ -136,8 +136,8 @@ BUILD_OPTIONS: dict[str, Any] = {
         str | None,
         "--precision",
         metavar="P",
-        help="Number format of the engines: fp32, fp16, or fp8 (only TensorRT, and GPUs of "
-        "compute capability 8.9 or newer).",
+        help="Number format of the engines: fp32, fp16, or fp8 (only with tensorrt or "
+        "tensorrt-rtx, and on GPUs of compute capability 8.9 or newer).",
         show_default="fp16 on a GPU, else fp32",
     ),
     "device": Device,
@@ -196,7 +196,7 @@ BUILD_OPTIONS: dict[str, Any] = {
         int | None,
         "--optimization-level",
         metavar="N",
-        help="How long TensorRT searches for faster engines: 0 (briefly) to 5 (longest).",
+        help="How long TensorRT searches for faster engines: 0 (shortest) to 5 (longest).",
         show_default="3",
     ),
 }

@@ -16,7 +16,12 @@ import typer
 from ..errors import UsageError
 from ..runtime.media.encoders import CODECS, IMAGES, either, encoder_of
 
-PART, OUTPUT, LONG, COMPARISON = "Reading the input", "Writing the output", "Long jobs", "Comparison"
+PART, OUTPUT, LONG, COMPARISON = (
+    "Reading the input",
+    "Writing the output",
+    "Long jobs",
+    "Comparison",
+)
 CRFS = {name: encoder_of(codec.software).crf for name, codec in CODECS.items()}
 PRESETS = {name: encoder_of(codec.software).preset for name, codec in CODECS.items()}
 
@@ -54,7 +59,7 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         metavar="",
-        help="Replace existing outputs, and without --resume also unfinished ones.",
+        help="Replace existing outputs; without --resume, also start unfinished ones again.",
     ),
 ]
 Plan = Annotated[
@@ -127,7 +132,8 @@ Codec = Annotated[
     str,
     typer.Option(
         metavar="C",
-        help=f"Video codec: {', '.join(CODECS)}, or auto (by OUTPUT's extension and bit depth).",
+        help=f"Video codec: {', '.join(CODECS)}, or auto (by OUTPUT's extension and the input's "
+        "bit depth).",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -221,8 +227,8 @@ Mode = Annotated[
     CompareMode,
     typer.Option(
         "--compare-mode",
-        help="In the comparison, show the two pictures side by side, or one picture whose left "
-        "half is bicubic (split).",
+        help="Layout of the comparison: two pictures next to each other (side), or one picture "
+        "whose left half is bicubic (split).",
         rich_help_panel=COMPARISON,
     ),
 ]
