@@ -12,10 +12,17 @@ import typer
 
 from ..building.request import AUTO, BuildRequest
 from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import check_size, parse_size
+from ..graphs.spec import check_size
 from . import options as opt
 from .console import build_progress
 from .engines import build_engines, engine_provider
+
+if TYPE_CHECKING:
+    from ..benchmarks.report.files import Outputs
+    from ..benchmarks.run import Settings
+
+ALL = "all"
+NO_BASELINES = "none"
 
 LiveSource = Annotated[
     str,
@@ -100,13 +107,6 @@ def live(
     if stopped:
         raise StreamDiffVSRError("the benchmark is not complete", "; ".join(stopped))
 
-
-if TYPE_CHECKING:
-    from ..benchmarks.report.files import Outputs
-    from ..benchmarks.run import Settings
-
-ALL = "all"
-NO_BASELINES = "none"
 
 bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 bench_app.command("live")(live)
@@ -274,7 +274,7 @@ def _build(
 
     With several backends, one that cannot be built is reported on stderr and left out.
     """
-    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    wanted = opt.parse_sizes(sizes)
     for size in wanted:
         check_size(size)
     if backends is None:

@@ -95,9 +95,8 @@ def _run(action: Callable[[], Result | None], *, as_json: bool) -> int:
     except typer.Exit as ended:  # --help and --version
         return ended.exit_code
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # nothing reads stdout any more
+        # Nothing reads stdout any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except SystemExit as ended:  # from rich, for the same reason
         return ended.code if isinstance(ended.code, int) else FAILED

@@ -18,6 +18,7 @@ import typer
 from .._about import CLIP, TRUTH, TRUTH_FRAME
 from ..building.request import BuildRequest
 from ..errors import StreamDiffVSRError
+from .options import make_folder
 
 if TYPE_CHECKING:
     from ..building.provider import EngineProvider
@@ -160,12 +161,7 @@ def _copied_clip(out: Path) -> Path:
     """Copies the clip next to its output and returns the copy."""
     copy = out / CLIP.name
     source = _asset(CLIP)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot make the folder {str(out)!r}", error.strerror or str(error), "use --out"
-        ) from error
+    make_folder(out, "use --out")
     try:
         shutil.copyfile(source, copy)
     except OSError as error:

@@ -17,9 +17,9 @@ from . import options as opt
 from .console import FAILED, build_progress
 
 if TYPE_CHECKING:
+    from ..building.debug import LayerRequest, Operators, Report
     from ..building.provider import EngineProvider
     from ..engines.cache_listing import CachedSet
-
 
 engines_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
@@ -59,7 +59,7 @@ def engines(
         return None
     started = time.monotonic()
     provider, device = engine_provider(build), build.run_on
-    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    wanted = opt.parse_sizes(sizes)
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
@@ -164,9 +164,6 @@ def _total(sets: Sequence[CachedSet]) -> str:
     return f"{len(sets)} {noun}, {format_bytes(sum(entry.bytes for entry in sets), 'MiB')}"
 
 
-if TYPE_CHECKING:
-    from ..building.debug import LayerRequest, Report
-
 Graph = Annotated[
     str,
     typer.Argument(
@@ -265,10 +262,6 @@ def _described(report: Report, request: LayerRequest, first: int) -> dict[str, A
 
 def _finite(error: float) -> float | None:
     return error if error < float("inf") else None
-
-
-if TYPE_CHECKING:
-    from ..building.debug import Operators
 
 
 @opt.with_build_options(without=("backend", "device", *OF_COMPILED_ENGINES))

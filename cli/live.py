@@ -23,6 +23,13 @@ from ..graphs.spec import Size, format_size
 from . import options as opt
 from .console import PASSING, leave_at_once
 
+if TYPE_CHECKING:
+    from ..building.provider import EngineProvider
+    from ..runtime.live.engine_pool import QualityLevels
+    from ..runtime.live.frame import Sink
+    from ..runtime.live.run import Ended
+    from ..runtime.live.session import LiveSession
+
 EVERY_S = 1.0  # from one JSON status line to the next
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
 
@@ -135,13 +142,6 @@ def _parts(status: dict[str, Any]) -> dict[str, str]:
 def _joined(parts: dict[str, str]) -> str:
     return ", ".join(part for part in parts.values() if part)
 
-
-if TYPE_CHECKING:
-    from ..building.provider import EngineProvider
-    from ..runtime.live.engine_pool import QualityLevels
-    from ..runtime.live.frame import Sink
-    from ..runtime.live.run import Ended
-    from ..runtime.live.session import LiveSession
 
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
@@ -389,7 +389,7 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
     return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
-def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:
+def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
     from ..runtime.media.redact import redact
 
@@ -402,9 +402,7 @@ def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> 
     return opened
 
 
-def _preview(
-    place: str, token: str | None, status: SessionStatus, tell: Callable[[str], None]
-) -> Sink:
+def _preview(place: str, token: str | None, status: SessionStatus, tell: Tell) -> Sink:
     from ..runtime.live.preview.preview import Preview
 
     host, _, port = place.rpartition(":")

@@ -6,7 +6,7 @@ Only the notation of values is checked here; the code that uses a value checks w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from ..building.request import BUILT_IN, BuildRequest
-from ..errors import UsageError
+from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
 
 R = TypeVar("R")
@@ -85,6 +85,11 @@ JsonFile = Annotated[
         help="Write the result as JSON to this file, or for - to stdout instead of the table.",
     ),
 ]
+
+
+def parse_sizes(texts: Sequence[str] | None) -> list[Size]:
+    """Returns the sizes (h, w) given with `--size`, each once, or the default size."""
+    return list(dict.fromkeys(parse_size(text, "--size") for text in texts or [DEFAULT_SIZE]))
 
 
 def parse_tile(text: str) -> Size | str | None:
@@ -257,6 +262,15 @@ def refuse_with_engines(build: BuildRequest, *others: object) -> None:
             "those engines are built already",
             "leave out --engines, or those options",
         )
+
+
+def make_folder(folder: Path, remedy: str) -> None:
+    """Creates a folder for outputs; raises `StreamDiffVSRError` with the remedy if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StreamDiffVSRError(f"cannot make the folder {str(folder)!r}", why, remedy) from error
 
 
 def described(folder: Path, device: str | None = None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..building.request import BuildRequest
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import UsageError
 from ..graphs.spec import Size
 from . import options as opt
 from . import upscale_options as up
@@ -22,7 +22,8 @@ from .engines import build_engines, engine_provider
 from .upscale_options import CompareMode
 
 if TYPE_CHECKING:
-    from ..runtime.files.inputs import InOut
+    from ..runtime.files.batch import Outcome
+    from ..runtime.files.inputs import InOut, JobList
     from ..runtime.files.job import FileOptions
     from ..runtime.files.job_report import JobPlan, JobReport
     from ..runtime.files.upscale import UpscaleReport
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpscaleCommand:
-    """What the command line asks for, the same for all inputs."""
+    """The options of one `upscale` command, which are the same for all of its inputs."""
 
     files: FileOptions
     engines: Path | None
@@ -198,12 +199,6 @@ def _reporting_kept_frames(output: Path) -> Iterator[None]:
         raise type(stop)(f"{where}: --resume goes on behind them") from stop
 
 
-if TYPE_CHECKING:
-    from ..runtime.files.batch import Outcome
-    from ..runtime.files.inputs import InOut, JobList
-    from ..runtime.files.job_report import JobReport
-
-
 @opt.with_build_options()
 def upscale(
     inputs: up.Inputs = None,
@@ -338,7 +333,7 @@ def _batch(named: JobList, asked: UpscaleCommand) -> dict[str, Any]:
     if asked.compare is not None:
         raise UsageError("--compare is for one input", "this is a batch", "leave it out")
     if not asked.plan:
-        _make_folder(named.folder)
+        opt.make_folder(named.folder, "choose another OUTPUT")
     started, worker, label = time.monotonic(), JobRunner(asked), ""
 
     def begin(number: int, pair: InOut) -> None:
@@ -385,14 +380,3 @@ def _show_table(outcomes: Sequence[Outcome], counts: Mapping[str, int], seconds:
     totals = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     noun = "input" if len(outcomes) == 1 else "inputs"
     typer.echo(f"{len(outcomes)} {noun}: {totals}; {seconds:.1f} s")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot make the folder {str(folder)!r}",
-            error.strerror or str(error),
-            "choose another OUTPUT",
-        ) from error

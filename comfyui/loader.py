@@ -10,6 +10,9 @@ from . import host
 from .host import explained, for_nodes, require
 from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
 
+if TYPE_CHECKING:
+    from .pipe import Pipe
+
 BUILT_IN = "tiny"
 RELEASED = {
     "v1": "Jamichsu/Stream-DiffVSR",
@@ -66,9 +69,6 @@ def _folders_in(folder: Path) -> list[Path]:
     except OSError:
         return []
 
-
-if TYPE_CHECKING:
-    from .pipe import Pipe
 
 PRECISIONS = {
     "auto": None,

@@ -161,7 +161,7 @@ class Span:
             raise StreamDiffVSRError(
                 f"there is no frame from {self.first} to {self.last}",
                 "end_frame is before start_frame",
-                "set end_frame to -1 for all, or behind start_frame",
+                "set end_frame to -1 for all, or after start_frame",
             )
 
     def of(self, images: Any) -> Any:

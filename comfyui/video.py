@@ -21,7 +21,8 @@ NO_FILE = "these frames were upscaled in memory: use the output `images`, not `v
 VIDEO: Input = (
     "VIDEO",
     {
-        "tooltip": "The video to upscale, from Load Video or other nodes. Takes precedence over video_path."
+        "tooltip": "The video to upscale, from Load Video or other nodes. It takes precedence over "
+        "video_path."
     },
 )
 VIDEO_PATH: Input = (
