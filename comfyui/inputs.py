@@ -101,14 +101,15 @@ SCENE_CUTS: Input = (
     "BOOLEAN",
     {
         "default": True,
-        "tooltip": "Detect scene cuts, and do not let the previous scene shine through after one.",
+        "tooltip": "Detect scene cuts, and ignore the previous frame after one, so that it does "
+        "not ghost.",
     },
 )
 BEFORE: Input = (
     STATE_TYPE,
     {
-        "tooltip": "State after the frames before these. At the start of a video: from Create "
-        "Stream-DiffVSR State, or unconnected if the node allows that.",
+        "tooltip": "State after the previous frames of the video. At its start connect Create "
+        "Stream-DiffVSR State, or nothing where the input is optional.",
     },
 )
 SETTINGS: dict[str, Input] = {

@@ -86,7 +86,7 @@ MODEL_TIP = (
 DEVICES = ("cuda", "cpu", "auto")
 DEVICE_TIP = (
     "Where the model runs. auto: on the GPU if ComfyUI uses one, else on the CPU. cuda: on the GPU "
-    "that ComfyUI uses. cuda:N: on GPU number N."
+    "that ComfyUI uses. cuda:N: on GPU number N, from 0."
 )
 DTYPE: Input = (
     ["float16", "bfloat16", "float32", "auto", "float8"],
@@ -100,7 +100,7 @@ LOCAL: Input = (
     YES_NO,
     {
         "default": "true",
-        "tooltip": "Use a folder of that name in ComfyUI/models/StreamDiffVSR, if there is one.",
+        "tooltip": "Look for the model in ComfyUI/models/StreamDiffVSR before it is downloaded.",
     },
 )
 FETCH: Input = (

@@ -38,7 +38,7 @@ class CreateState:
                 ),
                 "initial_lq_frame": (
                     "IMAGE",
-                    {"tooltip": "The same frame before upscaling, at a quarter of the size."},
+                    {"tooltip": "The same frame before upscaling, a quarter as wide and high."},
                 ),
                 "seed": ("INT", {**SEED[1], "tooltip": SEED_TIP}),
                 "frame_index": (
@@ -83,8 +83,8 @@ class CreateState:
     category=ADVANCED,
 )
 class ExtractState:
-    """Show what a state contains: the last output frame and input frame (black if there are none),
-    and the number of the next frame."""
+    """Return what a state contains: the last output frame and input frame (black if there are
+    none), and the number of the next frame."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
