@@ -1,1 +1,1 @@
-"""The command line: options in, a library call or two, a line or a JSON object out."""
+"""The command line: parses options, calls the library, and prints a few lines or JSON."""

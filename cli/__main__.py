@@ -1,4 +1,4 @@
-"""`python -m streamdiffvsr.cli`: the console script without an installation."""
+"""Runs the command line as `python -m streamdiffvsr.cli`, without an installation."""
 
 import sys
 

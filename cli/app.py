@@ -1,7 +1,7 @@
-"""The command line: engines, upscale, live, bench, doctor, demo.
+"""Puts the commands together: engines, upscale, live, bench, doctor and demo.
 
-Options in, a library call or two, a line or a JSON object out. Nothing heavy is imported before a
-command needs it, so `--help` is quick. Sizes are WxH here and (h, w) in Python.
+Heavy libraries are imported only when a command needs them, so `--help` is quick. Sizes are WxH on
+the command line and (h, w) in Python.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console script: run a command line, return its exit code."""
+    """Runs a command line and returns its exit code; the entry point of the console script."""
     given = with_preview_at(sys.argv[1:] if arguments is None else arguments)
 
     def action() -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ def _options(
             metavar="",
             callback=_show_version,
             is_eager=True,
-            help="Print the version.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:
@@ -76,7 +76,7 @@ def _options(
 
 @app.command()
 def doctor(json: opt.Json = False) -> dict[str, Any]:
-    """Say what this machine has, what can run here, and how to get what is missing."""
+    """Check what this machine has and what can run on it, and show how to get what is missing."""
     from .doctor import examine, show
 
     report = examine()
@@ -89,7 +89,7 @@ def doctor(json: opt.Json = False) -> dict[str, Any]:
 def demo(
     out: opt.DemoOut = DEMO_FOLDER, device: opt.Device = "auto", json: opt.Json = False
 ) -> dict[str, Any]:
-    """Upscale the built-in clip with the built-in model, and draw what that gained."""
+    """Upscale the built-in clip with the built-in model, and draw a comparison with bicubic."""
     from .demo import run_demo
 
     return run_demo(out, device, quiet=json)

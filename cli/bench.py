@@ -1,4 +1,5 @@
-"""`streamdiffvsr bench`: measures latency and throughput, of engines, files and live sources."""
+"""Defines `streamdiffvsr bench`, which measures the latency and throughput of engines, files and
+live sources."""
 
 from __future__ import annotations
 
@@ -11,25 +12,47 @@ import typer
 
 from ..building.request import AUTO, BuildRequest
 from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import check_size, parse_size
+from ..graphs.spec import check_size
 from . import options as opt
 from .console import build_progress
 from .engines import build_engines, engine_provider
+
+if TYPE_CHECKING:
+    from ..benchmarks.report.files import Outputs
+    from ..benchmarks.run import Settings
+
+ALL = "all"
+NO_BASELINES = "none"
 
 LiveSource = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="clock (pictures that carry the time; clock=640x360@30), or any source of live.",
+        help="clock (generated pictures that carry their time; clock=640x360@30 sets size and "
+        "frames per second), or any source of the command live.",
     ),
 ]
 OneSet = Annotated[
     Path | None,
-    typer.Option("--engines", metavar="DIR", help="An engine set; without one, bicubic."),
+    typer.Option(
+        "--engines",
+        metavar="DIR",
+        help="Folder of an engine set to measure.",
+        show_default="none, frames are enlarged by bicubic",
+    ),
 ]
-Seconds = Annotated[float, typer.Option(metavar="S", min=1, help="How long to measure.")]
+Seconds = Annotated[
+    float, typer.Option(metavar="S", min=1, help="Measure for S seconds, after the warm-up.")
+]
 LatencyMs = Annotated[
-    float | None, typer.Option(metavar="MS", min=1, help="As of live: late frames are bicubic.")
+    float | None,
+    typer.Option(
+        metavar="MS",
+        min=1,
+        help="Latency limit in milliseconds, as of the command live; frames that would be late "
+        "are enlarged by bicubic.",
+        show_default="no limit",
+    ),
 ]
 
 
@@ -41,7 +64,7 @@ def live(
     device: opt.Device = "auto",
     json_file: opt.JsonFile = None,
 ) -> None:
-    """Measure a live source from its frames' coming to their going out."""
+    """Measure the latency of a live source, from a frame's capture to its output."""
     from ..benchmarks.live import measure_live
     from ..benchmarks.machine import describe_machine
     from ..benchmarks.report.files import Outputs
@@ -56,8 +79,8 @@ def live(
         )
     outputs, run_on = Outputs(json_file, None, None), BuildRequest(device=device).run_on
     machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
-    with build_progress(enabled=json_file != "-", passing=("",)) as tell:
-        tell(f"measuring {source} for {seconds:g} s")
+    with build_progress(enabled=json_file != "-", passing=("",)) as progress:
+        progress(f"measuring {source} for {seconds:g} s")
         watch.probe()
         found = measure_live(
             source,
@@ -85,51 +108,78 @@ def live(
         raise StreamDiffVSRError("the benchmark is not complete", "; ".join(stopped))
 
 
-if TYPE_CHECKING:
-    from ..benchmarks.report.files import Outputs
-    from ..benchmarks.run import Settings
-
-ALL = "all"
-NO_BASELINES = "none"
-
 bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 bench_app.command("live")(live)
 
 EngineSets = Annotated[
     list[Path] | None,
-    typer.Option("--engines", metavar="DIR", help="Engine sets built before; repeat it."),
+    typer.Option(
+        "--engines",
+        metavar="DIR",
+        help="Folder of an engine set to measure; repeat for more sets.",
+        show_default="found in the cache, or built",
+    ),
 ]
 Backends = Annotated[
     str | None,
-    typer.Option(metavar="LIST", help="Several in turn, such as onnxruntime,torch, or all."),
+    typer.Option(
+        metavar="LIST",
+        help="Measure several backends: a list such as onnxruntime,torch, or all.",
+        show_default="only --backend",
+    ),
 ]
 Frames = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Of each mode.", show_default="what 15 seconds allow, 20 to 400"
+        metavar="N",
+        help="Time N frames in each mode (plain, throughput, latency).",
+        show_default="as many as 15 seconds allow, 20 to 400",
     ),
 ]
-Rounds = Annotated[int, typer.Option(metavar="N", min=1, max=100, help="That they are cut into.")]
+Rounds = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=100,
+        help="Split the frames into N rounds, in which all that is compared takes turns.",
+    ),
+]
 Baselines = Annotated[
-    str, typer.Option(metavar="LIST", help="To compare with: bicubic, reference, or none.")
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Compare with bicubic, with reference (the model in torch, in the original's order of "
+        "work), with both (bicubic,reference), or with none.",
+    ),
 ]
 Command = Annotated[
     str | None,
     typer.Option(
-        "--baseline", metavar="CMD", help="Another: any command with {input} and {output}."
+        "--baseline",
+        metavar="CMD",
+        help="Also compare with this command; {input} and {output} in it become the paths of a "
+        "video to upscale and of the upscaled video.",
     ),
 ]
 Quick = Annotated[
     bool,
-    typer.Option("--quick", metavar="", help="Frame times alone: no start-up, file, or roofline."),
+    typer.Option(
+        "--quick",
+        metavar="",
+        help="Measure only frame times: no start-up, memory, video files or roofline.",
+    ),
 ]
 TraceFile = Annotated[
-    Path | None, typer.Option("--trace", metavar="FILE", help="Write a trace for ui.perfetto.dev.")
+    Path | None,
+    typer.Option(
+        "--trace", metavar="FILE", help="Write a timeline of a few frames, for ui.perfetto.dev."
+    ),
 ]
 ReportFile = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML page.")
+    Path | None, typer.Option("--report", metavar="FILE", help="Write the result as an HTML page.")
 ]
-ResultFile = Annotated[Path, typer.Argument(help="A result, as --json wrote it.")]
+ResultFile = Annotated[Path, typer.Argument(help="A result file, written by bench --json.")]
 
 
 @bench_app.callback()
@@ -150,7 +200,10 @@ def bench(
     *,
     build: BuildRequest,
 ) -> None:
-    """Measure frame times, latency, stages, start-up and memory, and compare what is here."""
+    """Measure frame times, latency, stages, start-up and memory of engines, next to baselines.
+
+    Missing engines are built first, which is not timed.
+    """
     if context.invoked_subcommand is not None:
         return
     from ..benchmarks.report.files import Outputs
@@ -173,7 +226,7 @@ def bench(
 
 @bench_app.command("compare")
 def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, Any]:
-    """Say what changed from result A to result B, beyond the noise of both."""
+    """Show what changed from result A to result B, and whether it is more than their noise."""
     from ..benchmarks.report.compare import compare as compared
     from ..benchmarks.report.files import read_result
     from ..benchmarks.report.tables import show_comparison
@@ -217,8 +270,11 @@ def _settings(
 def _build(
     build: BuildRequest, sizes: Sequence[str] | None, backends: str | None, *, quiet: bool
 ) -> list[Path]:
-    """An engine set for each size and backend; one that is not possible is told and left out."""
-    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    """Returns an engine set for each size and backend.
+
+    With several backends, one that cannot be built is reported on stderr and left out.
+    """
+    wanted = opt.parse_sizes(sizes)
     for size in wanted:
         check_size(size)
     if backends is None:
@@ -238,7 +294,7 @@ def _build(
 
 
 def _each_backend(build: BuildRequest, listed: str) -> list[BuildRequest]:
-    """What works here of those listed, best first."""
+    """Returns a request for each listed backend that works here, the best first."""
     from dataclasses import replace
 
     from ..engines.interface import kind_of
@@ -266,8 +322,8 @@ def _each_backend(build: BuildRequest, listed: str) -> list[BuildRequest]:
 def _measure(folders: Sequence[Path], settings: Settings, outputs: Outputs, *, quiet: bool) -> None:
     from ..benchmarks.run import Benchmark
 
-    with build_progress(enabled=not quiet, passing=("",)) as tell:
-        benchmark = Benchmark(settings, tell)
+    with build_progress(enabled=not quiet, passing=("",)) as progress:
+        benchmark = Benchmark(settings, progress)
         try:
             benchmark.run(folders)
         except KeyboardInterrupt:

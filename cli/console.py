@@ -1,7 +1,6 @@
-"""How the command line speaks: results, progress, and failures as one line with an exit code.
+"""Prints results and progress, and turns a failure into one line and an exit code.
 
-Results go to stdout, everything else to stderr. It knows no command: what runs is a function that
-returns a dictionary for `--json`.
+Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -24,22 +23,21 @@ from ..errors import StreamDiffVSRError, UsageError, Words, speaking
 
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
-# Of `build`'s lines, those that are over in seconds: at a terminal they take turns on one line.
+# How the short-lived lines of `build` begin; at a terminal each replaces the one before it.
 PASSING = ("load ", "calibrate ", "export ", "quantise ", "compile ", "check ")
 
 Result = Mapping[str, Any]
-
 
 _at_once = threading.Event()
 
 
 def leave_at_once() -> None:
-    """Have `end` leave without waiting: a thread is inside a library that cannot be stopped."""
+    """Makes `end` leave without waiting for a thread in a library call that cannot be stopped."""
     _at_once.set()
 
 
 def end(code: int) -> int:
-    """The exit code of a program that may end; it ends here if it must leave at once."""
+    """Returns the exit code of the program, or ends it here if `leave_at_once` was called."""
     if _at_once.is_set():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -48,7 +46,7 @@ def end(code: int) -> int:
 
 
 class CommandLine(Words):
-    """Options as they are written on the command line."""
+    """Writes options and commands as on the command line."""
 
     def option(self, name: str, value: str | None) -> str:
         flag = name.replace("_", "-")
@@ -69,18 +67,18 @@ class CommandLine(Words):
 
 
 class _Terminated(BaseException):
-    """SIGTERM has come."""
+    """Raised when SIGTERM arrives."""
 
 
 def run(action: Callable[[], Result | None], *, as_json: bool) -> int:
-    """Run a command and give its exit code; any failure becomes one line on stderr.
+    """Runs a command and returns its exit code; any failure becomes one line on stderr.
 
     Args:
-        action: Returns what `--json` prints, with an `exit_code` where that is not 0.
-        as_json: One JSON object is the last line of stdout, of a failure as well.
+        action: Returns what `--json` prints, with an `exit_code` if that is not 0.
+        as_json: Whether to print the result, or the error, as one JSON object on the last line.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name may hold what the terminal cannot show
+        if hasattr(stream, "reconfigure"):  # for file names that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     _end_by_exception_when_terminated()
     with speaking(CommandLine()):
@@ -97,9 +95,10 @@ def _run(action: Callable[[], Result | None], *, as_json: bool) -> int:
     except typer.Exit as ended:  # --help and --version
         return ended.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # its reader has left
+        # Nothing reads stdout any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except SystemExit as ended:  # of rich, whose reader has left too
+    except SystemExit as ended:  # from rich, for the same reason
         return ended.code if isinstance(ended.code, int) else FAILED
     except BaseException as error:
         code, line = _explain(error)
@@ -107,7 +106,7 @@ def _run(action: Callable[[], Result | None], *, as_json: bool) -> int:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit code and the line of a failure."""
+    """Returns the exit code and the line for a failure."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return INTERRUPTED, _stopped("stopped by Ctrl-C", error)
     if isinstance(error, _Terminated):
@@ -116,7 +115,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return USAGE, str(error)
     if isinstance(error, StreamDiffVSRError):
         return FAILED, str(error)
-    if hasattr(error, "format_message"):  # of the parser: typer's or click's, by version
+    if hasattr(error, "format_message"):  # from the parser: typer or click, by version
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "streamdiffvsr"
         return USAGE, f"{error.format_message().rstrip('.')}; see {command} --help"
@@ -125,12 +124,12 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" of {error.filename}" if error.filename else ""
         return FAILED, f"the disk{where} is full; free some space, or use another folder"
-    told = f"{type(error).__name__}: {error}"
-    return FAILED, f"unexpected {told}; {DEBUG}=1 shows where, please report it"
+    what = f"{type(error).__name__}: {error}"
+    return FAILED, f"unexpected {what}; {DEBUG}=1 shows where, please report it"
 
 
 def _stopped(line: str, error: BaseException) -> str:
-    """With what is left of the work, where somebody has said so."""
+    """Returns a line, followed by the error's message (what is kept of the work) if it has one."""
     return f"{line}; {error}" if str(error) else line
 
 
@@ -138,7 +137,7 @@ def _fail(line: str, code: int, *, as_json: bool) -> int:
     line = " ".join(line.split())
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    with contextlib.suppress(OSError):  # stdout or stderr may be what has failed
+    with contextlib.suppress(OSError):  # the failure may be that of stdout or stderr
         typer.echo(f"{typer.style('error:', fg='red')} {line}", err=True)
         if as_json:
             _print_json({"error": line, "exit_code": code})
@@ -150,7 +149,7 @@ def _print_json(result: Result) -> None:
 
 
 def _end_by_exception_when_terminated() -> None:
-    """Let SIGTERM unwind the stack, so that unfinished files are removed."""
+    """Makes SIGTERM unwind the stack, so that unfinished files are removed."""
 
     def end(number: int, frame: object) -> None:
         raise _Terminated
@@ -163,11 +162,13 @@ def _end_by_exception_when_terminated() -> None:
 def build_progress(
     *, enabled: bool, passing: tuple[str, ...] = PASSING
 ) -> Iterator[Callable[[str], None]]:
-    """Where the lines of long work go: a running clock at a terminal, plain lines elsewhere.
+    """Yields a function that shows a line of progress on stderr.
+
+    At a terminal a clock runs next to the line; elsewhere lines are plain.
 
     Args:
-        enabled: Off beside `--json`.
-        passing: How lines begin that take turns on one line at a terminal.
+        enabled: Whether to show anything; off with `--json`.
+        passing: How the lines begin that replace each other at a terminal.
     """
     if not enabled:
         yield lambda line: None

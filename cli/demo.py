@@ -1,7 +1,7 @@
-"""The demo: the built-in clip through the built-in model, and what that gained, without a network.
+"""Runs the demo: upscales the built-in clip with the built-in model, without a network.
 
-The clip comes with the true HR picture of one of its frames. That frame is drawn by bicubic, by the
-model and as it should be, side by side.
+The clip comes with the true HR picture of one of its frames. That frame is drawn side by side:
+enlarged by bicubic, upscaled by the model, and as it should be.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import typer
 from .._about import CLIP, TRUTH, TRUTH_FRAME
 from ..building.request import BuildRequest
 from ..errors import StreamDiffVSRError
+from .options import make_folder
 
 if TYPE_CHECKING:
     from ..building.provider import EngineProvider
@@ -29,16 +30,16 @@ CROP = (212, 318, 88, 160)  # top, left, height, width in HR pixels: gloss and s
 
 
 def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[str, Any]:
-    """Run it all; clips and comparison go to `out`, the engines to the user's cache.
+    """Runs the demo; the clips and the comparison go to `out`, the engines to the user's cache.
 
     Returns:
         What `--json` prints.
 
     Raises:
-        StreamDiffVSRError: One line: what could not be done, why, what to do.
+        StreamDiffVSRError: A file cannot be read or written, or the engines cannot be built.
     """
     from ..building.provider import EngineProvider
-    from ..runtime.files import compare  # first of all: it tells if its library is missing
+    from ..runtime.files import compare  # first: its library may be missing
 
     started = time.monotonic()
     truth = compare.read_picture(_asset(TRUTH))
@@ -57,18 +58,18 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
         "total_seconds": round(time.monotonic() - started, 2),
     }
     if not quiet:
-        _tell(result)
+        _show(result)
     return result
 
 
 class Watched:
-    """An upscaler that remembers one frame: how it came, and what was made of it.
+    """An upscaler that remembers one frame before and after upscaling.
 
-    Taken here and not from the output file, so that the picture shows the model and not x264.
+    Unlike the same frame in the output file, it shows the model without the loss of x264.
 
     Args:
-        upscaler: Does the work.
-        index: Of the frame to remember.
+        upscaler: The upscaler that does the work.
+        index: The index of the frame to remember.
     """
 
     def __init__(self, upscaler: FrameUpscaler, index: int) -> None:
@@ -80,7 +81,7 @@ class Watched:
     def stream_frames(
         self, frames: Iterable[S], state: StreamState | None = None
     ) -> Generator[Upscaled[S], None, None]:
-        """See `Upscaler.stream_frames`."""
+        """Upscales frames; see `Upscaler.stream_frames`."""
 
         def watched() -> Iterator[S]:
             for index, frame in enumerate(frames):
@@ -96,7 +97,7 @@ class Watched:
 
 
 def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
-    """Draw the sheet; returns the PSNR in dB of each picture."""
+    """Draws the sheet and returns the PSNR of each picture in dB."""
     from ..graphs.spec import SCALE
     from ..runtime.files.compare import Box, Panel, bicubic, contact_sheet, psnr, write_png
 
@@ -114,7 +115,7 @@ def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
     return scores
 
 
-def _tell(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any]) -> None:
     typer.echo("input:   {input}  ({frames} frames, {input_size})".format(**result))
     typer.echo("output:  {output}  ({output_size}, {fps} fps, with sound)".format(**result))
     scores = "PSNR {ours:.2f} dB, bicubic {bicubic:.2f} dB".format(**result["psnr"])
@@ -157,15 +158,10 @@ def _asset(path: Path) -> Path:
 
 
 def _copied_clip(out: Path) -> Path:
-    """The clip beside its output, where a user looks for it."""
+    """Copies the clip next to its output and returns the copy."""
     copy = out / CLIP.name
     source = _asset(CLIP)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot make the folder {str(out)!r}", error.strerror or str(error), "use --out"
-        ) from error
+    make_folder(out, "use --out")
     try:
         shutil.copyfile(source, copy)
     except OSError as error:

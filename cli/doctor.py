@@ -1,4 +1,4 @@
-"""`streamdiffvsr doctor`: checks what works on this machine, and what is missing."""
+"""Implements `streamdiffvsr doctor`: checks what works on this machine and what is missing."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ OK, OPTIONAL, PROBLEM = "ok", "-", "problem"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        status: "ok", "-" (not there, and not needed for basic use), or "problem".
+        name: The thing that was checked, such as "video".
+        status: "ok", "-" (missing or limited, but not needed for basic use), or "problem".
+        value: What was found.
         remedy: What to do about it; empty if nothing.
     """
 
@@ -45,7 +47,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All checks, and what they mean in sentences."""
+    """All checks, and the sentences about what can run here and what cannot."""
 
     checks: tuple[Check, ...]
     can: tuple[str, ...]
@@ -53,11 +55,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing that basic use needs is missing."""
+        """Whether everything that basic use needs is there."""
         return all(check.status != PROBLEM for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Returns what `--json` prints."""
         return {
             "ok": self.ok,
             "version": __version__,
@@ -69,7 +71,7 @@ class Report:
 
 
 def show(report: Report) -> None:
-    """Print a report for a person: commands stay on one line, to be copied."""
+    """Prints a report as text; each command is on one line, for copying."""
     colours = {OK: "green", OPTIONAL: "bright_black", PROBLEM: "red"}
     typer.echo(f"streamdiffvsr {__version__}")
     for check in report.checks:
@@ -84,13 +86,13 @@ def show(report: Report) -> None:
         typer.echo("\nSomething that is needed is missing: see 'problem' above.")
 
 
-SCARCE_DISK = 2 * GIB  # an engine set of the released model is larger
+SCARCE_DISK = 2 * GIB  # less than an engine set of the released model takes
 MIN_MEMORY = 4 * GIB
 RTX_GPUS = "compute capability " + ", ".join(f"{c // 10}.{c % 10}" for c in RTX_CAPABILITIES)
 
 
 def examine() -> Report:
-    """Look at everything."""
+    """Runs all checks."""
     checks = (
         *_system(),
         *_cache(),
@@ -140,7 +142,7 @@ def _cache() -> Iterator[Check]:
 
 
 def _engine_sets(folder: Path) -> tuple[int, int]:
-    """How many there are, and their bytes."""
+    """Returns the number of engine sets in a folder and their bytes."""
     sets = [path.parent for path in folder.glob(f"*/{MANIFEST}")]
     sizes = (file.stat().st_size for one in sets for file in one.iterdir() if file.is_file())
     return len(sets), sum(sizes)
@@ -225,7 +227,7 @@ def _reinstall() -> str:
 
 
 def _gpu() -> Iterator[Check]:
-    """What CUDA shows, in its own order, and what of it can be used."""
+    """Checks each GPU in CUDA's order, CUDA itself, and each backend on the first GPU."""
     if obstacle := why_no_gpu():
         listed = host.nvidia_gpus()
         for gpu in listed:
@@ -250,22 +252,22 @@ def _described(gpu: Gpu) -> str:
 
 
 def _one_gpu(ordinal: int) -> Check:
-    """A GPU by its number, and whether it lets itself be used: others may have taken it whole."""
+    """Checks whether a GPU can be used; another process may have it exclusively."""
     gpu = cuda_gpu(ordinal)
     if gpu is None:
         return Check("gpu", OPTIONAL, f"cuda:{ordinal}: {why_no_gpu(ordinal)}")
-    told = f"cuda:{ordinal} {_described(gpu)}"
+    value = f"cuda:{ordinal} {_described(gpu)}"
     try:
         primary_context(ordinal)
     except StreamDiffVSRError as error:
-        why = f"{told}; it cannot be used: {error.why or error.what}"
+        why = f"{value}; it cannot be used: {error.why or error.what}"
         return Check("gpu", OPTIONAL, why, "close what else uses it, or choose another --device")
     free = free_device_bytes(ordinal)
-    return Check("gpu", OK, told if free is None else f"{told}, {free // 2**20} MiB free")
+    return Check("gpu", OK, value if free is None else f"{value}, {free // 2**20} MiB free")
 
 
 def _on_gpu(backend: Backend) -> Check:
-    """Whether a backend runs on the first GPU."""
+    """Checks whether a backend runs on the first GPU."""
     name = f"gpu {backend.name}"
     why = why_not(backend.name, "cuda")
     if not why:
@@ -279,7 +281,7 @@ def _on_gpu(backend: Backend) -> Check:
 
 
 def _cuda_remedy() -> str:
-    """What lets CUDA find a GPU that the driver lists."""
+    """Returns what to do if the driver lists a GPU that CUDA does not find."""
     if host.package_version("cuda-bindings") is None:
         return INSTALL
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -288,7 +290,7 @@ def _cuda_remedy() -> str:
 
 
 def _choice() -> Check:
-    """What a build without `--backend` would be for."""
+    """Checks which backend a build without `--backend` would choose."""
     try:
         return Check("auto", OK, choose().describe().removeprefix("backend: "))
     except StreamDiffVSRError as error:
@@ -320,12 +322,12 @@ def _built_in_model() -> Check:
 
 
 def _broken(name: str, error: Exception) -> Check:
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    return Check(name, PROBLEM, told, "pip install --force-reinstall streamdiffvsr")
+    value = " ".join(f"{type(error).__name__}: {error}".split())
+    return Check(name, PROBLEM, value, "pip install --force-reinstall streamdiffvsr")
 
 
 def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What can run here and what cannot, in sentences."""
+    """Returns the sentences about what can run here and about what cannot."""
     checks = {check.name: check for check in found}
     can: list[str] = []
     cannot: list[str] = []

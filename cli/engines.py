@@ -1,4 +1,4 @@
-"""`streamdiffvsr engines`: builds, lists, removes and debugs engine sets."""
+"""Defines `streamdiffvsr engines`, which builds, lists, removes and debugs engine sets."""
 
 from __future__ import annotations
 
@@ -17,19 +17,27 @@ from . import options as opt
 from .console import FAILED, build_progress
 
 if TYPE_CHECKING:
+    from ..building.debug import LayerRequest, Operators, Report
     from ..building.provider import EngineProvider
     from ..engines.cache_listing import CachedSet
-
 
 engines_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
 
 OlderThan = Annotated[
     float | None,
-    typer.Option("--older-than", metavar="DAYS", min=0, help="And sets built longer ago."),
+    typer.Option(
+        "--older-than",
+        metavar="DAYS",
+        min=0,
+        help="Also remove sets that were built more than DAYS days ago.",
+        show_default="off",
+    ),
 ]
-Everything = Annotated[bool, typer.Option("--all", metavar="", help="Every set of the cache.")]
+Everything = Annotated[
+    bool, typer.Option("--all", metavar="", help="Remove all sets in the cache.")
+]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", metavar="", help="Only say what would be removed.")
+    bool, typer.Option("--dry-run", metavar="", help="Show what would be removed; remove nothing.")
 ]
 
 
@@ -43,12 +51,15 @@ def engines(
     *,
     build: BuildRequest,
 ) -> dict[str, Any] | None:
-    """Build engines of a model for an input size: once per machine, a minute or more each."""
+    """Build a model's engines for one or more input sizes; each takes a minute or more.
+
+    They go into the user's cache, where the other commands find them.
+    """
     if context.invoked_subcommand is not None:
         return None
     started = time.monotonic()
     provider, device = engine_provider(build), build.run_on
-    wanted = dict.fromkeys(parse_size(text, "--size") for text in sizes or [opt.DEFAULT_SIZE])
+    wanted = opt.parse_sizes(sizes)
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out
@@ -71,9 +82,9 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
         for entry in sets:
             what = f"{entry.model or '?'} {entry.size} {entry.precision}".rstrip()
             where = f"{entry.backend or '?'} on {entry.device or '?'}"
-            told = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"
+            size = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"
             state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}"
-            typer.echo(f"{what}, {where}, {told}, {state}\n  {entry.path}")
+            typer.echo(f"{what}, {where}, {size}, {state}\n  {entry.path}")
         typer.echo(f"{_total(sets)} in {engines_root()}")
     return {"root": str(engines_root()), "engines": [entry.to_json() for entry in sets]}
 
@@ -85,7 +96,11 @@ def prune_engines(
     dry_run: DryRun = False,
     json: opt.Json = False,
 ) -> dict[str, Any]:
-    """Remove engine sets of the cache that are broken, or of another version of a library."""
+    """Remove the engine sets in the user's cache that can no longer be used here.
+
+    These are damaged sets, sets made for another version of this program or of a library, and what
+    killed builds have left.
+    """
     from ..engines.cache import engines_root
     from ..engines.cache_listing import prune
 
@@ -106,7 +121,7 @@ def prune_engines(
 
 
 def engine_provider(build: BuildRequest) -> EngineProvider:
-    """What finds or builds the engines of a command; what it has to say goes to stderr."""
+    """Returns the provider that finds or builds a command's engines, with messages on stderr."""
     from ..building.provider import EngineProvider
 
     return EngineProvider(build, lambda line: typer.echo(line, err=True))
@@ -115,13 +130,23 @@ def engine_provider(build: BuildRequest) -> EngineProvider:
 def build_engines(
     provider: EngineProvider, size: Size, out: Path | None = None, *, quiet: bool
 ) -> Path:
-    """The folder of an engine set that is built now or was there; progress goes to stderr."""
+    """Returns the folder of an engine set, and builds the set first if there is none.
+
+    Args:
+        out: The folder to build it in; None for the user's cache.
+        quiet: Whether to leave out the progress on stderr.
+    """
     with build_progress(enabled=not quiet) as progress:
         return provider.get(size, progress, out=out)
 
 
 def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
-    """Say on stderr what a run of an engine set needs: to a person, and where it is much."""
+    """Writes the memory that an engine set needs to stderr, at a terminal or if it is tight.
+
+    Args:
+        device: The device of the run; None for the set's own.
+        always: Whether to write it in any case.
+    """
     from ..runtime.memory import check_memory_fit
 
     found = check_memory_fit(engines, device)
@@ -139,27 +164,31 @@ def _total(sets: Sequence[CachedSet]) -> str:
     return f"{len(sets)} {noun}, {format_bytes(sum(entry.bytes for entry in sets), 'MiB')}"
 
 
-if TYPE_CHECKING:
-    from ..building.debug import LayerRequest, Report
-
 Graph = Annotated[
     str,
     typer.Argument(
-        metavar="GRAPH", help="prepare, features, flow, guide, temporal, denoise or decode."
+        metavar="GRAPH",
+        help="The graph to check: prepare, features, flow, guide, temporal, denoise or decode.",
     ),
 ]
 OF_COMPILED_ENGINES = ("compute_capabilities", "workspace_mib", "optimization_level")
-DebugSize = Annotated[str, typer.Option("--size", metavar="WxH", help="Of the input.")]
+DebugSize = Annotated[
+    str, typer.Option("--size", metavar="WxH", help="Size of the input frames in pixels.")
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(
         metavar="E",
         min=0,
-        help="Error of a layer, relative to its largest value (at least 1).",
-        show_default="the parity gate's",
+        help="Largest error that a layer may have, relative to the largest value of its exact "
+        "output, or to 1 if that is larger.",
+        show_default="the parity gate's: 0.0001 for fp32, 0.05 for fp16",
     ),
 ]
-First = Annotated[int, typer.Option("--first", metavar="N", min=1, help="Layers to show.")]
+First = Annotated[
+    int,
+    typer.Option("--first", metavar="N", min=1, help="Show at most N of the layers that differ."),
+]
 
 
 @opt.with_build_options(without=OF_COMPILED_ENGINES)
@@ -172,7 +201,7 @@ def debug(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """Name the first layer of an engine that differs from ONNX Runtime in float32."""
+    """List the layers of an engine that differ from ONNX Runtime in float32, in their order."""
     from ..building.debug import LayerRequest, debug_engine
 
     provider = engine_provider(build)
@@ -206,7 +235,7 @@ def _show(report: Report, request: LayerRequest, first: int) -> None:
 
 
 def _described(report: Report, request: LayerRequest, first: int) -> dict[str, Any]:
-    """What `--json` prints; an error that is not finite is null."""
+    """Returns what `--json` prints; an error that is not finite is null."""
     return {
         "graph": request.graph,
         "backend": request.build.backend,
@@ -235,15 +264,11 @@ def _finite(error: float) -> float | None:
     return error if error < float("inf") else None
 
 
-if TYPE_CHECKING:
-    from ..building.debug import Operators
-
-
 @opt.with_build_options(without=("backend", "device", *OF_COMPILED_ENGINES))
 def operators(
     size: DebugSize = opt.DEFAULT_SIZE, json: opt.Json = False, *, build: BuildRequest
 ) -> dict[str, Any]:
-    """Count the nodes of every graph, as it is exported and as TensorRT is given it."""
+    """Count the operators of every graph, as exported and as rewritten for TensorRT."""
     from ..building.debug import count_graphs
 
     request = replace(build, backend="onnxruntime", device="cpu").settled()
@@ -259,10 +284,10 @@ def operators(
 
 
 def _row(one: Operators) -> str:
-    """One graph; an operator whose number changes has both."""
-    told = []
+    """Returns a graph's row of the table; an operator whose number changes shows both numbers."""
+    operators = []
     for name in sorted(one.exported | one.rewritten, key=lambda op: (-one.exported[op], op)):
         before, after = one.exported[name], one.rewritten[name]
-        told.append(f"{name} {before}" if before == after else f"{name} {before} to {after}")
+        operators.append(f"{name} {before}" if before == after else f"{name} {before} to {after}")
     counts = f"{one.exported.total()} | {one.rewritten.total()}"
-    return f"| `{one.graph}` | {counts} | {', '.join(told)} |"
+    return f"| `{one.graph}` | {counts} | {', '.join(operators)} |"

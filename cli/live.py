@@ -1,4 +1,4 @@
-"""`streamdiffvsr live`: upscales a camera or a stream as it arrives."""
+"""Defines `streamdiffvsr live`, which upscales a camera or a stream as it arrives."""
 
 from __future__ import annotations
 
@@ -23,15 +23,24 @@ from ..graphs.spec import Size, format_size
 from . import options as opt
 from .console import PASSING, leave_at_once
 
-EVERY_S = 1.0  # between two JSON lines
+if TYPE_CHECKING:
+    from ..building.provider import EngineProvider
+    from ..runtime.live.engine_pool import QualityLevels
+    from ..runtime.live.frame import Sink
+    from ..runtime.live.run import Ended
+    from ..runtime.live.session import LiveSession
+
+EVERY_S = 1.0  # from one JSON status line to the next
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
 
 
 class Reporter:
-    """Shows messages and status; from any thread.
+    """Prints messages and the status of a session: one line at a terminal, else JSON lines.
+
+    Methods may be called from any thread.
 
     Args:
-        as_json: JSON lines at a terminal too, and the last line is its user's to print.
+        as_json: Whether to print JSON lines at a terminal too. The caller then prints the last one.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -42,7 +51,7 @@ class Reporter:
         self._drawn = False
 
     def tell(self, line: str) -> None:
-        """A message, above the status line."""
+        """Prints a message, above the status line."""
         with self._lock:
             if self._lines:
                 self._print({"event": "message", "text": line})
@@ -51,7 +60,7 @@ class Reporter:
                 typer.echo(line, err=True)
 
     def show(self, status: dict[str, Any]) -> None:
-        """The present status."""
+        """Shows the current status."""
         with self._lock:
             now = time.monotonic()
             if not self._lines:
@@ -64,7 +73,7 @@ class Reporter:
                 self._print({"event": "status", **status})
 
     def end(self, reason: str, status: dict[str, Any]) -> None:
-        """The last status, and why it ended."""
+        """Prints the last status and why the session ended."""
         with self._lock:
             if not self._lines:
                 self._wipe()
@@ -82,7 +91,7 @@ class Reporter:
 
 
 def ended(reason: str) -> str:
-    """Why a session ended, in words."""
+    """Returns a reason for the end of a session in words."""
     return {
         "time": "the time is up",
         "frames": "all frames are done",
@@ -91,11 +100,11 @@ def ended(reason: str) -> str:
 
 
 def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
-    """A live session's status for a person.
+    """Returns the status of a live session in one line of text.
 
     Args:
-        width: Terminal cells that there are. Where they do not do, what matters least goes first,
-            and only what is left then is cut.
+        width: The most terminal cells that it may take; None for no limit. A longer line first
+            loses its least important parts, then its end.
     """
     parts = _parts(status)
     for least in _LEAST_FIRST:
@@ -109,7 +118,7 @@ def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
 
 
 def _parts(status: dict[str, Any]) -> dict[str, str]:
-    """What a line may have, by name, in its order; empty where there is nothing to say."""
+    """Returns the parts of a status line by name, in order; a part with nothing to say is empty."""
     source, latency = status["source"], status["latency_ms"]
     parts = {"state": source["state"]}
     if status["size"]:
@@ -117,7 +126,7 @@ def _parts(status: dict[str, Any]) -> dict[str, str]:
         parts["rates"] = f"{status['size']}{rate} -> {status['fps_out']:.1f} fps"
     if latency["p50"] is not None:
         parts["latency"] = f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})"
-    parts["rung"] = "" if status["note"] else status["rung"]  # a note says what makes the frames
+    parts["rung"] = "" if status["note"] else status["rung"]  # a note replaces it
     for name, count in (
         ("dropped", status["dropped"]),
         ("reconnects", source["reconnects"]),
@@ -134,13 +143,6 @@ def _joined(parts: dict[str, str]) -> str:
     return ", ".join(part for part in parts.values() if part)
 
 
-if TYPE_CHECKING:
-    from ..building.provider import EngineProvider
-    from ..runtime.live.engine_pool import QualityLevels
-    from ..runtime.live.frame import Sink
-    from ..runtime.live.run import Ended
-    from ..runtime.live.session import LiveSession
-
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
 FEW_STEPS = 2
@@ -151,8 +153,9 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="rtsp://..., http://..., rtmp://, udp://, webcam:0, /dev/video0, screen, testsrc, "
-        "or a file, which is played at its own speed.",
+        help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp:// or rtp://), a camera "
+        "(webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, which is "
+        "played at its own speed.",
     ),
 ]
 To = Annotated[
@@ -160,34 +163,80 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="SINK",
-        help="A file, rtsp://, rtmp://, udp://, tcp://, NAME.m3u8, a FOLDER/, or null; repeat it.",
+        help="Output: a video file, an address (rtsp://, rtmp://, udp:// or tcp://), NAME.m3u8 "
+        "(HLS), FOLDER/ (an image for each frame), or null (discard); repeat for more outputs.",
+        show_default="only the preview page",
     ),
 ]
 PreviewAt = Annotated[
     str | None,
-    typer.Option("--preview", metavar="[HOST:PORT]", help=f"A page to watch; at {PREVIEW}."),
+    typer.Option(
+        "--preview",
+        metavar="[HOST:PORT]",
+        help=f"Serve a web page that shows the video, at {PREVIEW} if no address follows.",
+        show_default="on if there is no --to",
+    ),
 ]
 LatencyMs = Annotated[
-    float | None, typer.Option(metavar="MS", min=1, help="Shed work to keep the latency below it.")
+    float | None,
+    typer.Option(
+        metavar="MS",
+        min=1,
+        help="Keep the time from a decoded frame to its output below MS milliseconds, at the cost "
+        "of quality if necessary.",
+        show_default="no limit",
+    ),
 ]
-MaxSeconds = Annotated[float | None, typer.Option(metavar="S", min=0.1, help="Stop after S.")]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(metavar="S", min=0.1, help="Stop after S seconds.", show_default="no limit"),
+]
 Token = Annotated[
-    str | None, typer.Option(metavar="T", help=f"What the page asks for; or in {TOKEN}.")
+    str | None,
+    typer.Option(
+        metavar="T",
+        help="Token that the preview page requires of its viewers; mandatory if other machines can "
+        "reach the page.",
+        show_default=f"the value of {TOKEN}, if set",
+    ),
 ]
 SourceOption = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="NAME=VALUE", help="Of libav, for the source; repeat it."),
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option with which libav opens the source, such as rtsp_transport=udp; repeat for "
+        "more options.",
+    ),
 ]
 NoReconnect = Annotated[
-    bool, typer.Option("--no-reconnect", metavar="", help="End when the source ends or fails.")
+    bool,
+    typer.Option(
+        "--no-reconnect",
+        metavar="",
+        help="End when the source ends or fails, instead of opening it again.",
+    ),
 ]
 OverwriteSinks = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace existing files.")
+    bool, typer.Option("--overwrite", metavar="", help="Replace existing output files.")
+]
+JsonLines = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        metavar="",
+        help="Print messages and a status every second as JSON lines, and the result, or the "
+        "error, as the last one.",
+        show_default="only if stdout is not a terminal",
+    ),
 ]
 
 
 def with_preview_at(arguments: Sequence[str]) -> list[str]:
-    """A `--preview` without a value gets the usual one: the parser wants one."""
+    """Returns the arguments with the default address after a `--preview` that has none.
+
+    The parser cannot make a value optional.
+    """
     given: list[str] = []
     for index, argument in enumerate(arguments):
         given.append(argument)
@@ -211,13 +260,13 @@ def live(
     option: SourceOption = None,
     no_reconnect: NoReconnect = False,
     overwrite: OverwriteSinks = False,
-    json: opt.Json = False,
+    json: JsonLines = False,
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """Upscale a live source 4x, newest frame first: latency never grows.
+    """Upscale a live source 4x; frames that come too fast are dropped, so latency never grows.
 
-    Without --to and --preview it shows the preview page.
+    Without --to the result is shown on the preview page.
     """
     require_live()
     from ..building.provider import EngineProvider
@@ -235,7 +284,7 @@ def live(
         provider.check_runs_here()
     shelf = EnginePool(opener(engines, provider, seed, latency_ms), tell=tell)
     sinks = _sinks(to or [], overwrite, tell)
-    with closing_all(sinks):  # closed by `operate`; here if it never comes to that
+    with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
             sinks.append(_preview(preview or PREVIEW, token, seen, tell))
         with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
@@ -245,7 +294,7 @@ def live(
 
 
 class SessionStatus:
-    """The status of a session, for what is opened before it."""
+    """Returns the status of a session when called; for sinks that are opened before it."""
 
     def __init__(self) -> None:
         self.session: LiveSession | None = None
@@ -256,7 +305,7 @@ class SessionStatus:
 
 @contextmanager
 def closing_all(sinks: list[Sink]) -> Iterator[None]:
-    """Close the sinks if the block fails."""
+    """Closes the sinks if the block fails."""
     try:
         yield
     except BaseException:
@@ -279,13 +328,14 @@ def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[st
 def opener(
     engines: Path | None, provider: EngineProvider, seed: int, latency_ms: float | None
 ) -> Callable[[Size, Tell], QualityLevels]:
-    """A function that opens the engines of a frame size: those given, or the provider's.
+    """Returns a function that opens the engines for a frame size.
 
     Args:
-        latency_ms: Where there is such a limit, cheaper sets of the cache are opened, too.
+        engines: The set to open; None for the provider's.
+        latency_ms: If there is such a limit, cheaper sets from the cache are opened too.
 
     Returns:
-        The function; its second argument receives what a build is at.
+        A function of the size and of a function that receives the progress of a build.
     """
 
     def open_levels(size: Size, at: Tell) -> QualityLevels:
@@ -293,13 +343,14 @@ def opener(
         from ..runtime.upscaler import load
 
         def progress(line: str) -> None:
-            if line.startswith(PASSING):  # others name folders, which no page is to show
+            if line.startswith(PASSING):  # others name folders; the page must not
                 at(line)
 
         made = provider.get(size, progress) if engines is None else _given(engines, size)
         folders = {"full": made}
         if engines is None and latency_ms is not None:
-            cheaper = cheaper_sets(provider, size)  # where the model's own flow is as coarse
+            cheaper = cheaper_sets(provider, size)
+            # A model whose own flow is coarse has the same set for a cheaper rung.
             folders |= {rung: one for rung, one in cheaper.items() if one != made}
         device = provider.run_on
         opened = {rung: load(folder, device).session() for rung, folder in folders.items()}
@@ -313,7 +364,7 @@ def opener(
 
 
 def _given(engines: Path, size: Size) -> Path:
-    """The given set, if it is for frames of that size."""
+    """Returns the given engine set; raises `StreamDiffVSRError` if it is for another size."""
     made_for = opt.described(engines)["size"]
     if made_for != format_size(size):
         raise StreamDiffVSRError(
@@ -325,7 +376,7 @@ def _given(engines: Path, size: Size) -> Path:
 
 
 def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
-    """Sets with a coarser flow, or fewer steps, that are in the cache already; the best first."""
+    """Returns the cached sets with a coarser flow or fewer steps, by rung, the best first."""
     request = provider.request
     variants: dict[str, dict[str, int]] = {
         rung: {"flow_scale": scale}
@@ -338,7 +389,7 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
     return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
-def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> list[Sink]:
+def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
     from ..runtime.media.redact import redact
 
@@ -351,9 +402,7 @@ def _sinks(targets: list[str], overwrite: bool, tell: Callable[[str], None]) -> 
     return opened
 
 
-def _preview(
-    place: str, token: str | None, status: SessionStatus, tell: Callable[[str], None]
-) -> Sink:
+def _preview(place: str, token: str | None, status: SessionStatus, tell: Tell) -> Sink:
     from ..runtime.live.preview.preview import Preview
 
     host, _, port = place.rpartition(":")
@@ -379,6 +428,6 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
 
 
 def _is_place(text: str) -> bool:
-    """Whether it is HOST:PORT or :PORT, and no address with a scheme, device or option."""
+    """Returns whether a text is HOST:PORT or :PORT, not a source or an option."""
     host, colon, port = text.rpartition(":")
     return bool(colon) and port.isdigit() and "/" not in host and host not in ("webcam", "screen")

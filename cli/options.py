@@ -1,12 +1,12 @@
-"""The options that several commands share, and what they mean for a build.
+"""Defines the options that several commands share, and turns those of a build into a request.
 
-Knows how users write things; whether a value is possible is for whoever takes it to say.
+Only the notation of values is checked here; the code that uses a value checks what it means.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from ..building.request import BUILT_IN, BuildRequest
-from ..errors import UsageError
+from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
 
 R = TypeVar("R")
@@ -24,51 +24,82 @@ R = TypeVar("R")
 MAX_SEED = 2**63 - 1
 
 DEFAULT_SIZE = "320x180"
-ENGINES = "Model and engines"  # the help's heading over options of a build
+ENGINES = "Model and engines"  # the help panel of the options of a build
 
 Engines = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", help="An engine set that was built before.", rich_help_panel=ENGINES
+        metavar="DIR",
+        help="Folder of an engine set to use.",
+        show_default="found in the cache, or built",
+        rich_help_panel=ENGINES,
     ),
 ]
-MaxFrames = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N frames.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Stop after N output frames.", show_default="no limit"),
+]
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
         "--size",
         metavar="WxH",
-        help="Of the input; repeat it for more.",
+        help="Size of the input frames in pixels; repeat for more sizes.",
         show_default=DEFAULT_SIZE,
     ),
 ]
 EnginesOut = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where they go.", show_default="the user's cache"),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for the engines; with several sizes, each gets a subfolder.",
+        show_default="the user's cache",
+    ),
 ]
-DemoOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Of the noise.")]
+DemoOut = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the clips and the comparison.")
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=MAX_SEED,
+        help="Seed of the model's random noise; the same frames and seed give the same output.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", metavar="", help="Print one JSON object as the last line, of failures too."
+        "--json",
+        metavar="",
+        help="Print the result, or the error, as one JSON object on the last line.",
+    ),
+]
+JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as JSON to this file, or for - to stdout instead of the table.",
     ),
 ]
 
 
-JsonFile = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result; - prints it.")
-]
+def parse_sizes(texts: Sequence[str] | None) -> list[Size]:
+    """Returns the sizes (h, w) given with `--size`, each once, or the default size."""
+    return list(dict.fromkeys(parse_size(text, "--size") for text in texts or [DEFAULT_SIZE]))
 
 
 def parse_tile(text: str) -> Size | str | None:
-    """The size of tiles as users write it: "auto", "off" or WxH."""
+    """Returns the size (h, w) of tiles written as WxH, "auto", or None for "off"."""
     named: dict[str, str | None] = {"auto": "auto", "off": None}
     return named[text] if text in named else parse_size(text, "--tile")
 
 
 def parse_capabilities(text: str) -> tuple[int, ...]:
-    """Compute capabilities as users write them ("8.6,8.9", or "sm86"), as 86 and 89."""
+    """Returns compute capabilities written as "8.6,8.9" or "sm86,sm89": 86 and 89."""
     parts = [part.strip().lower().removeprefix("sm").replace(".", "") for part in text.split(",")]
     if not all(re.fullmatch(r"\d{2,3}", part) for part in parts):
         raise UsageError(
@@ -82,29 +113,36 @@ def _build_option(kind: Any, *name: str, **attributes: Any) -> Any:
 
 
 Device = _build_option(
-    str, "--device", metavar="D", help="auto, cpu, cuda, or a GPU by its number: cuda:1."
+    str,
+    "--device",
+    metavar="D",
+    help="Where the model runs: cpu, cuda (the first GPU), a GPU by its number in doctor's list "
+    "(cuda:1), or auto (what the engines were built for; for new ones a GPU if one works).",
 )
-# By the field of `BuildRequest` that each one sets. A new option is a field there, and a line here.
+# By the field of `BuildRequest` that the option sets. A new option is a field there and an entry
+# here.
 BUILD_OPTIONS: dict[str, Any] = {
     "model": _build_option(
         str | None,
         "--model",
         metavar="M",
-        help="tiny (built in), a folder, a Hugging Face repo id, or auto: the released weights "
-        "if they can be had, else tiny.",
+        help="Model: tiny (built in), a folder, a Hugging Face repository (owner/name), or auto "
+        "(the released weights if they are here or can be fetched, else tiny).",
         show_default=BUILT_IN,
     ),
     "backend": _build_option(
         str,
         "--backend",
         metavar="B",
-        help="auto, tensorrt, tensorrt-rtx, onnxruntime or torch.",
+        help="Library that runs the model: tensorrt, tensorrt-rtx, onnxruntime, torch, or auto "
+        "(the best that works here).",
     ),
     "precision": _build_option(
         str | None,
         "--precision",
         metavar="P",
-        help="fp32, fp16, or fp8 (TensorRT, compute capability 8.9 and newer).",
+        help="Number format of the engines: fp32, fp16, or fp8 (only with tensorrt or "
+        "tensorrt-rtx, and on GPUs of compute capability 8.9 or newer).",
         show_default="fp16 on a GPU, else fp32",
     ),
     "device": Device,
@@ -112,40 +150,43 @@ BUILD_OPTIONS: dict[str, Any] = {
         int,
         "--steps",
         metavar="N",
-        help=f"Denoising steps; the released model is made for {DEFAULT_STEPS}.",
+        help=f"Denoising steps per frame, 1 to 50; the released model is made for {DEFAULT_STEPS}.",
     ),
     "flow_scale": _build_option(
         int | None,
         "--flow-scale",
         metavar="N",
-        help="Find the flow at 1/N of the output: 1, 2 or 4.",
-        show_default="by size",
+        help="Compute the optical flow at 1/N of the output size: 1 (exact), 2 or 4 (faster).",
+        show_default="by model and size",
     ),
     "tile": _build_option(
         str,
         "--tile",
         metavar="T",
         parser=parse_tile,
-        help="auto, off (the whole frame), or WxH of the tiles.",
+        help="Denoise and decode in tiles, to save memory: auto (large frames only), off, or the "
+        "tiles' size WxH in input pixels.",
     ),
     "revision": _build_option(
         str | None,
         "--revision",
         metavar="R",
-        help="Branch, tag or commit of a Hugging Face repo.",
+        help="Branch, tag or commit of a model from Hugging Face.",
+        show_default="the repository's default branch",
     ),
     "color_match": _build_option(
         str,
         "--color-match",
         metavar="WHEN",
-        help="Hold the input's colours: on, off, or auto: as the model needs.",
+        help="Give the output the input's broad colours: on, off, or auto (as the model's config "
+        "says).",
     ),
     "compute_capabilities": _build_option(
         str | None,
         "--compute-capabilities",
         metavar="LIST",
         parser=parse_capabilities,
-        help="The GPUs of tensorrt-rtx engines, such as 8.6,8.9.",
+        help="Compute capabilities of the GPUs that tensorrt-rtx engines are built for.",
         show_default="8.0,8.6,8.9,12.0,12.1",
     ),
     "workspace_mib": _build_option(
@@ -153,13 +194,14 @@ BUILD_OPTIONS: dict[str, Any] = {
         "--workspace",
         metavar="MIB",
         min=1,
-        help="The most scratch memory of a layer of a TensorRT engine.",
+        help="Limit in MiB on the scratch memory of one layer of a TensorRT engine.",
+        show_default="TensorRT's own",
     ),
     "optimization_level": _build_option(
         int | None,
         "--optimization-level",
         metavar="N",
-        help="How long TensorRT looks for quicker engines, 0 to 5.",
+        help="How long TensorRT searches for faster engines: 0 (shortest) to 5 (longest).",
         show_default="3",
     ),
 }
@@ -169,12 +211,12 @@ DEFAULTS = {field.name: field.default for field in fields(BuildRequest)}
 def with_build_options(
     *, without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a command the options of a build in place of its parameter `build`.
+    """Returns a decorator that replaces a command's parameter `build` by the options of a build.
 
-    The command receives them as one `BuildRequest`.
+    The command receives their values as one `BuildRequest`.
 
     Args:
-        without: Fields that the command does not offer, which keep their defaults.
+        without: Fields of `BuildRequest` that the command does not offer; they keep their defaults.
     """
     offered = {name: kind for name, kind in BUILD_OPTIONS.items() if name not in without}
 
@@ -208,11 +250,11 @@ def with_build_options(
 
 
 def refuse_with_engines(build: BuildRequest, *others: object) -> None:
-    """Raise `UsageError` where engines that are given would be built otherwise.
+    """Raises `UsageError` if options of a build are given together with `--engines`.
 
     Args:
-        build: Its device is that of the run, too.
-        others: Values of more options of a build, which are false where they are not given.
+        build: The options of a build; `device` is allowed, since it also selects where to run.
+        others: The values of further options of a build; false if not given.
     """
     if build != BuildRequest(device=build.device) or any(others):
         raise UsageError(
@@ -222,8 +264,21 @@ def refuse_with_engines(build: BuildRequest, *others: object) -> None:
         )
 
 
+def make_folder(folder: Path, remedy: str) -> None:
+    """Creates a folder for outputs; raises `StreamDiffVSRError` with the remedy if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise StreamDiffVSRError(f"cannot make the folder {str(folder)!r}", why, remedy) from error
+
+
 def described(folder: Path, device: str | None = None) -> dict[str, Any]:
-    """What `--json` tells of an engine set, with the memory that is free on a device."""
+    """Returns the entry of an engine set in the output of `--json`.
+
+    Args:
+        device: The device whose free memory is compared with what the set needs.
+    """
     from ..engines.manifest import read_manifest
     from ..runtime.memory import check_memory_fit
 

@@ -1,8 +1,4 @@
-"""A progress bar on stderr: frames, frames per second and time left.
-
-Shown only to a person at a terminal: not in a pipe, and not beside JSON. It knows nothing of what
-is counted.
-"""
+"""Shows a progress bar on stderr: frames, frames per second and time left."""
 
 from __future__ import annotations
 
@@ -26,14 +22,14 @@ from rich.text import Text
 def progress_bar(
     label: str, *, enabled: bool = True
 ) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar while the block runs; gives the function that moves it.
+    """Shows a bar while the block runs.
 
     Args:
-        label: What is being done, such as the name of the output.
-        enabled: Off for ``--json``. A stderr that is no terminal turns it off too.
+        label: The text before the bar, such as the name of the output.
+        enabled: Whether to show it; it is never shown if stderr is not a terminal.
 
     Yields:
-        A function of (frames done, frames in all or None). It does nothing when the bar is off.
+        A function of (frames done, total frames or None) that moves the bar.
     """
     if not enabled or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -47,7 +43,7 @@ def progress_bar(
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
-        # The estimate of the container may be too low: never show more frames than there are.
+        # The container's estimate may be too low: the total is never below the frames done.
         yield lambda done, total: bar.update(
             task, completed=done, total=None if total is None else max(done, total)
         )

@@ -1,4 +1,4 @@
-"""`streamdiffvsr upscale`: upscales videos and folders of images."""
+"""Defines `streamdiffvsr upscale`, which upscales videos and folders of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..building.request import BuildRequest
-from ..errors import StreamDiffVSRError, UsageError
+from ..errors import UsageError
 from ..graphs.spec import Size
 from . import options as opt
 from . import upscale_options as up
@@ -22,7 +22,8 @@ from .engines import build_engines, engine_provider
 from .upscale_options import CompareMode
 
 if TYPE_CHECKING:
-    from ..runtime.files.inputs import InOut
+    from ..runtime.files.batch import Outcome
+    from ..runtime.files.inputs import InOut, JobList
     from ..runtime.files.job import FileOptions
     from ..runtime.files.job_report import JobPlan, JobReport
     from ..runtime.files.upscale import UpscaleReport
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpscaleCommand:
-    """What the command line asks for, whatever the input."""
+    """The options of one `upscale` command, which are the same for all of its inputs."""
 
     files: FileOptions
     engines: Path | None
@@ -45,7 +46,7 @@ class UpscaleCommand:
 
 
 class JobRunner:
-    """Does jobs, with the engines of one size open at a time."""
+    """Runs jobs, with the engines of one size open at a time."""
 
     def __init__(self, asked: UpscaleCommand) -> None:
         self._asked = asked
@@ -54,7 +55,7 @@ class JobRunner:
         self._checked = asked.engines is not None
 
     def inspect(self, pair: InOut, *, folder_there: bool = True) -> JobReport:
-        """Open the input once; whatever would stop the job is told before any work for it."""
+        """Opens the input once, and raises what would stop the job before any work for it."""
         from ..runtime.files.job_report import inspect_job
         from ..runtime.files.upscale import check_begun
 
@@ -68,31 +69,31 @@ class JobRunner:
         return seen
 
     def work(self, seen: JobReport, label: str = "") -> dict[str, Any]:
-        """Do the job, or only plan it; gives what `--json` tells of it."""
+        """Does the job, or only plans it, and returns the job's entry in the output of `--json`."""
         asked = self._asked
         folder = self._engines(seen.group)
         plan = self._planned(seen, folder)
-        self._tell(plan)
+        self._show(plan)
         if asked.plan:
             names = {"input": str(seen.job.input), "output": str(seen.job.output)}
             return {**names, "plan": plan.to_json()}
         assert folder is not None
-        with _kept_is_told(seen.job.output):
+        with _reporting_kept_frames(seen.job.output):
             report = self._run(seen, folder, label or seen.job.output.name)
         for note in report.notes:
-            if not asked.quiet and note not in plan.notes:  # those have been told before
+            if not asked.quiet and note not in plan.notes:  # the plan has shown those
                 typer.echo(f"note: {note}", err=True)
-        told = {
+        result = {
             **report.to_json(),
             "input": str(seen.job.input),
             "engines": str(folder),
             "seed": asked.files.seed,
             "plan": plan.to_json(),
         }
-        return told | self._compared(seen, report)
+        return result | self._compared(seen, report)
 
     def _engines(self, size: Size) -> Path | None:
-        """The set for a size: given, found, or built now; None if it is only planned for."""
+        """Returns the engine set for a size, and builds it if necessary; None with `--plan`."""
         asked = self._asked
         if asked.engines is not None:
             return asked.engines
@@ -104,7 +105,7 @@ class JobRunner:
         return build_engines(self._provider, size, quiet=asked.quiet)
 
     def _planned(self, seen: JobReport, folder: Path | None) -> JobPlan:
-        """The plan; with the time that it will take, where somebody is there to read it."""
+        """Returns the plan; it includes the expected time if it is going to be shown."""
         from ..runtime.files.estimates import seconds_per_frame
         from ..runtime.files.job_report import plan_job
 
@@ -166,8 +167,8 @@ class JobRunner:
     def _person_reads(self) -> bool:
         return not self._asked.quiet and sys.stderr.isatty()
 
-    def _tell(self, plan: JobPlan) -> None:
-        """All of it to a person and of --plan, warnings to whoever reads stderr."""
+    def _show(self, plan: JobPlan) -> None:
+        """Prints the plan: all of it at a terminal or with `--plan`, else only its warnings."""
         if self._asked.quiet:
             return
         if self._asked.plan or self._person_reads():
@@ -179,10 +180,10 @@ class JobRunner:
 
 
 @contextmanager
-def _kept_is_told(output: Path) -> Iterator[None]:
-    """Where the user stops a job, the line that says so tells what is left of it.
+def _reporting_kept_frames(output: Path) -> Iterator[None]:
+    """Adds the frames that are kept to the message of Ctrl-C or SIGTERM.
 
-    A failure's own line says that already.
+    The messages of other failures have them already.
     """
     try:
         yield
@@ -194,14 +195,8 @@ def _kept_is_told(output: Path) -> Iterator[None]:
         kept = frames_kept(output)
         if not kept:
             raise
-        told = f"{kept} finished frames are kept in {folder_of(output)}"
-        raise type(stop)(f"{told}: --resume goes on behind them") from stop
-
-
-if TYPE_CHECKING:
-    from ..runtime.files.batch import Outcome
-    from ..runtime.files.inputs import InOut, JobList
-    from ..runtime.files.job_report import JobReport
+        where = f"{kept} finished frames are kept in {folder_of(output)}"
+        raise type(stop)(f"{where}: --resume goes on behind them") from stop
 
 
 @opt.with_build_options()
@@ -235,14 +230,14 @@ def upscale(
 ) -> dict[str, Any]:
     """Upscale videos and folders of images 4x; times, sound and colours are kept.
 
-    Engines for the size are taken from the cache, or built first, unless --engines names them.
+    The engines for a size are built on first use, which takes a minute or more, and then kept.
     """
     from ..runtime.files.inputs import name_pairs
     from ..runtime.files.job import FileOptions
 
     span = up.parse_span(start, end)
     if images is None and output.endswith(("/", os.sep)) and Path(output).suffix:
-        images = "png"  # a folder, whatever its name: a path does not keep the separator
+        images = "png"  # named as a folder by the separator, which a `Path` does not keep
     files = FileOptions(
         seed=seed,
         overwrite=overwrite,
@@ -279,7 +274,7 @@ def upscale(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A finished output in one line."""
+    """Returns the line about a finished output."""
     line = "{output}: {frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
     damaged = f"; {report['damaged']} damaged packets in the input" if report["damaged"] else ""
     kept = f"; the first {report['resumed_at']} of an earlier run" if report["resumed_at"] else ""
@@ -315,16 +310,16 @@ def _single(pair: InOut, asked: UpscaleCommand) -> dict[str, Any]:
         names = {"input": str(pair.input), "output": str(pair.output)}
         return {"state": "skipped", **names, "reason": done}
     worker = JobRunner(asked)
-    told = worker.work(worker.inspect(pair))
+    result = worker.work(worker.inspect(pair))
     if not (asked.quiet or asked.plan):
-        typer.echo(summary(told))
-        if "compare" in told:
-            typer.echo("comparison: {video} and {sheet}".format(**told["compare"]))
-    return told
+        typer.echo(summary(result))
+        if "compare" in result:
+            typer.echo("comparison: {video} and {sheet}".format(**result["compare"]))
+    return result
 
 
 def _done_before(pair: InOut) -> str:
-    """Why a job that may be gone on with needs nothing more, or ""."""
+    """Returns why `--resume` has nothing left to do for a job, or ""."""
     from ..runtime.files.batch import why_done
     from ..runtime.files.journal import frames_kept
 
@@ -338,7 +333,7 @@ def _batch(named: JobList, asked: UpscaleCommand) -> dict[str, Any]:
     if asked.compare is not None:
         raise UsageError("--compare is for one input", "this is a batch", "leave it out")
     if not asked.plan:
-        _make_folder(named.folder)
+        opt.make_folder(named.folder, "choose another OUTPUT")
     started, worker, label = time.monotonic(), JobRunner(asked), ""
 
     def begin(number: int, pair: InOut) -> None:
@@ -373,26 +368,15 @@ def _batch(named: JobList, asked: UpscaleCommand) -> dict[str, Any]:
 
 
 def _show_table(outcomes: Sequence[Outcome], counts: Mapping[str, int], seconds: float) -> None:
-    """A line for each job, in columns, and one for all."""
+    """Prints a line for each job, in columns, and one for the batch."""
     width = max(len(str(outcome.pair.output)) for outcome in outcomes)
     for outcome in outcomes:
         if outcome.state == "done":
             line = "{frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
             what = line.format(**outcome.told)
-        else:  # why a job failed was told when it did
+        else:  # why a job failed was printed when it did
             what = "" if outcome.state == "failed" else outcome.why
         typer.echo(f"{outcome.state:<8} {outcome.pair.output!s:<{width}}  {what}".rstrip())
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    totals = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     noun = "input" if len(outcomes) == 1 else "inputs"
-    typer.echo(f"{len(outcomes)} {noun}: {told}; {seconds:.1f} s")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StreamDiffVSRError(
-            f"cannot make the folder {str(folder)!r}",
-            error.strerror or str(error),
-            "choose another OUTPUT",
-        ) from error
+    typer.echo(f"{len(outcomes)} {noun}: {totals}; {seconds:.1f} s")

@@ -1,11 +1,12 @@
-"""The options that `upscale` alone has: of its output, of the part that is taken, of long jobs.
+"""Defines the options of `upscale` alone, and parses times and frame rates.
 
-Knows how users write them; what a codec or container can do is for `runtime` to say.
+Only the notation of values is checked here; `runtime` knows what a codec or container can do.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,20 +14,34 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
-from ..runtime.media.encoders import CODECS, IMAGES, either
+from ..runtime.media.encoders import CODECS, IMAGES, either, encoder_of
 
-PART, OUTPUT, LONG, COMPARISON = "What is taken", "How it is written", "Long jobs", "Comparison"
+PART, OUTPUT, LONG, COMPARISON = (
+    "Reading the input",
+    "Writing the output",
+    "Long jobs",
+    "Comparison",
+)
+CRFS = {name: encoder_of(codec.software).crf for name, codec in CODECS.items()}
+PRESETS = {name: encoder_of(codec.software).preset for name, codec in CODECS.items()}
+
+
+def _by_codec(values: Mapping[str, object]) -> str:
+    """Returns the defaults of those codecs that have one: "17 for h264, 18 for h265"."""
+    return ", ".join(f"{value} for {name}" for name, value in values.items() if value)
+
 
 CompareMode = Literal["side", "split"]
 DeinterlaceMode = Literal["auto", "on", "off", "tff", "bff"]
 AudioChoice = Literal["copy", "transcode", "none"]
 
-# Not required here: of one name, click would say that INPUT is missing where OUTPUT is.
+# Not required here: given one name, click would report INPUT as missing instead of OUTPUT.
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT",
-        help="A video, a folder of images, a folder of videos, or a pattern such as '*.mp4'.",
+        help="One or more inputs: a video, a folder of images, a folder of videos, or a pattern "
+        "such as '*.mp4'.",
         show_default=False,
     ),
 ]
@@ -34,36 +49,62 @@ Output = Annotated[
     str,
     typer.Argument(
         metavar="OUTPUT",
-        help="The video at 4x: .mp4, .mov, .mkv, .webm, .m4v or .ts; or a folder: of its frames as "
-        "images, or of the outputs of several inputs.",
+        help="The video to write (.mp4, .mov, .mkv, .webm, .m4v or .ts), or a folder: for the "
+        "frames of one input as images, or for the outputs of several inputs.",
         show_default=False,
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace what is there already.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace existing outputs; without --resume, also start unfinished ones again.",
+    ),
 ]
 Plan = Annotated[
-    bool, typer.Option("--plan", metavar="", help="Say what would be done and needed, and stop.")
+    bool,
+    typer.Option(
+        "--plan",
+        metavar="",
+        help="Show what would be done and what it would need, without doing it.",
+    ),
 ]
 
 Start = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="From when: seconds, or [HH:]MM:SS[.fff].", rich_help_panel=PART
+        metavar="TIME",
+        help="Start at this time of the input: seconds, or [HH:]MM:SS[.fff].",
+        show_default="the first frame",
+        rich_help_panel=PART,
     ),
 ]
 End = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Until when, not included.", rich_help_panel=PART)
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Stop before the frame at this time of the input, written like --start.",
+        show_default="the last frame",
+        rich_help_panel=PART,
+    ),
 ]
 MaxFrames = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Stop after N frames.", rich_help_panel=PART),
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Stop after N frames of each input.",
+        show_default="no limit",
+        rich_help_panel=PART,
+    ),
 ]
 Fps = Annotated[
     str | None,
     typer.Option(
         metavar="R",
-        help="Of a folder of images: 25, 29.97 or 30000/1001.",
+        help="Frames per second of an input that is a folder of images, such as 25, 29.97 or "
+        "30000/1001.",
         show_default="24",
         rich_help_panel=PART,
     ),
@@ -72,8 +113,8 @@ Deinterlace = Annotated[
     DeinterlaceMode,
     typer.Option(
         metavar="HOW",
-        help="auto: where frames or container say so; on: every frame; tff, bff: every frame, "
-        "upper or lower field first; off.",
+        help="Deinterlace: auto (frames marked as interlaced, by themselves or by the file), on "
+        "(every frame), tff or bff (every frame, upper or lower field first), or off.",
         rich_help_panel=PART,
     ),
 ]
@@ -82,20 +123,26 @@ NoSceneCuts = Annotated[
     typer.Option(
         "--no-scene-cuts",
         metavar="",
-        help="Do not start anew at scene cuts.",
+        help="Do not look for scene cuts: let the last frame of a scene guide the next scene, too.",
         rich_help_panel=PART,
     ),
 ]
 
 Codec = Annotated[
     str,
-    typer.Option(metavar="C", help=f"auto, {either(CODECS)}.", rich_help_panel=OUTPUT),
+    typer.Option(
+        metavar="C",
+        help=f"Video codec: {', '.join(CODECS)}, or auto (by OUTPUT's extension and the input's "
+        "bit depth).",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Encoder = Annotated[
     str,
     typer.Option(
         metavar="E",
-        help="auto (software), hardware, or libav's name of one, such as h264_nvenc.",
+        help="Video encoder: auto (in software), hardware (the first GPU encoder that works), or "
+        "an encoder by its libav name, such as h264_nvenc.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -103,8 +150,8 @@ Crf = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Quality: lower is better and larger.",
-        show_default="by codec",
+        help="Quality, 0 to 51 (63 for av1): a lower number is better and makes a larger file.",
+        show_default=f"{_by_codec(CRFS)}, 19 on a GPU",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -112,8 +159,9 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="P",
-        help="Speed against size, as the encoder names it: fast, slow, ...",
-        show_default="by codec",
+        help="The encoder's speed preset, such as fast or slow (slower makes smaller files); for "
+        "prores, its profile.",
+        show_default=_by_codec(PRESETS),
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -121,7 +169,8 @@ Audio = Annotated[
     AudioChoice,
     typer.Option(
         "--audio",
-        help="Copy sound as it is, encode it anew (AAC, Opus or FLAC), or leave it out.",
+        help="Sound: copy it unchanged, transcode it to AAC, Opus or FLAC (whichever suits the "
+        "output), or none.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -129,7 +178,8 @@ Images = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help=f"Write a folder of images: {either(IMAGES)}.",
+        help=f"Write frames as images of this kind into the folder OUTPUT: {either(IMAGES)}.",
+        show_default="png if OUTPUT is a folder for one input",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -137,13 +187,21 @@ Images = Annotated[
 Resume = Annotated[
     bool,
     typer.Option(
-        "--resume", metavar="", help="Go on where it was interrupted.", rich_help_panel=LONG
+        "--resume",
+        metavar="",
+        help="Continue an interrupted run; skip outputs that are finished.",
+        rich_help_panel=LONG,
     ),
 ]
 Chunks = Annotated[
     int,
     typer.Option(
-        metavar="N", min=1, max=64, help="Processes that share one video.", rich_help_panel=LONG
+        metavar="N",
+        min=1,
+        max=64,
+        help="Split each video at scene cuts into up to N parts, upscaled at the same time; takes "
+        "N times the memory.",
+        rich_help_panel=LONG,
     ),
 ]
 NoDiskCheck = Annotated[
@@ -151,7 +209,7 @@ NoDiskCheck = Annotated[
     typer.Option(
         "--no-disk-check",
         metavar="",
-        help="Begin although the disk looks too small.",
+        help="Start even if the free disk space looks too small for the output.",
         rich_help_panel=LONG,
     ),
 ]
@@ -160,7 +218,8 @@ Compare = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write bicubic beside the output as a video, and a sheet of stills.",
+        help="Also write a video that compares bicubic with the output, and a .png of stills with "
+        "the same name.",
         rich_help_panel=COMPARISON,
     ),
 ]
@@ -168,14 +227,15 @@ Mode = Annotated[
     CompareMode,
     typer.Option(
         "--compare-mode",
-        help="Side by side, or one picture split by a line.",
+        help="Layout of the comparison: two pictures next to each other (side), or one picture "
+        "whose left half is bicubic (split).",
         rich_help_panel=COMPARISON,
     ),
 ]
 
 
 def parse_time(text: str | None, option: str) -> Fraction | None:
-    """Seconds, or [HH:]MM:SS, either with a fraction -> exact seconds."""
+    """Returns the exact seconds of a time in seconds or [HH:]MM:SS, either with a fraction."""
     if text is None:
         return None
     match = re.fullmatch(r"(?:(?:(\d{1,4}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d{1,9})?)", text.strip())
@@ -190,10 +250,10 @@ def parse_time(text: str | None, option: str) -> Fraction | None:
 
 
 def parse_span(start: str | None, end: str | None) -> tuple[Fraction | None, Fraction | None]:
-    """Both times in exact seconds.
+    """Returns both times in exact seconds, None for one that is not given.
 
     Raises:
-        UsageError: One is no time, or nothing lies between them.
+        UsageError: One is not a time, or the end is not after the start.
     """
     first, last = parse_time(start, "--start"), parse_time(end, "--end")
     if last is not None and last <= (first or 0):
@@ -202,7 +262,7 @@ def parse_span(start: str | None, end: str | None) -> tuple[Fraction | None, Fra
 
 
 def parse_rate(text: str | None, option: str) -> Fraction | None:
-    """Frames a second: a number, or a ratio such as 30000/1001."""
+    """Returns frames per second, written as a number or a ratio such as 30000/1001."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(?:/(\d{1,9}))?", text.strip())

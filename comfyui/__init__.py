@@ -1,1 +1,1 @@
-"""ComfyUI nodes: thin over `runtime`, and importable whatever is installed."""
+"""Defines the ComfyUI nodes; it can be imported without the optional requirements."""

@@ -1,4 +1,4 @@
-"""Access to ComfyUI itself: progress, cancellation, folders and memory."""
+"""Calls ComfyUI itself: progress, cancellation, folders and memory."""
 
 from __future__ import annotations
 
@@ -18,38 +18,39 @@ from ..errors import StreamDiffVSRError, Words, speaking
 LOG = logging.getLogger("streamdiffvsr")
 MODELS = "StreamDiffVSR"  # the folder under ComfyUI/models, and its key in extra_model_paths.yaml
 PREVIEW_PIXELS = 512  # the longer side; ComfyUI shows no more by default
-PREVIEW_EVERY_S = 0.1  # faster frames do not all get a picture
+PREVIEW_EVERY_S = 0.1  # the least time from one preview to the next
 
 
 def model_folders() -> list[Path]:
-    """Where models of this pack may lie: ComfyUI/models/StreamDiffVSR, and what the user added."""
+    """Returns the folders of this pack's models: ComfyUI/models/StreamDiffVSR, and the user's."""
     paths = import_module("folder_paths")
     paths.add_model_folder_path(MODELS, str(Path(paths.models_dir) / MODELS))
     return [Path(folder) for folder in paths.get_folder_paths(MODELS)]
 
 
 def output_folder() -> Path:
-    """ComfyUI's output folder."""
+    """Returns ComfyUI's output folder."""
     return Path(import_module("folder_paths").get_output_directory())
 
 
 def input_folder() -> Path:
-    """ComfyUI's input folder."""
+    """Returns ComfyUI's input folder."""
     return Path(import_module("folder_paths").get_input_directory())
 
 
 def temporary_folder() -> Path:
-    """ComfyUI's folder of files that it removes when it starts, made if it is not there."""
+    """Returns ComfyUI's folder for temporary files, which is created if it is missing."""
     folder = Path(import_module("folder_paths").get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def numbered_output(prefix: str, ending: str, size: tuple[int, int] = (0, 0)) -> Path:
-    """A new file in the output folder, named as ComfyUI's own Save nodes name theirs.
+    """Returns the path of a new file in the output folder, named as ComfyUI's Save nodes do.
 
     Args:
-        prefix: A name, with subfolders and ComfyUI's %placeholders% if wanted.
+        prefix: A name; it may have subfolders and ComfyUI's %placeholders%.
+        ending: The file extension, with its dot.
         size: (height, width), for %height% and %width%.
     """
     height, width = size
@@ -60,30 +61,30 @@ def numbered_output(prefix: str, ending: str, size: tuple[int, int] = (0, 0)) ->
 
 
 def torch_device() -> Any:
-    """Where ComfyUI itself computes."""
+    """Returns the torch device on which ComfyUI computes."""
     return import_module("comfy.model_management").get_torch_device()
 
 
 def image_device() -> Any:
-    """Where ComfyUI wants the images that go from node to node."""
+    """Returns the torch device on which ComfyUI keeps the images between nodes."""
     return import_module("comfy.model_management").intermediate_device()
 
 
 def own_gpu() -> str:
-    """The GPU that ComfyUI computes on, as a device's name; the first where it uses none.
+    """Returns the name of the GPU that ComfyUI uses, such as "cuda:1"; "cuda" if it uses none.
 
-    torch and CUDA number GPUs alike, in one process.
+    torch and CUDA number the GPUs of a process alike.
     """
     device = torch_device()
     return f"cuda:{device.index}" if device.type == "cuda" and device.index else "cuda"
 
 
 def make_room(needed: float | None = None, gpu: str | None = None) -> None:
-    """Have ComfyUI give memory back: engines are outside its accounting.
+    """Makes ComfyUI free memory for engines, which its own accounting does not include.
 
     Args:
-        needed: Bytes; None for all that it can give.
-        gpu: Of which GPU, "cuda:1"; None is what ComfyUI computes on.
+        needed: The bytes that must be free; None frees all that it can.
+        gpu: The GPU, such as "cuda:1"; None is the device on which ComfyUI computes.
     """
     memory = import_module("comfy.model_management")
     device = torch_device() if gpu is None else import_module("torch").device(gpu)
@@ -92,12 +93,12 @@ def make_room(needed: float | None = None, gpu: str | None = None) -> None:
 
 
 def stop_if_cancelled() -> None:
-    """Raise ComfyUI's own exception if the user has pressed Cancel."""
+    """Raises ComfyUI's own exception if the user has pressed Cancel."""
     import_module("comfy.model_management").throw_exception_if_processing_interrupted()
 
 
 def video_from_file(path: Path) -> Any:
-    """A VIDEO that is a file."""
+    """Returns a file as a VIDEO."""
     try:
         return import_module("comfy_api.latest").InputImpl.VideoFromFile(str(path))
     except (ImportError, AttributeError):  # before the versioned interface
@@ -105,26 +106,30 @@ def video_from_file(path: Path) -> Any:
 
 
 def frames_of(video: Any) -> Any:
-    """The components of a VIDEO that is frames in memory; None if it is a file."""
+    """Returns the components of a VIDEO that is in memory; None if it is a file."""
     kind = import_module("comfy_api.input_impl").VideoFromComponents
     return video.get_components() if isinstance(video, kind) else None
 
 
 def is_whole(video: Any, path: str) -> bool:
-    """Whether a VIDEO is all of its file, and not a part that another node has cut out."""
+    """Returns whether a VIDEO is all of its file, not a part that another node has cut out."""
     whole = video_from_file(Path(path)).get_duration()
     return bool(abs(video.get_duration() - whole) < 1e-3)
 
 
 def blocked(message: str) -> Any:
-    """An output that has no value: the nodes that need it are stopped with this message."""
+    """Returns an output without a value; the nodes that need it stop with this message."""
     return import_module("comfy_execution.graph").ExecutionBlocker(message)
 
 
 class Progress:
-    """The bar of the running node, a line of text on it, and the last frame as its preview.
+    """The progress of a node: its bar, a line of text, and the last frame as a preview.
 
-    Every call is a point at which Cancel is obeyed.
+    Every call raises ComfyUI's own exception if the user has pressed Cancel.
+
+    Args:
+        total: The number of frames or steps.
+        node: The id of the node; None shows no text.
     """
 
     def __init__(self, total: int, node: str | None = None) -> None:
@@ -132,14 +137,20 @@ class Progress:
         self._node, self._shown = node, float("-inf")
 
     def frames(self, done: int, total: int | None = None, frame: Any = None) -> None:
-        """Say how many are done, of how many, and show the last: (H, W, 3) uint8 RGB."""
+        """Moves the bar.
+
+        Args:
+            done: The number of frames done.
+            total: The number of all frames; None keeps the number given before.
+            frame: The frame to preview, (H, W, 3) uint8 RGB, or None.
+        """
         stop_if_cancelled()
         self._bar.update_absolute(done, total, None if frame is None else self._preview(frame))
 
     def say(self, line: str) -> None:
-        """Show a line of text on the node, where this ComfyUI can, and in its log."""
+        """Shows a line of text in the log, and on the node if this ComfyUI can do that."""
         stop_if_cancelled()
-        if not line.endswith("%"):  # those only move
+        if not line.endswith("%"):  # only a percentage has changed
             LOG.info(line)
         server: Any = getattr(import_module("server").PromptServer, "instance", None)
         if self._node is not None and hasattr(server, "send_progress_text"):
@@ -160,9 +171,9 @@ R = TypeVar("R")
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "platformdirs", "psutil")
-# Of every backend but torch, whose engines are the networks themselves.
+# Also needed by every backend but torch, whose engines are the networks themselves.
 FOR_GRAPHS = ("onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
-# By the option of a build or a job: the widget, and what its values are called there.
+# The widget and its names of values, by the option of a build or a job.
 WIDGETS: dict[str, tuple[str, dict[str, str]]] = {
     "device": ("device", {}),
     "backend": ("backend", {}),
@@ -176,7 +187,7 @@ WIDGETS: dict[str, tuple[str, dict[str, str]]] = {
 }
 LEFT_OUT = {"device": "set device to auto or cpu"}
 EXTRA = re.compile(r"pip install 'streamdiffvsr\[([\w-]+)\]'")
-PACKAGES = {  # of the extras that are libraries of engines
+PACKAGES = {  # by the extra that installs them
     "cpu": "onnxruntime",
     "cuda": '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings',
     "tensorrt": "tensorrt cuda-bindings",
@@ -185,14 +196,14 @@ PACKAGES = {  # of the extras that are libraries of engines
 
 
 def require(backend: str = "torch") -> None:
-    """Raise StreamDiffVSRError unless all that a backend's engines are made with is installed."""
+    """Raises StreamDiffVSRError unless all that a backend needs to build engines is installed."""
     needed = ALWAYS if backend == "torch" else ALWAYS + FOR_GRAPHS
     if missing := [name for name in needed if find_spec(name) is None]:
         raise _missing(", ".join(missing))
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """A node's function, whose errors are in the words of nodes."""
+    """Returns a node's function with its errors in the words of nodes."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -201,14 +212,14 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except ModuleNotFoundError as error:
                 raise _missing(error.name or str(error)) from error
-            except StreamDiffVSRError as error:  # in these words also behind this block
+            except StreamDiffVSRError as error:  # rendered here, while `speaking` is in effect
                 raise StreamDiffVSRError(error.what, error.why, error.remedy) from error
 
     return run
 
 
 class Nodes(Words):
-    """Options as widgets, and packages as ComfyUI's own Python gets them."""
+    """Writes options as widgets, and installs packages into ComfyUI's own Python."""
 
     def said(self, text: str) -> str:
         return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), super().said(text))
@@ -230,7 +241,7 @@ class Nodes(Words):
 
 
 def for_nodes(text: str) -> str:
-    """A message in the words of nodes."""
+    """Returns a message in the words of nodes."""
     return Nodes().said(text)
 
 

@@ -1,4 +1,4 @@
-"""Conversion between ComfyUI's tensors and this package's images and states."""
+"""Converts between ComfyUI's tensors and this package's images and states."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def size_of(images: Any) -> tuple[int, int]:
-    """(h, w) of a batch.
+    """Returns the size (h, w) of the frames of a batch.
 
     Raises:
-        StreamDiffVSRError: It is not an IMAGE, or it has no frame.
+        StreamDiffVSRError: It is not an IMAGE, or it has no frames.
     """
     shape = tuple(getattr(images, "shape", ()))
     if len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape:
@@ -35,7 +35,7 @@ def size_of(images: Any) -> tuple[int, int]:
 
 
 def to_frame(image: Any) -> Frame:
-    """One image (h, w, C) -> (h, w, 3) uint8 RGB; alpha is left out, grey is repeated."""
+    """Returns an image (h, w, C) as (h, w, 3) uint8 RGB, without alpha; grey becomes RGB."""
     rgb = image[..., :3].float().nan_to_num().mul(255).round().clamp(0, 255)
     if rgb.shape[-1] == 1:
         rgb = rgb.expand(*rgb.shape[:-1], 3)
@@ -44,7 +44,7 @@ def to_frame(image: Any) -> Frame:
 
 
 def check_room(count: int, size: tuple[int, int]) -> None:
-    """Raise StreamDiffVSRError unless the outputs of that many frames of an LR size fit."""
+    """Raises StreamDiffVSRError unless the outputs of frames of an LR size fit in memory."""
     from ..engines.host import free_host_bytes
 
     height, width = SCALE * size[0], SCALE * size[1]
@@ -58,7 +58,7 @@ def check_room(count: int, size: tuple[int, int]) -> None:
 
 
 def new_batch(count: int, size: tuple[int, int]) -> Any:
-    """Memory for the outputs of frames of an LR size, where ComfyUI keeps its images."""
+    """Returns an empty batch for the outputs of frames of an LR size, on ComfyUI's device."""
     import torch
 
     shape = (count, SCALE * size[0], SCALE * size[1], 3)
@@ -66,7 +66,7 @@ def new_batch(count: int, size: tuple[int, int]) -> Any:
 
 
 def put(batch: Any, index: int, frame: Frame) -> None:
-    """Write a frame into a batch."""
+    """Writes a frame, (H, W, 3) uint8 RGB, into a batch."""
     import torch
 
     batch[index] = torch.from_numpy(frame)
@@ -74,7 +74,7 @@ def put(batch: Any, index: int, frame: Frame) -> None:
 
 
 def from_frame(frame: Frame) -> Any:
-    """(h, w, 3) uint8 RGB -> a batch of one."""
+    """Returns a frame, (h, w, 3) uint8 RGB, as a batch of one."""
     import torch
 
     return torch.from_numpy(frame)[None].to(host.image_device()).float() / 255
@@ -82,10 +82,10 @@ def from_frame(frame: Frame) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A state of the stream, and what its scene looks like.
+    """The state of a stream between two nodes.
 
     Attributes:
-        stream: All that the next frame depends on.
+        stream: The state that the next frame is made from.
         scene: The memory of the cut detector; None before the first frame.
     """
 
@@ -94,13 +94,13 @@ class NodeState:
 
     @classmethod
     def after(cls, stream: StreamState) -> NodeState:
-        """Of a state that comes from elsewhere: the scene is that of its previous frame."""
+        """Returns a node's state for a stream's; the scene is that of its previous frame."""
         detector = CutDetector()
         if stream.previous_lr is not None:
             detector.is_cut(stream.previous_lr)
         return cls(stream, detector.memory)
 
     def seeded(self, seed: int) -> NodeState:
-        """The state for a node with this seed, which counts only where a stream begins."""
+        """Returns the state with a node's seed, which counts only where a stream begins."""
         begins = self.stream.frame_index == 0 and not self.stream.has_previous
         return replace(self, stream=replace(self.stream, seed=seed)) if begins else self

@@ -1,7 +1,7 @@
-"""The inputs that several nodes share, in ComfyUI's form: (type, options).
+"""Defines the inputs that several nodes share, in ComfyUI's form: (type, options).
 
-The names, their order and their defaults are those of workflows that exist: a saved workflow keeps
-the values of widgets by their place alone. What is new here comes after what was there.
+Names, order and defaults must stay: a saved workflow stores the values of widgets by their position
+only. New widgets come last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Input = tuple[Any, dict[str, Any]]
 
 
 class _Any(str):
-    """A type that links to every other: ComfyUI asks whether two types are unequal."""
+    """A type that links to every other, as ComfyUI asks whether two types are unequal."""
 
     __slots__ = ()
 
@@ -27,17 +27,17 @@ ANY_TYPE = _Any("*")
 PIPE_TYPE, STATE_TYPE = "STREAM_DIFFVSR_PIPE", "STREAM_DIFFVSR_STATE"
 CATEGORY, ADVANCED = "StreamDiffVSR", "StreamDiffVSR/Advanced"
 FLOW_SCALES = {"auto": None, "1": 1, "1/2": 2, "1/4": 4}
-SEEDS = 2**63  # a stream's seed; ComfyUI's go to 2**64, and are folded
+SEEDS = 2**63  # the number of a stream's seeds; ComfyUI's 2**64 are taken modulo this
 
-PIPE: Input = (PIPE_TYPE, {"tooltip": "From Load Stream-DiffVSR Model."})
+PIPE: Input = (PIPE_TYPE, {"tooltip": "The model, from Load Stream-DiffVSR Model."})
 STEPS: Input = (
     "INT",
     {
         "default": DEFAULT_STEPS,
         "min": 1,
         "max": 50,
-        "tooltip": f"Denoising steps. The model is made for {DEFAULT_STEPS}; another number builds "
-        "other engines.",
+        "tooltip": f"Denoising steps per frame. The model is made for {DEFAULT_STEPS}. Each number "
+        "needs engines of its own, which are built on first use.",
     },
 )
 SEED: Input = (
@@ -46,8 +46,8 @@ SEED: Input = (
         "default": 0,
         "min": 0,
         "max": 2**64 - 1,
-        "tooltip": "Of the noise. It counts where a stream begins: a connected state that has a "
-        "previous frame goes on with its own.",
+        "tooltip": "Seed of the model's random noise. It counts only at the start of a video: a "
+        "connected state with a previous frame keeps its own seed.",
     },
 )
 GUIDANCE: Input = (
@@ -57,8 +57,8 @@ GUIDANCE: Input = (
         "min": 0.0,
         "max": 20.0,
         "step": 0.5,
-        "tooltip": "Kept for workflows that have it: without effect, because the model's only "
-        "prompt is the empty one, so there is nothing to guide between.",
+        "tooltip": "Without effect, kept for older workflows: the model has only the empty prompt, "
+        "so there is nothing to guide towards.",
     },
 )
 CONTROLNET: Input = (
@@ -68,41 +68,50 @@ CONTROLNET: Input = (
         "min": 0.0,
         "max": 2.0,
         "step": 0.1,
-        "tooltip": "How strongly the previous frame guides this one; 0 upscales each by itself.",
+        "tooltip": "How strongly the previous frame guides the next one. 0: each frame is upscaled "
+        "by itself. 1: the usual strength.",
     },
 )
 COARSE_FLOW: Input = (
     "BOOLEAN",
     {
         "default": False,
-        "tooltip": "Find the optical flow at the input's size: flow_scale 1/4, if that is auto. "
-        "Faster, and less memory; frames of less than 128 pixels a side are too small for it.",
+        "tooltip": "Compute the optical flow at the input's size. The same as flow_scale 1/4, and "
+        "only used if flow_scale is auto. It is faster, takes less memory, and is less exact. "
+        "Frames must have at least 128 pixels a side.",
     },
 )
 FLOW_SCALE: Input = (
     list(FLOW_SCALES),
     {
         "default": "auto",
-        "tooltip": "Where the optical flow is found, as a part of the output's size. auto: exact "
-        "where it fits, 1/2 for large inputs.",
+        "tooltip": "Size at which the optical flow is computed, as a fraction of the output's. "
+        "1 is exact; less is faster and takes less memory. auto: by the model and the size.",
     },
 )
 NO_TEMPORAL: Input = (
     "BOOLEAN",
     {
         "default": False,
-        "tooltip": "Leave out the decoder's temporal processors, which use the previous frame.",
+        "tooltip": "Turn off the decoder's temporal processors, which use the previous frame for "
+        "steadier output.",
     },
 )
 SCENE_CUTS: Input = (
     "BOOLEAN",
-    {"default": True, "tooltip": "Forget the previous frame at a scene cut, so it does not ghost."},
+    {
+        "default": True,
+        "tooltip": "Detect scene cuts, and ignore the previous frame after one, so that it does "
+        "not ghost.",
+    },
 )
 BEFORE: Input = (
     STATE_TYPE,
-    {"tooltip": "What the frames before these have left; nothing at the start of a video."},
+    {
+        "tooltip": "State after the previous frames of the video. At its start connect Create "
+        "Stream-DiffVSR State, or nothing where the input is optional.",
+    },
 )
-# How frames are upscaled, wherever more than one is.
 SETTINGS: dict[str, Input] = {
     "num_inference_steps": STEPS,
     "seed": SEED,
@@ -115,21 +124,23 @@ SETTINGS: dict[str, Input] = {
 }
 
 
-def flow_scale(name: str, coarse: bool) -> int | None:
-    """The flow's scale as `build` takes it, from the two widgets that set it."""
+def chosen_flow_scale(name: str, coarse: bool) -> int | None:
+    """Returns the flow scale for `build`, from the two widgets that set it."""
     return 4 if coarse and name == "auto" else FLOW_SCALES[name]
 
 
 def node(
     name: str, *, outputs: dict[str, Any], output_node: bool = False, category: str = CATEGORY
 ) -> Callable[[type], type]:
-    """A class with `INPUT_TYPES` and `run` as a node in ComfyUI's V1 form.
+    """Returns a decorator that makes a class with `INPUT_TYPES` and `run` a node.
 
-    That form is read by every ComfyUI there is, while the newer one is not settled yet.
+    The node has ComfyUI's V1 form, which every ComfyUI reads; the newer form is still changing.
 
     Args:
-        name: What users see.
-        outputs: Types by name, in order.
+        name: The name that users see.
+        outputs: The types of the outputs by name, in order.
+        output_node: Whether it runs although nothing is connected to its outputs.
+        category: The menu in which users find it.
     """
 
     def decorate(cls: type) -> type:

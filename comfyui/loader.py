@@ -1,4 +1,4 @@
-"""The ComfyUI node that finds or builds engines for a model."""
+"""Defines the nodes that load a model's engines, building them if necessary, and unload them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from . import host
 from .host import explained, for_nodes, require
 from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
 
+if TYPE_CHECKING:
+    from .pipe import Pipe
+
 BUILT_IN = "tiny"
 RELEASED = {
     "v1": "Jamichsu/Stream-DiffVSR",
@@ -18,28 +21,28 @@ RELEASED = {
 
 
 def names() -> list[str]:
-    """What there is to choose from: the released models, the built-in one, local folders."""
+    """Returns the models to choose from: the released ones, the built-in one and local folders."""
     local = [entry.name for folder in host.model_folders() for entry in _folders_in(folder)]
     return list(dict.fromkeys([*RELEASED, BUILT_IN, *sorted(local)]))
 
 
 def find(name: str, *, local: bool = True, fetch: bool = True) -> str:
-    """A model as `streamdiffvsr.build` takes it: `tiny`, a folder, or a Hugging Face repository.
+    """Returns a model for `streamdiffvsr.build`: `tiny`, a folder, or a Hugging Face repository.
 
-    A folder of that name in ComfyUI/models/StreamDiffVSR comes before what would be fetched.
+    A folder of that name in ComfyUI/models/StreamDiffVSR is preferred to a repository.
 
     Args:
         name: One of `names`, a folder's path, or owner/name of a repository.
-        local: Look in ComfyUI's models folder.
-        fetch: Let it be fetched if it is not here.
+        local: Whether to look in ComfyUI's models folder.
+        fetch: Whether a repository may be used.
 
     Raises:
-        StreamDiffVSRError: There is no such model, or it would have to be fetched.
+        StreamDiffVSRError: There is no such model, or it would have to be fetched and must not be.
     """
     if name == BUILT_IN:
         return BUILT_IN
     folders = host.model_folders()
-    named = bool(name.strip(". "))  # else it would be the folder of models itself
+    named = bool(name.strip(". "))  # a name like ".." would be the folder of models itself
     here = [f / name for f in folders if (f / name).is_dir()] if local and named else []
     if here or (named and Path(name).expanduser().is_dir()):
         return str(here[0] if here else Path(name).expanduser())
@@ -67,60 +70,75 @@ def _folders_in(folder: Path) -> list[Path]:
         return []
 
 
-if TYPE_CHECKING:
-    from .pipe import Pipe
-
 PRECISIONS = {
     "auto": None,
     "float16": "fp16",
-    "bfloat16": "fp16",  # engines have none; as wide, and no worse
+    "bfloat16": "fp16",  # engines have no bfloat16; fp16 has as many bits and is no worse
     "float32": "fp32",
     "float8": "fp8",
 }
 YES_NO = ["true", "false"]
 MODEL_TIP = (
-    "v1: the released weights, fetched from Hugging Face on first use (2.7 GB). tiny: built in, "
-    "small, for a try. Others are folders in ComfyUI/models/StreamDiffVSR."
+    "v1: the released weights, downloaded from Hugging Face on first use (2.7 GB). "
+    "v1-mix-degradation: the second released checkpoint. tiny: a small built-in model, for a first "
+    "try. Others are folders in ComfyUI/models/StreamDiffVSR."
 )
 DEVICES = ("cuda", "cpu", "auto")
-DEVICE_TIP = "auto: the GPU, if ComfyUI uses one. cuda: the GPU that ComfyUI uses."
+DEVICE_TIP = (
+    "Where the model runs. auto: on the GPU if ComfyUI uses one, else on the CPU. cuda: on the GPU "
+    "that ComfyUI uses. cuda:N: on GPU number N, from 0."
+)
 DTYPE: Input = (
     ["float16", "bfloat16", "float32", "auto", "float8"],
     {
         "default": "auto",
-        "tooltip": "auto: float16 on a GPU. A CPU always computes in float32. bfloat16 is run as "
-        "float16. float8 is for TensorRT, and recent GPUs.",
+        "tooltip": "Number format of the engines. auto: float16 on a GPU. A CPU always computes in "
+        "float32. bfloat16 runs as float16. float8 needs TensorRT and a recent GPU.",
     },
 )
 LOCAL: Input = (
     YES_NO,
-    {"default": "true", "tooltip": "Look in ComfyUI/models/StreamDiffVSR first."},
+    {
+        "default": "true",
+        "tooltip": "Look for the model in ComfyUI/models/StreamDiffVSR before it is downloaded.",
+    },
 )
-FETCH: Input = (YES_NO, {"default": "true", "tooltip": "Fetch what is not there."})
+FETCH: Input = (
+    YES_NO,
+    {"default": "true", "tooltip": "Download the model from Hugging Face if it is not here."},
+)
 BACKEND: Input = (
     ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"],
-    {"default": "auto", "tooltip": "auto: the fastest that is installed and works."},
+    {
+        "default": "auto",
+        "tooltip": "Library that runs the model. auto: the fastest that is installed and works.",
+    },
 )
 MODEL_PATH: Input = (
     "STRING",
     {
         "default": "",
-        "tooltip": "Instead of model_version: a model folder anywhere, or owner/name of a Hugging "
-        "Face repository.",
+        "tooltip": "A model to use instead of model_version: the path of a folder, or owner/name "
+        "of a Hugging Face repository. Empty: model_version.",
     },
 )
 SIDE = {"default": 0, "min": 0, "max": 7680}
-WIDTH_TIP = "Of the input: makes its engines now. 0: on first use."
+WIDTH_TIP = (
+    "Width of the input frames in pixels. With height, builds the engines for that size now. 0: "
+    "they are built on first use."
+)
+HEIGHT_TIP = "Height of the input frames in pixels; see width."
 
 
 @node("Load Stream-DiffVSR Model", outputs={"pipe": PIPE_TYPE})
 class Loader:
-    """Choose a model and what runs it. Its engines are made once for each size of frames: on
-    first use, or here if a size is given. That takes from half a minute to several minutes."""
+    """Choose a model, and where and how it runs. Its engines are built once for each frame size: on
+    first use, or here if width and height are set. That takes from half a minute to several
+    minutes."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """ComfyUI asks again whenever its page is loaded, so new folders are seen."""
+        """Returns the inputs; ComfyUI calls it with each page load, so new folders are found."""
         return {
             "required": {
                 "model_version": (names(), {"default": "v1", "tooltip": MODEL_TIP}),
@@ -133,7 +151,7 @@ class Loader:
                 "backend": BACKEND,
                 "model_path": MODEL_PATH,
                 "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
-                "height": ("INT", {**SIDE, "tooltip": "See width."}),
+                "height": ("INT", {**SIDE, "tooltip": HEIGHT_TIP}),
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -147,7 +165,7 @@ class Loader:
         use_huggingface: str = "true",
         device: str | None = "auto",
     ) -> bool | str:
-        """A model or a GPU that is gone is told before anything runs, with what to do."""
+        """Returns True, or what to do about a missing model or GPU, before anything runs."""
         if device is not None and device not in _devices():
             return f"no device {device!r:.20} here; choose among {', '.join(_devices())}"
         try:
@@ -196,15 +214,18 @@ class Loader:
 
 @node("Unload Stream-DiffVSR", outputs={"value": ANY_TYPE}, output_node=True, category=ADVANCED)
 class Unload:
-    """Give back the memory of a model's engines when what is connected to `after` is done. They
-    are loaded again when they are next used."""
+    """Free the memory of a model's engines, once what is connected to `after` is done. They are
+    loaded again on the next use."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"pipe": PIPE},
             "optional": {
-                "after": (ANY_TYPE, {"tooltip": "What must be done first; it is passed on."})
+                "after": (
+                    ANY_TYPE,
+                    {"tooltip": "Any output that must be finished first. It is passed on."},
+                )
             },
         }
 
@@ -216,10 +237,10 @@ class Unload:
 
 
 def _devices() -> list[str]:
-    """What the widget offers: GPUs by their numbers too, where there are several."""
+    """Returns the devices to choose from, with GPUs by number if there are several."""
     try:
         from ..engines.host import gpu_count
-    except ModuleNotFoundError:  # of the requirements; the node says so when it is run
+    except ModuleNotFoundError:  # the requirements are missing; running the node says so
         return [*DEVICES]
     count = gpu_count()
     return [*DEVICES, *(f"cuda:{number}" for number in range(count if count > 1 else 0))]

@@ -1,4 +1,4 @@
-"""The ComfyUI nodes, and those that handle stream states."""
+"""Lists all ComfyUI nodes, and defines those for stream states."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 ENDING = ".safetensors"
 PREFIX = "StreamDiffVSR/state"
+PREFIX_TIP = "Start of the file name, with subfolders if wanted. A number is added."
+SEED_TIP = "Seed of the model's random noise. Used only if frames are connected."
 
 
 @node("Create Stream-DiffVSR State", outputs={"state": STATE_TYPE}, category=ADVANCED)
 class CreateState:
-    """The state at the start of a video; or, from a frame and its upscaled one, that behind it."""
+    """Create the state for the start of a video. With a frame and its upscaled version connected:
+    the state after that frame."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -31,20 +34,21 @@ class CreateState:
             "optional": {
                 "initial_frame": (
                     "IMAGE",
-                    {"tooltip": "The upscaled frame before; of a batch the last."},
+                    {"tooltip": "The previous frame, upscaled. Of a batch the last is used."},
                 ),
                 "initial_lq_frame": (
                     "IMAGE",
-                    {"tooltip": "The same frame as it was before, four times smaller."},
+                    {"tooltip": "The same frame before upscaling, a quarter as wide and high."},
                 ),
-                "seed": ("INT", {**SEED[1], "tooltip": "Of the noise, if frames are given."}),
+                "seed": ("INT", {**SEED[1], "tooltip": SEED_TIP}),
                 "frame_index": (
                     "INT",
                     {
                         "default": 1,
                         "min": 0,
                         "max": 2**31 - 1,
-                        "tooltip": "Of the next frame, if frames are given.",
+                        "tooltip": "Number of the next frame, from 0. Used only if frames are "
+                        "connected.",
                     },
                 ),
             },
@@ -79,12 +83,12 @@ class CreateState:
     category=ADVANCED,
 )
 class ExtractState:
-    """What a state holds: the last output and input frame (black if there are none), and the
-    number of the next frame."""
+    """Return what a state contains: the last output frame and input frame (black if there are
+    none), and the number of the next frame."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"state": (STATE_TYPE, {"tooltip": "The state to look into."})}}
+        return {"required": {"state": (STATE_TYPE, {"tooltip": "The state to read."})}}
 
     @explained
     def run(self, state: NodeState) -> tuple[Any, Any, int, bool]:
@@ -102,12 +106,12 @@ class ExtractState:
 
 @node("Save Stream-DiffVSR State", outputs={"path": "STRING"}, output_node=True, category=ADVANCED)
 class SaveState:
-    """Write a state to a file in ComfyUI's output folder: the next part of a video can be upscaled
-    another day, or by another program of this project."""
+    """Save a state to a file in ComfyUI's output folder, so that the next part of the video can be
+    upscaled later, or outside ComfyUI."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        name = {"default": PREFIX, "tooltip": "Its name gets a number."}
+        name = {"default": PREFIX, "tooltip": PREFIX_TIP}
         return {
             "required": {
                 "state": (STATE_TYPE, {"tooltip": "The state to save."}),
@@ -129,23 +133,23 @@ class SaveState:
 
 @node("Load Stream-DiffVSR State", outputs={"state": STATE_TYPE}, category=ADVANCED)
 class LoadState:
-    """Read a state that was saved."""
+    """Load a state that Save Stream-DiffVSR State has saved."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        tip = "A file, or its name in ComfyUI's output or input folder."
+        tip = "Path of the state file, or its name in ComfyUI's output or input folder."
         return {"required": {"path": ("STRING", {"default": "", "tooltip": tip})}}
 
     @classmethod
     def IS_CHANGED(cls, path: str) -> float:
-        """Another file of the same name is another state."""
+        """Returns the file's time, as another file of the same name is another state."""
         return _found(path).stat().st_mtime
 
     @classmethod
     def VALIDATE_INPUTS(cls, path: Any = None) -> bool | str:
-        """Whether there is such a file; a path that comes from a node is not known yet."""
+        """Returns True or what is wrong with the path; one from another node is not known yet."""
         if isinstance(path, str) and not _found(path).is_file():
-            return f"no state file {path!r:.200}; give the path that Save State has told"
+            return f"no state file {path!r:.200}; give the path that Save State has returned"
         return True
 
     @explained
@@ -163,7 +167,14 @@ def _found(path: str) -> Path:
 
 
 def _pair(upscaled: Any, frame: Any) -> tuple[Any, Any]:
-    """An IMAGE of each -> HR (1, 3, 4h, 4w) float32 in [-1, 1] and LR (h, w, 3) uint8 RGB."""
+    """Returns the last frames of two IMAGEs in the form of a state.
+
+    Returns:
+        HR (1, 3, 4h, 4w) float32 in [-1, 1] and LR (h, w, 3) uint8 RGB.
+
+    Raises:
+        StreamDiffVSRError: One is not connected, or the sizes do not match.
+    """
     from ..graphs.spec import SCALE
     from .images import size_of, to_frame
 

@@ -1,4 +1,4 @@
-"""The pipe that the loader node passes on: engines by size, and guidance settings."""
+"""Defines what the loader node passes on: a model with its engines by size."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FrameCallback = Callable[[Image], None]
 
 
 class GuidedUpscaler:
-    """What a node upscales with.
+    """An upscaler with the guidance settings of a node.
 
     Args:
-        upscaler: Its engines are used as they are.
-        strength: Of the ControlNet; 0 runs every frame without its previous one.
+        upscaler: The upscaler whose engines are used.
+        strength: The strength of the ControlNet; 0 runs every frame without its previous one.
         temporal: Whether the decoder's temporal processors run.
-        see: Called with every output frame; what it raises ends the stream.
+        see: Receives every output frame; an exception from it ends the stream.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class GuidedUpscaler:
 
     @property
     def size(self) -> Size:
-        """(h, w) of the LR frames."""
+        """The size (h, w) of the LR frames."""
         return self._upscaler.size
 
     @property
     def identity(self) -> str:
-        """Of another identity, it may make other frames."""
+        """A text that differs wherever the output frames may differ."""
         return f"{self._upscaler.identity} {self._strength} {self._temporal}"
 
     def stream_frames(
         self, frames: Iterable[S], state: StreamState | None = None
     ) -> Generator[Upscaled[S], None, None]:
-        """See `Upscaler.stream_frames`."""
+        """Upscales frames; see `Upscaler.stream_frames`."""
         outputs = self._upscaler.stream_frames(frames, state, guidance_scale=self._strength)
         with closing(outputs):
             for out in outputs:
@@ -68,14 +68,14 @@ class GuidedUpscaler:
 
 
 def without_temporal(upscaler: Upscaler) -> Upscaler:
-    """The same engines; the decoder's gate is held at zero."""
+    """Returns an upscaler with the same engines and the decoder's gate fixed at zero."""
     engines = dict(upscaler.engines)
     engines["decode"] = _Ungated(engines["decode"], upscaler.device)
     return Upscaler(upscaler.manifest, engines, upscaler.device)
 
 
 class _Ungated:
-    """A `decode` engine to which the gate is always zero: no temporal processor has a say."""
+    """A `decode` engine whose gate is always zero, so its temporal processors have no effect."""
 
     def __init__(self, engine: Engine, device: Device) -> None:
         self._engine, self._device = engine, device
@@ -93,14 +93,13 @@ class _Ungated:
         return self._engine.bind({**buffers, "gate": zero})
 
 
-MAX_LOADED = 2  # sets of engines: a workflow that goes to and fro between two sizes must not reload
-# Of a build without a compiler: what it says beside its own first and last lines.
-BUILD_LINES = 18
+MAX_LOADED = 2  # engine sets; a workflow that alternates between two sizes must not reload them
+BUILD_LINES = 18  # roughly how many lines of progress a build without a compiler reports
 
 
 @dataclass(frozen=True, slots=True)
 class EngineWish:
-    """Which engines of a pipe's model."""
+    """The choice of one engine set of a pipe's model."""
 
     size: Size
     steps: int = DEFAULT_STEPS
@@ -108,7 +107,7 @@ class EngineWish:
 
 
 def check_flow(wish: EngineWish) -> None:
-    """Raise `StreamDiffVSRError` where a flow that coarse does not fit the frames."""
+    """Raises `StreamDiffVSRError` if the flow scale is too coarse for the frames' size."""
     Geometry(wish.size)
     try:
         Geometry(wish.size, wish.flow_scale or 1)
@@ -118,19 +117,19 @@ def check_flow(wish: EngineWish) -> None:
 
 
 class Pipe:
-    """A model, its backend, and the engines of it that are loaded.
+    """A model, its backend, and its engines that are loaded.
+
+    Not for use by several threads at once; ComfyUI runs one node at a time.
 
     Args:
-        model: As `streamdiffvsr.build` takes it.
+        model: The model, as for `streamdiffvsr.build`.
         choice: The backend, precision and device.
-
-    Not for several threads at once; ComfyUI runs one node at a time.
     """
 
     def __init__(self, model: str, choice: Choice) -> None:
         self.model, self.choice = model, choice
         self._loaded: OrderedDict[EngineWish, Upscaler] = OrderedDict()
-        self._last: StreamState | None = None  # as its Upscaler gave it
+        self._last: StreamState | None = None  # the last one handed out, with its features
 
     def __repr__(self) -> str:
         sizes = ", ".join(format_size(wish.size) for wish in self._loaded) or "nothing loaded"
@@ -138,13 +137,13 @@ class Pipe:
         return f"{self.model}, {choice.backend} {choice.precision} on {choice.device}: {sizes}"
 
     def upscaler(self, wish: EngineWish, node: str | None = None) -> Upscaler:
-        """The engines, built and loaded if they are not.
+        """Returns an upscaler with the engines of a size, which are built and loaded if necessary.
 
         Args:
-            node: The one whose progress shows it.
+            node: The id of the node that shows the progress.
 
         Raises:
-            StreamDiffVSRError: They cannot be built, or do not fit in memory.
+            StreamDiffVSRError: The engines cannot be built, or do not fit in memory.
         """
         found = self._loaded.pop(wish, None)
         if found is None:
@@ -156,17 +155,17 @@ class Pipe:
         return found
 
     def unload(self) -> None:
-        """Give back all memory of engines; they are loaded again when they are next used."""
+        """Frees the memory of all engines; they are loaded again on the next use."""
         self._loaded.clear()
         self._last = None
 
     def without_features(self, state: StreamState) -> StreamState:
-        """A state to hand out: one that ComfyUI keeps must not keep the engines."""
+        """Returns a state for ComfyUI to keep, which does not keep the engines alive."""
         self._last = state
         return state.on_host()
 
     def with_features(self, state: StreamState) -> StreamState:
-        """The same state with what it handed out last, if it is that one: less work, no change."""
+        """Returns a state with its features if it is the one handed out last, which saves work."""
         last = self._last
         if last is None or state.previous_hr is not last.previous_hr:
             return state
@@ -189,7 +188,7 @@ class Pipe:
             )
         )
 
-        def tell(line: str) -> None:
+        def show(line: str) -> None:
             nonlocal lines
             lines += not line.endswith("%")
             progress.frames(min(lines, BUILD_LINES - 1), BUILD_LINES)
@@ -200,7 +199,7 @@ class Pipe:
         folder = provider.find(wish.size)
         if folder is None:
             host.make_room(gpu=gpu)
-            folder = provider.get(wish.size, tell)
+            folder = provider.get(wish.size, show)
         host.make_room(check_memory_fit(folder, device).needs.total, gpu)
         progress.say(f"loading engines for {format_size(wish.size)}")
         upscaler = load(folder, device)

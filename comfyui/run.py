@@ -1,6 +1,6 @@
 """Runs the upscaler for the ComfyUI nodes of images and videos.
 
-Imported when a node runs: ComfyUI starts without it.
+It is imported only when a node runs, so that ComfyUI starts quickly.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .pipe import EngineWish, GuidedUpscaler, Pipe
 def write_lossless(
     path: Path, images: Any, rate: Fraction, sound: Mapping[str, Any] | None
 ) -> None:
-    """Write a VIDEO's components.
+    """Writes the components of a VIDEO to a file, its frames without loss.
 
     Args:
         images: IMAGE (count, h, w, C).
-        rate: Frames a second.
+        rate: Frames per second.
         sound: AUDIO, {"waveform": (1, channels, samples), "sample_rate": n}, or None.
     """
     height, width = size_of(images)
@@ -56,7 +56,7 @@ def write_lossless(
 
 
 def _write_sound(container: Any, track: Any, sound: Mapping[str, Any]) -> None:
-    """The first two channels, or the only one."""
+    """Writes the first two channels of an AUDIO, or its only one."""
     samples = sound["waveform"][0, :2].float().cpu().contiguous().numpy()
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=track.layout.name)
     frame.sample_rate, frame.pts = int(sound["sample_rate"]), 0
@@ -66,14 +66,15 @@ def _write_sound(container: Any, track: Any, sound: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the widgets of an upscaling node say.
+    """The values of the widgets of an upscaling node.
 
     Attributes:
-        seed: Of the noise of a stream that begins; one that goes on keeps its own.
-        strength: Of the ControlNet.
-        flow_scale: The flow is found at 1/n of the output; None for the plan's choice.
+        steps: The number of denoising steps per frame.
+        seed: The seed of the noise of a stream that begins; one that continues keeps its own.
+        strength: The strength of the ControlNet.
+        flow_scale: The flow is computed at 1/N of the output size; None: by model and size.
         temporal: Whether the decoder's temporal processors run.
-        scene_cuts: Forget the previous frame at a scene cut.
+        scene_cuts: Whether to forget the previous frame at a scene cut.
     """
 
     steps: int = DEFAULT_STEPS
@@ -84,29 +85,30 @@ class Settings:
     scene_cuts: bool = True
 
     def engines_for(self, size: tuple[int, int]) -> EngineWish:
-        """The engines that frames of a size (h, w) need."""
+        """Returns the choice of engines for frames of a size (h, w)."""
         return EngineWish(size, self.steps, self.flow_scale)
 
 
 def upscale_images(
     pipe: Pipe, images: Any, state: NodeState | None, settings: Settings, node: str | None = None
 ) -> tuple[Any, NodeState]:
-    """Upscale a batch, whose frames are consecutive.
+    """Upscales a batch of consecutive frames.
 
     Args:
         images: IMAGE (count, h, w, C).
-        state: What the frames before have left; None at the start.
+        state: The state after the frames before these; None at the start of a video.
+        node: The id of the node that shows the progress.
 
     Returns:
         IMAGE (count, 4h, 4w, 3) and the state after the last frame.
 
     Raises:
-        StreamDiffVSRError: The state is of frames of another size, or memory does not suffice.
+        StreamDiffVSRError: The state is for frames of another size, or memory does not suffice.
     """
     before = (state or NodeState(StreamState())).seeded(settings.seed)
     size, count = size_of(images), images.shape[0]
     _check_state(before.stream, size)
-    check_room(count, size)  # now: engines may have to be built first
+    check_room(count, size)  # before engines are built, which may take minutes
     upscaler = pipe.upscaler(settings.engines_for(size), node)
     batch, progress = new_batch(count, size), host.Progress(count, node)
     detector = CutDetector()
@@ -139,15 +141,16 @@ def _check_state(state: StreamState, size: Size) -> None:
         )
 
 
-__all__ = ["Span", "upscale_images", "upscale_video", "video_file"]
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Frames `first` to `last`, included; None: to the end.
+    """A range of frames.
+
+    Attributes:
+        first: The index of the first frame, from 0.
+        last: The index of the last frame, which is included; None: to the end.
 
     Raises:
-        StreamDiffVSRError: There is none between them.
+        StreamDiffVSRError: The range is empty.
     """
 
     first: int = 0
@@ -158,14 +161,14 @@ class Span:
             raise StreamDiffVSRError(
                 f"there is no frame from {self.first} to {self.last}",
                 "end_frame is before start_frame",
-                "set end_frame to -1 for all, or behind start_frame",
+                "set end_frame to -1 for all, or after start_frame",
             )
 
     def of(self, images: Any) -> Any:
-        """Those frames of an IMAGE.
+        """Returns the frames of an IMAGE that are in the range.
 
         Raises:
-            StreamDiffVSRError: It has none of them.
+            StreamDiffVSRError: There are none.
         """
         count = len(images)
         if self.first >= count:
@@ -175,7 +178,10 @@ class Span:
         return images[self.first : None if self.last is None else self.last + 1]
 
     def options(self, rate: Fraction | None) -> dict[str, Any]:
-        """As options of a job: half a frame early, so that rounded times do not lose one."""
+        """Returns the range as options of a job.
+
+        It starts half a frame early, so that a rounded time does not lose the first frame.
+        """
         count = None if self.last is None else self.last - self.first + 1
         early = Fraction(2 * self.first - 1, 2) / (rate or Fraction(25))
         return {"max_frames": count, "start": early if self.first else None}
@@ -190,10 +196,11 @@ def upscale_video(
     asked: FileOptions,
     node: str | None,
 ) -> UpscaleReport:
-    """Upscale a file; progress and Cancel are the node's. Nothing is left of a cancelled job.
+    """Upscales a file; after Cancel or a failure, nothing is left of the output.
 
     Args:
-        asked: What the node itself asks for; the rest is of the settings.
+        asked: The options of the job that only this node has; the others come from `settings`.
+        node: The id of the node that shows the progress.
     """
     info = probe(source)
     upscaler = pipe.upscaler(settings.engines_for(info.size), node)
@@ -203,7 +210,7 @@ def upscale_video(
         host.stop_if_cancelled()
         last[:] = [frame]
 
-    def tell(done: int, total: int | None) -> None:
+    def show(done: int, total: int | None) -> None:
         progress.frames(done, total or done, last[0])
 
     variant = GuidedUpscaler(
@@ -216,7 +223,7 @@ def upscale_video(
         keep_unfinished=False,
         **span.options(info.average_rate),
     )
-    report = upscale_file(source, output, variant, options, progress=tell)
+    report = upscale_file(source, output, variant, options, progress=show)
     for note in report.notes:
         progress.say(note)
     return report
@@ -224,7 +231,10 @@ def upscale_video(
 
 @contextmanager
 def video_file(video: Any) -> Iterator[Path]:
-    """The file of a VIDEO, or a path as it is; one that had to be written is removed at the end."""
+    """Yields the file of a VIDEO, or a path as it is.
+
+    A file that has to be written first is removed at the end.
+    """
     if isinstance(video, Path):
         yield video
         return
@@ -238,7 +248,7 @@ def video_file(video: Any) -> Iterator[Path]:
         if frames is not None:
             write_lossless(path, frames.images, frames.frame_rate, frames.audio)
         elif isinstance(source, str):
-            video.save_to(str(path))  # a part of a file: its packets, copied
+            video.save_to(str(path))  # a part of a file, whose packets are copied
         else:
             with path.open("wb") as file:
                 shutil.copyfileobj(source, file)

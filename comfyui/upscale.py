@@ -1,4 +1,4 @@
-"""The nodes that upscale images: a batch, and one frame."""
+"""Defines the nodes that upscale images: a batch, or one frame."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graphs.spec import DEFAULT_STEPS
 from .host import explained
-from .inputs import ADVANCED, BEFORE, PIPE, SEEDS, SETTINGS, STATE_TYPE, flow_scale, node
+from .inputs import ADVANCED, BEFORE, PIPE, SEEDS, SETTINGS, STATE_TYPE, chosen_flow_scale, node
 
 if TYPE_CHECKING:
     from .images import NodeState
@@ -25,15 +25,16 @@ OF_ONE_FRAME = (
 
 @node("Stream-DiffVSR Upscale (Batch)", outputs={"images": "IMAGE", "state": STATE_TYPE})
 class Upscale:
-    """Upscale the consecutive frames of a batch four times. Connect the state to the node that
-    takes the next part of the video: the result is that of one batch, bit for bit."""
+    """Upscale a batch of consecutive frames to four times their width and height. To upscale a
+    video in parts, connect the state to the node for the next part; the result is the same as in
+    one batch, bit for bit."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "pipe": PIPE,
-                "images": ("IMAGE", {"tooltip": "Consecutive frames, in order."}),
+                "images": ("IMAGE", {"tooltip": "Consecutive frames of a video, in order."}),
             },
             "optional": {
                 "state": BEFORE,
@@ -62,14 +63,15 @@ class Upscale:
     category=ADVANCED,
 )
 class ProcessFrame:
-    """Upscale one frame four times, for loops. Of a batch the first frame is taken."""
+    """Upscale one frame to four times its width and height; for loops. Of a batch, only the first
+    frame is upscaled."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "pipe": PIPE,
-                "image": ("IMAGE", {"tooltip": "One frame."}),
+                "image": ("IMAGE", {"tooltip": "The frame to upscale."}),
                 "state": BEFORE,
             },
             "optional": {
@@ -102,17 +104,14 @@ def settings(
     flow_scale: str = "auto",
     scene_cuts: bool = True,
 ) -> Settings:
-    """The widgets' values, by their names, as settings of a run."""
+    """Returns the settings of a run for the values of the widgets, by name."""
     from .run import Settings
 
     return Settings(
         steps=num_inference_steps,
         seed=seed % SEEDS,
         strength=controlnet_scale,
-        flow_scale=_flow_scale(flow_scale, force_flow_on_lq),
+        flow_scale=chosen_flow_scale(flow_scale, force_flow_on_lq),
         temporal=not disable_tpm,
         scene_cuts=scene_cuts,
     )
-
-
-_flow_scale = flow_scale  # the widget has the same name

@@ -1,4 +1,4 @@
-"""The node that upscales a video from file to file, one frame at a time."""
+"""Defines the node that upscales a video from file to file, one frame at a time."""
 
 from __future__ import annotations
 
@@ -18,22 +18,34 @@ if TYPE_CHECKING:
 NO_FRAMES = "this video was upscaled from file to file: use the output `video`, not `images`"
 NO_FILE = "these frames were upscaled in memory: use the output `images`, not `video`"
 
-
 VIDEO: Input = (
     "VIDEO",
-    {"tooltip": "From Load Video, or made by other nodes. Goes before video_path."},
+    {
+        "tooltip": "The video to upscale, from Load Video or other nodes. It takes precedence over "
+        "video_path."
+    },
 )
 VIDEO_PATH: Input = (
     "STRING",
-    {"default": "", "tooltip": "A file, or its name in ComfyUI's input folder."},
+    {
+        "default": "",
+        "tooltip": "The video to upscale, if none is connected: the path of a file, or its name in "
+        "ComfyUI's input folder.",
+    },
 )
-IMAGES: Input = ("IMAGE", {"tooltip": "Frames; they go before both kinds of video."})
+IMAGES: Input = (
+    "IMAGE",
+    {
+        "tooltip": "Frames to upscale in memory; no file is written. They take precedence over "
+        "video and video_path."
+    },
+)
 OUTPUT_PATH: Input = (
     "STRING",
     {
         "default": "",
-        "tooltip": "The file to write, inside ComfyUI's output folder. Empty: a "
-        "numbered .mp4 there.",
+        "tooltip": "The video to write, inside ComfyUI's output folder. Empty: an .mp4 there, with "
+        "the input's name and a number.",
     },
 )
 FRAMES_PER_BATCH: Input = (
@@ -42,12 +54,17 @@ FRAMES_PER_BATCH: Input = (
         "default": 16,
         "min": 1,
         "max": 64,
-        "tooltip": "Kept for workflows that have it: frames go through one by one.",
+        "tooltip": "Without effect, kept for older workflows: frames are upscaled one by one.",
     },
 )
 START_FRAME: Input = (
     "INT",
-    {"default": 0, "min": 0, "max": 2**31 - 1, "tooltip": "The first, from 0."},
+    {
+        "default": 0,
+        "min": 0,
+        "max": 2**31 - 1,
+        "tooltip": "The first frame to upscale, counted from 0.",
+    },
 )
 END_FRAME: Input = (
     "INT",
@@ -55,27 +72,28 @@ END_FRAME: Input = (
         "default": -1,
         "min": -1,
         "max": 2**31 - 1,
-        "tooltip": "The last, included; -1: to the end.",
+        "tooltip": "The last frame to upscale, counted from 0. -1: to the end.",
     },
 )
 OVERWRITE: Input = (
     "BOOLEAN",
-    {"default": False, "tooltip": "Replace the file at output_path."},
+    {"default": False, "tooltip": "Replace an existing file at output_path."},
 )
 DEINTERLACE: Input = (
     ["auto", "on", "off", "tff", "bff"],
     {
         "default": "auto",
-        "tooltip": "Of videos whose frames are made of two fields. auto: where they or the file "
-        "say so. on: all frames. tff, bff: all frames, with the upper or lower field first.",
+        "tooltip": "Deinterlace a video file before upscaling. auto: the frames that are marked as "
+        "interlaced, by themselves or by the file. on: all frames. tff, bff: all frames, with the "
+        "upper or lower field first. off: none.",
     },
 )
 AUDIO: Input = (
     ["copy", "transcode", "none"],
     {
         "default": "copy",
-        "tooltip": "The sound of a file, in the new one. copy: as it is. transcode: encoded anew, "
-        "where the container cannot hold it. none: left out.",
+        "tooltip": "Sound of the new file. copy: unchanged. transcode: re-encoded as AAC, Opus or "
+        "FLAC, whichever suits the file. none: left out.",
     },
 )
 
@@ -86,9 +104,9 @@ AUDIO: Input = (
     output_node=True,
 )
 class UpscaleVideo:
-    """Upscale a video of any length four times, from file to file: memory does not grow with it,
-    and sound, times and subtitles are kept. Frames from other nodes are taken too, and stay in
-    memory."""
+    """Upscale a video to four times its width and height, from file to file. Memory does not grow
+    with its length; sound, times and subtitles are kept. Frames from other nodes can be upscaled
+    instead, in memory."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -112,7 +130,7 @@ class UpscaleVideo:
 
     @classmethod
     def IS_CHANGED(cls, video_path: str | None = "", **others: Any) -> float:
-        """Another file of the same name is another video."""
+        """Returns the file's time, as another file of the same name is another video."""
         path = found(video_path or "")
         return path.stat().st_mtime if path.is_file() else 0.0
 
@@ -151,17 +169,17 @@ class UpscaleVideo:
 
 
 def found(path: str) -> Path:
-    """A file as users write it: its path, or its name in ComfyUI's input folder."""
+    """Returns the file that a user names by its path, or by its name in ComfyUI's input folder."""
     name = Path(path.strip().strip('"')).expanduser()
     inside = host.input_folder() / name
     return inside if path.strip() and inside.is_file() else name
 
 
 def given(path: str) -> Path:
-    """The file at a path that a user wrote.
+    """Returns the file that a user names as the input.
 
     Raises:
-        StreamDiffVSRError: There is no path, or it is a folder's or an address.
+        StreamDiffVSRError: The path is empty, a folder's, or an address.
     """
     from ..runtime.media.preflight import check_input_name
 
@@ -180,11 +198,15 @@ def given(path: str) -> Path:
 
 
 def destination(path: str, stem: str) -> Path:
-    """Where the output goes; its folder is made.
+    """Returns the path of the output, and creates its folder.
+
+    Args:
+        path: What the user wrote; empty for a numbered name.
+        stem: The input's name without its extension.
 
     Raises:
-        StreamDiffVSRError: It is outside ComfyUI's output folder: who may queue a prompt, perhaps
-            over a network, may not write wherever this process can. Or it is no video's name.
+        StreamDiffVSRError: The path is not a video's, or is outside ComfyUI's output folder: a
+            prompt may come over the network, and must not write anywhere else.
     """
     from ..durable import beside
     from ..runtime.media.encoders import CONTAINERS
@@ -221,7 +243,7 @@ def _refuse_file(output_path: str) -> None:
 
 
 def shown(output: Path) -> dict[str, Any]:
-    """What the page shows on the node: the video, if it is where the page may look."""
+    """Returns what the page shows on the node: the video, if it is in the output folder."""
     folder = host.output_folder().resolve()
     if not output.resolve().is_relative_to(folder):
         return {}

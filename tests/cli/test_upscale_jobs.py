@@ -67,7 +67,13 @@ def clip(tmp_path) -> Path:
 
 def test_the_help_is_in_groups(cli):
     told = cli("upscale", "--help").out
-    for heading in ("What is taken", "How it is written", "Long jobs", "Comparison", "Model and"):
+    for heading in (
+        "Reading the input",
+        "Writing the output",
+        "Long jobs",
+        "Comparison",
+        "Model and",
+    ):
         assert heading in told
 
 

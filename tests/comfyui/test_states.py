@@ -93,7 +93,7 @@ def test_a_state_of_other_frames_is_refused_with_scene_cuts_too(pipe, comfy, fra
 def test_a_state_file_that_is_not_there_is_told_before_anything_runs(comfy):
     node = NODES["StreamDiffVSR_LoadState"]
     assert node.VALIDATE_INPUTS(path=None) is True  # it comes from another node
-    assert "give the path that Save State has told" in str(node.VALIDATE_INPUTS(path="gone"))
+    assert "give the path that Save State has returned" in str(node.VALIDATE_INPUTS(path="gone"))
 
 
 def test_a_changed_state_file_is_read_again(pipe, comfy, frames):
