@@ -16,7 +16,7 @@ from .clock_code import LINES
 
 NAME = "clock"
 FPS = 30
-LEAST_WIDTH = 160  # the least with which the cells of the code are wide enough
+LEAST_WIDTH = 160  # the cells of the code must be wide enough to read
 _FORM = re.compile(r"clock(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
 _MAX_SIDE = 4096
 

@@ -309,6 +309,6 @@ class Benchmark:
 # What need not be repeated, and would disturb the rounds.
 AROUND: dict[str, Callable[[Benchmark, Subject], dict[str, Any]]] = {
     "a file, from disk to disk": Benchmark._file,
-    "whole files beside the engines alone": Benchmark._file_rate,
+    "whole files against the engines alone": Benchmark._file_rate,
     "the limits of this machine": Benchmark._roofline,
 }
