@@ -26,7 +26,7 @@ CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo" / "clip.mp4"
 PHOTOGRAPHIC_FRAMES, MADE_FRAMES = 6, 3  # each costs four runs of the network, twice, on the CPU
 PACE = 2  # pixels by which the synthetic clip moves per frame
 SEED = 0
-# Raise this when the same clips would give another graph, through other layers or scales, say.
+# Raise this when the same clips would give another graph, for example with other scales.
 RECIPE = 1
 MODULES = ("modelopt", "onnxslim", "lief", "onnxruntime")
 PACKAGE = "nvidia-modelopt"

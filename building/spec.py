@@ -117,32 +117,14 @@ class BuildSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the build as JSON can carry it."""
-        return {
-            "source": str(self.source),
-            "stage": str(self.stage),
-            "key": asdict(self.key),
-            "model_name": self.model_name,
-            "geometry": self.geometry.to_json(),
-            "correlation": self.correlation,
-            "device": self.device,
-            "workspace_bytes": self.workspace_bytes,
-            "started": self.started,
-        }
+        plain = {"source": str(self.source), "stage": str(self.stage)}
+        return asdict(self) | plain | {"geometry": self.geometry.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
         """Returns the build that `to_json` wrote."""
-        return cls(
-            source=Path(data["source"]),
-            stage=Path(data["stage"]),
-            key=EngineKey(**data["key"]),
-            model_name=data["model_name"],
-            geometry=Geometry.from_json(data["geometry"]),
-            correlation=data["correlation"],
-            device=data["device"],
-            workspace_bytes=data["workspace_bytes"],
-            started=data["started"],
-        )
+        made = {"key": EngineKey(**data["key"]), "geometry": Geometry.from_json(data["geometry"])}
+        return cls(**{**data, "source": Path(data["source"]), "stage": Path(data["stage"]), **made})
 
 
 def execute(order: BuildSpec, progress: Progress) -> None:
