@@ -12,10 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Array
+from ..graphs.arrays import Image as Image
 from ..graphs.spec import Size
 from .ring import Run
 from .state import StreamState
@@ -23,8 +22,6 @@ from .state import StreamState
 if TYPE_CHECKING:
     from .upscaler import Upscaler
 
-Array = npt.NDArray[Any]
-Image = npt.NDArray[np.uint8]
 Check = Callable[[Image, StreamState], None]  # raises if a frame or state does not fit
 # Returns whether a frame begins a new epoch; called once with each, in order, as it is taken.
 Cuts = Callable[[Image], bool]
@@ -210,7 +207,7 @@ class OverlappedFrames(Generic[S]):
         """Finishes what was begun, and returns no more frames."""
         self._ended = self._closed = True
         self._error = None
-        with contextlib.suppress(StreamDiffVSRError):  # raised again if the device has failed
+        with contextlib.suppress(StreamDiffVSRError):  # the device has failed, as was raised before
             self._run.give_way()
 
     def _take(self) -> None:

@@ -16,6 +16,8 @@ from ..engines.engine_set import open_engines
 from ..engines.interface import Device, Engine, StagedEngine, StageTimes, ordinal_of, timed
 from ..engines.manifest import Manifest, read_manifest
 from ..errors import Bare, StreamDiffVSRError, command
+from ..graphs.arrays import Array
+from ..graphs.arrays import Image as Image
 from ..graphs.spec import GraphSet, Size, format_size
 from .frame_stream import (
     Cuts,
@@ -54,8 +56,6 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDAr
     return normal[:count].reshape(shape)
 
 
-Array = npt.NDArray[Any]
-Image = npt.NDArray[np.uint8]
 Mode = Literal["throughput", "latency"]
 FRAMES_AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError, option
+from ...graphs.arrays import Image
 from ..media.reader import FileSource, SourceFrame
 from ..scene_cuts import Thumbnail
 from ..state import StreamState
-from .job import Image, Job
+from .job import Job
 
 
 @dataclass(frozen=True, slots=True)

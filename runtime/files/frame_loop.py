@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import Bare, StreamDiffVSRError, option
+from ...graphs.arrays import Image, Image16
 from ...graphs.spec import SCALE, format_size
 from ..frame_stream import Upscaled
 from ..media.reader import FileSource, SourceFrame
@@ -19,10 +20,9 @@ from ..media.writer import SegmentWriter
 from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
 from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
-from .job import FrameUpscaler, Image, Job
+from .job import FrameUpscaler, Job
 from .journal import Journal
 
-Image16 = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 

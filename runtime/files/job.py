@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import StreamDiffVSRError, option
-from ...graphs.arrays import Image as Image
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import S, UpscaledStream
 from ..media.encoders import ImageFormat, VideoFormat

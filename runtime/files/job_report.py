@@ -129,7 +129,7 @@ def policies(look: JobReport) -> Iterator[str]:
         yield "HDR mastering metadata left out: only H.265 and AV1 in software can carry it"
     if info.interlaced:
         yield (
-            "interlaced, and upscaled so: its lines will comb"
+            "interlaced, and upscaled as it is: motion will show as combs"
             if options.deinterlace == "off"
             else said(
                 "interlaced: each frame is deinterlaced first "
@@ -141,7 +141,7 @@ def policies(look: JobReport) -> Iterator[str]:
         yield said(f"each frame is deinterlaced first, by {by}")
     if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.tells_aspect):
         ratio = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
-        yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can tell it"
+        yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can store it"
     if info.skewed:
         yield "to be shown at an angle, and upscaled as it is stored: only quarter turns are made"
     if info.alpha:
