@@ -195,7 +195,7 @@ def _kept_is_told(output: Path) -> Iterator[None]:
         if not kept:
             raise
         told = f"{kept} finished frames are kept in {folder_of(output)}"
-        raise type(stop)(f"{told}: --resume goes on behind them") from stop
+        raise type(stop)(f"{told}: --resume continues after them") from stop
 
 
 if TYPE_CHECKING:
