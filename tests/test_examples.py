@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 import streamdiffvsr
-from streamdiffvsr.benchmarks.report.conforms import violation
-from streamdiffvsr.benchmarks.report.read import result_schema
+from streamdiffvsr.benchmarks.report.files import result_schema, violation
 from streamdiffvsr.tests.media.clips import Clip, see
 
 EXAMPLES = Path(streamdiffvsr.__file__).resolve().parent / "examples"
