@@ -129,7 +129,7 @@ def policies(look: JobReport) -> Iterator[str]:
         yield "HDR mastering metadata left out: only H.265 and AV1 in software can carry it"
     if info.interlaced:
         yield (
-            "interlaced, and upscaled as it is: motion will show as combs"
+            "interlaced, and not deinterlaced: its lines will comb"
             if options.deinterlace == "off"
             else said(
                 "interlaced: each frame is deinterlaced first "
