@@ -1,1 +1,1 @@
-"""Measurements. Each module runs with `python -m` and prints JSON as its last line."""
+"""Benchmarks of engine sets, file jobs and live sessions, their report and their roofline."""

@@ -1,4 +1,4 @@
-"""What a benchmark is compared with: bicubic, the original's order of work, or a command."""
+"""The baselines of a benchmark: bicubic, the original's order of work, or a command."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LIMIT_S = 600.0
 
 
 def split_command(text: str) -> list[str]:
-    """A command line as its arguments, with {input} and {output} among them.
+    """Splits a command line into arguments, which contain {input} and {output}.
 
     Raises:
-        UsageError: One of the two is missing, or quotes do not match.
+        UsageError: One of the two is missing, or the quotes do not match.
     """
     try:
         parts = shlex.split(text, posix=os.name != "nt")
@@ -44,15 +44,16 @@ def split_command(text: str) -> list[str]:
 
 
 def measure_command(command: list[str], size: Size, subject: str, p50: float) -> dict[str, Any]:
-    """A baseline as in a result.
+    """Measures a command, and returns it as a baseline of a result.
 
     Args:
-        command: As from `split_command`.
-        size: LR (h, w) of the frames.
-        subject: What it is compared with, and its frame's p50 in ms.
+        command: The arguments from `split_command`.
+        size: LR size (h, w) of the frames.
+        subject: The identifier of the subject that it is compared with.
+        p50: The subject's median time per frame in ms.
 
     Raises:
-        StreamDiffVSRError: It cannot be started, fails, writes nothing, or takes ten minutes.
+        StreamDiffVSRError: The command does not start, fails, writes nothing, or takes ten minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         short, long = (Path(folder, f"{count}.mp4") for count in (SHORT, LONG))
@@ -101,28 +102,28 @@ def _run(command: list[str], video: Path) -> float:
         ) from error
     took = time.perf_counter() - started
     if done.returncode or not output.is_file() or not output.stat().st_size:
-        told = done.stderr.strip().splitlines()
+        printed = done.stderr.strip().splitlines()
         raise StreamDiffVSRError(
             f"the baseline {arguments[0]!r} failed with {done.returncode}",
-            told[-1][:200] if told else "it wrote no output",
+            printed[-1][:200] if printed else "it wrote no output",
         )
     return took
 
 
 class Baseline(Protocol):
-    """Something that upscales the clip frame by frame."""
+    """A baseline that upscales the clip frame by frame."""
 
     id: str
     describe: str
-    most: int  # frames of a round; a slow one is not run as often
+    most: int  # the most frames of a round, fewer for slow baselines
 
     def frame(self) -> None:
-        """Upscale the next frame, to its end."""
+        """Upscales the next frame, and waits until it is done."""
         ...
 
 
 class BicubicBaseline:
-    """swscale's, one thread, as live shows it where the model is too slow."""
+    """Bicubic by swscale on one thread, as `live` shows it if the model is too slow."""
 
     id, most = "bicubic", 1000
     describe = "bicubic x4 by swscale on the CPU"
@@ -137,10 +138,10 @@ class BicubicBaseline:
 
 
 class ReferenceBaseline:
-    """The original's order of work, eager torch in float32.
+    """The original's order of work in eager torch and float32.
 
     Raises:
-        StreamDiffVSRError: The model of the engines is not to be found, or torch is missing.
+        StreamDiffVSRError: The model of the engines cannot be found, or torch is missing.
     """
 
     id, most = "reference", 4
@@ -152,7 +153,7 @@ class ReferenceBaseline:
         self._steps = self._run(manifest)
         device = manifest.key.device
         self.describe = f"eager torch on {device} in the original's order, fp32, the same weights"
-        next(self._steps)  # the first has no guidance, and finds its kernels
+        next(self._steps)  # the first frame has no guidance, and chooses kernels
 
     def frame(self) -> None:
         """See `Baseline`."""
@@ -182,7 +183,7 @@ class ReferenceBaseline:
 
 
 class Race:
-    """A baseline beside a subject's plain loop, a round of each in turn."""
+    """Measures a baseline in rounds, in turn with a subject's plain loop."""
 
     def __init__(self, baseline: Baseline, subject: str) -> None:
         self.baseline, self.subject = baseline, subject
@@ -192,7 +193,7 @@ class Race:
             baseline.frame()
 
     def run(self, count: int) -> None:
-        """A round of it."""
+        """Runs a round of the baseline."""
         times = []
         for _ in range(min(count, self.baseline.most)):
             started = time.perf_counter()
@@ -202,14 +203,14 @@ class Race:
         self._rounds.append(median(times))
 
     def result(self, subject_rounds: list[float]) -> dict[str, Any]:
-        """As in a result; its frame over the subject's, round by round."""
+        """Returns the baseline for a result; its time is divided by the subject's, by rounds."""
         paired = min(len(self._rounds), len(subject_rounds))
-        told = ratios(self._rounds[:paired], subject_rounds[:paired])
+        found = ratios(self._rounds[:paired], subject_rounds[:paired])
         return {
             "id": self.baseline.id,
             "describe": self.baseline.describe,
             "subject": self.subject,
             "frame_ms": quantiles(self._ms),
             "start_up_s": None,
-            **(told or {"ratio": None, "spread": None, "pairs": 0}),
+            **(found or {"ratio": None, "spread": None, "pairs": 0}),
         }

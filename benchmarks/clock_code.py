@@ -1,8 +1,8 @@
-"""A clock that a machine can read in a frame: wall time in microseconds as black and white cells.
+"""Writes a machine-readable clock into frames: wall time in microseconds as black and white cells.
 
-Two rows of 28 cells in the top 16 lines hold 48 bits and a check byte, large enough to survive
-lossy coding and an upscaler from 160 pixels of width. It imports nothing but Python's own, as the
-RTSP server of the tests runs in Debian's; reading takes the RGB that a decoder or an engine gave.
+Two rows of 28 cells in the top 16 lines contain 48 bits and a check byte. From 160 pixels of width
+they are large enough to survive lossy coding and an upscaler. The module imports only the standard
+library, as the RTSP server of the tests runs in Debian's Python.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-LINES = 16  # of luma, in two rows
+LINES = 16  # lines of luma, for two rows
 _CELLS, _ROWS = 28, 2
 _BLACK, _WHITE = 16, 235
 _SPAN = 1 << 48  # microseconds until the clock starts again: nine years
 
 
 def stamp(luma: bytearray, width: int, microseconds: int) -> None:
-    """Write a time into the top lines of a luma plane without row padding."""
+    """Writes a time into the top lines of a luma plane without row padding."""
     value = microseconds % _SPAN << 8
     value |= _check(value >> 8)
     lines = LINES // _ROWS
@@ -33,11 +33,11 @@ def stamp(luma: bytearray, width: int, microseconds: int) -> None:
 
 
 def read(image: Any, scale: int = 1) -> int | None:
-    """The time in an (h, w, 3) uint8 frame, in microseconds; None where no whole one is.
+    """Returns the time in an (h, w, 3) uint8 frame, in microseconds; None if it is unreadable.
 
     Args:
-        image: RGB, with the code in its top lines.
-        scale: How much larger the frame is than the one that was stamped.
+        image: An RGB frame with the code in its top lines.
+        scale: The size of the frame relative to the one that was stamped.
     """
     lines, width = LINES * scale // _ROWS, image.shape[1]
     value = 0
@@ -52,7 +52,7 @@ def read(image: Any, scale: int = 1) -> int | None:
 
 
 def age_ms(image: Any, scale: int = 1) -> float | None:
-    """Milliseconds since the frame was stamped on this machine; None where no code is whole."""
+    """Returns the ms since the frame was stamped on this machine; None if it is unreadable."""
     stamped = read(image, scale)
     return None if stamped is None else (time.time_ns() // 1000 - stamped) % _SPAN / 1000
 

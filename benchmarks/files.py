@@ -27,7 +27,7 @@ Busy = Sequence[tuple[float, float]]
 
 
 def run_file(upscaler: Upscaler) -> dict[str, Any]:
-    """`media` and `timeline` of a result's subject.
+    """Returns `media` and `timeline` of a result's subject.
 
     Raises:
         StreamDiffVSRError: The size cannot be encoded, or an engine failed.
@@ -49,7 +49,7 @@ def run_file(upscaler: Upscaler) -> dict[str, Any]:
 
 
 def write_clip(path: Path, size: Size, frames: int, crf: int = 17) -> None:
-    """Write so many frames (h, w) of the picture that benchmarks run on, at 24 a second."""
+    """Writes frames (h, w) of the clip that benchmarks run on, at 24 a second."""
     form = h264_format(path, crf=crf)
     with write_video(path, size=size, format=form, time_base=1 / FPS) as writer:
         for index, frame in enumerate(islice(endless(size), frames)):
@@ -57,7 +57,7 @@ def write_clip(path: Path, size: Size, frames: int, crf: int = 17) -> None:
 
 
 def _upscale(clip: Path, upscaler: Upscaler, recorder: Recorder) -> tuple[Busy, Busy]:
-    """When each frame was decoded and encoded, in seconds; the recorder has the rest."""
+    """Returns when each frame was decoded and encoded, in seconds; the recorder has the rest."""
     decoded: list[tuple[float, float]] = []
     size = SCALE * upscaler.size[0], SCALE * upscaler.size[1]
     whole = upscaler.manifest.graphs.geometry.tile is None
@@ -80,7 +80,7 @@ def _upscale(clip: Path, upscaler: Upscaler, recorder: Recorder) -> tuple[Busy, 
 
 
 def _timeline(spans: Sequence[Span], decoded: Busy, encoded: Busy) -> list[dict[str, Any]]:
-    """Some consecutive frames from the midst of the run, and what was decoded meanwhile."""
+    """Returns the rows of a few frames from the middle of the run, with what was decoded then."""
     first = min(FRAMES // 2, FRAMES - SHOWN)
     rows = [
         (s.track, "engine", s.name, s.frame, s.start_ms, s.end_ms)
@@ -89,7 +89,7 @@ def _timeline(spans: Sequence[Span], decoded: Busy, encoded: Busy) -> list[dict[
     ]
     rows += _process("encode", encoded)[first : first + SHOWN]
     begin, end = min(row[4] for row in rows), max(row[5] for row in rows)
-    # Decoding is ahead by what the pipe between holds.
+    # Decoding is ahead by the frames in the pipe.
     rows += [row for row in _process("decode", decoded) if begin <= row[4] and row[5] <= end]
     names = ("track", "process", "name", "frame", "start_ms", "end_ms")
     return [
@@ -106,14 +106,14 @@ def _process(name: str, busy: Busy) -> list[tuple[str, str, str, int, float, flo
 
 
 ROUNDS = 3
-FEWEST = 12  # frames: what a job does once weighs less, the more there are
+FEWEST = 12  # frames: with more of them, the fixed costs of a job matter less
 
 
 def measure_file_rate(upscaler: Upscaler, frames: int) -> dict[str, Any]:
-    """`file_rate` of a result's subject.
+    """Returns `file_rate` of a result's subject.
 
     Args:
-        frames: Of each run; a few at least are made.
+        frames: The number of frames of each run; at least `FEWEST` are made.
 
     Raises:
         StreamDiffVSRError: The size cannot be encoded, or an engine failed.

@@ -31,11 +31,11 @@ _LOOK_S = 0.005  # between two looks at the newest frame
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One frame, in seconds of the monotonic clock.
+    """The times of one frame, in seconds of the monotonic clock.
 
     Attributes:
-        at: When it was with the sink.
-        made: When it was captured: by its stamp, or when its decoder handed it over.
+        at: When the sink received it.
+        made: When it was captured: by its stamp, or when the decoder returned it.
         stage_ms: Milliseconds by stage.
     """
 
@@ -45,18 +45,18 @@ class Taken:
 
 
 class Taking:
-    """A `Sink` that measures for so many seconds, behind a warm-up.
+    """A `Sink` that measures for some seconds, after a warm-up.
 
     Args:
-        seconds: How long, from the first frame that counts.
-        stamped: Read the time from the pixels.
+        seconds: The time to measure, from the first frame that counts.
+        stamped: Whether to read the time of capture from the pixels.
 
     Attributes:
-        armed: To be set when frames are made as they are to be measured; the warm-up begins then.
-        offered: How many frames came, those that do not count too.
+        armed: Set by the caller when frames are worth measuring; then the warm-up begins.
+        offered: The number of frames that came, including those that do not count.
         began: When the first frame that counts came; None before.
-        taken: Those that count.
-        unread: Frames whose stamp was not whole.
+        taken: The frames that count.
+        unread: The number of frames whose stamp could not be read.
         started, done: Set when the first frame has counted, and when the time is over.
     """
 
@@ -72,7 +72,7 @@ class Taking:
         self._warm_since: float | None = None
 
     def offer(self, frame: OutputFrame) -> None:
-        """As `Sink`; reading a stamp takes it half a millisecond, behind the time it notes."""
+        """See `Sink`; reading a stamp takes half a millisecond, after the time was noted."""
         now = time.monotonic()
         self.offered += 1
         if not self.armed.is_set() or self.done.is_set():
@@ -95,7 +95,7 @@ class Taking:
             self.done.set()
 
     def status(self) -> dict[str, Any]:
-        """As `Sink`."""
+        """See `Sink`."""
         return {
             "name": self.name,
             "state": "closed" if self.done.is_set() else "open",
@@ -106,17 +106,17 @@ class Taking:
         }
 
     def close(self, deadline_s: float) -> None:
-        """As `Sink`: no frame counts from now on."""
+        """See `Sink`; no frame counts from now on."""
         self.done.set()
 
 
 def latencies_ms(taken: list[Taken]) -> list[float]:
-    """From capture to the sink, of each frame."""
+    """Returns the ms from capture to the sink, for each frame."""
     return [1000 * (one.at - one.made) for one in taken]
 
 
 def ages_ms(taken: list[Taken]) -> list[float]:
-    """How old the newest frame is whenever one looks: also while the next one is awaited."""
+    """Returns the ages of the newest frame in ms, at every few ms: also between two frames."""
     if len(taken) < 2:
         return []
     at = np.array([one.at for one in taken])
@@ -128,12 +128,12 @@ def ages_ms(taken: list[Taken]) -> list[float]:
 
 
 def stages_ms(taken: list[Taken]) -> dict[str, list[float]]:
-    """The milliseconds of each stage, of the frames that have it."""
+    """Returns the milliseconds of each stage in the frames that have it."""
     names = dict.fromkeys(name for one in taken for name in one.stage_ms)
     return {name: [one.stage_ms[name] for one in taken if name in one.stage_ms] for name in names}
 
 
-FIRST_FRAME_S = 30.0  # of the source; opening engines and their first frame may take longer
+FIRST_FRAME_S = 30.0  # the deadline for the source; opening engines may take longer
 PASS_THROUGH_SIZE = (90, 160)
 _END_S = 2.0
 _TICK_S = 0.1
@@ -150,26 +150,26 @@ def measure_live(
     device: str | None = None,
     on_stop: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure the live path from a source to a sink.
+    """Measures the live path from a source to a sink.
 
     Args:
-        source: As for `streamdiffvsr live`, or ``clock``, ``clock=640x360@30``: pictures made here
-            that carry the time, which is then read from the pixels that come out.
-        engines: An engine set; None enlarges by bicubic, which shows the path alone.
-        seconds: How long to measure, behind opening and a warm-up.
-        latency_ms: The limit of `live --latency-ms`; late frames are then bicubic.
-        seed: Of the noise.
+        source: A source of `streamdiffvsr live`; or ``clock``, ``clock=640x360@30``: synthetic
+            pictures that carry the time, which is read from the pixels of the output.
+        engines: An engine set; None enlarges by bicubic, which measures the rest of the path.
+        seconds: The time to measure, after opening and a warm-up.
+        latency_ms: The limit of `live --latency-ms` in ms, above which frames are bicubic; or None.
+        seed: The seed of the noise.
         device: The GPU that the engines run on, "cuda:1"; None is the first.
-        on_stop: Receives one line if measuring ended early; what was measured till then counts.
+        on_stop: Receives one line if measuring ended early; the figures until then are returned.
 
     Returns:
-        `live` of result_schema.json. Without a stamp the time of a frame runs from where its
-        decoder handed it over.
+        `live` of result_schema.json. Without a stamp, the latency of a frame begins when the
+        decoder returns it.
 
     Raises:
-        UsageError: There is no such kind of source.
-        StreamDiffVSRError: The source does not open, has frames of another size than the engines,
-            or not one frame could be measured.
+        UsageError: The kind of source is unknown.
+        StreamDiffVSRError: The source cannot be opened, its frames do not have the engines' size,
+            or no frame could be measured.
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
@@ -189,13 +189,13 @@ def take(
     *,
     model: bool = True,
 ) -> tuple[dict[str, Any], str]:
-    """Run a session from an address into a sink that measures.
+    """Runs a session from an address into a sink that measures.
 
     Args:
-        model: Frames count once the engines are there; else from the first.
+        model: Whether frames count only once the engines are ready, or from the first.
 
     Returns:
-        What was measured, and why it ended early, or "".
+        What was measured, and why the run ended early, or "".
 
     Raises:
         StreamDiffVSRError: No frame could be measured.
@@ -204,11 +204,11 @@ def take(
     stopped = run.wait()
     if not taking.taken:
         raise run.failure(stopped)
-    return {**run.told(), **_times(taking.taken), "stamped": taking.stamped}, stopped
+    return {**run.figures(), **_times(taking.taken), "stamped": taking.stamped}, stopped
 
 
 class _Run:
-    """A session in a thread, and what its status said when measuring began and ended."""
+    """A session in a thread, and its status when measuring began and ended."""
 
     def __init__(
         self,
@@ -228,19 +228,19 @@ class _Run:
         threading.Thread(target=self._play, name="live", daemon=True).start()
 
     def wait(self) -> str:
-        """Until it is measured; why it ended before, or ""."""
+        """Waits until it is measured; returns why it ended before that, or ""."""
         with closing(self._feed):
             stopped = self._follow()
             self._after = self._session.status()
             self._taking.close(0)
             self._stop.set()
             self._ended.wait(_END_S)
-        if self._ended.is_set():  # else an engine is at work, and what it works with stays
+        if self._ended.is_set():  # otherwise an engine is running, and must stay open
             self._shelf.close()
         return stopped
 
-    def told(self) -> dict[str, Any]:
-        """What the status and the counts of the measured seconds say."""
+    def figures(self) -> dict[str, Any]:
+        """Returns the rates and counts of the measured seconds."""
         taking, before, after = self._taking, self._before, self._after
         assert taking.began is not None
         seconds = max(taking.taken[-1].at - taking.began, 1e-3)
@@ -256,7 +256,7 @@ class _Run:
         }
 
     def failure(self, stopped: str) -> StreamDiffVSRError:
-        """What to raise where no frame was measured."""
+        """Returns the error to raise if no frame was measured."""
         if self._error is not None:
             return self._error
         what = f"could not measure {self._address.shown!r}"
@@ -285,7 +285,7 @@ class _Run:
         return ""
 
     def _over(self) -> str:
-        """Why no more frames will come, or ""."""
+        """Returns why no more frames will come, or ""."""
         if self._error is not None:
             return str(self._error)
         if self._ended.is_set():
@@ -299,7 +299,7 @@ class _Run:
             self._session.run(self._stop)
         except StreamDiffVSRError as error:
             self._error = error
-        except Exception as error:  # a thread's own end would go unseen
+        except Exception as error:  # the thread would end silently
             self._error = StreamDiffVSRError(
                 "the live session failed", f"{type(error).__name__}: {error}", "please report it"
             )

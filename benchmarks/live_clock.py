@@ -1,4 +1,4 @@
-"""The source `clock`: what a user writes for it, and the process behind it.
+"""The source `clock`: parses its name, and runs the process that sends it.
 
 It is opened like any other source over TCP: a child process demultiplexes and decodes it.
 """
@@ -16,24 +16,24 @@ from .clock_code import LINES
 
 NAME = "clock"
 FPS = 30
-LEAST_WIDTH = 160  # a cell of the code is then wide enough
+LEAST_WIDTH = 160  # the cells of the code must be wide enough to read
 _FORM = re.compile(r"clock(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
 _MAX_SIDE = 4096
 
 
 def is_clock(source: str) -> bool:
-    """Whether a source is the clock, rightly written or not."""
+    """Returns whether a source means the clock, even if it is written wrongly."""
     return source == NAME or source.startswith(f"{NAME}=")
 
 
 def parse_clock(source: str, usual: Size) -> tuple[Size, int]:
-    """(h, w) and frames a second of ``clock``, ``clock=640x360`` or ``clock=640x360@30``.
+    """Returns (h, w) and fps of ``clock``, ``clock=640x360`` or ``clock=640x360@30``.
 
     Args:
-        usual: The size where none is written.
+        usual: The size (h, w) if none is given.
 
     Raises:
-        UsageError: It is none of these, or the stamp has no room.
+        UsageError: The source is none of these, or the size has no room for the stamp.
     """
     match = _FORM.fullmatch(source)
     if match is None:
@@ -57,10 +57,10 @@ def parse_clock(source: str, usual: Size) -> tuple[Size, int]:
 
 @contextmanager
 def clock_running(size: Size, fps: int) -> Iterator[str]:
-    """A clock for as long as the block runs; its address.
+    """Runs a clock during the block, and gives the block its address.
 
     Raises:
-        StreamDiffVSRError: Its process does not start.
+        StreamDiffVSRError: The process does not start.
     """
     child = Child(
         "benchmarks.live_clock_child",

@@ -1,6 +1,6 @@
 """Sends moving pictures with the time in each, as a camera would: H.264 in MPEG-TS over TCP.
 
-A process of its own, so that encoding takes no turns with the session that is measured.
+It is a child process, so that encoding does not delay the session that is measured.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..runtime.processes import messages
 from .clock_code import LINES, stamp
 
 _OPTIONS = {"preset": "ultrafast", "tune": "zerolatency"}
-_BITS_PER_PIXEL = 0.4  # ample: the stamp must survive
+_BITS_PER_PIXEL = 0.4  # generous, as the stamp must survive
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send a ``port`` message, then pictures to whoever connects to it."""
+    """Sends a ``port`` message, then pictures to each client that connects to it."""
     messages.end_with_parent(inbox)
     listener = socket.create_server(("127.0.0.1", 0))
     messages.send(outbox, {"kind": "port", "port": listener.getsockname()[1]})
     while True:
         client, _ = listener.accept()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with client, contextlib.suppress(OSError):  # it has left: the next one may come
+        with client, contextlib.suppress(OSError):  # the client has left: serve the next one
             _send(_Pipe(client), tuple(arguments["size"]), arguments["fps"])
 
 
 class _Pipe:
-    """A socket as libav writes to it."""
+    """A socket as a file that libav can write to."""
 
     def __init__(self, client: socket.socket) -> None:
         self._client = client
@@ -61,11 +61,11 @@ def _send(pipe: Any, size: Size, fps: int) -> None:
 
 
 def _pictures(size: Size, fps: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """(3h/2, w) I420, each stamped when it is due; one that is late shifts all that follow."""
+    """Yields (3h/2, w) I420, each stamped when it is due; a late one delays all that follow."""
     height, width = size
     due, index = time.monotonic(), 0
     ramp = (np.add.outer(np.arange(height), np.arange(width)) % 128 + 60).astype(np.uint8)
-    grey = np.full((height // 2, width), 128, np.uint8)  # both planes of colour
+    grey = np.full((height // 2, width), 128, np.uint8)  # both colour planes
     code = bytearray(LINES * width)
     while True:
         time.sleep(max(0.0, due - time.monotonic()))

@@ -1,4 +1,4 @@
-"""What a measurement must name: the machine and the versions. Shared by the benchmarks."""
+"""Describes the machine and the versions that a measurement was made with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..engines.onnxruntime_backend import usable_cpus
 if sys.platform != "win32":
     import resource
 
-# As the driver names them; of a GPU at rest the clock is lower than at work.
+# By the driver's names; the clock of an idle GPU is lower than under load.
 GPU_POWER = {
     "gpu_clock_mhz": "clocks.current.sm",
     "gpu_max_clock_mhz": "clocks.max.sm",
@@ -40,10 +40,10 @@ PACKAGES = (
 
 
 def describe_machine(device: str | None = None) -> dict[str, object]:
-    """Processor, cores, GPU and its driver, system and library versions of this machine.
+    """Returns this machine's processor, cores, GPU and driver, system and library versions.
 
     Args:
-        device: Of the GPUs the one to tell of, "cuda:1"; the first where it names none.
+        device: The GPU to describe, "cuda:1"; the first if this names no GPU.
     """
     ordinal = ordinal_of(device) if device is not None and kind_of(device) == "cuda" else 0
     return {
@@ -59,10 +59,10 @@ def describe_machine(device: str | None = None) -> dict[str, object]:
 
 
 def describe_power(ordinal: int = 0) -> dict[str, object] | None:
-    """What holds the clocks down, as far as the system tells: mains or battery, limits, clocks.
+    """Returns what limits the clocks, as far as known: mains or battery, limits, clocks.
 
     Args:
-        ordinal: Of the GPU, as CUDA numbers them; the driver's own tool has another order.
+        ordinal: The GPU's number in CUDA; the driver's own tool may number them differently.
     """
     found: dict[str, object] = {}
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
@@ -72,13 +72,13 @@ def describe_power(ordinal: int = 0) -> dict[str, object] | None:
     if governor.is_file():
         found["governor"] = governor.read_text().strip()
     for name, value in zip(GPU_POWER, _power_row(ordinal), strict=False):
-        with contextlib.suppress(ValueError):  # "[N/A]" of what a GPU does not tell
+        with contextlib.suppress(ValueError):  # "[N/A]" for what a GPU does not report
             found[name] = float(value)
     return found or None
 
 
 def _power_row(ordinal: int) -> list[str]:
-    """The values of `GPU_POWER` of a GPU; of the only one where CUDA cannot be asked which."""
+    """Returns the values of `GPU_POWER` for a GPU; without CUDA, those of the only GPU."""
     rows = ask_driver(",".join(("pci.bus_id", *GPU_POWER.values())))
     address = gpu_address(ordinal).lstrip("0")  # the tool writes the domain with more zeros
     if address:
@@ -87,7 +87,7 @@ def _power_row(ordinal: int) -> list[str]:
 
 
 def peak_memory_mb() -> int:
-    """Largest resident size of this process so far, in MiB."""
+    """Returns the largest resident size of this process so far, in MiB."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset) // 2**20
     status = Path("/proc/self/status")

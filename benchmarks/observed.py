@@ -1,7 +1,7 @@
-"""A device that notes when its streams come to each stage, and what the host puts on them.
+"""A device that records when its streams reach each stage, and what the host puts on them.
 
-What is captured runs as one launch and shows no stages: where stages are to be seen, nothing is
-captured. Marks are read when the host has waited for their frames.
+Captured work runs as one launch and shows no stages, so nothing is captured while stages are
+recorded. Marks are read after the host has waited for their frames.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COPIES = ("upload", "download")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stage of a frame on a track, in ms of `time.perf_counter`."""
+    """The time of one stage of a frame on a track, in ms of `time.perf_counter`."""
 
     frame: int
     name: str
@@ -31,15 +31,15 @@ class Span:
 
     @property
     def ms(self) -> float:
-        """How long it took."""
+        """The duration in ms."""
         return self.end_ms - self.start_ms
 
 
 class Recorder:
-    """Spans of the frame that is being put on streams, or run by the host.
+    """Records the spans of frames that are put on streams, or run by the host.
 
     Attributes:
-        frame: The one whose stages come now; whoever gives the frames sets it.
+        frame: The index of the current frame, which is set by the source of the frames.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Recorder:
         self._origin: tuple[Mark, float] | None = None
 
     def align(self, device: Device, stream: Stream) -> None:
-        """Find what the host's clock says at a mark; the stream is idle."""
+        """Relates the device's clock to the host's by a mark; the stream must be idle."""
         if self._origin is None:
             mark, event = device.mark(stream), device.event()
             stream.record(event)
@@ -57,15 +57,15 @@ class Recorder:
             self._origin = mark, 1e3 * time.perf_counter()
 
     def add(self, name: str, started: float, ended: float) -> None:
-        """A graph that the host ran, in seconds of `time.perf_counter`; see `engines.timed`."""
+        """Adds a graph that the host ran, in seconds of `time.perf_counter`; see `timed`."""
         self._host.append(Span(self.frame, name, "host", 1e3 * started, 1e3 * ended))
 
     def between(self, name: str, track: str, begun: Mark, ended: Mark) -> None:
-        """A stage that a stream runs between two marks."""
+        """Adds a stage that a stream runs between two marks."""
         self._marks.append((self.frame, name, track, begun, ended))
 
     def take(self) -> list[Span]:
-        """All spans since the last time, in the order they were put; the host has waited."""
+        """Returns all spans since the last call, in order; the host has waited for their frames."""
         spans, marks = self._host, self._marks
         self._host, self._marks = [], []
         if self._origin is None:
@@ -78,16 +78,16 @@ class Recorder:
 
 
 class ObservedDevice:
-    """Another device, watched.
+    """Wraps a device, and records its stages and launches.
 
     Args:
-        inner: Does the work.
-        recorder: Is told of every stage; None notes no times.
-        one_stream: All streams are one: nothing overlaps.
-        captures: Work may be made one launch.
+        inner: The device that does the work.
+        recorder: Receives the times of every stage; None records no times.
+        one_stream: Whether all streams are the same one, so that nothing overlaps.
+        captures: Whether work may be captured into one launch.
 
     Attributes:
-        launches: Graphs, engines and copies that were put on streams.
+        launches: The number of graphs, engines and copies that were put on streams.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ObservedDevice:
 
     def capture(self, streams: Sequence[Stream], work: Work) -> Launch:
         if not self._captures:
-            raise RuntimeError("stages are looked at one by one")
+            raise RuntimeError("nothing is captured while stages are recorded")
         self._capturing = True
         try:
             return _Counted(self._inner.capture(streams, work), self.count)
@@ -138,7 +138,7 @@ class ObservedDevice:
     def range(self, name: str, stream: Stream | None = None) -> Iterator[object]:
         with self._inner.range(name, stream):
             if stream is not None and name not in COPIES:
-                self.count()  # the engine that is run in it
+                self.count()  # the engine that runs in this range
             if self._recorder is None or stream is None:
                 yield None
                 return
@@ -148,7 +148,7 @@ class ObservedDevice:
             self._recorder.between(name, self._tracks[id(stream)], begun, ended)
 
     def count(self) -> None:
-        """One thing more was put on a stream by the host."""
+        """Counts a launch by the host, except during a capture."""
         self.launches += not self._capturing
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:

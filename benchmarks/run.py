@@ -31,10 +31,10 @@ START_UP = "streamdiffvsr.benchmarks.start_up_child"
 
 
 def measure_start_up(engines: Path, device: str, tell: Callable[[str], None]) -> dict[str, Any]:
-    """`start_up` and `memory_mb` of a result's subject, on "cpu", "cuda" or "cuda:1".
+    """Returns `start_up` and `memory_mb` of a result's subject, on "cpu", "cuda" or "cuda:1".
 
     Raises:
-        StreamDiffVSRError: The process failed; with its own line.
+        StreamDiffVSRError: The process failed; the last line that it printed is the reason.
     """
     _forget(engines)
     tell("cold start")
@@ -48,7 +48,7 @@ def measure_start_up(engines: Path, device: str, tell: Callable[[str], None]) ->
 
 
 def _forget(engines: Path) -> None:
-    """Ask the system to drop the files' pages; a hint, and only where there is such a call."""
+    """Asks the system, where it can be asked, to drop the files' cached pages."""
     if not hasattr(os, "posix_fadvise"):
         return
     for path in engines.rglob("*"):
@@ -63,8 +63,8 @@ def _start(engines: Path, device: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode or not lines:
-        told = (done.stderr or done.stdout).strip().splitlines()
-        why = told[-1] if told else f"its process ended with {done.returncode}"
+        printed = (done.stderr or done.stdout).strip().splitlines()
+        why = printed[-1] if printed else f"its process ended with {done.returncode}"
         raise StreamDiffVSRError(f"could not start {engines}", why)
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
@@ -79,15 +79,15 @@ def make_result(
     stopped: str | None,
     **parts: Any,
 ) -> dict[str, Any]:
-    """A result.
+    """Returns a benchmark's result, as docs/benchmarks.md describes it.
 
     Args:
-        timed: From where to where, in words.
-        machine: As from `machine.describe_machine`, before anything was measured.
-        noise: As from `NoiseWatch.report`.
+        timed: What was timed, in words.
+        machine: The machine from `machine.describe_machine`, before anything was measured.
+        noise: The noise from `NoiseWatch.report`.
         settings: `frames`, `rounds`, `warm_up` and `seed`.
         stopped: Why measuring ended early, or None.
-        parts: `subjects`, `comparisons`, `baselines`, `live`: what there is of them.
+        parts: Those of `subjects`, `comparisons`, `baselines` and `live` that there are.
     """
     return {
         "schema": SCHEMA,
@@ -112,22 +112,23 @@ BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
     "bicubic": BicubicBaseline,
     "reference": ReferenceBaseline,
 }
-AIM_S = 15.0  # of each mode, where no number of frames is asked for
+AIM_S = 15.0  # the time for each mode if no number of frames is given
 FEWEST, MOST = 20, 400
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is measured.
+    """The extent of a benchmark.
 
     Attributes:
-        frames: Of each mode of each subject; None takes what about a quarter of a minute allows.
-        rounds: That they are cut into, subject by subject in turn.
-        baselines: Of `BASELINES`.
-        command: Another baseline, as from `command.split_command`.
-        around: Start-up, memory and the run of a file too.
-        device: The GPU of sets for a GPU, "cuda:1"; None is the first.
+        frames: The number of frames for each mode of each subject, over all rounds; None takes as
+            many as fit in about a quarter of a minute.
+        rounds: The number of rounds; in each, all subjects take turns.
+        baselines: Names in `BASELINES`.
+        command: The command of another baseline, from `baselines.split_command`; or empty.
+        around: Whether to measure start-up, memory, files and the roofline too.
+        device: The GPU for sets that need one, "cuda:1"; None is the first.
     """
 
     frames: int | None = None
@@ -139,16 +140,16 @@ class Settings:
 
 
 class Benchmark:
-    """Engine sets, measured side by side.
+    """Measures engine sets in turn, under the same conditions.
 
     Args:
-        tell: Is given a line of what is being done.
+        tell: Receives a line when a step begins.
     """
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self._settings, self._tell = settings, tell
         self._subjects: list[Subject] = []
-        self._told: dict[str, dict[str, Any]] = {}  # what is known of a subject beside its times
+        self._parts: dict[str, dict[str, Any]] = {}  # a subject's figures other than its times
         self._counts: dict[str, int] = {}
         self._races: list[Race] = []
         self._commands: list[dict[str, Any]] = []
@@ -158,7 +159,7 @@ class Benchmark:
         self._watch = NoiseWatch()
 
     def run(self, folders: Sequence[Path]) -> None:
-        """Measure; a subject that fails is left where it stands, and the others go on.
+        """Measures; if a subject fails, its figures so far are kept, and the others go on.
 
         Raises:
             KeyboardInterrupt: `result` has what was measured until then.
@@ -166,7 +167,7 @@ class Benchmark:
         try:
             for folder in folders:
                 self._guarded(str(folder), partial(self._open, folder))
-            self._watch = NoiseWatch()  # what is loaded and started before is not part of it
+            self._watch = NoiseWatch()  # without the noise of loading and starting
             self._watch.probe()
             for number in range(self._settings.rounds):
                 self._round(number)
@@ -177,7 +178,7 @@ class Benchmark:
             raise
 
     def result(self) -> dict[str, Any]:
-        """All that is known, as docs/benchmarks.md describes it."""
+        """Returns all figures so far, as docs/benchmarks.md describes them."""
         subjects = [self._result(subject) for subject in self._subjects]
         rounds = [p50s for s in self._subjects for p50s in s.rounds.values()]
         return make_result(
@@ -205,7 +206,7 @@ class Benchmark:
         self._tell(f"{folder.name}: warm-up")
         subject = Subject(folder, self._settings.device)
         self._subjects.append(subject)
-        self._told[subject.id] = {
+        self._parts[subject.id] = {
             **around,
             "media": None,
             "file_rate": None,
@@ -221,14 +222,14 @@ class Benchmark:
                 self._tell(f"without the baseline {name}: {error}")
 
     def _count(self, subject: Subject) -> int:
-        """Frames of a round."""
+        """Returns the number of frames of a round."""
         rounds, asked = self._settings.rounds, self._settings.frames
         if asked is None:
             asked = min(MOST, max(FEWEST, int(1e3 * AIM_S / subject.warm_frame_ms)))
         return max(1, -(-asked // rounds))
 
     def _round(self, number: int) -> None:
-        """Every subject in every mode, beginning with another one each time."""
+        """Runs every subject in every mode, and begins with a different subject each time."""
         alive = self._alive()
         first = number % max(1, len(alive))
         for subject in [*alive[first:], *alive[:first]]:
@@ -243,16 +244,16 @@ class Benchmark:
         self._watch.probe()
 
     def _finish(self, subject: Subject) -> None:
-        """What need not be repeated, and would disturb the rounds."""
-        told = self._told[subject.id]
-        told["host"] = {
+        """Measures what need not be repeated, and would disturb the rounds."""
+        parts = self._parts[subject.id]
+        parts["host"] = {
             mode: subject.host_costs(mode) for mode in FRAMES_AHEAD if mode in subject.modes
         }
         for name, part in AROUND.items() if self._settings.around else ():
             self._tell(f"{subject.id}: {name}")
             try:
-                told |= part(self, subject)
-            except StreamDiffVSRError as error:  # frames were timed; this is beside them
+                parts |= part(self, subject)
+            except StreamDiffVSRError as error:  # the times of frames are valid without it
                 self._tell(f"without {name}: {error}")
         if self._settings.command:
             self._tell(f"{subject.id}: {self._settings.command[0]}")
@@ -268,7 +269,7 @@ class Benchmark:
         return {"file_rate": measure_file_rate(subject.upscaler, frames)}
 
     def _roofline(self, subject: Subject) -> dict[str, Any]:
-        """How near to the machine's limit it is; its rates are measured now."""
+        """Returns `roofline` of a subject, with the machine's rates, measured on first use."""
         device = subject.device
         precision = subject.manifest.graphs.precision
         work = engine_work(subject.folder, self._tell)
@@ -283,7 +284,7 @@ class Benchmark:
         return [s for s in self._subjects if not any(x.startswith(s.id) for x in self._stopped)]
 
     def _guarded(self, name: str, work: Callable[[], object]) -> None:
-        """A backend can lose its device in its own ways: what else there is goes on."""
+        """Runs a step; any error, such as a lost device, is noted and does not stop the others."""
         try:
             work()
         except Exception as error:
@@ -292,13 +293,13 @@ class Benchmark:
             self._tell(line)
 
     def _result(self, subject: Subject) -> dict[str, Any]:
-        told = dict(self._told[subject.id])
-        host = told.pop("host", {})
+        parts = dict(self._parts[subject.id])
+        host = parts.pop("host", {})
         figures = subject.results()
         none = {"host_ms": None, "launches": None, "not_captured": None}
         for mode, values in figures["modes"].items():
             values |= host.get(mode, none)
-        return subject.describe() | told | figures
+        return subject.describe() | parts | figures
 
     def _race_results(self) -> list[dict[str, Any]]:
         by_id = {subject.id: subject for subject in self._subjects}
@@ -308,6 +309,6 @@ class Benchmark:
 # What need not be repeated, and would disturb the rounds.
 AROUND: dict[str, Callable[[Benchmark, Subject], dict[str, Any]]] = {
     "a file, from disk to disk": Benchmark._file,
-    "whole files beside the engines alone": Benchmark._file_rate,
+    "whole files against the engines alone": Benchmark._file_rate,
     "the limits of this machine": Benchmark._roofline,
 }

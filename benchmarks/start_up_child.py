@@ -1,6 +1,6 @@
-"""One start of the product, from nothing to its first frames, in a process of its own.
+"""Measures one start of the product in a child process, from its launch to the first frames.
 
-It imports nothing of the benchmark before the time is taken: that would be counted.
+Nothing of the benchmark is imported before the time is taken, as that would be counted.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from ..errors import StreamDiffVSRError
 
-FRAMES = 6  # by then every buffer of a ring is in use
+FRAMES = 6  # after these, every buffer of a ring is in use
 
 
 def main() -> None:
-    """Starts once and prints its figures as JSON."""
+    """Measures a start, and prints its figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engines", type=Path)
     parser.add_argument("--device", required=True, help="cpu, cuda, cuda:1")

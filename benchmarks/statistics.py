@@ -1,4 +1,4 @@
-"""Quantiles, confidence, noise of the machine, and the frames of a benchmark."""
+"""Statistics of a benchmark, the noise of the machine, and the frames to run."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ NAMES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
 
 
 def quantiles(ms: Sequence[float]) -> dict[str, float] | None:
-    """p50, p90, p95, p99, mean, least and most of some ms, and how many they are; None of none."""
+    """Returns n, p50, p90, p95, p99, mean, min and max of times in ms; None if there are none."""
     if not ms:
         return None
-    told = {name: float(np.percentile(ms, at)) for name, at in NAMES.items()}
-    told |= {"mean": float(np.mean(ms)), "min": min(ms), "max": max(ms)}
-    return {"n": len(ms)} | {name: round(value, 4) for name, value in told.items()}
+    values = {name: float(np.percentile(ms, at)) for name, at in NAMES.items()}
+    values |= {"mean": float(np.mean(ms)), "min": min(ms), "max": max(ms)}
+    return {"n": len(ms)} | {name: round(value, 4) for name, value in values.items()}
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one."""
+    """Returns the median."""
     return float(np.median(values))
 
 
 def spread(values: Sequence[float]) -> float:
-    """How far apart the least and the most are, as a share of the middle; 0 of less than two."""
+    """Returns the range of the values as a share of their median; 0 for fewer than two."""
     return (max(values) - min(values)) / median(values) if len(values) > 1 else 0.0
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, object] | None:
-    """Pair by pair: the middle ratio, the middle half of them, and how many; None of no pairs."""
+    """Returns the median and quartiles of the ratios of pairs, and their count; None if none."""
     if not over or not under:
         return None
     each = np.asarray(over) / np.asarray(under)
@@ -54,14 +54,14 @@ def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, object] |
     }
 
 
-LIMIT = 0.05  # two runs should agree within this
+LIMIT = 0.05  # two runs should agree within this share
 OTHERS_LIMIT = 0.05
 PROBE = bytes(4 << 20)
 PROBES = 5
 
 
 class NoiseWatch:
-    """From its making to its report."""
+    """Watches, from its creation to its report, whether the machine was too busy to measure."""
 
     def __init__(self) -> None:
         self._probes: list[float] = []
@@ -69,7 +69,7 @@ class NoiseWatch:
         self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def probe(self) -> None:
-        """Time the fixed work; between rounds, when nothing of ours runs."""
+        """Times a fixed piece of work; to be called between rounds, when nothing else runs."""
         times = []
         for _ in range(PROBES):
             started = time.perf_counter()
@@ -78,10 +78,10 @@ class NoiseWatch:
         self._probes.append(median(times))
 
     def report(self, rounds: Iterable[Sequence[float]]) -> dict[str, Any]:
-        """What there was.
+        """Returns the noise that was measured.
 
         Args:
-            rounds: The p50 of each round, of each thing that was timed.
+            rounds: For each thing that was timed, the p50 of each round.
         """
         between = max((spread(p50s) for p50s in rounds), default=0.0)
         probe, others = spread(self._probes) if self._probes else 0.0, self._others()
@@ -102,23 +102,23 @@ class NoiseWatch:
         }
 
     def _others(self) -> float:
-        """Share of all processors' time that was neither idle nor this process's."""
+        """Returns the share of all processors' time that other processes used."""
         elapsed = time.monotonic() - self._started
         rest = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
         return max(0.0, rest / (elapsed * (psutil.cpu_count() or usable_cpus())))
 
 
 def _busy_seconds() -> float:
-    """Of all processors since the start of the machine."""
+    """Returns the busy seconds of all processors since the machine was started."""
     times = psutil.cpu_times()
     waiting = times.idle + getattr(times, "iowait", 0.0)
-    # Linux counts guests' time in user's too.
+    # Linux includes the guests' time in that of users.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return float(sum(times) - waiting - guests)
 
 
 def _own_seconds() -> float:
-    """Of this process and its children, those that it has waited for included."""
+    """Returns the processor seconds of this process and its children, finished ones included."""
     process = psutil.Process()
     own = process.cpu_times()
     seconds = own.user + own.system + own.children_user + own.children_system
@@ -134,10 +134,10 @@ LENGTH = 24  # frames of the clip; more would be megabytes of the same
 
 @lru_cache(maxsize=8)
 def clip(size: Size) -> tuple[Image, ...]:
-    """Frames of the built-in clip, (h, w, 3) uint8 RGB.
+    """Returns the frames of the built-in clip at a size, (h, w, 3) uint8 RGB.
 
     Raises:
-        StreamDiffVSRError: The clip is not there, or cannot be decoded.
+        StreamDiffVSRError: The clip is missing, or cannot be decoded.
     """
     with FileSource(CLIP) as source:
         frames = [frame.image for frame, _ in zip(source, range(LENGTH), strict=False)]
@@ -145,7 +145,7 @@ def clip(size: Size) -> tuple[Image, ...]:
 
 
 def endless(size: Size) -> Iterator[Image]:
-    """The clip to and fro, so that every frame moves a little from the one before it."""
+    """Yields the clip forwards and backwards without end, so that motion is always small."""
     frames = clip(size)
     order = [*frames, *frames[-2:0:-1]]
     while True:

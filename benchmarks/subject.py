@@ -1,4 +1,4 @@
-"""What is measured: one engine set in its modes, its stages and the lanes of its timeline."""
+"""Measures one engine set: its modes, its stages, and what frames cost the host."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ORDER = ("upload", "prepare", "features", "flow", "guide", "temporal", "denoise"
 
 
 def stage_table(spans: Sequence[Span], frame_ms: Sequence[float], steps: int) -> dict[str, Any]:
-    """What each stage takes in the plain loop, and how much of the frame that explains.
+    """Returns the time of each stage in the plain loop, and the share of the frame they explain.
 
     Args:
-        spans: Of whole frames, as many as there are times.
-        frame_ms: Of the same frames, measured around all of them by the host.
-        steps: Of denoising.
+        spans: The spans of as many whole frames as there are times.
+        frame_ms: The times of the same frames in ms, measured by the host around each.
+        steps: The number of denoising steps.
     """
     by_frame: dict[int, dict[str, float]] = defaultdict(dict)
     for span in numbered(spans, steps):
@@ -36,7 +36,7 @@ def stage_table(spans: Sequence[Span], frame_ms: Sequence[float], steps: int) ->
         stages[span.name] = stages.get(span.name, 0.0) + span.ms  # a tile's share
     names = sorted({name for stages in by_frame.values() for name in stages}, key=_place)
     sums = [sum(stages.values()) for stages in by_frame.values()]
-    # Frame by frame, then the middle: medians of stages need not add up to the median of frames.
+    # The median of the frames' shares: medians of stages need not add up to that of frames.
     shares = [s / whole for s, whole in zip(sums, frame_ms, strict=True)]
     return {
         "order": names,
@@ -50,18 +50,18 @@ def stage_table(spans: Sequence[Span], frame_ms: Sequence[float], steps: int) ->
 
 
 def numbered(spans: Sequence[Span], steps: int) -> list[Span]:
-    """The same with the denoising steps told apart, which the host runs under one name."""
+    """Returns the spans with numbered denoising steps, which the host runs under one name."""
     calls = Counter((span.frame, span.name) for span in spans)
     seen: Counter[int] = Counter()
-    told = []
+    named = []
     for span in spans:
         if span.name == "denoise":
             each = calls[span.frame, "denoise"] // steps  # the tiles of a frame
-            told.append(replace(span, name=f"denoise {1 + seen[span.frame] // each}"))
+            named.append(replace(span, name=f"denoise {1 + seen[span.frame] // each}"))
             seen[span.frame] += 1
         else:
-            told.append(span)
-    return told
+            named.append(span)
+    return named
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -71,11 +71,11 @@ def _place(name: str) -> tuple[int, str]:
 
 @dataclass(slots=True)
 class Times:
-    """What frames took, in ms.
+    """The times of frames, in ms.
 
     Attributes:
-        frame: From asking for a frame to having it; in a loop that is the time between two.
-        latency: From handing a frame in to having it upscaled.
+        frame: The time from asking for a frame to having it: in a loop, the time between two.
+        latency: The time from handing in a frame to having it upscaled.
     """
 
     frame: list[float] = field(default_factory=list)
@@ -83,13 +83,13 @@ class Times:
 
 
 class Lane:
-    """An endless clip through an upscaler.
+    """Upscales an endless clip in one mode, and times its frames.
 
     Args:
-        upscaler: Its engines may be another lane's too: lanes are not run at once.
-        mode: As of `Upscaler.stream`.
-        overlap: As of `Upscaler.stream`.
-        recorder: Is told which frame's stages come.
+        upscaler: The upscaler; lanes may share its engines, as they do not run at the same time.
+        mode: See `Upscaler.stream`.
+        overlap: See `Upscaler.stream`.
+        recorder: Receives the index of the frame whose stages come next.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Lane:
         self.output: Image | None = None
 
     def frame(self, times: Times) -> None:
-        """Run one frame more."""
+        """Runs one more frame, and adds its times."""
         started = time.perf_counter()
         self.output = next(self._stream).image
         ended = time.perf_counter()
@@ -116,10 +116,10 @@ class Lane:
         times.latency.append(1e3 * (ended - self._handed.popleft()))
 
     def frames(self, count: int) -> Times:
-        """Run some in a loop, and leave nothing on the device.
+        """Runs frames in a loop, and leaves none unfinished on the device.
 
-        Not counted are frames that waited since an earlier call, and the one that takes the device
-        back from another lane.
+        The first ones are not counted: those begun in an earlier call, and the one that takes the
+        device back from another lane.
         """
         times, uncounted = Times(), Times()
         for _ in range(self._ahead + 1):
@@ -131,7 +131,7 @@ class Lane:
         return times
 
     def close(self) -> None:
-        """Let what was begun end."""
+        """Finishes the frames that were begun."""
         self._stream.close()
 
     def _frames(self, upscaler: Upscaler) -> Iterator[MarkedImage]:
@@ -143,10 +143,10 @@ class Lane:
 
 
 def plain_lane(upscaler: Upscaler, recorder: Recorder | None = None) -> Lane:
-    """Stages one after another, nothing beside anything, nothing captured.
+    """Returns a lane that runs stages one after another, without overlap and without capture.
 
     Args:
-        recorder: Is told what each stage takes.
+        recorder: Receives the time of each stage.
     """
     if not upscaler.in_slots:
         engines = upscaler.engines if recorder is None else timed(upscaler.engines, recorder)
@@ -158,14 +158,14 @@ def plain_lane(upscaler: Upscaler, recorder: Recorder | None = None) -> Lane:
 
 
 def overlapped_lane(upscaler: Upscaler, mode: Mode) -> Lane:
-    """On three streams, captured where that is possible: as files and live sources are run."""
+    """Returns a lane on three streams, captured where possible, as files and live sources run."""
     return Lane(upscaler, mode, overlap=True)
 
 
 def watched(upscaler: Upscaler, recorder: Recorder) -> Upscaler:
-    """The same, overlapped but not captured, so that each stage shows on its stream.
+    """Returns the upscaler overlapped but not captured, so that each stage shows on its stream.
 
-    Tiles do not overlap: the host shows them one after another.
+    Tiles do not overlap: the host runs and times their stages one after another.
     """
     engines, device = upscaler.engines, upscaler.device
     if upscaler.manifest.graphs.geometry.tile is not None:
@@ -177,24 +177,24 @@ HOST_FRAMES = 30
 
 
 class Subject:
-    """What is measured.
+    """An engine set that is measured.
 
     Attributes:
-        device: Where it runs: "cpu", "cuda", "cuda:1".
-        times: Of each lane; "watched" is the plain loop with stage timing on.
-        rounds: Of each mode, the p50 of each round.
-        spans: Of the frames of "watched".
-        warm_up: Frames of each lane that are not counted.
-        warm_frame_ms: What the last of them took.
+        device: The device that it runs on: "cpu", "cuda", "cuda:1".
+        times: The times of each lane; "watched" is the plain loop with stage timing on.
+        rounds: The p50 of each round in ms, by mode.
+        spans: The spans of the frames of "watched".
+        warm_up: The number of frames of each lane that are not counted.
+        warm_frame_ms: The time of the last of them.
     """
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
-        """Open an engine set; one of a GPU on `device`, "cuda:1", or on the first."""
+        """Opens an engine set; one for a GPU on `device`, "cuda:1", or on the first GPU."""
         self.folder = folder
         self.device = place_of(folder, device)
         self.upscaler = load(folder, self.device)
         self.manifest: Manifest = self.upscaler.manifest
-        # On a GPU graphs are captured when a slot meets its second guided frame.
+        # On a GPU, graphs are captured at the second guided frame of a slot.
         self.warm_up = 8 if self.upscaler.in_slots else 2
         self._recorder = Recorder()
         self._lanes: dict[str, Lane] = {
@@ -211,12 +211,12 @@ class Subject:
 
     @property
     def modes(self) -> list[str]:
-        """That it can be run in; tiles do not overlap."""
+        """The modes that it can be run in; tiles do not overlap."""
         return [name for name in self._lanes if name != "watched"]
 
     @property
     def id(self) -> str:
-        """Of one among the subjects of a result."""
+        """The identifier among the subjects of a result."""
         key = self.manifest.key
         parts = [key.size, key.backend, key.device, key.precision]
         parts += [] if key.steps == DEFAULT_STEPS else [f"{key.steps} steps"]
@@ -224,7 +224,7 @@ class Subject:
         return " ".join(parts)
 
     def prepare(self) -> None:
-        """Run what comes before anything is timed."""
+        """Runs the warm-up of all lanes."""
         for lane in self._lanes.values():
             times = Times()
             for _ in range(self.warm_up):
@@ -233,14 +233,14 @@ class Subject:
         self._recorder.take()
 
     def run(self, mode: str, count: int) -> None:
-        """A round of a mode."""
+        """Runs a round of a mode."""
         if mode == "plain":
             self._run_plain(count)
         else:
             self._keep(mode, self._lanes[mode].frames(count))
 
     def _run_plain(self, count: int) -> None:
-        """Frames with and without stage timing, in turn."""
+        """Runs frames with and without stage timing, in turn."""
         off, on = Times(), Times()
         pair = [(self._lanes["plain"], off), (self._lanes["watched"], on)]
         for index in range(count):
@@ -251,12 +251,12 @@ class Subject:
         self.spans += self._recorder.take()
 
     def close(self) -> None:
-        """Give back what its lanes hold."""
+        """Closes all lanes."""
         for lane in self._lanes.values():
             lane.close()
 
     def describe(self) -> dict[str, Any]:
-        """What it is, as in a result."""
+        """Returns the description of the subject, for a result."""
         key, geometry = self.manifest.key, self.manifest.graphs.geometry
         height, width = geometry.size
         return {
@@ -273,7 +273,7 @@ class Subject:
         }
 
     def results(self) -> dict[str, Any]:
-        """All figures so far, as in a result."""
+        """Returns all figures so far, for a result."""
         watched = self.times["watched"].frame
         return {
             "modes": {mode: self._mode(mode) for mode in self.modes if self.times[mode].frame},
@@ -284,7 +284,7 @@ class Subject:
         }
 
     def host_costs(self, mode: Mode) -> dict[str, Any]:
-        """What putting a frame on the streams costs the caller; nothing where the host runs it."""
+        """Returns what putting a frame on the streams costs; Nones if the host runs it."""
         if not self.upscaler.in_slots:
             return {"host_ms": None, "launches": None, "not_captured": None}
         device = ObservedDevice(self.upscaler.device, captures=True)
@@ -322,20 +322,20 @@ class Subject:
 
 
 def place_of(folder: Path, device: str | None) -> str:
-    """Where an engine set is measured: one of a GPU on the GPU that was named."""
+    """Returns the device to measure a set on: `device` if it is of the set's kind."""
     kind = read_manifest(folder).key.device
     return device if device is not None and kind_of(device) == kind else kind
 
 
 def compared(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    """`comparisons` of a result: every subject against the first of its size, round by round."""
+    """Returns a result's `comparisons`: each subject with the first of its size, by rounds."""
     found = []
     for subject in subjects:
         base = next(s for s in subjects if s.upscaler.size == subject.upscaler.size)
         for mode in subject.modes if subject is not base else ():
             ours, theirs = subject.rounds[mode], base.rounds.get(mode, [])
             pairs = min(len(ours), len(theirs))
-            told = ratios(ours[:pairs], theirs[:pairs])
-            if told is not None:
-                found.append({"what": subject.id, "to": base.id, "mode": mode, **told})
+            found_ratios = ratios(ours[:pairs], theirs[:pairs])
+            if found_ratios is not None:
+                found.append({"what": subject.id, "to": base.id, "mode": mode, **found_ratios})
     return found

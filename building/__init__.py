@@ -1,1 +1,1 @@
-"""From a model to an engine set: what is stale is exported, compiled and checked, and kept."""
+"""Builds engine sets from models, and keeps them in the user's cache until they are out of date."""

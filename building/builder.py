@@ -25,10 +25,10 @@ SMALLER = (
 
 
 def execute_in_child(order: BuildSpec, progress: Progress) -> None:
-    """Fill `order.stage` with a whole engine set, in another process.
+    """Fills `order.stage` with a complete engine set, in a child process.
 
     Raises:
-        StreamDiffVSRError: What the build raised, or how its process ended.
+        StreamDiffVSRError: The build failed, or its process ended unexpectedly.
         MemoryError: The build ran out of memory.
     """
     failure = f"the build of {order.key.size} engines ended unexpectedly"
@@ -48,19 +48,19 @@ def execute_in_child(order: BuildSpec, progress: Progress) -> None:
             f"{ending(ended.code)}{ended.last_words}",
             f"if memory was short, {SMALLER}; {DEBUG}=1 shows more",
         ) from ended
-    finally:  # Ctrl-C, too: nothing that it holds is worth waiting for
+    finally:  # after Ctrl-C too: nothing in the child is worth waiting for
         child.close()
     if message["kind"] != "end":
         raise_again(message)
 
 
 def raise_again(message: Mapping[str, Any]) -> NoReturn:
-    """Raise what a build has sent of a failure that is no `StreamDiffVSRError`."""
+    """Raises the error, other than a `StreamDiffVSRError`, that a build's process has reported."""
     raise {"memory": MemoryError, "bug": RuntimeError}[message["kind"]](message["what"])
 
 
 def ending(code: int) -> str:
-    """How a process has ended, in words."""
+    """Returns in words how a process has ended."""
     if code == -getattr(signal, "SIGKILL", 9):
         return "the system killed it, as it does when memory runs out"
     if code < 0:
@@ -91,14 +91,14 @@ def build(
     """Builds the engines of a model for one input size, or finds them already built.
 
     Args:
-        model: `tiny`, a model folder, or a Hugging Face repo id.
+        model: `tiny`, the path of a model folder, or a Hugging Face repo id.
         size: LR size (h, w).
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx` or `torch`.
         precision: "fp32", "fp16", or for TensorRT's backends "fp8": fp16 in which the denoiser's
             layers multiply in eight bits.
         out: Folder of the engine set; by default one in the user's cache, named after its key.
         steps: Number of denoising steps, 1 to 50; the released model is trained for 4.
-        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
+        device: The device of the engines: "cpu", "cuda", or the GPU "cuda:1", which makes and
             checks them too.
         flow_scale: The flow is computed at HR divided by 1, 2 or 4; None: chosen by size.
         correlation: The flow's lookup, "all-pairs" or "on-demand"; None: chosen by size.
@@ -109,10 +109,10 @@ def build(
             choice.
         optimization_level: How long TensorRT looks for faster engines, 0 to 5; None is its own
             choice, 3.
-        color_match: "on": the output takes the input's broad colours, by a step of back-projection
-            in `decode`; "off": as the model makes them; "auto": as its config says.
+        color_match: "on": the output takes over the input's broad colours by back-projection
+            in `decode`; "off": it has the model's colours; "auto": as the model's config says.
         progress: Called with one line whenever a step begins.
-        in_process: Build in this process instead of a child process that may crash alone.
+        in_process: Whether to build in this process, not in a child that may crash alone.
 
     Returns:
         The engine set's folder, for `streamdiffvsr.load`.
@@ -146,7 +146,7 @@ def build_set(
     progress: Progress = lambda _: None,
     in_process: bool = False,
 ) -> Path:
-    """The folder of the engine set for a size, built unless it is there; see `build`."""
+    """Returns the folder of the engine set for a size, built if necessary; see `build`."""
     order, plan = resolve(request, size, out=out)
     folder = order.stage
     refuse_foreign(folder)
@@ -156,9 +156,9 @@ def build_set(
 
 
 def find_set(request: BuildRequest, size: Size) -> Path | None:
-    """The folder of a set in the user's cache that is there, whole and up to date, or None.
+    """Returns the folder of a complete set that is up to date in the user's cache, or None.
 
-    Errors are those of `build`; a geometry that is not possible is None too.
+    The result is also None if the geometry is impossible; see `build` for errors.
     """
     try:
         order, _ = resolve(request, size)
@@ -170,7 +170,7 @@ def find_set(request: BuildRequest, size: Size) -> Path | None:
 def _bring_up_to_date(
     folder: Path, order: BuildSpec, plan: Plan, progress: Progress, *, in_process: bool
 ) -> None:
-    """Build the set unless it is there; the caller has locked it."""
+    """Builds the set unless it is up to date; the caller has locked its folder."""
     from ..export.model_source import model_files
 
     stale = _why_stale(folder, order.key)
@@ -188,7 +188,7 @@ def _bring_up_to_date(
 
 
 def _why_stale(folder: Path, key: EngineKey) -> str | None:
-    """Why the set must be built, or None if it is there, whole, and the one asked for."""
+    """Returns why the set must be built, or None if it is complete and has this key."""
     if not folder.exists() or not any(folder.iterdir()):
         return "new"
     try:

@@ -1,4 +1,4 @@
-"""Builds one engine set in a process of its own, which may die without any other."""
+"""Builds one engine set in a child process, so that a crash ends no other process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .spec import BuildSpec, execute
 
 
 def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send a ``progress`` message for each line of the build, then ``end``.
+    """Sends a ``progress`` message for each line of the build, then ``end``.
 
-    A failure that is no `StreamDiffVSRError` is sent by its kind, as the parent raises it again.
+    An error other than a `StreamDiffVSRError` is sent as ``memory`` or ``bug``, which the parent
+    raises again.
     """
     messages.end_with_parent(inbox)
 

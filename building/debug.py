@@ -40,13 +40,13 @@ EXACT: Precision = "fp32"
 
 @dataclass(frozen=True, slots=True)
 class LayerRequest:
-    """Which engine to look into.
+    """A request to compare one engine with the reference, layer by layer.
 
     Attributes:
         graph: One of `spec.GRAPHS`.
-        build: How the engine is built.
+        build: The options with which the engine is built.
         size: LR size (h, w).
-        tolerance: Of a layer's error; None is the parity gate's.
+        tolerance: The largest error of a layer; None is the limit of the parity check.
     """
 
     graph: str
@@ -67,17 +67,18 @@ class LayerRequest:
 
     @property
     def precision(self) -> Precision:
-        """The precision of the engine, which is settled."""
+        """The precision of the engine."""
         return cast(Precision, self.build.precision)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
-        layers: Those that differ, in the graph's order.
-        outputs: The error of each of the graph's outputs, of the engine as it is built for frames.
+        tolerance: The largest error that was allowed.
+        layers: The layers that differ, in the graph's order.
+        outputs: The error of each output of the graph, from the engine as it is built for frames.
     """
 
     tolerance: float
@@ -86,15 +87,15 @@ class Report:
 
     @property
     def diverges(self) -> bool:
-        """Whether anything is further off than the tolerance."""
+        """Whether any error exceeds the tolerance."""
         return bool(self.layers) or not all(e <= self.tolerance for e in self.outputs.values())
 
 
 def debug_engine(request: LayerRequest, progress: Progress = lambda _: None) -> Report:
-    """Compare a graph on a backend with the float32 reference, layer by layer.
+    """Compares a graph on a backend with the float32 reference, layer by layer.
 
     Raises:
-        StreamDiffVSRError: It cannot be exported, or the backend cannot run here.
+        StreamDiffVSRError: The graph cannot be exported, or the backend cannot run here.
     """
     backend = require_backend(request.build.backend)
     if backend.name == "torch":
@@ -143,7 +144,7 @@ def _compare(
 def _export(
     request: LayerRequest, key: EngineKey, folder: Path, progress: Progress
 ) -> tuple[GraphSpec, GraphSpec]:
-    """Write the graph in both precisions and the recorded tensors; gives both specs."""
+    """Writes the graph in both precisions and the recorded tensors; returns both specs."""
     from ..export.config_files import read_flow
     from ..export.graph_folder import CORRELATIONS, model_dims, record_golden
     from ..export.graphs import build_graphs
@@ -180,7 +181,7 @@ def _export(
 
 
 def _key(request: LayerRequest, backend: Backend) -> EngineKey:
-    """All that a backend asks of the key of an engine that nobody keeps."""
+    """Returns a key with all that a backend reads, for an engine that is not kept."""
     target = backend.target(None, request.precision, request.build.device)
     return EngineKey(
         model_digest="",
@@ -199,14 +200,14 @@ def _key(request: LayerRequest, backend: Backend) -> EngineKey:
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """How many nodes of each operator one graph has."""
+    """The number of nodes of each operator in a graph, as exported and as TensorRT gets it."""
 
     graph: str
     exported: Counter[str]
     rewritten: Counter[str]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns the counts for `--json`."""
         return {
             "graph": self.graph,
             "exported": dict(self.exported.most_common()),
@@ -217,7 +218,7 @@ class Operators:
 def count_graphs(
     request: BuildRequest, size: Size, progress: Progress = lambda _: None
 ) -> list[Operators]:
-    """The operators of every graph, for frames of a size (h, w).
+    """Counts the operators of every graph, for frames of a size (h, w).
 
     Raises:
         StreamDiffVSRError: The model cannot be exported here.

@@ -1,4 +1,4 @@
-"""Calibrates a model on a clip and writes its quantised graphs."""
+"""Calibrates a model on clips and writes its quantised graphs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ..graphs.arrays import Image
 from ..graphs.spec import Geometry, GraphSet, GraphSpec, Size, golden_file, onnx_file
 
 CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo" / "clip.mp4"
-PHOTOGRAPHIC_FRAMES, MADE_FRAMES = 6, 3  # each is four runs of the network, twice, on the CPU
-PACE = 2  # pixels that the made clip moves in a frame
+PHOTOGRAPHIC_FRAMES, MADE_FRAMES = 6, 3  # each costs four runs of the network, twice, on the CPU
+PACE = 2  # pixels by which the synthetic clip moves per frame
 SEED = 0
-# Raise when the same clips would give another graph: other layers, another way to find the scales.
+# Raise this when the same clips would give another graph, for example with other scales.
 RECIPE = 1
 MODULES = ("modelopt", "onnxslim", "lief", "onnxruntime")
 PACKAGE = "nvidia-modelopt"
 
 
 def require_quantiser() -> None:
-    """Raise `StreamDiffVSRError` where nothing can be quantised, naming what is missing."""
+    """Raises `StreamDiffVSRError` if packages for quantising are missing, and names them."""
     if missing := [name for name in MODULES if find_spec(name) is None]:
         runtime = ",cpu" if "onnxruntime" in missing else ""
         raise StreamDiffVSRError(
@@ -44,7 +44,7 @@ def require_quantiser() -> None:
 
 
 def recipe_digest() -> str:
-    """Of all that decides how a model is calibrated, besides the model and the size."""
+    """Returns a digest of all that decides a calibration besides the model and the size."""
     recipe = {
         "recipe": RECIPE,
         "clip": file_digest(CLIP),
@@ -57,7 +57,7 @@ def recipe_digest() -> str:
 
 
 def quantiser_version() -> str:
-    """Of the installed nvidia-modelopt."""
+    """Returns the version of the installed nvidia-modelopt, or "unknown"."""
     try:
         return version(PACKAGE)
     except PackageNotFoundError:
@@ -65,7 +65,7 @@ def quantiser_version() -> str:
 
 
 def calibration_clips(size: Size) -> list[list[Image]]:
-    """The clips, as (h, w, 3) uint8 RGB frames of a size, in order of time."""
+    """Returns the clips for a size, as (h, w, 3) uint8 RGB frames in order of time."""
     from ..export.graph_folder import example_frame
     from ..runtime.media.reader import FileSource
 
@@ -76,7 +76,7 @@ def calibration_clips(size: Size) -> list[list[Image]]:
 
 
 def fitted(image: Image, size: Size) -> Image:
-    """The middle of an image (h, w, 3), its surroundings mirrored as far as the size needs."""
+    """Returns the middle of an image (h, w, 3) at a size; a smaller one is padded by mirroring."""
     short = [max(0, side - have) for side, have in zip(size, image.shape, strict=False)]
     around = [(n // 2, n - n // 2) for n in short]
     wide = np.pad(image, [*around, (0, 0)], mode="symmetric")
@@ -90,17 +90,17 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 GRAPH = "denoise"
-# A tenth of the signal, 20 dB. Rounding to e4m3 alone is an error of 2.6 % in every operand, some
-# 29 dB in a product, and layers add up; a denoiser whose output is missing altogether is at 8 dB
-# (the second step keeps 0.91 of the latent and adds 0.41 of the output). Between the two, and far
-# from both.
+# Noise may be a tenth of the signal, 20 dB. Rounding to e4m3 alone is an error of 2.6 % in every
+# operand, about 29 dB in a product, and the errors of layers add up. Without any output of the
+# denoiser, the ratio is 8 dB (the second step keeps 0.91 of the latent and adds 0.41 of the
+# output). The limit is far from both.
 WORST_NOISE = 0.1
 
 
 def calibration_inputs(
     model: Model, geometry: Geometry, steps: int, correlation: str, progress: Progress
 ) -> Sequence[SampleInputs]:
-    """What `denoise` is given while the model upscales the calibration's clips."""
+    """Records the inputs of `denoise` while the model upscales the calibration clips."""
     from ..export.quantisation import denoise_inputs
 
     progress(f"calibrate {GRAPH}")
@@ -116,10 +116,10 @@ def calibration_inputs(
 
 
 def quantise_graphs(folder: Path, inputs: Sequence[SampleInputs], progress: Progress) -> None:
-    """Quantise an fp16 graph folder in place.
+    """Quantises the graphs of an fp16 graph folder in place.
 
     Raises:
-        StreamDiffVSRError: It cannot be, or the result is too far from the reference.
+        StreamDiffVSRError: Quantising fails, or the result is too far from the reference.
     """
     from ..export.quantisation import quantise
 
@@ -130,7 +130,7 @@ def quantise_graphs(folder: Path, inputs: Sequence[SampleInputs], progress: Prog
         quantise(path, inputs, lambda fraction: progress(f"quantise {GRAPH} {fraction:.0%}"))
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # of three libraries, each with kinds of its own
+    except Exception as error:  # three libraries raise exceptions of their own
         raise StreamDiffVSRError(
             f"{PACKAGE} {quantiser_version()} cannot quantise {GRAPH}",
             f"{type(error).__name__}: {error}",
@@ -143,7 +143,7 @@ def quantise_graphs(folder: Path, inputs: Sequence[SampleInputs], progress: Prog
 
 
 def _judge(folder: Path, spec: GraphSpec) -> float:
-    """Noise to signal of the quantised graph on the recorded inputs, which then has its result."""
+    """Returns the quantised graph's noise-to-signal ratio, and adds its outputs to the record."""
     from ..engines.onnxruntime_backend import OrtEngine
 
     recorded = folder / golden_file(spec.name)

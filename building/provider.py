@@ -1,4 +1,4 @@
-"""Engines for a frame size: found in the user's cache, or built now."""
+"""Provides engines for a frame size: found in the user's cache, or built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Log = Callable[[str], None]
 class EngineProvider:
     """The engine sets of one request.
 
-    What the request leaves open is chosen for this machine when it is first needed.
+    Backend, precision and device, where left open, are chosen for this machine when first needed.
 
     Args:
         request: Which engines are wanted.
@@ -51,20 +51,20 @@ class EngineProvider:
         return self._asked.run_on
 
     def find(self, size: Size) -> Path | None:
-        """The set for frames of a size (h, w), if the cache has one that is whole and up to date.
+        """Returns the set for frames of a size (h, w) if the cache has a complete, current one.
 
-        None also while the model is `auto`: which weights that is may take a network to say.
+        Returns None while the model is `auto`, as choosing its weights may need a network.
         """
         return None if self._asked.model == AUTO else find_set(self.request, size)
 
     def get(
         self, size: Size, progress: Log = lambda _: None, *, out: str | Path | None = None
     ) -> Path:
-        """The folder of the set for frames of a size (h, w), found or built.
+        """Returns the folder of the set for frames of a size (h, w), found or built.
 
         Args:
-            progress: Receives a line whenever something begins; the first says which backend was
-                chosen, where that was left open.
+            progress: Receives a line whenever a step begins; the first names the backend that was
+                chosen, if that was left open.
             out: The folder of the set; by default one in the user's cache.
 
         Raises:
@@ -79,19 +79,19 @@ class EngineProvider:
             model = released_or_built_in(self._log)
             self._asked, request = replace(self._asked, model=model), replace(request, model=model)
 
-        def say(line: str) -> None:
+        def report(line: str) -> None:
             while first:
                 progress(first.pop())
             progress(line)
 
-        return build_set(request, size, out=out, progress=say)
+        return build_set(request, size, out=out, progress=report)
 
     def variant(self, **changes: Any) -> EngineProvider:
-        """The provider of the same request with other fields."""
+        """Returns a provider of the same request with some fields changed."""
         return EngineProvider(replace(self.request, **changes), self._log)
 
     def check_runs_here(self) -> None:
-        """Raise `StreamDiffVSRError` if engines built so could not run on this machine."""
+        """Raises `StreamDiffVSRError` if such engines could not run on this machine."""
         backend, device = self.choice.backend, self.choice.device
         if kind_of(device) == "cuda" and (obstacle := why_no_gpu(ordinal_of(device))):
             on_cpu = "cpu" in BACKENDS[backend].devices

@@ -1,4 +1,4 @@
-"""What engines are asked for: one record for Python, the command line and ComfyUI."""
+"""The request for engines: one record for Python, the command line and ComfyUI."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ BUILT_IN, AUTO = "tiny", "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Which engines are wanted, for frames of any size.
+    """A request for engines, for frames of any size.
 
     Attributes:
         model: `tiny` (built in), a model folder, a Hugging Face repo id, or `auto`: the released
             weights if they can be had, else `tiny`. None is `tiny`.
         backend: `onnxruntime`, `tensorrt`, `tensorrt-rtx`, `torch`, or `auto`: the best that works
             here.
-        precision: "fp32", "fp16", or of TensorRT's backends "fp8": fp16 in which the denoiser's
+        precision: "fp32", "fp16", or for TensorRT's backends "fp8": fp16 in which the denoiser's
             layers multiply in eight bits. None is fp16 on a GPU, else fp32.
-        device: Where the engines will run: "cpu", "cuda", or the GPU "cuda:1", which makes and
-            checks them too; "auto" is the best that there is.
+        device: The device of the engines: "cpu", "cuda", or the GPU "cuda:1", which makes and
+            checks them too; "auto" is the best that is present.
         steps: Number of denoising steps, 1 to 50.
-        flow_scale: The flow is found at 1/N of the output, N being 1, 2 or 4; None: by size.
-        correlation: The flow's lookup, "all-pairs" or "on-demand"; None: by size.
+        flow_scale: The flow is computed at HR divided by 1, 2 or 4; None: chosen by size.
+        correlation: The flow's lookup, "all-pairs" or "on-demand"; None: chosen by size.
         tile: LR size (h, w) of the tiles, None for whole frames, or "auto".
         revision: Branch, tag or commit of the Hugging Face repo.
-        color_match: "on": the output takes the input's broad colours, by a step of back-projection
-            in `decode`; "off": as the model makes them; "auto": as its config says.
+        color_match: "on": the output takes over the input's broad colours by back-projection
+            in `decode`; "off": it has the model's colours; "auto": as the model's config says.
         compute_capabilities: The GPUs of `tensorrt-rtx` engines, 89 for 8.9.
         workspace_mib: The most scratch memory of a compiled layer, in MiB; None is the library's
             choice.
-        optimization_level: How long TensorRT looks for quicker engines, 0 to 5; None is its own
+        optimization_level: How long TensorRT looks for faster engines, 0 to 5; None is its own
             choice, 3.
     """
 
@@ -56,16 +56,16 @@ class BuildRequest:
 
     @property
     def run_on(self) -> str | None:
-        """The device as `streamdiffvsr.load` takes it: None, for a set's own, where it is open."""
+        """The device for `streamdiffvsr.load`; None, which means the set's own, if left open."""
         return None if self.device == AUTO else self.device
 
     @property
     def is_open(self) -> bool:
-        """Whether the backend, precision or device is still to be chosen."""
+        """Whether the backend, precision or device still has to be chosen."""
         return self.precision is None or AUTO in (self.backend, self.device)
 
     def choice(self) -> Choice:
-        """The backend, precision and device for this machine; those that are named are kept.
+        """Returns backend, precision and device for this machine; keeps those that are named.
 
         Raises:
             StreamDiffVSRError: The backend is unknown or not installed, or none works here.
@@ -75,7 +75,7 @@ class BuildRequest:
         return choose(self.backend, self.precision, self.device)
 
     def settled(self, choice: Choice | None = None) -> BuildRequest:
-        """The request with the backend, precision and device named; see `choice` for errors."""
+        """Returns the request with backend, precision and device named; see `choice` for errors."""
         if not self.is_open:
             return self
         chosen = choice or self.choice()

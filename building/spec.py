@@ -1,4 +1,4 @@
-"""A build that is ready to run: what it makes, from what, where, and the memory that it takes."""
+"""Resolves a request into a build that is ready to run, checks its memory, and runs it."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from ..graphs.spec import (
 from .fp8 import recipe_digest, require_quantiser
 from .request import BUILT_IN, BuildRequest
 
-BASE_BYTES = int(0.6 * GIB)  # torch, the exporter, an engine library
-EXPORT_FACTOR = 1.1  # of the weights as float32, which torch holds once
-# Of the same: the graph, what the compiler makes of it, and the plan.
+BASE_BYTES = int(0.6 * GIB)  # torch, the exporter and an engine library
+EXPORT_FACTOR = 1.1  # times the weights as float32, of which torch keeps one copy
+# Times the same: the graph, the compiler's copies of it, and the plan.
 COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
 MAX_HEADER_BYTES = 10_000_000
 
 
 def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
-    """The least memory that a build takes, in bytes."""
+    """Returns the least memory that a build takes, in bytes."""
     total = sum(_float32_bytes(path) for path in weights)
     compiles = BACKENDS[key.backend].compile is not None
     compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
@@ -57,7 +57,7 @@ def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
 
 
 def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
-    """Raise `StreamDiffVSRError` where a build would take more than there is, swap included."""
+    """Raises `StreamDiffVSRError` if a build takes more memory than is free, swap included."""
     needed = estimated_bytes(weights, key)
     free = free_host_bytes()
     if needed > free:
@@ -69,7 +69,7 @@ def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
 
 
 def _float32_bytes(path: Path) -> int:
-    """What the tensors of a file take as float32; the file's own bytes where it does not say."""
+    """Returns the bytes of a file's tensors as float32, or of the file if that is unknown."""
     size = path.stat().st_size
     if path.suffix != ".safetensors":
         return size
@@ -80,7 +80,7 @@ def _float32_bytes(path: Path) -> int:
         wide = sum(
             4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
         )
-        return min(wide, 4 * size)  # a header may lie, until the weights are read
+        return min(wide, 4 * size)  # a header may be wrong, which shows when weights are read
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return size  # a damaged file is refused when it is read
 
@@ -94,14 +94,14 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class BuildSpec:
-    """What to build, from what, and where.
+    """A build that is ready to run.
 
     Attributes:
         source: The model folder.
-        stage: An existing empty folder, which becomes the engine set.
+        stage: The folder of the engine set; to run the build, an existing empty folder.
         correlation: RAFT's lookup, "all-pairs" or "on-demand".
-        device: Where the engines are made and checked, "cpu", "cuda" or "cuda:1".
-        workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
+        device: The device that makes and checks the engines, "cpu", "cuda" or "cuda:1".
+        workspace_bytes: The most scratch memory of a compiled layer; None: the library's choice.
         started: `time.monotonic()` when the build began.
     """
 
@@ -116,37 +116,19 @@ class BuildSpec:
     started: float
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads back."""
-        return {
-            "source": str(self.source),
-            "stage": str(self.stage),
-            "key": asdict(self.key),
-            "model_name": self.model_name,
-            "geometry": self.geometry.to_json(),
-            "correlation": self.correlation,
-            "device": self.device,
-            "workspace_bytes": self.workspace_bytes,
-            "started": self.started,
-        }
+        """Returns the build as JSON can carry it."""
+        plain = {"source": str(self.source), "stage": str(self.stage)}
+        return asdict(self) | plain | {"geometry": self.geometry.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
-        """The inverse of `to_json`."""
-        return cls(
-            source=Path(data["source"]),
-            stage=Path(data["stage"]),
-            key=EngineKey(**data["key"]),
-            model_name=data["model_name"],
-            geometry=Geometry.from_json(data["geometry"]),
-            correlation=data["correlation"],
-            device=data["device"],
-            workspace_bytes=data["workspace_bytes"],
-            started=data["started"],
-        )
+        """Returns the build that `to_json` wrote."""
+        made = {"key": EngineKey(**data["key"]), "geometry": Geometry.from_json(data["geometry"])}
+        return cls(**{**data, "source": Path(data["source"]), "stage": Path(data["stage"]), **made})
 
 
 def execute(order: BuildSpec, progress: Progress) -> None:
-    """Fill `order.stage` with a whole engine set.
+    """Fills `order.stage` with a complete engine set.
 
     Raises:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
@@ -165,10 +147,10 @@ def execute(order: BuildSpec, progress: Progress) -> None:
 
 
 def export(order: BuildSpec, progress: Progress) -> None:
-    """Fill `order.stage` with a graph folder, as the backend of the order takes it.
+    """Fills `order.stage` with a graph folder in the form that the order's backend takes.
 
     Raises:
-        StreamDiffVSRError: The model cannot be read or quantised, or the graphs not be written.
+        StreamDiffVSRError: The model cannot be read or quantised, or the graphs cannot be written.
     """
     from ..export.graph_folder import export_graphs
     from ..export.model import load_model
@@ -200,7 +182,7 @@ def export(order: BuildSpec, progress: Progress) -> None:
 
 
 def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
-    """What quantises the graphs once they are exported; it needs the model no more."""
+    """Returns what quantises the graphs once they are exported; it no longer needs the model."""
     from .fp8 import calibration_inputs, quantise_graphs
 
     key = order.key
@@ -209,7 +191,7 @@ def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[
 
 
 def _form(backend: str) -> Form:
-    """What the graphs of a backend are exported as; ONNX takes most of a build, and torch none."""
+    """Returns the form in which a backend's graphs are exported; torch needs no ONNX import."""
     if backend == "torch":
         from ..export.torch_export import PROGRAMS
 
@@ -220,22 +202,22 @@ def _form(backend: str) -> Form:
 
 
 MAX_STEPS = 50
-# Of `color_match`: whether the output takes LR's broad colours; None: as the config says.
+# By `color_match`: whether the output takes over LR's broad colours; None: as the config says.
 MATCH_COLOUR = {"auto": None, "on": True, "off": False}
 
 
 def resolve(
     request: BuildRequest, size: Size, *, out: str | Path | None = None
 ) -> tuple[BuildSpec, Plan]:
-    """The order whose stage is the folder of the set itself, and the plan it follows.
+    """Returns the build of a request, whose stage is the folder of the set, and its plan.
 
     Args:
-        request: What it leaves open is chosen for this machine.
+        request: The engines to build; what is left open is chosen for this machine.
         size: LR size (h, w).
         out: The folder of the set; by default one in the user's cache, named after its key.
 
     Raises:
-        StreamDiffVSRError: The request is not possible, or the model cannot be had.
+        StreamDiffVSRError: The request is not possible, or the model cannot be found or downloaded.
     """
     started = time.monotonic()
     request = request.settled()
@@ -247,7 +229,7 @@ def resolve(
         correlation=request.correlation,
         tile=request.tile,
     )
-    # What is refused is refused here, before a model is fetched that may have wishes of its own.
+    # Refuse what is impossible before a model is downloaded, which may prefer another flow scale.
     target = _target(request)
     level = BACKENDS[request.backend].level(request.optimization_level)
     _refuse_unchecked(_key(request, planned(), "", target), request.device)
@@ -292,14 +274,14 @@ def _check(request: BuildRequest) -> None:
             f"{request.steps} steps are not possible",
             remedy=f"use 1 to {MAX_STEPS}, e.g. {DEFAULT_STEPS}",
         )
-    kind_of(request.device)  # refuses what is no device
+    kind_of(request.device)  # raises if this is not a device
     check_gpu(request.device)
     if request.workspace_mib is not None and request.workspace_mib < 1:
         raise UsageError(f"a workspace of {request.workspace_mib} MiB is not possible")
 
 
 def _target(request: BuildRequest) -> Target:
-    """What the engines would depend on; whatever stands against them is told before an export."""
+    """Returns what the engines depend on; raises, before an export, if they are impossible."""
     chosen, precision = require_backend(request.backend), request.precision or ""
     if kind_of(request.device) not in chosen.devices:
         raise UsageError(
@@ -317,7 +299,7 @@ def _target(request: BuildRequest) -> Target:
 
 
 def _refuse_unchecked(key: EngineKey, device: str) -> None:
-    """Only compiled engines may be built where they cannot run: they are checked where they can."""
+    """Raises unless the engines can be checked: here, or later because they are compiled."""
     backend = BACKENDS[key.backend]
     if backend.compile is None and (obstacle := backend.obstacle(key, device)):
         raise StreamDiffVSRError(

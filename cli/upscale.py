@@ -196,7 +196,7 @@ def _reporting_kept_frames(output: Path) -> Iterator[None]:
         if not kept:
             raise
         where = f"{kept} finished frames are kept in {folder_of(output)}"
-        raise type(stop)(f"{where}: --resume goes on behind them") from stop
+        raise type(stop)(f"{where}: --resume continues after them") from stop
 
 
 @opt.with_build_options()

@@ -20,12 +20,12 @@ Callback = Callable[[npt.NDArray[np.uint8], float], None]
 
 
 def show(image: npt.NDArray[np.uint8], seconds: float) -> None:
-    """Prints when a frame is shown and what it looks like: put your own code here."""
+    """Prints a frame's time, size and mean value: put your own code here."""
     print(f"{seconds:.2f} s: {image.shape[1]}x{image.shape[0]}, mean {image.mean():.0f}")
 
 
 def main(source: str = "testsrc=64x48@10", *, on_frame: Callback = show, frames: int = 5) -> None:
-    """Upscales the newest frame each time; frames that come meanwhile are dropped."""
+    """Upscales the newest frame each time; frames that arrive meanwhile are dropped."""
     with closing(LiveSource(parse_source(source), tell=print)) as camera:
         while (first := camera.newest(timeout_s=1.0)) is None:
             pass
@@ -35,7 +35,7 @@ def main(source: str = "testsrc=64x48@10", *, on_frame: Callback = show, frames:
         while frames:
             if (frame := camera.newest(timeout_s=1.0)) is None:
                 continue
-            if frame.epoch != epoch:  # after a reconnection nothing is known of the frame before
+            if frame.epoch != epoch:  # after a reconnection the previous frame is of no use
                 state, epoch = state.reset(), frame.epoch
             image, state = upscaler.step(frame.image, state)
             on_frame(image, frame.seconds)

@@ -12,8 +12,8 @@ from streamdiffvsr._about import TRUTH
 
 
 def main(source: str = str(TRUTH), target: str = "one_frame.png") -> None:
-    """Writes the middle of the picture, reduced to 64x48, at four times that size."""
-    height, width = 48, 64  # engines are built for one size; a small one is quick on a CPU
+    """Writes the picture, cropped and reduced to 64x48, at four times that size."""
+    height, width = 48, 64  # engines are built for one size; a small one is fast on a CPU
     frame = np.asarray(ImageOps.fit(Image.open(source).convert("RGB"), (width, height)))
     engines = streamdiffvsr.build("tiny", size=(height, width), progress=print)
     upscaler = streamdiffvsr.load(engines)

@@ -10,12 +10,12 @@ import streamdiffvsr
 
 
 def main(path: str = "stream.safetensors") -> None:
-    """Shows that a stream which was saved goes on as if it had never stopped, bit for bit."""
+    """Shows that a saved stream continues as if it had never stopped, bit for bit."""
     first, second = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), np.uint8)
     engines = streamdiffvsr.build("tiny", size=(48, 64), progress=print)
     upscaler = streamdiffvsr.load(engines)
     _, state = upscaler.step(first, upscaler.initial_state(seed=7))
-    state.save(path)  # another process, another day
+    state.save(path)  # it can be loaded in another process, on another day
     resumed = streamdiffvsr.StreamState.load(path)
     expected, _ = upscaler.step(second, state)
     again, _ = upscaler.step(second, resumed)

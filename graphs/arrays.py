@@ -1,4 +1,4 @@
-"""The types of arrays that are passed around; shapes are said where they are used."""
+"""Types of arrays; their shapes are documented where they are used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Frames of an Upscaler from a state on: a session makes one at a time, a stream as they come.
+"""Sessions and streams of frames of an Upscaler, which continue from a state.
 
-An upscaled frame carries the source that it was made of and the state after it, so who reads ahead
-of the outputs has nothing to remember.
+An upscaled frame carries its source and the state after it, so a source that is read ahead of the
+outputs has nothing to remember.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Array
+from ..graphs.arrays import Image as Image
 from ..graphs.spec import Size
 from .ring import Run
 from .state import StreamState
@@ -23,24 +22,22 @@ from .state import StreamState
 if TYPE_CHECKING:
     from .upscaler import Upscaler
 
-Array = npt.NDArray[Any]
-Image = npt.NDArray[np.uint8]
 Check = Callable[[Image, StreamState], None]  # raises if a frame or state does not fit
-# Whether a frame begins a new epoch; asked of each once, in order, as it is taken.
+# Returns whether a frame begins a new epoch; called once with each, in order, as it is taken.
 Cuts = Callable[[Image], bool]
 
 
 class Source(Protocol):
-    """What a frame is made of."""
+    """The source of an upscaled frame."""
 
     @property
     def image(self) -> Image:
-        """(h, w, 3) uint8 RGB."""
+        """The LR image, (h, w, 3) uint8 RGB."""
         ...
 
     @property
     def cut(self) -> bool:
-        """Whether it begins a new epoch: the frame before it does not guide it."""
+        """Whether it begins a new epoch, so that the frame before it does not guide it."""
         ...
 
 
@@ -57,10 +54,10 @@ class MarkedImage:
 
 
 def mark_images(images: Iterable[Image], cuts: Cuts | None = None) -> Iterator[MarkedImage]:
-    """Ask `cuts` of each image, as `CutDetector.is_cut` answers; without it none is a cut.
+    """Yields each image with the answer of `cuts`; without `cuts`, none is a cut.
 
     Raises:
-        RuntimeError: `cuts` raised StopIteration, which would end the stream as if it were whole.
+        RuntimeError: `cuts` raised StopIteration, which would end the stream without an error.
     """
     for image in images:
         try:
@@ -72,12 +69,12 @@ def mark_images(images: Iterable[Image], cuts: Cuts | None = None) -> Iterator[M
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upscaled(Generic[SourceT]):
-    """A frame that was made.
+    """An upscaled frame.
 
     Attributes:
-        source: What it was made of, as the caller gave it.
-        image: (4h, 4w, 3) uint8 RGB.
-        state: The state after it.
+        source: The source that it was made of, as the caller gave it.
+        image: The output, (4h, 4w, 3) uint8 RGB.
+        state: The state after the frame.
     """
 
     source: SourceT
@@ -85,21 +82,21 @@ class Upscaled(Generic[SourceT]):
     state: StreamState
 
     def raw(self) -> Array:
-        """The raw output (1, 3, 4h, 4w), nominally in [-1, 1]; on a GPU it is copied from there."""
+        """Returns the raw output (1, 3, 4h, 4w), nominally in [-1, 1], copied from a GPU."""
         hr = self.state.previous_hr
         assert hr is not None
         return hr
 
 
 class UpscaledStream(Protocol[SourceT]):
-    """An iterator of upscaled frames, in order; it may take sources ahead of what it gives."""
+    """An iterator of upscaled frames, in order; it may take sources ahead of its outputs."""
 
     def __iter__(self) -> Iterator[Upscaled[SourceT]]: ...
 
     def __next__(self) -> Upscaled[SourceT]: ...
 
     def close(self) -> None:
-        """Stop before the frames end."""
+        """Stops before the frames end."""
         ...
 
 
@@ -107,7 +104,7 @@ class FrameStream:
     """An iterator of output images, (4h, 4w, 3) uint8 RGB.
 
     Attributes:
-        state: The state after the last frame that was given.
+        state: The state after the last frame that was returned.
     """
 
     def __init__(self, frames: UpscaledStream[Any], state: StreamState) -> None:
@@ -122,15 +119,15 @@ class FrameStream:
         return frame.image
 
     def close(self) -> None:
-        """Stop before the frames end; the state stays readable."""
+        """Stops before the frames end; the state stays readable."""
         self._frames.close()
 
 
 class Session:
-    """Frames from a state on, each made when it is asked for.
+    """Upscales frames one at a time, and keeps the state between them.
 
     Attributes:
-        state: What the next frame goes on from; another state may be put there between frames.
+        state: The state that the next frame continues from; it may be replaced between frames.
 
     Args:
         guidance_scale: The strength of the ControlNet; 0 makes each frame without its previous one.
@@ -146,39 +143,39 @@ class Session:
         return self._upscaler.size
 
     def step(self, image: Image, *, cut: bool = False) -> Image:
-        """Upscale the next frame: (h, w, 3) uint8 RGB -> (4h, 4w, 3) uint8 RGB.
+        """Upscales the next frame: (h, w, 3) uint8 RGB -> (4h, 4w, 3) uint8 RGB.
 
         Args:
-            cut: Begin a new epoch with it.
+            cut: Whether to begin a new epoch with it.
 
         Raises:
-            StreamDiffVSRError: The frame or the state is of another size than the engines.
+            StreamDiffVSRError: The frame or the state does not have the engines' size.
         """
         before = self.state.reset() if cut else self.state
         times = self._upscaler.stage_times
-        times.take()  # drops what other users of the Upscaler have left
+        times.take()  # drops the times of other users of the Upscaler
         out, self.state = self._upscaler.step(image, before, guidance_scale=self._guidance_scale)
         self._stage_ms = times.take()
         return out
 
     def upscale(self, frames: Iterable[S]) -> Generator[Upscaled[S], None, None]:
-        """Make frames as they are asked for; each is taken when the one before it was given."""
+        """Upscales frames on demand; each is taken after the one before it was returned."""
         for frame in frames:
             yield Upscaled(frame, self.step(frame.image, cut=frame.cut), self.state)
 
     def stage_ms(self) -> dict[str, float]:
-        """Milliseconds of each graph in the last frame; empty where a GPU runs them by itself."""
+        """Returns the ms of each graph in the last frame; empty if a GPU runs them by itself."""
         return self._stage_ms
 
     def close(self) -> None:
-        """Give back the buffers and streams of its Upscaler; another frame makes new ones."""
+        """Frees the buffers and streams of its Upscaler; another frame makes new ones."""
         self._upscaler.close()
 
 
 class OverlappedFrames(Generic[S]):
-    """Frames through the slots of an Upscaler: as many are begun early as the run is ahead.
+    """Upscales frames in the slots of an Upscaler; `run.ahead` frames are begun early.
 
-    What the source raises is raised in its turn, after the frames that came before it.
+    An error of the source is raised in its turn, after the frames that came before it.
     """
 
     def __init__(
@@ -195,7 +192,7 @@ class OverlappedFrames(Generic[S]):
 
     def __next__(self) -> Upscaled[S]:
         while not self._ended and self._run.in_flight <= self._run.ahead:
-            with self._run.whole_or_closed():  # a frame that was taken and not begun would be lost
+            with self._run.whole_or_closed():  # a frame taken but not begun would be lost
                 self._take()
         if self._closed or (self._ended and not self._run.in_flight):
             self._raise_end()
@@ -203,18 +200,18 @@ class OverlappedFrames(Generic[S]):
         return Upscaled(source, self._run.finish(), self._run.state)
 
     def pause(self) -> None:
-        """Let what was begun be made: nothing of it is on the device until the next frame."""
+        """Finishes what was begun, so that the device is free until the next frame."""
         self._run.give_way()
 
     def close(self) -> None:
-        """Let what was begun end, and give no more."""
+        """Finishes what was begun, and returns no more frames."""
         self._ended = self._closed = True
         self._error = None
-        with contextlib.suppress(StreamDiffVSRError):  # of a device that has failed before
+        with contextlib.suppress(StreamDiffVSRError):  # the device has failed, as was raised before
             self._run.give_way()
 
     def _take(self) -> None:
-        """Begin the source's next frame, or note how the source ended."""
+        """Begins the source's next frame, or notes how the source ended."""
         try:
             frame = next(self._frames)
         except StopIteration:
@@ -232,12 +229,12 @@ class OverlappedFrames(Generic[S]):
         self._taken.append(frame)
 
     def _end_with(self, error: Exception) -> None:
-        """Note an error, without the lines of this iterator that its traceback begins with."""
-        behind = error.__traceback__ and error.__traceback__.tb_next
-        self._ended, self._error = True, error.with_traceback(behind)
+        """Notes an error without this iterator's own lines at the start of its traceback."""
+        rest = error.__traceback__ and error.__traceback__.tb_next
+        self._ended, self._error = True, error.with_traceback(rest)
 
     def _raise_end(self) -> NoReturn:
-        """Raise what the source has raised, once, or that there are no more frames."""
+        """Raises the error of the source, once, or else StopIteration."""
         error, self._error = self._error, None
         try:
             raise StopIteration if error is None else error

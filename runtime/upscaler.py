@@ -1,7 +1,4 @@
-"""One frame, one call: `step(frame, state)`, the plain loop that documents the model at run time.
-
-Stages run one after another on one engine each. Knows no libav, no files of video, no scheduling.
-"""
+"""Upscales frames with an engine set: one per call with `Upscaler.step`, or as a stream."""
 
 from __future__ import annotations
 
@@ -19,6 +16,8 @@ from ..engines.engine_set import open_engines
 from ..engines.interface import Device, Engine, StagedEngine, StageTimes, ordinal_of, timed
 from ..engines.manifest import Manifest, read_manifest
 from ..errors import Bare, StreamDiffVSRError, command
+from ..graphs.arrays import Array
+from ..graphs.arrays import Image as Image
 from ..graphs.spec import GraphSet, Size, format_size
 from .frame_stream import (
     Cuts,
@@ -38,7 +37,7 @@ STEP = np.float32(2.0**-24)
 
 
 def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Standard normal values of `shape` in float32, for one frame of one seed.
+    """Returns standard normal values in float32, which depend on seed and frame index alone.
 
     Args:
         seed: 0 to 2^64 - 1.
@@ -47,18 +46,16 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDAr
     count = int(np.prod(shape))
     pairs = (count + 1) // 2
     generator = np.random.Philox(key=np.array([seed, frame_index], dtype=np.uint64))
-    # 24 bits for each of a pair: all that float32 holds, and float32 is four times as fast.
+    # 24 bits for each of a pair: all that fits in float32, which is four times as fast.
     words = generator.random_raw(pairs).astype("<u8", copy=False).view("<u4") >> np.uint32(8)
     unit = words.astype(np.float32).reshape(pairs, 2)
-    # Box, Muller (1958). Half a step keeps the first of them from zero, whose logarithm is none.
+    # Box, Muller (1958). Half a step keeps the logarithm's argument above zero.
     radius = np.sqrt(-2 * np.log((unit[:, 0] + np.float32(0.5)) * STEP))
     angle = unit[:, 1] * (np.float32(2 * np.pi) * STEP)
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
     return normal[:count].reshape(shape)
 
 
-Array = npt.NDArray[Any]
-Image = npt.NDArray[np.uint8]
 Mode = Literal["throughput", "latency"]
 FRAMES_AHEAD: dict[Mode, int] = {"throughput": 1, "latency": 0}
 
@@ -68,11 +65,11 @@ class Upscaler:
 
     Attributes:
         device: Where the engines run.
-        in_slots: Frames stay in a GPU's memory from stage to stage, and can overlap.
-        stage_times: What each graph has taken, where the host runs them one by one.
+        in_slots: Whether frames stay in a GPU's memory from stage to stage, and can overlap.
+        stage_times: The time that each graph has taken, where the host runs them one by one.
 
-    Not for several threads at once: the engines share their buffers. Make one for each, and open
-    its engines anew: two of the same engines must not have frames on a GPU at the same time.
+    Do not use it in several threads at once, as the engines share their buffers. Load another one
+    for each: two of the same engines must not have frames on a GPU at the same time.
     """
 
     def __init__(
@@ -89,10 +86,10 @@ class Upscaler:
         self.stage_times = StageTimes()
         if not self.in_slots:
             engines = timed(engines, self.stage_times)
-        if on_gpu and self._grid is not None:  # the host mixes tiles
+        if on_gpu and self._grid is not None:  # the host blends tiles
             engines = {n: StagedEngine(self.device, engine) for n, engine in engines.items()}
         self._stages = Stages(engines, manifest.graphs.steps)
-        # Not a method: the ring that has it must not keep this Upscaler.
+        # Not a method: the ring keeps it, and must not keep this Upscaler alive.
         self._latent = partial(_initial_latent, manifest.graphs, self._stages.dtype)
         self._ring: Ring | None = None
 
@@ -103,11 +100,11 @@ class Upscaler:
 
     @property
     def identity(self) -> str:
-        """The same for engines that make the same frames of the same input, bit for bit."""
+        """The digest of the engines' key: if equal, frames are the same bit for bit."""
         return self.manifest.key.digest()
 
     def initial_state(self, seed: int = 0) -> StreamState:
-        """The state before the first frame."""
+        """Returns the state before the first frame; `seed` is that of the noise."""
         return StreamState(seed=seed)
 
     def step(
@@ -118,22 +115,22 @@ class Upscaler:
         noise: Array | None = None,
         guidance_scale: float = 1.0,
     ) -> tuple[Image, StreamState]:
-        """Upscale one frame.
+        """Upscales one frame.
 
         Args:
-            frame: (h, w, 3) uint8 RGB.
-            state: What the previous frame left; `initial_state()` at the start.
-            noise: (4, h, w) float32 standard normal in place of the seeded noise.
-            guidance_scale: Of the ControlNet; 0 runs the frame without its previous one.
+            frame: The LR frame, (h, w, 3) uint8 RGB.
+            state: The state after the previous frame; `initial_state()` at the start.
+            noise: (4, h, w) float32, standard normal, in place of the seeded noise; or None.
+            guidance_scale: The strength of the ControlNet; 0 ignores the previous frame.
 
         Returns:
             The frame at four times the size, (4h, 4w, 3) uint8 RGB, and the next state.
 
         Raises:
-            StreamDiffVSRError: The frame or the state is of another size than the engines.
+            StreamDiffVSRError: The frame or the state does not have the engines' size.
         """
         self._check(frame, state)
-        if self.in_slots:  # through the device's buffers, where the state of a step still lies
+        if self.in_slots:  # the device's buffers may still contain the state of the last step
             run = self.run(state)
             run.begin(frame, noise, guidance_scale)
             return run.finish(), run.state
@@ -157,7 +154,7 @@ class Upscaler:
         )
 
     def session(self, state: StreamState | None = None, *, guidance_scale: float = 1.0) -> Session:
-        """The loop of `step` as an object that keeps the state: one frame at a time.
+        """Returns an object that keeps the state and upscales one frame at a time.
 
         Args:
             guidance_scale: The strength of the ControlNet, as in `step`.
@@ -173,17 +170,17 @@ class Upscaler:
         overlap: bool | None = None,
         mode: Mode = "throughput",
     ) -> FrameStream:
-        """Upscale frames as they come; equals the loop of `step`, bit for bit.
+        """Upscales frames as they come; equals a loop of `step`, bit for bit.
 
         Args:
             frames: (h, w, 3) uint8 RGB each.
-            cuts: Says of each frame, as it is taken, whether it begins a new epoch, as
-                `CutDetector.is_cut` does; none does by default.
+            cuts: Called with each frame as it is taken; returns whether the frame begins a new
+                epoch, like `CutDetector.is_cut`. By default none does.
             overlap, mode: See `stream_frames`.
 
         Returns:
-            An iterator of output frames, (4h, 4w, 3) uint8 RGB, whose `state` is that after the
-            last frame it gave.
+            An iterator of output frames, (4h, 4w, 3) uint8 RGB, whose `state` is the one after the
+            last frame that it returned.
         """
         state = self.initial_state() if state is None else state
         marked = mark_images(frames, cuts)
@@ -198,17 +195,17 @@ class Upscaler:
         overlap: bool | None = None,
         mode: Mode = "throughput",
     ) -> UpscaledStream[S]:
-        """Upscale frames as they come, each output with what it was made of and its state.
+        """Upscales frames as they come; each output comes with its source and state.
 
         Args:
-            frames: Objects with an `image`, (h, w, 3) uint8 RGB, and a `cut`: whether the image
-                begins a new epoch.
+            frames: Objects with an `image`, (h, w, 3) uint8 RGB, and a `cut`, which is whether the
+                image begins a new epoch.
             guidance_scale: The strength of the ControlNet, as in `step`.
-            overlap: Run stages beside each other on streams. By default on a GPU alone: on a CPU
-                they would only take the cores from each other. Not for frames in tiles.
-            mode: What overlapped stages may be of. "throughput" works on consecutive frames at
-                once and takes one frame more than was asked for. "latency" takes a frame when the
-                one before it was given, so a live source can hand over its newest.
+            overlap: Whether to run stages concurrently on streams. By default only on a GPU: on a
+                CPU they would compete for the cores. Frames in tiles never overlap.
+            mode: Which stages may overlap. "throughput" works on consecutive frames at once, and
+                takes one frame more than was asked for. "latency" takes a frame once the one before
+                it was returned, so that a live source can hand over its newest.
 
         Returns:
             An iterator of `Upscaled`: `source`, `image`, `state` and `raw()`.
@@ -221,9 +218,9 @@ class Upscaler:
         return OverlappedFrames(self.run(state, mode), self._check, frames, guidance_scale)
 
     def run(self, state: StreamState, mode: Mode = "latency") -> Run:
-        """Frames from a state on through the device's buffers, for who begins and ends each.
+        """Starts a run on the device's buffers, whose caller begins and finishes each frame.
 
-        Several may be open, and take turns: the buffers and what is captured are one.
+        Several runs may be open and take turns: they share the buffers and the captured graphs.
         """
         if self._ring is None or not self._ring.is_open:
             steps = self.manifest.graphs.steps
@@ -231,13 +228,13 @@ class Upscaler:
         return Run(self._ring, state, ahead=FRAMES_AHEAD[mode])
 
     def close(self) -> None:
-        """Give back the buffers and streams of its frames; the next frame makes new ones."""
+        """Frees the buffers and streams of its frames; the next frame makes new ones."""
         ring, self._ring = self._ring, None
         if ring is not None:
             ring.close()
 
     def _previous_fmap(self, state: StreamState) -> Array:
-        """RAFT's features of the previous frame: kept, or found again from its LR."""
+        """Returns RAFT's features of the previous frame: kept, or computed again from its LR."""
         kept = state.features
         if kept is not None and kept.owner is self:
             return kept.fmap
@@ -245,7 +242,7 @@ class Upscaler:
         return self._stages.extract_features(state.previous_lr)[1]
 
     def _check(self, frame: Image, state: StreamState) -> None:
-        """Raise StreamDiffVSRError unless frame and state are of these engines' size."""
+        """Raises StreamDiffVSRError unless frame and state have these engines' size."""
         if frame.dtype != np.uint8 or frame.shape != (*self.size, 3):
             raise StreamDiffVSRError(
                 f"the frame is {frame.dtype} {frame.shape}",
@@ -263,7 +260,7 @@ class Upscaler:
 def _initial_latent(
     graphs: GraphSet, dtype: np.dtype[Any], state: StreamState, noise: Array | None
 ) -> Array:
-    """(1, 4, h', w') at the padded size; given noise covers the part that is shown."""
+    """Returns (1, 4, h', w') at the padded size; `noise`, if given, replaces the visible part."""
     shape = (graphs.dims.latent, *graphs.geometry.padded)
     latent = frame_noise(state.seed, state.frame_index, shape)
     if noise is not None:
@@ -279,15 +276,15 @@ def _size_of(frame: Image) -> object:
 
 
 def load(engine_dir: str | Path, device: str | None = None) -> Upscaler:
-    """Open an engine set that `streamdiffvsr.build` made.
+    """Opens an engine set that `streamdiffvsr.build` made.
 
     Args:
-        device: Which GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
+        device: The GPU, "cuda:1"; None is the first, or the CPU for a set made for the CPU.
 
     Raises:
-        UsageError: The set is for another kind of device.
-        StreamDiffVSRError: It is missing or damaged, its backend is not installed, or a run of it
-            does not fit in memory.
+        UsageError: The set is made for another kind of device.
+        StreamDiffVSRError: The set is missing or damaged, its backend is not installed, or it does
+            not fit in memory.
     """
     check_memory(read_manifest(Path(engine_dir)), device)
     manifest, engines = open_engines(Path(engine_dir), device)

@@ -32,9 +32,9 @@ import numpy as np
 from .wording import MODES, NONE, gpu, ms, power
 
 FASTER, SLOWER, WITHIN = "faster", "slower", "within the noise"
-# A stage is one of a dozen, so it takes three standard errors, and half a per cent of the frame.
+# There are a dozen stages, so one has to differ by three standard errors and 0.5 % of the frame.
 STAGE_Z, STAGE_LEAST = 3.0, 0.005
-# Memory is all but the same each time; a start is a single one, and the disk's cache has its part.
+# Memory hardly varies; a start is measured only once, and depends on the disk's cache.
 MEMORY_LEAST, START_LEAST = 0.03, 0.25
 LIVE = "live latency"
 
@@ -214,7 +214,7 @@ def _change(name: str, a: float | None, b: float | None, unit: str) -> Change | 
 
 
 LASTING = ("source", "governor", "gpu_power_limit_w", "gpu_max_clock_mhz")  # clocks come and go
-SAME_SPEED = 0.05  # of the fixed work of two runs on one quiet machine
+SAME_SPEED = 0.05  # the least change of the fixed work that matters
 OTHER_MACHINE = "different machines: this is a comparison of machines"
 
 

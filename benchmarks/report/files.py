@@ -130,7 +130,7 @@ def violation(value: Any, schema: Mapping[str, Any]) -> str | None:
     fault = best_match(Draft202012Validator(_tolerant(schema)).iter_errors(value))
     if fault is None:
         return None
-    while fault.context:  # of several forms none fits: say why the first does not
+    while fault.context:  # no alternative fits: report why the first does not
         fault = fault.context[0]
     where = fault.json_path.removeprefix("$").removeprefix(".") or "the result"
     return f"{where} {_in_words(fault)}"

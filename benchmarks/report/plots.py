@@ -30,8 +30,8 @@ from .trace import Lane, Span, frames, lanes
 from .wording import MODES, digits, ms, rate, share
 
 NARROW = 332.0  # width of the narrow drawings, in pixels
-FRAME_COLOURS = 4  # that the style sheet has for frames
-# Every colour is a placeholder: in the finished SVG it is the variable of the page's style sheet.
+FRAME_COLOURS = 4  # the number of colours for frames in the style sheet
+# Every colour is a placeholder, which the SVG replaces by a variable of the page's style sheet.
 VARIABLES = (
     *("ink", "soft", "line", "lane", "accent", "late", "card", "on-frame"),
     *(f"f{number}" for number in range(FRAME_COLOURS)),
@@ -64,8 +64,21 @@ STYLE = {
 STRONG: dict[str, Any] = {"weight": "bold", "color": PLACE["ink"]}
 GRID: dict[str, Any] = {"color": PLACE["line"], "lw": 1, "zorder": 1.5}
 UPRIGHT: dict[str, Any] = {"rotation": 90, "rotation_mode": "anchor", "va": "center_baseline"}
-DOT = 7.0  # that a dot of the roofline needs around its centre
-ANGLES = (0, 180, 30, 150, -30, -150, 60, 120, -60, -120, 90, -90)  # to the right of a dot is best
+DOT = 7.0  # pixels around its centre that a dot of the roofline needs
+ANGLES = (
+    0,
+    180,
+    30,
+    150,
+    -30,
+    -150,
+    60,
+    120,
+    -60,
+    -120,
+    90,
+    -90,
+)  # degrees; to the right of a dot is best
 SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 Result = Mapping[str, Any]
@@ -322,7 +335,7 @@ def _bar(axes: Axes, span: Span, lane: Lane, seen: Sequence[int], box: tuple[flo
     colour = PLACE[f"f{seen.index(span.frame) % FRAME_COLOURS}"]
     shape = Rectangle((x, y), max(width, 1), max(height, 1), fc=colour, ec=PLACE["lane"])
     axes.add_patch(shape)
-    edge = 1 if min(width, height) > 3 else 0  # it would hide what is as narrow
+    edge = 1 if min(width, height) > 3 else 0  # an edge would hide a narrow span
     shape.set(gid=f"span|{_printable(tip)}", lw=edge, zorder=3, clip_on=False)
     across, down = x + width / 2, y + height / 2
     drawn: dict[str, Any] = {"color": PLACE["on-frame"], "gid": "inside|", "zorder": 3}

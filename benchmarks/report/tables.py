@@ -122,7 +122,7 @@ def show_result(result: Result, file: IO[str] | None = None) -> None:
     if result.get("live"):
         _live(result["live"], to)
     _ratios(result, to)
-    _warnings(result, to)  # again: what scrolls away is not read
+    _warnings(result, to)  # again, as the first ones may have scrolled away
 
 
 def _conditions(result: Result, to: Terminal) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 from ...errors import StreamDiffVSRError
 from .files import write_text
 
-ROUNDING_MS = 0.002  # what an end may lie after the next start: times are rounded
-# Names that chrome://tracing knows, easy to tell from each other.
+ROUNDING_MS = 0.002  # an end may be this much after the next start, by rounding
+# Names of colours that chrome://tracing knows, and that are easy to distinguish.
 COLOURS = ("rail_response", "rail_load", "rail_animation", "thread_state_iowait")
 
 Event = dict[str, Any]

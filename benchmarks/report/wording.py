@@ -1,4 +1,4 @@
-"""How figures are written: three digits, units, `-` for what is not known."""
+"""Writes figures as text: with three digits, units, and `-` for unknown ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def digits(value: float | None) -> str:
         return "0"
     if abs(value) >= 100:
         return f"{value:.0f}"
-    rounded = float(f"{value:.3g}")  # 9.996 becomes 10.0, which has a place less
+    rounded = float(f"{value:.3g}")  # 9.996 becomes 10.0, which needs one decimal less
     places = 2 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:.{min(max(places, 0), 6)}f}"
 
@@ -204,7 +204,7 @@ def accounted(subject: Result) -> str:
 
 
 def rates(roofline: Result) -> str:
-    """Returns the rates behind a roofline, in one line."""
+    """Returns the rates of a roofline, in one line."""
     held = roofline["rates"]
     how = "measured" if roofline["measured"] else "not measured here"
     made = f": {held['how']}" if held.get("how") else ""

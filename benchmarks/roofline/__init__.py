@@ -1,5 +1,5 @@
-"""How near to the machine's limit a frame is: work counted from the graphs, rates measured.
+"""Compares a frame's time with the machine's limit, from the graphs' work and measured rates.
 
-`graph_work.py` says what counts as work and adds it up by graph, `engine_work.py` finds the graphs
-of an engine set, `limits.py` sets their work against the rates of the device. docs/roofline.md.
+`graph_work.py` defines and counts the work of a graph, `engine_work.py` finds the graphs of an
+engine set, and `limits.py` sets their work against the device's rates. See docs/roofline.md.
 """

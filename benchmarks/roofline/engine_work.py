@@ -1,8 +1,8 @@
-"""The work of an engine set: of its ONNX files, or, where it has none, of the same graphs again.
+"""Counts the work of an engine set: of its ONNX files, or of the same graphs elsewhere.
 
-A set of `onnxruntime` is ONNX. A compiled one, or torch's, is not: its graphs are those of a set
-of the same model, size and precision in the user's cache, or are traced from the model's configs
-without its weights (a minute or more, so the result is kept in the cache).
+A set of `onnxruntime` contains ONNX. A compiled one, or torch's, does not: its graphs are those of
+an ONNX set of the same model, size and precision in the user's cache, or are traced from the
+model's configs without its weights (a minute or more, so the result is kept in the cache).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ...export.configs import ModelConfigs
 
 Progress = Callable[[str], None]
-COUNT_VERSION = 1  # raise when the same graphs would be counted otherwise
-# What of a key makes its graphs; the rest is about how they are run.
+COUNT_VERSION = 1  # raise this when the same graphs would be counted differently
+# The fields of a key that its graphs depend on; the others are about how they are run.
 GRAPH_FIELDS = ("model_digest", "size", "flow", "tile", "steps", "graph_version")
 
 
@@ -40,7 +40,7 @@ class FrameWork:
 
     Attributes:
         graphs: The work of one run of each graph.
-        runs: How often each graph runs for a frame: steps and tiles.
+        runs: The number of runs of each graph per frame: steps and tiles.
     """
 
     graphs: Mapping[str, GraphWork]
@@ -49,17 +49,17 @@ class FrameWork:
 
     @property
     def flops(self) -> int:
-        """Of the whole frame."""
+        """The FLOPs of the whole frame."""
         return sum(work.flops * self.runs[name] for name, work in self.graphs.items())
 
     @property
     def nbytes(self) -> int:
-        """Of the whole frame."""
+        """The bytes of the whole frame."""
         return sum(work.nbytes * self.runs[name] for name, work in self.graphs.items())
 
 
 def frame_runs(geometry: Geometry, steps: int) -> dict[str, int]:
-    """How often each graph runs for a guided frame."""
+    """Returns the number of runs of each graph for a guided frame."""
     tiles = 1
     if geometry.tile is not None:
         tiles = len(TileGrid(geometry.padded, geometry.tile).tiles)
@@ -68,14 +68,14 @@ def frame_runs(geometry: Geometry, steps: int) -> dict[str, int]:
 
 
 def engine_work(folder: Path, progress: Progress = lambda _: None) -> FrameWork:
-    """The work of an engine set's frame.
+    """Returns the work of a guided frame of an engine set.
 
     Args:
-        progress: Called with one line before something that takes a while.
+        progress: Receives one line before a step that takes a while.
 
     Raises:
-        StreamDiffVSRError: There is no such set, onnx is not installed, or the set has no ONNX and
-            its model is not here any more.
+        StreamDiffVSRError: The set does not exist, onnx is not installed, or the set has no ONNX
+            and its model is no longer on this disk.
     """
     manifest = read_manifest(folder)
     graphs = manifest.graphs
@@ -91,7 +91,7 @@ def engine_work(folder: Path, progress: Progress = lambda _: None) -> FrameWork:
 
 
 def _exported_like(manifest: Manifest) -> Path | None:
-    """A set of the user's cache that has the graphs of this one as ONNX."""
+    """Returns a set in the user's cache that has the graphs of this one as ONNX; or None."""
     root = engines_root()
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if not is_engine_set(folder):
@@ -114,7 +114,7 @@ def _memo(manifest: Manifest) -> Path:
 
 
 def _kept(manifest: Manifest) -> dict[str, GraphWork] | None:
-    """What was counted before; a damaged file is counted again."""
+    """Returns the work that was counted before; None if it is missing or damaged."""
     try:
         data = json.loads(_memo(manifest).read_text(encoding="utf-8"))
         return {name: GraphWork.from_json(data[name]) for name in GRAPHS}
@@ -124,7 +124,7 @@ def _kept(manifest: Manifest) -> dict[str, GraphWork] | None:
 
 def _keep(manifest: Manifest, works: dict[str, GraphWork]) -> dict[str, GraphWork]:
     path = _memo(manifest)
-    with contextlib.suppress(OSError):  # a cache that cannot be written is no failure
+    with contextlib.suppress(OSError):  # a read-only cache is not an error
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as part:
             part.write_text(json.dumps({name: work.to_json() for name, work in works.items()}))
@@ -148,7 +148,7 @@ def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, G
 
 
 def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
-    """The model's configs and the length of its prompt, if it is still the one the set is of."""
+    """Returns the configs and prompt length of the model that the set was built from."""
     from ...export.model_source import model_digest
     from .weightless import configs_of, find_local
 

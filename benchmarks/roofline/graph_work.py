@@ -1,17 +1,17 @@
-"""The work of a graph: an ONNX file as operators on tensors of known size, and what each has to do.
+"""Counts the work of a graph: of each operator of an ONNX file, on tensors of known size.
 
-The rule. Work is FLOPs, 2 for each multiply-add of a convolution or a matrix product, and bytes,
-what must pass between memory and the processor:
+Work is FLOPs, 2 for each multiply-add of a convolution or a matrix product, and the bytes that must
+pass between memory and the processor:
 
 - convolution, matrix product: inputs, weights and outputs;
 - norm, softmax, pooling: inputs and outputs, no FLOPs;
-- gather, grid sample: the indices, what is read of the table (no more than the table), the output;
+- gather, grid sample: the indices, the part of the table that is read, and the output;
 - attention (a softmax between two matrix products): query, key, value and output. The scores stay
   in the processor, as in a fused kernel;
 - everything else (activations, sums, copies, reshapes, concatenations, resizing) is counted as
   fused with its neighbours, and costs nothing.
 
-So this is a lower limit of what any implementation of these operators costs, not an estimate.
+So this is a lower bound for every implementation of these operators, not an estimate.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What is known of a value without its content."""
+    """The shape and element size of a value."""
 
     shape: tuple[int, ...]
     itemsize: int
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """The number of elements."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the dense tensor."""
+        """The bytes of the dense tensor."""
         return self.size * self.itemsize
 
 
@@ -52,9 +52,9 @@ class Node:
     """One operator.
 
     Attributes:
-        inputs, outputs: Names of values; an absent optional input is an empty text.
-        attributes: Numbers, lists and texts; graphs are in `bodies`.
-        bodies: Graphs inside the operator (Loop, Scan, If), by attribute.
+        inputs, outputs: Names of values; "" is an optional input that is absent.
+        attributes: The numbers, lists and strings by name; graphs are in `bodies`.
+        bodies: The graphs inside the operator (Loop, Scan, If) by attribute.
     """
 
     op: str
@@ -66,11 +66,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The operators of a graph in its order.
+    """The operators of a graph, in order.
 
     Attributes:
-        tensors: By name, those around a body included.
-        numbers: Single integers that are constant, by name: how often a loop runs.
+        tensors: The tensors by name, including those outside a body.
+        numbers: The constant single integers by name, such as how often a loop runs.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Network:
     numbers: Mapping[str, int]
 
     def tensor(self, name: str) -> Tensor:
-        """A value of known shape.
+        """Returns the tensor of a value.
 
         Raises:
-            StreamDiffVSRError: Its shape depends on what flows through the graph.
+            StreamDiffVSRError: Its shape is not static.
         """
         try:
             return self.tensors[name]
@@ -96,7 +96,7 @@ def read_network(path: Path) -> Network:
     """Reads an ONNX file; the data file next to it is not needed.
 
     Raises:
-        StreamDiffVSRError: onnx is not installed, or the file is missing or no ONNX.
+        StreamDiffVSRError: onnx is not installed, or the file is missing or is not ONNX.
     """
     try:
         import onnx
@@ -111,7 +111,7 @@ def read_network(path: Path) -> Network:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except OSError as error:
         raise StreamDiffVSRError(f"cannot read {path}", error.strerror or str(error)) from error
-    except Exception as error:  # protobuf and onnx raise kinds of their own
+    except Exception as error:  # protobuf and onnx raise exceptions of their own
         raise StreamDiffVSRError(f"{path} is not an ONNX graph", str(error)) from error
     return _network(path.name, model.graph, {}, {})
 
@@ -181,17 +181,17 @@ KINDS = (
     | dict.fromkeys(GATHERS, "gather")
 )
 ATTENTION = "attention"
-# Arithmetic that this module does not know: better no figure than one without it.
+# Arithmetic that this module cannot count: better no figure than one without it.
 UNKNOWN = (
     *("Attention", "ConvInteger", "DeformConv", "DFT", "Einsum", "GRU", "LSTM", "MatMulInteger"),
     *("QLinearConv", "QLinearMatMul", "RNN", "STFT"),
 )
-TAPS = 4  # that a bilinear sample reads
+TAPS = 4  # pixels that a bilinear sample reads
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one operator does each time it runs.
+    """The work of one operator each time it runs.
 
     Attributes:
         kind: `conv`, `product`, `attention`, `norm`, `pool` or `gather`.
@@ -203,10 +203,10 @@ class Work:
 
 
 def node_work(network: Network, node: Node) -> Work | None:
-    """The work of an operator by itself, None for one that counts as fused.
+    """Returns the work of an operator by itself; None if it counts as fused.
 
     Raises:
-        StreamDiffVSRError: It is arithmetic that is not known here, or has no static shape.
+        StreamDiffVSRError: The operator cannot be counted, or has no static shape.
     """
     if node.op in UNKNOWN:
         raise StreamDiffVSRError(
@@ -224,16 +224,16 @@ def node_work(network: Network, node: Node) -> Work | None:
 
 
 def bytes_of(network: Network, names: Iterable[str]) -> int:
-    """Bytes of these values together; absent ones have none."""
+    """Returns the bytes of these values together; absent ones have none."""
     return sum(network.tensor(name).nbytes for name in names if name)
 
 
 def _conv_flops(network: Network, node: Node) -> int:
     kernel = network.tensor(node.inputs[1]).shape
-    # A kernel is (out, in / groups, ...), of a transposed one (in, out / groups, ...): either way
-    # each position of its first dimension's tensor meets all the rest of it.
-    met = node.outputs[0] if node.op == "Conv" else node.inputs[0]
-    return 2 * network.tensor(met).size * prod(kernel[1:])
+    # A kernel is (out, in / groups, ...), or if transposed (in, out / groups, ...). Either way each
+    # element of the tensor with its first dimension is multiplied with all of the rest.
+    counted = node.outputs[0] if node.op == "Conv" else node.inputs[0]
+    return 2 * network.tensor(counted).size * prod(kernel[1:])
 
 
 def _product_flops(network: Network, node: Node) -> int:
@@ -252,20 +252,20 @@ def _gather_bytes(network: Network, node: Node) -> int:
     return index.nbytes + min(table.nbytes, reads) + output.nbytes
 
 
-# What may lie between the products and the softmax: scales, masks, conversions.
+# Operators that may lie between the products and the softmax: scales, masks, conversions.
 BETWEEN = ("Add", "Cast", "Div", "Identity", "Mul", "Reshape")
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One attention: its operators by their place in the graph's order, and its work."""
+    """One attention: the indices of its operators in the graph, and its work."""
 
     nodes: tuple[int, int, int]
     work: Work
 
 
 def find_attention(network: Network) -> list[Attention]:
-    """Every softmax that stands between two matrix products of one graph."""
+    """Returns the attentions: each softmax between two matrix products of the graph."""
     makers = {name: i for i, node in enumerate(network.nodes) for name in node.outputs}
     takers: dict[str, list[int]] = {}
     for i, node in enumerate(network.nodes):
@@ -283,7 +283,7 @@ def find_attention(network: Network) -> list[Attention]:
 
 
 def _scores(network: Network, makers: Mapping[str, int], name: str) -> int | None:
-    """The product whose result, scaled, is this value."""
+    """Returns the index of the product whose result, scaled, is this value; or None."""
     waiting = [name]
     while waiting:
         index = makers.get(waiting.pop())
@@ -298,7 +298,7 @@ def _scores(network: Network, makers: Mapping[str, int], name: str) -> int | Non
 
 
 def _mix(network: Network, takers: Mapping[str, list[int]], name: str) -> int | None:
-    """The product that takes this value as its weights."""
+    """Returns the index of the product that takes this value as its weights; or None."""
     index = next(iter(takers.get(name, [])), None)
     if index is None:
         return None
@@ -323,26 +323,26 @@ def _flops(network: Network, node: Node) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GraphWork:
-    """What one run of a graph does.
+    """The work of one run of a graph.
 
     Attributes:
-        operators: How often each distinct piece of work is done in one run.
+        operators: The number of times that each distinct piece of work is done in one run.
     """
 
     operators: Mapping[Work, int]
 
     @property
     def flops(self) -> int:
-        """Of one run."""
+        """The FLOPs of one run."""
         return sum(work.flops * count for work, count in self.operators.items())
 
     @property
     def nbytes(self) -> int:
-        """Of one run."""
+        """The bytes of one run."""
         return sum(work.nbytes * count for work, count in self.operators.items())
 
     def by_kind(self) -> dict[str, tuple[int, int, int]]:
-        """Kind of operator -> (operators, FLOPs, bytes) of one run, the most FLOPs first."""
+        """Returns (operators, FLOPs, bytes) of one run by kind of operator, most FLOPs first."""
         totals: dict[str, tuple[int, int, int]] = {}
         for work, count in self.operators.items():
             n, flops, nbytes = totals.get(work.kind, (0, 0, 0))
@@ -354,7 +354,7 @@ class GraphWork:
         return dict(sorted(totals.items(), key=lambda item: -item[1][1]))
 
     def to_json(self) -> dict[str, list[list[int]]]:
-        """Kind -> lists of [FLOPs, bytes, count], most FLOPs first; `from_json` reads it back."""
+        """Returns lists of [FLOPs, bytes, count] by kind, most FLOPs first, for `from_json`."""
         listed: dict[str, list[list[int]]] = {}
         for work, count in self.operators.items():
             listed.setdefault(work.kind, []).append([work.flops, work.nbytes, count])
@@ -362,7 +362,7 @@ class GraphWork:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GraphWork:
-        """The inverse of `to_json`; raises TypeError or ValueError on anything else."""
+        """Returns the work that `to_json` wrote; raises TypeError or ValueError on other data."""
         return cls(
             {
                 Work(kind, int(flops), int(nbytes)): int(count)
@@ -373,10 +373,10 @@ class GraphWork:
 
 
 def count_file(path: Path) -> GraphWork:
-    """The work of one run of an ONNX file, by the rule of `operators.py`.
+    """Returns the work of one run of an ONNX file.
 
     Raises:
-        StreamDiffVSRError: onnx is not installed, the file cannot be read, or something in it
+        StreamDiffVSRError: onnx is not installed, the file cannot be read, or an operator in it
             cannot be counted.
     """
     operators: Counter[Work] = Counter()
@@ -398,7 +398,7 @@ def _network_work(network: Network, runs: int) -> Iterator[tuple[Work, int]]:
 
 
 def _body_work(network: Network, node: Node, runs: int) -> Iterator[tuple[Work, int]]:
-    """Of the graph inside an operator: each turn of a loop, the heavier branch of a choice."""
+    """Yields the work inside an operator: all turns of a loop, or the heavier branch of an If."""
     if node.op == "If":
         branches = [list(_network_work(body, runs)) for body in node.bodies.values()]
         yield from max(branches, key=lambda works: sum(w.flops * n for w, n in works))
@@ -414,5 +414,5 @@ def _turns(network: Network, node: Node) -> int:
         return network.tensor(node.inputs[first_scanned]).shape[0]
     raise StreamDiffVSRError(
         f"the work of {network.name} cannot be counted",
-        f"how often its {node.op} runs is only known when it does",
+        f"how often its {node.op} runs is known only while it runs",
     )

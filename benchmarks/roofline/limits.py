@@ -1,12 +1,12 @@
-"""The roofline: the least time that work can take on a device, and what share of it is reached.
+"""Sets work against a device's rates: the least time that it can take, and the share reached.
 
 Each operator takes at least as long as its arithmetic at the device's matrix rate, and at least as
 long as its bytes at the device's bandwidth; the limit is the sum of the larger ones. (Williams,
 Waterman, Patterson: Roofline, doi:10.1145/1498765.1498785.)
 
-The rates are measured in this run. Each is the best of several repetitions: it stands for a limit,
-and other work on the machine can only make a repetition slower, never faster; the spread says how
-much it did. A copy counts twice, as it reads and writes.
+The rates are measured in the same run. Each is the best of several repetitions, as other work on
+the machine can only slow a repetition down; the spread shows by how much. The bytes of a copy count
+twice, as it reads and writes them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .product import Sample
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A device's limits; None where they could not be measured, and `how` says why.
+    """The measured rates of a device; None where one could not be measured, and `how` says why.
 
     Attributes:
-        gflops: GFLOP/s of a matrix product at `precision`, 2 for each multiply-add.
-        copy_gbps: GB/s of a copy, read and written bytes together.
-        how: What was done, and how far the median repetition was below the best.
+        gflops: The GFLOP/s of a matrix product at `precision`; a multiply-add is 2 FLOP.
+        copy_gbps: The GB/s of a copy, read and written bytes together.
+        how: How it was measured, and how far the median repetition was below the best.
     """
 
     gflops: float | None
@@ -40,7 +40,7 @@ class Rates:
     how: str
 
     def to_json(self) -> dict[str, Any]:
-        """The `rates` object of a result."""
+        """Returns the `rates` object of a result."""
         return {
             "gflops": None if self.gflops is None else round(self.gflops, 1),
             "copy_gbps": None if self.copy_gbps is None else round(self.copy_gbps, 2),
@@ -50,9 +50,9 @@ class Rates:
 
 
 def measure_rates(device: str, precision: Precision) -> Rates:
-    """Measure the device that engines run on, "cpu", "cuda" or "cuda:1"; takes a few seconds.
+    """Measures the rates of "cpu", "cuda" or "cuda:1", which takes a few seconds.
 
-    Never fails: a rate that cannot be had is None, and `how` has the reason.
+    It never fails: a rate that cannot be measured is None, and `how` has the reason.
     """
     if kind_of(device) == "cuda":
         from .rates_cuda import copy_rate as copy_on_gpu
@@ -68,7 +68,7 @@ def measure_rates(device: str, precision: Precision) -> Rates:
         gflops=_best(products),
         copy_gbps=_best(copies),
         precision=precision,
-        how="; ".join(_told(result) for result in (products, copies)),
+        how="; ".join(_described(result) for result in (products, copies)),
     )
 
 
@@ -76,7 +76,7 @@ def _best(result: Sample | str) -> float | None:
     return None if isinstance(result, str) else result.best
 
 
-def _told(result: Sample | str) -> str:
+def _described(result: Sample | str) -> str:
     if isinstance(result, str):
         return result
     count = len(result.values)
@@ -87,7 +87,7 @@ Result = dict[str, Any]
 
 
 def limit_ms(work: GraphWork, gflops: float, gbps: float) -> tuple[float, str]:
-    """The least time of one run in ms, and what most of it waits for: `compute` or `memory`."""
+    """Returns the least time of one run in ms, and what limits most of it: compute or memory."""
     compute = memory = 0.0
     for one, count in work.operators.items():
         flops_ms, bytes_ms = 1e-6 * one.flops / gflops, 1e-6 * one.nbytes / gbps
@@ -104,17 +104,17 @@ def roofline(
     rates: Rates,
     frame_p50_ms: float | None = None,
 ) -> Result:
-    """The `roofline` object of a result.
+    """Returns the `roofline` object of a result.
 
     Args:
-        source: An engine set's folder, or its work if that is known already.
+        source: The folder of an engine set, or its work if that is known already.
         stage_p50_ms: Measured milliseconds of a frame by graph, all its tiles together. Steps may
-            be apart (`denoise 1`, `denoise 2`, ...); other stages (`upload`) are left out.
-        rates: Of the device that ran them, at the engines' precision.
+            be separate (`denoise 1`, `denoise 2`, ...); other stages (`upload`) are ignored.
+        rates: The rates of the device that ran them, at the engines' precision.
         frame_p50_ms: Measured milliseconds of a frame; by default the sum of its graphs.
 
     Returns:
-        By graph and for the frame: GFLOP, GB, limit and share; null where something is not known.
+        For each graph and the frame: GFLOP, GB, limit and share; None where it is unknown.
 
     Raises:
         StreamDiffVSRError: The work cannot be counted, see `engine_work`.
@@ -144,7 +144,7 @@ def roofline(
 
 
 def _by_graph(frame: FrameWork, stages: Mapping[str, float]) -> dict[str, float | None]:
-    """Measured ms of each graph: its own stage, or those of its steps together."""
+    """Returns the measured ms of each graph: its own stage, or the sum of its steps."""
     measured: dict[str, float | None] = {}
     for name in frame.graphs:
         parts = [ms for stage, ms in stages.items() if re.fullmatch(rf"{name}( \d+)?", stage)]

@@ -1,4 +1,4 @@
-"""What rates are measured with: a graph of one matrix product, and the times of repetitions."""
+"""A graph of one matrix product, to measure rates with, and samples of repetitions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...errors import StreamDiffVSRError
 from ...graphs.spec import FLOAT, GraphSpec, Precision, TensorSpec
 
 OPSET = 20
-IR_VERSION = 10  # that opset's; onnx would write its own newest, which engines may not read yet
+IR_VERSION = 10  # of that opset; the newest of onnx may be too new for engines
 
 
 def product_spec(side: int, precision: Precision) -> GraphSpec:
-    """`product` = `a` @ `b`, all (side, side)."""
+    """Returns the spec of `product` = `a` @ `b`, all (side, side)."""
     a, b, product = (
         TensorSpec(name, (side, side), FLOAT[precision]) for name in ("a", "b", "product")
     )
@@ -26,7 +26,7 @@ def product_spec(side: int, precision: Precision) -> GraphSpec:
 
 
 def product_arrays(side: int, precision: Precision) -> dict[str, HostArray]:
-    """Its tensors by name. Random: on zeros a GPU takes less power, and runs faster than it can."""
+    """Returns random tensors by name: with zeros, a GPU needs less power and runs too fast."""
     random = np.random.default_rng(0)
     dtype = FLOAT[precision]
     return {
@@ -36,7 +36,7 @@ def product_arrays(side: int, precision: Precision) -> dict[str, HostArray]:
 
 
 def write_product(folder: Path, side: int, precision: Precision) -> Path:
-    """Write it as ONNX.
+    """Writes the graph as ONNX, and returns its path.
 
     Raises:
         StreamDiffVSRError: onnx is not installed.
@@ -62,10 +62,10 @@ def write_product(folder: Path, side: int, precision: Precision) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Repetitions of one measurement, in its unit.
+    """The repetitions of one measurement, in its unit.
 
     Attributes:
-        how: What was done, for the reader of the result.
+        how: How it was measured, for the reader of the result.
     """
 
     values: tuple[float, ...]
@@ -73,15 +73,15 @@ class Sample:
 
     @property
     def best(self) -> float:
-        """The largest."""
+        """The largest value."""
         return max(self.values)
 
     @property
     def spread(self) -> float:
-        """How far the median is below the best, as a share of it."""
+        """The distance of the median below the best, as a share of the best."""
         return 1 - median(self.values) / self.best
 
 
 def sample(seconds: Sequence[float], amount: float, how: str) -> Sample:
-    """`amount` (1e9 operations or bytes) in each of these times."""
+    """Returns the rates of an amount (in 1e9 operations or bytes) done in each of these times."""
     return Sample(tuple(amount / s for s in seconds), how)

@@ -1,6 +1,6 @@
-"""The rates of a CPU, with as many threads as its engines have.
+"""Measures the rates of a CPU, with as many threads as its engines use.
 
-The product is one ONNX Runtime operator run as an engine; the copy is numpy's, a slice a thread.
+The product is one ONNX Runtime operator, run as an engine; numpy copies, one slice per thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRODUCTS, COPIES, WARM_UP = 60, 15, 2
 
 
 def matrix_rate(precision: Precision) -> Sample | str:
-    """GFLOP/s of a square matrix product, or why it could not be measured."""
+    """Returns the GFLOP/s of a square matrix product, or why it could not be measured."""
     side = SIDE[precision]
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -39,9 +39,9 @@ def matrix_rate(precision: Precision) -> Sample | str:
 
 
 def copy_rate() -> Sample | str:
-    """GB/s of a copy in host memory."""
+    """Returns the GB/s of a copy in host memory."""
     threads = usable_cpus()
-    source = np.ones(COPY_BYTES, np.uint8)  # written, so that its pages are there
+    source = np.ones(COPY_BYTES, np.uint8)  # written, so that its pages are in memory
     target = np.full_like(source, 2)
     pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:
@@ -51,7 +51,7 @@ def copy_rate() -> Sample | str:
 
 
 def _times(run: Callable[[], object], repetitions: int) -> list[float]:
-    """Seconds of each run after a warm-up."""
+    """Returns the seconds of each run after a warm-up."""
     for _ in range(WARM_UP):
         run()
     times = []

@@ -1,7 +1,7 @@
-"""The rates of a GPU, timed by its own events. *Not run* by the project's own tests: it has no GPU.
+"""Measures the rates of a GPU by its own events. The tests do not run it, as they have no GPU.
 
-The product is torch's where torch has CUDA, else an engine of one operator by the first backend
-that works here. fp32 means fp32: no TF32, as in the engines. The copy is the runtime's own.
+The product is torch's if torch has CUDA, else an engine of one operator by the first backend that
+works here. fp32 is exact, without TF32, as in the engines. The copy is the CUDA runtime's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUILT_FROM_ONNX = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
 def matrix_rate(precision: Precision, ordinal: int = 0) -> Sample | str:
-    """GFLOP/s of a square matrix product on a GPU, or why it could not be measured."""
+    """Returns the GFLOP/s of a square matrix product, or why it could not be measured."""
     if reason := why_no_gpu(ordinal):
         return f"no matrix rate: {reason}"
     side, reasons = SIDE[precision], []
@@ -40,7 +40,7 @@ def matrix_rate(precision: Precision, ordinal: int = 0) -> Sample | str:
     for name, times in ways.items():
         try:
             measured = times(side, precision, ordinal)
-        except Exception as error:  # libraries that are missing or do not load, each in its own way
+        except Exception as error:  # each library fails in its own way if it is missing or broken
             reasons.append(f"{name}: {error}")
             continue
         how = f"matrix product {side}x{side} {precision} by {name} on the GPU"
@@ -49,7 +49,7 @@ def matrix_rate(precision: Precision, ordinal: int = 0) -> Sample | str:
 
 
 def copy_rate(ordinal: int = 0) -> Sample | str:
-    """GB/s of a copy within a GPU's memory, or why it could not be measured."""
+    """Returns the GB/s of a copy within a GPU's memory, or why it could not be measured."""
     if reason := why_no_gpu(ordinal):
         return f"no copy bandwidth: {reason}"
     try:
@@ -86,7 +86,7 @@ def _torch_times(side: int, precision: Precision, ordinal: int) -> list[float]:
 
 
 def _engine_times(backend: Backend, side: int, precision: Precision, ordinal: int) -> list[float]:
-    """An engine of one product, made as engines of frames are."""
+    """Returns the seconds of each run of an engine of one product, built as engines are."""
     if find_spec(backend.module) is None:
         raise ImportError("not installed")
     place, spec = f"cuda:{ordinal}", product_spec(side, precision)
@@ -108,7 +108,7 @@ def _engine_times(backend: Backend, side: int, precision: Precision, ordinal: in
 
 
 def _key(backend: Backend, precision: Precision, device: str) -> EngineKey:
-    """What compiling and opening ask of the key of an engine that is not kept."""
+    """Returns a key with all that a backend reads, for an engine that is not kept."""
     empty = EngineKey(
         model_digest="",
         size="",
@@ -127,7 +127,7 @@ def _key(backend: Backend, precision: Precision, device: str) -> EngineKey:
 
 
 def _times(device: CudaDevice, stream: CudaStream, work: Callable[[], object]) -> list[float]:
-    """Seconds of each run on a stream, by its marks."""
+    """Returns the seconds of each run on a stream, by its marks."""
     for _ in range(WARM_UP):
         work()
     marks = [device.mark(stream)]

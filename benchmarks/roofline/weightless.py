@@ -1,9 +1,9 @@
-"""The ONNX files of a model from its configs alone: full-size graphs without a byte of weights.
+"""Writes the ONNX files of a model from its configs alone, without weights, to count their work.
 
-Modules and inputs are on torch's meta device, so tracing needs no memory and computes nothing. What
-is written is what `export/onnx_export.py` writes, operator for operator, but for weights that name
-a data file that is not there, and their transposition, which is not done ahead. To count, not to
-run. Needs the export extra. A model is only looked for on this disk, and not fetched.
+Modules and inputs are on torch's meta device, so tracing needs no memory and computes nothing. The
+operators are those that `export/onnx_export.py` writes, except that weights are not transposed
+ahead; they refer to data files that do not exist, so the graphs cannot be run. This needs the
+export extra. Models are looked for on this disk, and never downloaded.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from ...export.configs import ModelConfigs
 
 STEPS = DEFAULT_STEPS
-PROMPT_TOKENS = 77  # of the text encoder that the released model was trained with
+PROMPT_TOKENS = 77  # by the text encoder that the released model was trained with
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What is traced.
+    """The model and the geometry to trace.
 
     Attributes:
-        plan: Size, flow, correlation and tiles.
-        steps: Length of the folded tables; the operators are the same.
+        plan: The size, flow, correlation and tiles.
+        steps: The length of the folded tables, which does not change the operators.
     """
 
     configs: ModelConfigs
@@ -48,7 +48,7 @@ class Traced:
 
 
 def trace_work(traced: Traced, only: Iterable[str] = GRAPHS) -> Iterator[tuple[str, GraphWork]]:
-    """Write each graph to a folder that is removed again, and count it: its name, its work.
+    """Writes each graph to a temporary folder, and yields its name and work.
 
     Raises:
         StreamDiffVSRError: The export extra is not installed.
@@ -59,7 +59,7 @@ def trace_work(traced: Traced, only: Iterable[str] = GRAPHS) -> Iterator[tuple[s
 
 
 def write_graphs(traced: Traced, folder: Path, only: Iterable[str] = GRAPHS) -> Iterator[Path]:
-    """Write graphs of a model without weights as ONNX files, one after the other.
+    """Writes graphs without weights as ONNX files, and yields their paths one by one.
 
     Raises:
         StreamDiffVSRError: The export extra is not installed.
@@ -101,7 +101,7 @@ def _model(traced: Traced) -> Any:
 
 
 def _export(module: nn.Module, spec: GraphSpec) -> Any:
-    """The module as the exporter's own representation; its weights are on the meta device."""
+    """Returns the exporter's representation of a module with weights on the meta device."""
     import torch
 
     from ...export.graph_folder import example_inputs, tracing
@@ -123,7 +123,7 @@ def _export(module: nn.Module, spec: GraphSpec) -> Any:
 
 
 def _save(model: Any, path: Path) -> None:
-    """Folds what is small, and saves with references to weights that do not exist."""
+    """Folds small constants, and saves the model with references to missing weights."""
     import onnx
     import onnx_ir
     import onnxscript.optimizer
@@ -142,7 +142,7 @@ def _save(model: Any, path: Path) -> None:
 
 
 def _stand_in(weight: Any) -> Any:
-    """Ones where a small constant may be folded, a file that is not there for the rest."""
+    """Returns ones for a weight that may be folded, or else a reference to a missing file."""
     import numpy as np
     import onnx_ir
 
@@ -163,7 +163,7 @@ def _stand_in(weight: Any) -> Any:
 
 @contextmanager
 def _no_complaints() -> Iterator[None]:
-    """Numbers that stand in for weights overflow where weights do not."""
+    """Silences numpy: the stand-ins for weights may overflow where real weights do not."""
     import numpy as np
 
     with np.errstate(all="ignore"):
@@ -171,10 +171,10 @@ def _no_complaints() -> Iterator[None]:
 
 
 def find_local(name: str) -> Path:
-    """The folder of a model by the name that engines were built with.
+    """Returns the folder of a model by the name that engines were built with.
 
     Raises:
-        StreamDiffVSRError: It is not on this disk.
+        StreamDiffVSRError: The model is not on this disk.
     """
     if name == BUILT_IN or Path(name).expanduser().exists():
         return resolve_model(name)
@@ -183,19 +183,19 @@ def find_local(name: str) -> Path:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
-    except Exception as error:  # not installed, not fetched, no name of a repository
+    except Exception as error:  # not installed, not downloaded, or not a repository's name
         raise StreamDiffVSRError(f"the model {name} is not on this disk") from error
 
 
 def configs_of(folder: Path) -> tuple[ModelConfigs, int]:
-    """The configs of a model folder, and how many tokens its prompt has."""
+    """Returns the configs of a model folder, and the number of tokens of its prompt."""
     from ...export.config_files import read_configs
 
     return read_configs(folder), _prompt_tokens(folder / PROMPT_FILE)
 
 
 def _prompt_tokens(path: Path) -> int:
-    """The length of an embedding, from its file's header; one that is computed has the usual."""
+    """Returns the length of a prompt's embedding, from its file's header or by default."""
     if not path.is_file():
         return PROMPT_TOKENS
     from safetensors import safe_open

@@ -1,7 +1,4 @@
-"""Several jobs, one after another: what is done already is skipped, and what fails stops no other.
-
-Knows nothing of engines or video: looking at a job and doing it are functions that it is given.
-"""
+"""Runs several jobs one after another: finished ones are skipped, and a failure stops no other."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ State = Literal["done", "skipped", "failed", "planned"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
-        told: What the work gave, for programs.
-        why: Of a job that was skipped, or failed: one line.
-        seconds: That were spent on it.
+        told: The fields that the work returned, as JSON can carry them.
+        why: The reason why the job was skipped or failed, in one line.
+        seconds: The time spent on it.
     """
 
     pair: InOut
@@ -40,7 +37,7 @@ class Outcome:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The job's names, its state, and all that the work gave."""
+        """Returns the job's paths, its state, and all fields that the work returned."""
         why = {"failed": {"error": self.why}, "skipped": {"reason": self.why}}
         names = {"input": str(self.pair.input), "output": str(self.pair.output)}
         return {"state": self.state, **names, **self.told, **why.get(self.state, {})}
@@ -56,18 +53,18 @@ def run_batch(
     begin: Callable[[int, InOut], None] = lambda number, pair: None,
     ended: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Do the jobs; every failure is an outcome. What is no failure of a job (Ctrl-C) goes through.
+    """Runs jobs; every failure becomes an outcome, while Ctrl-C is raised as usual.
 
-    All are looked at before the first is worked on. Jobs of one group use the same engines: they
-    are done group by group, in the order of the first of each.
+    All jobs are inspected before the first one is run. Jobs of one group use the same engines: they
+    are run group by group, in the order of the first job of each.
 
     Args:
-        look: Reads what a job's input is; raises what is wrong with it.
-        work: Does it, and gives what is to be told.
-        overwrite: Do again what is done already.
-        plan: What `work` does is only planning.
-        begin: Hears the number, from 1, and the pair, before `work` gets it.
-        ended: Hears of every outcome as it comes.
+        look: Inspects a job's input; raises what is wrong with it.
+        work: Runs a job, and returns the fields of its outcome.
+        overwrite: Whether finished jobs are run again.
+        plan: Whether `work` only plans.
+        begin: Called before `work` with the number of the job, from 1, and the pair.
+        ended: Called with every outcome as soon as it is known.
 
     Returns:
         An outcome for each pair, in their order.
@@ -90,17 +87,17 @@ def run_batch(
         with _failure_settles(pair, settle):
             started = time.monotonic()
             begin(len(outcomes) + 1, pair)
-            told = work(seen)
+            fields = work(seen)
             seconds = round(time.monotonic() - started, 3)
-            settle(Outcome(pair, "planned" if plan else "done", told, seconds=seconds))
+            settle(Outcome(pair, "planned" if plan else "done", fields, seconds=seconds))
     return [outcomes[pair] for pair in pairs]
 
 
 def why_done(pair: InOut) -> str:
-    """Why nothing is to be done, or "" if there is: an output as new as its input is done.
+    """Returns why the job is finished, or "": an output that is not older than its input is done.
 
     Raises:
-        StreamDiffVSRError: There is an output, and it is older than its input.
+        StreamDiffVSRError: The output exists, and is older than its input.
     """
     made, given = _changed(pair.output), _changed(pair.input)
     if made is None or given is None:
@@ -110,12 +107,12 @@ def why_done(pair: InOut) -> str:
     raise StreamDiffVSRError(
         f"could not write {str(pair.output)!r}",
         "it exists, and is older than its input",
-        f"{option('overwrite', True)} makes it anew",
+        f"{option('overwrite', True)} replaces it",
     )
 
 
 def _changed(path: Path) -> int | None:
-    """When a file, or the newest of a folder or pattern, was changed, in ns; None without one."""
+    """Returns when a file, or the newest of a folder or pattern, was changed, in ns; or None."""
     try:
         if is_numbered(path):
             images = numbered_images(path)
@@ -129,11 +126,11 @@ def _changed(path: Path) -> int | None:
 
 @contextmanager
 def _failure_settles(pair: InOut, settle: Callable[[Outcome], None]) -> Iterator[None]:
-    """Whatever fails in the block is the outcome of the pair, and the next one is done."""
+    """Turns an error in the block into the outcome of the pair, so that the next one is run."""
     try:
         yield
     except StreamDiffVSRError as error:
         settle(Outcome(pair, "failed", why=str(error)))
-    except Exception as error:  # a fault of ours, in one of a night's many files
-        told = " ".join(f"unexpected {type(error).__name__}: {error}".split())
-        settle(Outcome(pair, "failed", why=told))
+    except Exception as error:  # a bug must not stop a batch that runs overnight
+        why = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        settle(Outcome(pair, "failed", why=why))

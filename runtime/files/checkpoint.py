@@ -1,4 +1,4 @@
-"""Where a job can be resumed: frame times, segment boundaries, and the state at each."""
+"""Checkpoints, from which a job can be resumed: frame times, segment boundaries and states."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 
 from ...errors import StreamDiffVSRError, option
+from ...graphs.arrays import Image
 from ..media.reader import FileSource, SourceFrame
 from ..scene_cuts import Thumbnail
 from ..state import StreamState
-from .job import Image, Job
+from .job import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Where a stream of frames is in time, in ticks; immutable, so that it can be written down.
+    """The position of a stream of frames in time, in ticks.
 
     Attributes:
-        offset: What is added to the file's times since the last jump.
-        last: Of the last frame, as written; None before the first.
-        step: From the frame before it to the last one.
-        late: How much later than by its time and the offset the last frame is shown.
-        before: The offset before the last jump, which may have been of one frame only.
-        retimed: Frames so far that were moved, those of a jump counted once.
+        offset: The offset that is added to the file's times since the last jump.
+        last: The time of the last frame, as written; None before the first.
+        step: The time from the frame before the last one to the last one.
+        late: The time by which the last frame is shown later than its own time plus the offset.
+        before: The offset before the last jump, which may have affected one frame only.
+        retimed: The number of frames that were moved so far; a jump counts as one.
     """
 
     offset: int = 0
@@ -40,7 +41,7 @@ class Times:
     retimed: int = 0
 
     def after(self, pts: int, duration: int | None) -> Times:
-        """With the next frame, of the file's time and duration: `last` is when it is shown."""
+        """Returns the position after the next frame, given its time and duration in the file."""
         offset = self.before if self._is_back(pts) else self.offset
         own = pts + offset
         if self.last is None or own >= self.last:
@@ -48,83 +49,83 @@ class Times:
             return replace(self, offset=offset, last=own, step=step, late=0)
         step = max(1, self.step)
         moved = replace(self, step=duration or self.step, retimed=self.retimed + 1)
-        if self.last - self.late - own < step:  # no jump: early by less than a frame
+        if self.last - self.late - own < step:  # no jump: it is early by less than a frame
             shown = self.last + (1 if self.late else step)
             return replace(moved, last=shown, late=shown - own)
         shown = self.last + step
         return replace(moved, offset=offset + shown - own, last=shown, late=0, before=offset)
 
     def _is_back(self, pts: int) -> bool:
-        """Whether the clock is where it would be without its last jump."""
+        """Returns whether the clock is where it would be without its last jump."""
         if self.last is None or self.before == self.offset or pts + self.before < self.last:
             return False
         expected = self.last + max(1, self.step)
         return abs(pts + self.before - expected) < abs(pts + self.offset - expected)
 
 
-SHORTEST = 24  # frames: a flicker that looks like cuts must not start an encoder each time
-LONGEST = 120  # frames: what a crash may cost
+SHORTEST = 24  # frames: flicker that looks like cuts must not start an encoder each time
+LONGEST = 120  # frames: the most that a crash may cost
 
 
 class Segmenter:
-    """Counts the frames of the running segment."""
+    """Divides frames into segments, which begin at cuts and have a limited length."""
 
     def __init__(self) -> None:
         self._length = 0
 
     def starts_segment(self, cut: bool) -> bool:
-        """Whether the next frame, a cut or not, is the first of a segment; it is counted."""
+        """Returns whether the next frame, which may be a cut, starts a segment, and counts it."""
         first = self._length == 0 or self.full or (cut and self._length >= SHORTEST)
         self._length = 1 if first else self._length + 1
         return first
 
     @property
     def full(self) -> bool:
-        """Whether the running segment takes no more frames."""
+        """Whether the current segment takes no more frames."""
         return self._length >= LONGEST
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeAfter:
-    """The frame that a run begins behind.
+    """The frame after which a run begins.
 
     Attributes:
-        frames: Of the job, up to and with it.
-        pts: The file's own time of it, in ticks.
-        image: The frame, where it is known.
-        sought: Whether times name frames: not where they jump back, or where there is damage.
+        frames: The number of the job's frames up to and including this one.
+        pts: The frame's time in the file, in ticks.
+        image: The frame's picture, if it is known.
+        seekable: Whether the frame can be found by its time: not if times jump or data is damaged.
     """
 
     frames: int
     pts: int
     image: Image | None
-    sought: bool
+    seekable: bool
 
 
-def frames_of(job: Job, behind: ResumeAfter | None) -> tuple[FileSource, Iterator[SourceFrame]]:
-    """The frames from there on, and the source that they come from, to be closed.
+def frames_of(job: Job, last: ResumeAfter | None) -> tuple[FileSource, Iterator[SourceFrame]]:
+    """Returns the source, which the caller closes, and its frames after the last one, or all.
 
     Raises:
         StreamDiffVSRError: The input is no longer what it was.
     """
-    if behind is None:
+    if last is None:
         return _from_start(job)
-    if behind.sought:
-        source = job.open(float(behind.pts * job.info.time_base))
+    if last.seekable:
+        source = job.open(float(last.pts * job.info.time_base))
         for frame in source:
-            if frame.pts == behind.pts and _same(frame, behind.image):
+            if frame.pts == last.pts and _same(frame, last.image):
                 return source, source
-            if frame.pts > behind.pts:
+            if frame.pts > last.pts:
                 break
         source.close()
     source, frames = _from_start(job)
-    last = next(itertools.islice(frames, behind.frames - 1, None), None)
-    if last is None or last.pts != behind.pts or not _same(last, behind.image):
+    found = next(itertools.islice(frames, last.frames - 1, None), None)
+    if found is None or found.pts != last.pts or not _same(found, last.image):
         source.close()
         raise StreamDiffVSRError(
             f"could not go on with {str(job.output)!r}",
             f"{str(job.input)!r} has other frames than before",
-            f"begin anew with {option('overwrite', True)}",
+            f"start over with {option('overwrite', True)}",
         )
     return source, frames
 
@@ -148,16 +149,16 @@ MAX_CHECKPOINTS = 3  # the last, the one before it if that is damaged, one of an
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a run leaves behind a frame.
+    """All that a run needs to go on after a frame of its part.
 
     Attributes:
-        frames: How many came before it, in the part.
-        state: Of the stream.
+        frames: The number of the part's frames up to here.
+        state: The state of the stream.
         cuts: The memory of the cut detector.
-        pts: The file's own time of the last frame, in ticks.
-        times: Where the last frame was put.
-        found_cuts: Scene cuts so far, in the part.
-        damaged: Damaged packets so far.
+        pts: The last frame's time in the file, in ticks; None at the start.
+        times: The timeline after the last frame.
+        found_cuts: The number of scene cuts in the part so far.
+        damaged: The number of damaged packets so far.
     """
 
     frames: int
@@ -169,7 +170,7 @@ class Checkpoint:
     damaged: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """All but the pictures, which `save` writes."""
+        """Returns all but the pictures, which `save` writes."""
         return {
             "frames": self.frames,
             "state": {"seed": self.state.seed, "frame_index": self.state.frame_index},
@@ -182,15 +183,15 @@ class Checkpoint:
         }
 
     def save(self, folder: Path) -> None:
-        """Write the pictures, and return when they are on the disk.
+        """Writes the pictures, and returns when they are on the disk.
 
         Raises:
-            OSError, StreamDiffVSRError: The disk is full.
+            OSError, StreamDiffVSRError: The pictures cannot be written; the disk is full, say.
         """
         if self.state.has_previous:
             self.state.save(_path(folder, self.frames, STATE))
         if self.cuts is not None:
-            content = io.BytesIO()  # numpy's own writing hides why a disk takes no more
+            content = io.BytesIO()  # numpy's own writing hides why a disk refuses
             np.save(content, self.cuts)
             with _path(folder, self.frames, CUTS).open("wb") as file:
                 file.write(content.getbuffer())
@@ -199,7 +200,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path, fields: Mapping[str, Any]) -> Checkpoint | None:
-        """What `to_json` and `save` wrote; None if the pictures are gone or damaged."""
+        """Returns what `to_json` and `save` wrote; None if the pictures are lost or damaged."""
         state, cuts, frames = StreamState(**fields["state"]), None, fields["frames"]
         try:
             if fields["guided"]:
@@ -220,7 +221,7 @@ class Checkpoint:
 
 
 def forget_old_points(folder: Path) -> None:
-    """Remove the pictures of all but the last points."""
+    """Removes the pictures of all but the last checkpoints."""
     for suffix in POINT_SUFFIXES:
         for path in sorted(folder.glob(f"*{suffix}"))[:-MAX_CHECKPOINTS]:
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""A part of a job in a process of its own: engines, frames, segments; told frame by frame.
+"""Upscales one part of a job in a child process, and reports its progress.
 
-Started as the media children are, and ended with its parent like them.
+It is started like the media children, and like them ends with its parent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .job import Job
 
 
 def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send how many frames of the part are done, then ``end``."""
+    """Sends the number of frames done after each frame, then ``end``."""
     messages.end_with_parent(inbox)
-    # Engines on a CPU take every core: of several processes, each has its share.
+    # Engines on a CPU would take every core: each process gets its share.
     os.environ.setdefault(THREADS, str(max(1, usable_cpus() // order["workers"])))
     job = Job.from_json(order["job"])
     part = FrameRange(**{**order["part"], "times": Times(**order["part"]["times"])})

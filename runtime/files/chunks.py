@@ -1,7 +1,7 @@
-"""One job in several processes, split at scene cuts: the frames are those of one run.
+"""Upscales one job in several processes, split at scene cuts; the frames are those of one run.
 
-Behind a cut nothing of earlier frames is known, noise is drawn by the frame's number, and segments
-begin at cuts anyway: a part is the very piece of one run. The cuts are looked for before.
+After a cut nothing of earlier frames is used, noise depends on the frame's index, and segments
+begin at cuts anyway: so each part equals that piece of a single run. Cuts are found beforehand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .journal import Journal
 from .upscale import UpscaleReport, carry_out, open_job
 
 PARTS = "parts.json"
-_LONGEST_FRAME_S = 3600.0  # of a frame, or of opening engines, in a worker
+_LONGEST_FRAME_S = 3600.0  # the deadline for a frame, or for opening engines, in a worker
 
 Tell = Callable[[int], None]
 
@@ -39,15 +39,15 @@ def upscale_chunks(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Upscale a video in as many processes, each with engines of its own.
+    """Upscales a video in several processes, each with engines of its own.
 
     Args:
         engines: An engine set for frames of the input's size.
-        chunks: At most as many processes; there are fewer where there are fewer scene cuts.
-        device: The GPU that all of them use, "cuda:1"; None is the first.
+        chunks: The most processes; there are fewer if there are not enough scene cuts.
+        device: The GPU that all processes use, "cuda:1"; None is the first.
 
     Raises:
-        StreamDiffVSRError: As `upscale_file`.
+        StreamDiffVSRError: See `upscale_file`.
         UsageError: Scene cuts are turned off.
     """
     options = options or FileOptions()
@@ -65,10 +65,10 @@ def upscale_job_in_chunks(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Do a job that `open_job` or `inspect_job` has opened, as `upscale_chunks` does it.
+    """Upscales a job that `open_job` or `inspect_job` has opened; see `upscale_chunks`.
 
     Raises:
-        StreamDiffVSRError, UsageError: As `upscale_chunks`.
+        StreamDiffVSRError, UsageError: See `upscale_chunks`.
     """
     _check_cuts(job.options)
     manifest = read_manifest(engines)
@@ -89,7 +89,7 @@ def _check_cuts(options: FileOptions) -> None:
 
 
 def split(job: Job, chunks: int) -> list[FrameRange]:
-    """Parts of about one length, each but the first beginning at a scene cut."""
+    """Returns parts of about the same length; each but the first begins at a scene cut."""
     cuts = list(_cuts(job))
     total = cuts.pop().first  # the end of the job
     wanted = [total * number / chunks for number in range(1, chunks)]
@@ -103,7 +103,7 @@ def split(job: Job, chunks: int) -> list[FrameRange]:
 
 
 def _cuts(job: Job) -> Iterator[FrameRange]:
-    """A part without an end for each cut that begins a segment, and one for the end of the job."""
+    """Yields an endless part for each cut that begins a segment, and one for the job's end."""
     detector, segmenter, times = CutDetector(), Segmenter(), Times()
     source, frames = frames_of(job, None)
     count, pts = 0, None
@@ -120,7 +120,7 @@ def _cuts(job: Job) -> Iterator[FrameRange]:
 
 
 def _planned(job: Job, folder: Path, chunks: int) -> list[FrameRange]:
-    """The parts of the job, written down for a run that goes on with it."""
+    """Returns the parts of the job, which are saved for a run that resumes it."""
     path = folder / PARTS
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -133,11 +133,11 @@ def _planned(job: Job, folder: Path, chunks: int) -> list[FrameRange]:
 def _run_all(
     job: Job, parts: Sequence[FrameRange], folder: Path, opens: Mapping[str, str | None], tell: Tell
 ) -> None:
-    """Each part in a process that opens the engines; the first failure ends all."""
+    """Runs each part in a process that opens the engines; the first failure ends all."""
     done = dict.fromkeys(range(len(parts)), 0)
     workers: list[Child] = []
 
-    def told(number: int, frames: int) -> None:
+    def note(number: int, frames: int) -> None:
         done[number] = frames
 
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -145,7 +145,7 @@ def _run_all(
             futures: set[Future[None]] = set()
             for part in parts:
                 workers.append(_start(job, part, folder, opens, len(parts)))
-                futures.add(pool.submit(_follow, workers[-1], part.number, told))
+                futures.add(pool.submit(_follow, workers[-1], part.number, note))
             while futures:
                 ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
                 for future in ended:
@@ -174,9 +174,9 @@ def _start(
     )
 
 
-def _follow(worker: Child, number: int, told: Callable[[int, int], None]) -> None:
+def _follow(worker: Child, number: int, note: Callable[[int, int], None]) -> None:
     while True:
         message, _ = worker.receive()
         if message["kind"] == "end":
             return
-        told(number, message["frames"])
+        note(number, message["frames"])

@@ -1,4 +1,4 @@
-"""Quality metrics, and the comparison video and picture of a job."""
+"""Quality metrics, and the comparison video and contact sheet of a job."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from .job_report import clock
 from .video_file import write_video
 
 GAP = 8  # pixels around and between the columns
-LINES = 16  # of text would fill a picture's height: legible when the sheet is shown small
-MIN_LETTERS = 10  # pixels
+LINES = 16  # this many lines of text fill a picture's height: legible on a sheet shown small
+MIN_LETTERS = 10  # the least height of letters in pixels
 PAPER, INK, FRAME = (24, 24, 24), (240, 240, 240), (255, 208, 0)
 
 
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of a picture, in its pixels."""
+    """A rectangle in a picture, in pixels."""
 
     top: int
     left: int
@@ -50,14 +50,14 @@ class Box:
 
 
 def bicubic(picture: Image, scale: int) -> Image:
-    """(h, w, 3) -> (scale h, scale w, 3): what any other upscale is measured against (a = -0.5)."""
+    """Returns a bicubic upscale (a = -0.5), the baseline: (h, w, 3) -> (scale h, scale w, 3)."""
     height, width = picture.shape[:2]
     size = (scale * width, scale * height)
     return np.asarray(pillow.fromarray(picture).resize(size, pillow.Resampling.BICUBIC))
 
 
 def psnr(picture: Image, truth: Image) -> float:
-    """Peak signal to noise over all pixels and channels, in dB; infinite for equal pictures."""
+    """Returns the PSNR over all pixels and channels in dB; infinite for equal pictures."""
     if picture.shape != truth.shape:
         raise ValueError(f"{picture.shape = }, {truth.shape = }")
     error = float(np.mean((picture.astype(np.float64) - truth) ** 2))
@@ -65,13 +65,13 @@ def psnr(picture: Image, truth: Image) -> float:
 
 
 def contact_sheet(panels: Sequence[Panel], box: Box) -> Image:
-    """A column for each panel: name, picture, caption, and the box of the picture magnified.
+    """Returns a column for each panel: name, picture, caption, and the magnified box.
 
-    Magnified means pixels repeated, as often as fits the column: what is seen is in the picture.
+    Pixels are magnified by repeating them, as often as the column's width allows.
 
     Args:
-        panels: With pictures of one size.
-        box: Lies within the pictures; marked in them.
+        panels: At least one; all pictures have one size.
+        box: The part to magnify, within the pictures and marked in them.
     """
     height, width = panels[0].picture.shape[:2]
     if any(panel.picture.shape != (height, width, 3) for panel in panels):
@@ -87,10 +87,10 @@ def contact_sheet(panels: Sequence[Panel], box: Box) -> Image:
 
 
 def label(text: str, letters: int) -> Image:
-    """Words on a dark ground, to be laid into a corner of a picture.
+    """Returns an image of a text on a dark ground, for a corner of a picture.
 
     Args:
-        letters: Their height in pixels.
+        letters: The height of the letters in pixels.
     """
     font = ImageFont.load_default(letters)
     left, top, right, bottom = font.getbbox(text)
@@ -114,7 +114,7 @@ def _column(panel: Panel, box: Box) -> pillow.Image:
     picture = pillow.fromarray(panel.picture)
     column.paste(picture, (0, strip))
     right, bottom = box.left + box.width, box.top + box.height
-    # Around the box, not on it: the line covers nothing that is compared.
+    # Drawn around the box, so the line covers nothing that is compared.
     draw.rectangle(
         (box.left - 2, strip + box.top - 2, right + 1, strip + bottom + 1), None, FRAME, 2
     )
@@ -125,10 +125,10 @@ def _column(panel: Panel, box: Box) -> pillow.Image:
 
 
 def read_picture(path: Path) -> Image:
-    """The picture in a file.
+    """Returns the picture in a file as (h, w, 3) uint8 RGB.
 
     Raises:
-        StreamDiffVSRError: It is missing or no picture.
+        StreamDiffVSRError: The file is missing or is not a picture.
     """
     try:
         with pillow.open(path) as image:
@@ -139,7 +139,7 @@ def read_picture(path: Path) -> Image:
 
 
 def write_png(path: Path, picture: Image) -> None:
-    """Write the picture; an existing file is replaced.
+    """Writes a picture as PNG; an existing file is replaced.
 
     Raises:
         StreamDiffVSRError: The file cannot be written.
@@ -156,15 +156,15 @@ def write_png(path: Path, picture: Image) -> None:
 Mode: TypeAlias = Literal["side", "split"]
 
 BEFORE, AFTER = "Bicubic", "Stream-DiffVSR"
-LINE = (255, 208, 0)  # between the halves of a split picture
-STILLS = 4  # rows of the sheet
+LINE = (255, 208, 0)  # the colour of the line between the halves of a split picture
+STILLS = 4  # the number of rows on the sheet
 STILL = (720, 1280)  # of larger pictures, the sheet shows the part around the detail
-DETAIL = 6  # the part that is magnified is a sixth as wide as what is shown
+DETAIL = 6  # the magnified part is a sixth as wide as what is shown
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What was written."""
+    """The files that `compare` wrote, and how many frames the video has."""
 
     video: Path
     sheet: Path
@@ -172,20 +172,20 @@ class Compared:
 
 
 def sheet_of(video: Path) -> Path:
-    """Where the stills of a comparison go."""
+    """Returns the path of the sheet of stills for a comparison video."""
     return beside(video.with_suffix(""), after=".png")
 
 
 def check_comparison(job: Job, video: Path, *, mode: Mode) -> None:
-    """Say at once what would stop a comparison, before the hours of work that it shows.
+    """Checks, before hours of upscaling, that a comparison can be written.
 
     Raises:
-        StreamDiffVSRError: It cannot be written, or would be too wide.
+        StreamDiffVSRError: The comparison cannot be written, or would be too wide.
     """
     overwrite = job.options.overwrite
     failure = f"could not write {str(video)!r}"
     check_output(video, source=job.input, overwrite=overwrite)
-    h264_format(video)  # the only codec that it is written in
+    h264_format(video)  # the only codec of a comparison
     if video.absolute() == job.output.absolute():
         raise StreamDiffVSRError(
             failure, "it is the output itself", f"choose another {option('compare')}"
@@ -209,14 +209,14 @@ def compare(
     frames: int | None = None,
     progress: Progress | None = None,
 ) -> Compared:
-    """Write the comparison of a finished job's output with its input.
+    """Writes the comparison of a finished job's output with its input.
 
     Args:
-        frames: How many the output has, so that the stills lie evenly in it.
-        progress: Called with the frames done and how many there are.
+        frames: The number of frames of the output, to spread the stills evenly over it.
+        progress: Called with the number of frames done and of all frames.
 
     Raises:
-        StreamDiffVSRError: One of them cannot be read, or the comparison not be written.
+        StreamDiffVSRError: Input or output cannot be read, or the comparison cannot be written.
     """
     wanted = _spread(frames)
     rows: list[Image] = []
@@ -262,21 +262,21 @@ def _output(job: Job) -> FileSource:
 def _in_step(
     job: Job, before: FileSource, after: FileSource
 ) -> Iterator[tuple[SourceFrame, SourceFrame]]:
-    """Each frame of the output with the one of the input that it was made of."""
+    """Yields each frame of the input with the output frame that was made of it."""
     start = job.start_seconds
     wanted = (one for one in before if start is None or one.pts * one.time_base >= start)
-    return zip(wanted, after, strict=False)  # the input goes on behind --end and --max-frames
+    return zip(wanted, after, strict=False)  # the input continues after --end
 
 
 def _spread(frames: int | None) -> set[int]:
-    """Which frames are shown as stills: in the middle of equal parts."""
+    """Returns the indices of the stills: the middle frames of equal parts."""
     if not frames:
         return {0}
     return {(2 * part + 1) * frames // (2 * STILLS) for part in range(STILLS)}
 
 
 class _Drawing:
-    """Puts two pictures of one size, (H, W, 3) uint8 RGB, into one."""
+    """Joins two pictures of one size, (H, W, 3) uint8 RGB, into one."""
 
     def __init__(self, mode: Mode, size: tuple[int, int]) -> None:
         self._side = mode == "side"
@@ -304,7 +304,7 @@ class _Drawing:
 
 
 def _row(before: Image, after: Image, caption: str) -> Image:
-    """Both pictures beside each other, over the same detail magnified."""
+    """Returns both pictures side by side, each above the same magnified detail."""
     box = _detail(before)
     top, left, (height, width) = _window(after.shape[:2], box)
     parts = [one[top : top + height, left : left + width] for one in (before, after)]
@@ -313,7 +313,7 @@ def _row(before: Image, after: Image, caption: str) -> Image:
 
 
 def _detail(picture: Image) -> Box:
-    """The part with the most detail, where neighbouring pixels differ most."""
+    """Returns the part with the most detail: where neighbouring pixels differ most."""
     height, width = picture.shape[:2]
     high, wide = max(1, min(height, STILL[0]) // DETAIL), max(1, min(width, STILL[1]) // DETAIL)
     grey = picture.mean(axis=-1, dtype=np.float32)
@@ -325,7 +325,7 @@ def _detail(picture: Image) -> Box:
 
 
 def _window(size: tuple[int, int], box: Box) -> tuple[int, int, tuple[int, int]]:
-    """Top, left and size of what is shown of a picture: all of it, or the part around the box."""
+    """Returns top, left and size of the part to show: the whole picture, or around the box."""
     shown = min(size[0], STILL[0]), min(size[1], STILL[1])
     top = min(max(0, box.top + box.height // 2 - shown[0] // 2), size[0] - shown[0])
     left = min(max(0, box.left + box.width // 2 - shown[1] // 2), size[1] - shown[1])

@@ -20,26 +20,26 @@ from ..media.encoders import CODECS, ENCODERS, ImageFormat, VideoFormat, encoder
 from .job import FrameUpscaler
 from .journal import folder_of
 
-HALF_CRF = 6  # steps that halve what a lossy encoder writes
-COMPRESSED = 0.5  # of lossless frames
+HALF_CRF = 6  # CRF steps that halve what a lossy encoder writes
+COMPRESSED = 0.5  # the share that a lossless codec leaves
 IMAGE_BITS = {".jpg": 2.5, ".webp": 2.0, ".png": 12.0, ".tif": 24.0}
 DEEP_IMAGE_BITS = {".png": 36.0, ".tif": 48.0}
-SOUND_BITS = 256_000  # a second, of each stream
-# The least share of an estimate that may turn out: titles on black are far smaller than a film.
+SOUND_BITS = 256_000  # per second and stream
+# The least share of an estimate that may be needed: titles on black are far smaller than a film.
 LEAST_LOSSY, LEAST_LOSSLESS = 0.1, 0.3
-COPIES = 2  # the segments, and the file that they are joined to before they go
+COPIES = 2  # the segments, and the file that they are joined to before they are deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What a job writes and what its disk has, in bytes.
+    """The disk space that a job needs and that is free, in bytes.
 
     Attributes:
-        needed: At most at one time, beyond what an interrupted run has left; None where the number
-            of frames is not known.
-        least: A lower bound of it.
-        output: Of that, the finished output.
-        free: For this user, on the disk of the output; None if it cannot be told.
+        needed: The most at one time, beyond what an interrupted run has left; None if the number
+            of frames is unknown.
+        least: A lower bound of `needed`.
+        output: The size of the finished output; None if the number of frames is unknown.
+        free: The space free for this user on the output's disk; None if unknown.
     """
 
     needed: int | None
@@ -49,11 +49,11 @@ class Disk:
 
     @property
     def tight(self) -> bool:
-        """Whether it may not be enough."""
+        """Whether the free space may not be enough."""
         return self.needed is not None and self.free is not None and self.needed > self.free
 
     def describe(self) -> str:
-        """One line for the user."""
+        """Returns a line for the user."""
         have = "" if self.free is None else f" of {shown(self.free)} free"
         if self.needed is None or self.output is None:
             return f"disk: the length is not known{have.replace(' of ', '; ')}"
@@ -62,7 +62,7 @@ class Disk:
         return f"disk: {_about(self.needed)}{have} while it runs, {end} at the end{doubt}"
 
     def to_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Returns the attributes for programs."""
         return asdict(self)
 
 
@@ -75,13 +75,13 @@ def look_at_disk(
     least_frames: int | None = None,
     sound_seconds: float = 0.0,
 ) -> Disk:
-    """What writing an output takes, beside what is free where it goes.
+    """Returns the disk space that an output needs, and that is free where it goes.
 
     Args:
-        size: (H, W).
-        frames: How many; None if it is not known.
-        least_frames: How many there surely are; None: all of them.
-        sound_seconds: Of all streams of sound together.
+        size: (H, W) of the output.
+        frames: The number of frames; None if unknown.
+        least_frames: The number of frames that there are at least; None means all of them.
+        sound_seconds: The duration of all streams of sound together.
     """
     free = _free(output)
     if frames is None:
@@ -91,17 +91,17 @@ def look_at_disk(
     video = isinstance(form, VideoFormat)
     lossy = _crf_of(form) is not None if isinstance(form, VideoFormat) else form.suffix != ".tif"
     needed = (COPIES if video else 1) * picture + sound
-    there = bytes_of(folder_of(output))
+    kept = bytes_of(folder_of(output))
     sure = 1 if least_frames is None else min(1, least_frames / max(1, frames))
     least = (LEAST_LOSSY if lossy else LEAST_LOSSLESS) * sure * needed
-    return Disk(max(0, int(needed) - there), max(0, int(least) - there), int(picture + sound), free)
+    return Disk(max(0, int(needed) - kept), max(0, int(least) - kept), int(picture + sound), free)
 
 
 def check_disk(disk: Disk, output: Path) -> None:
-    """Refuse a job that cannot fit.
+    """Checks that a job can fit on the disk.
 
     Raises:
-        StreamDiffVSRError: What it takes at least and what is free.
+        StreamDiffVSRError: It needs more than is free, even by the lower bound.
     """
     if disk.free is None or disk.least <= disk.free:
         return
@@ -115,7 +115,7 @@ def check_disk(disk: Disk, output: Path) -> None:
 
 
 def bits_per_pixel(form: VideoFormat | ImageFormat) -> float:
-    """Of a detailed film, bits for each HR pixel."""
+    """Returns the bits that an HR pixel of a detailed film takes."""
     if isinstance(form, ImageFormat):
         deep = DEEP_IMAGE_BITS.get(form.suffix) if form.deep else None
         return deep or IMAGE_BITS.get(form.suffix, max(IMAGE_BITS.values()))
@@ -131,12 +131,12 @@ def bits_per_pixel(form: VideoFormat | ImageFormat) -> float:
 
 
 def _crf_of(form: VideoFormat) -> int | None:
-    """The quality that the codec's `bits_per_pixel` are of; None where it has none."""
+    """Returns the CRF to which the codec's `bits_per_pixel` applies; None if it has none."""
     return ENCODERS[CODECS[form.codec].software].crf
 
 
 def bytes_of(folder: Path) -> int:
-    """Of all files in and below a folder; 0 if there is none."""
+    """Returns the bytes of all files in and below a folder; 0 if it does not exist."""
     try:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     except OSError:
@@ -148,12 +148,12 @@ def _about(count: int) -> str:
 
 
 def shown(count: int) -> str:
-    """Bytes as a user reads them."""
+    """Returns a number of bytes as text for a user."""
     return format_bytes(count) if count >= MIB else f"{-(-count // 1024)} KiB"
 
 
 def _free(output: Path) -> int | None:
-    """On the disk of the nearest folder that is there."""
+    """Returns the free bytes on the disk of the nearest existing folder, or None."""
     for folder in output.absolute().parents:
         if folder.is_dir():
             try:
@@ -163,15 +163,15 @@ def _free(output: Path) -> int | None:
     return None
 
 
-DECODER = (38 * MIB, 20)  # of H.264 with a few references; bytes a pixel of the input
+DECODER = (38 * MIB, 20)  # H.264 with a few references; then bytes per input pixel
 IMAGE_WRITER = (50 * MIB, 12)
-COMMAND = 30 * MIB  # the command line and what finds engines, beside what runs them
-FRAMES_BETWEEN = 3  # RGB frames at full size, on their way from the engines to the encoder
+COMMAND = 30 * MIB  # the command line, and finding engines
+FRAMES_BETWEEN = 3  # RGB frames of output size between the engines and the encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Bytes of host memory beside the engines."""
+    """The host memory in bytes that a job takes in addition to its engines."""
 
     decode: int
     encode: int
@@ -180,20 +180,20 @@ class Processes:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all."""
         return self.decode + self.encode + self.between + self.command
 
     def to_json(self) -> dict[str, int]:
-        """For programs."""
+        """Returns the attributes for programs."""
         return asdict(self)
 
 
 def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) -> Processes:
-    """What they will take.
+    """Returns the host memory that decoding, encoding and the command will take.
 
     Args:
         size: (h, w) of the input.
-        output_size: (H, W).
+        output_size: (H, W) of the output.
     """
     small, large = size[0] * size[1], output_size[0] * output_size[1]
     wide = scale = 2 if form.deep else 1
@@ -209,16 +209,16 @@ def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) ->
     )
 
 
-WORTH_FRAMES = 40  # of a shorter job the frames would be a noticeable part, and it ends soon
-TIMED = 3  # frames behind the first, which has no previous frame and finds nothing warm
-ENOUGH_S = 1.5  # or fewer, where they are slow
+WORTH_FRAMES = 40  # a shorter job ends soon, and measuring would be a noticeable part of it
+TIMED = 3  # frames after the first, which has no previous frame and includes warming up
+ENOUGH_S = 1.5  # fewer frames are timed if they take longer than this
 
 
 def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | None:
-    """The median of a few frames; None for a job too short for that.
+    """Measures the seconds per frame, as the median of a few; None if the job is too short.
 
     Args:
-        frames: Of the job; None if it is not known.
+        frames: The number of frames of the job; None if unknown.
     """
     if frames is not None and frames < WORTH_FRAMES:
         return None
@@ -230,7 +230,7 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
             if len(ends) > TIMED or (len(ends) > 1 and ends[-1] - ends[0] > ENOUGH_S):
                 break
     finally:
-        outputs.close()  # ends what reads ahead
+        outputs.close()  # some frames may have been begun ahead
     return median(later - earlier for earlier, later in pairwise(ends))
 
 

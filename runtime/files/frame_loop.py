@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import Bare, StreamDiffVSRError, option
+from ...graphs.arrays import Image, Image16
 from ...graphs.spec import SCALE, format_size
 from ..frame_stream import Upscaled
 from ..media.reader import FileSource, SourceFrame
@@ -19,20 +20,19 @@ from ..media.writer import SegmentWriter
 from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
 from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
-from .job import FrameUpscaler, Image, Job
+from .job import FrameUpscaler, Job
 from .journal import Journal
 
-Image16 = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 
 def restore_16bit(hr: npt.NDArray[np.floating], image: Image, deep: Image16) -> Image16:
-    """The output frame, (H, W, 3) uint16 RGB [0, 65535].
+    """Returns the output frame with 16 bits: (H, W, 3) uint16 RGB [0, 65535].
 
     Args:
         hr: The raw output (1, 3, H, W), nominally in [-1, 1].
-        image: The input that it was made of, (h, w, 3) uint8 RGB.
-        deep: The same picture, (h, w, 3) uint16 RGB.
+        image: The input frame that it was made of, (h, w, 3) uint8 RGB.
+        deep: The same input frame, (h, w, 3) uint16 RGB.
     """
     lost: Floats = (deep / np.float32(65535) - image / np.float32(255)).astype(np.float32)
     unit: Floats = hr[0].astype(np.float32).transpose(1, 2, 0) / 2 + np.float32(0.5)
@@ -41,7 +41,7 @@ def restore_16bit(hr: npt.NDArray[np.floating], image: Image, deep: Image16) -> 
 
 
 def enlarged(values: Floats) -> Floats:
-    """(h, w, 3) -> (4h, 4w, 3), linear between the centres of pixels, constant at the edges."""
+    """Returns (4h, 4w, 3) of (h, w, 3), linear between pixel centres, constant at the edges."""
     return _along(_along(values, 0), 1)
 
 
@@ -58,14 +58,14 @@ def _along(values: Floats, axis: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Which frames of a job.
+    """A range of a job's frames, which is one part of the job.
 
     Attributes:
-        number: Its place among the parts.
-        first: How many frames of the job come before it; its first one begins a scene then.
-        frames: How many it has; None: all to the end.
-        pts: The file's own time of the frame before its first, in ticks; None at the job's start.
-        times: Where that frame was put.
+        number: The index of the part, from 0.
+        first: The index in the job of its first frame; unless 0, that frame begins a scene.
+        frames: The number of its frames; None means all to the end.
+        pts: The file's time of the frame before the first, in ticks; None at the job's start.
+        times: The timeline after that frame.
     """
 
     number: int = 0
@@ -76,29 +76,29 @@ class FrameRange:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of the part's folder."""
         return f"part-{self.number:03d}"
 
 
 def upscale_range(
     job: Job, part: FrameRange, folder: Path, upscaler: FrameUpscaler, tell: Callable[[int], None]
 ) -> Journal:
-    """Upscale the frames of a part that its journal does not have yet.
+    """Upscales the frames of a part that its journal does not have yet, and returns the journal.
 
     Args:
-        folder: Of the job's parts.
-        tell: Called with the frames done, those of earlier runs included.
+        folder: The folder of the job's parts.
+        tell: Called with the number of frames done, including those of earlier runs.
 
     Raises:
-        StreamDiffVSRError: The input's frames change size, it is not what it was, or the disk is
-            full. The journal has what was finished before.
+        StreamDiffVSRError: The input's frames change size, the input is no longer what it was, or
+            the disk is full. The journal keeps what was finished before.
     """
     journal = Journal.open(folder / part.name)
     state = StreamState(seed=job.options.seed, frame_index=part.first)
     start = journal.point or Checkpoint(0, state, None, part.pts, part.times)
     if part.frames is not None and start.frames >= part.frames:
         return journal
-    source, frames = frames_of(job, _behind(part, start))
+    source, frames = frames_of(job, _resume_after(part, start))
     marked = _mark_cuts(job, part, start, frames)
     segments = Segmenter()
     with (
@@ -111,7 +111,7 @@ def upscale_range(
                 output.begin_segment()
             output.write(frame)
             if segments.full:
-                output.hold(frame.state)
+                output.save_point(frame.state)
             output.commit()
             tell(output.checkpoint.frames)
     return journal
@@ -122,8 +122,8 @@ class MarkedFrame:
     """A frame of the input.
 
     Attributes:
-        cut: Whether it begins another scene.
-        thumbnail: What the detector of cuts remembers after it.
+        cut: Whether it begins a new scene.
+        thumbnail: The memory of the cut detector after this frame.
     """
 
     frame: SourceFrame
@@ -139,7 +139,7 @@ class MarkedFrame:
 def _mark_cuts(
     job: Job, part: FrameRange, start: Checkpoint, frames: Iterator[SourceFrame]
 ) -> Iterator[MarkedFrame]:
-    """The frames up to the end of the part or of the job, and not one more is read."""
+    """Yields the frames up to the end of the part or job, and reads none after it."""
     detector = CutDetector()
     detector.memory = start.cuts
     for done, frame in enumerate(frames, start.frames):
@@ -152,21 +152,21 @@ def _mark_cuts(
             return
 
 
-def _behind(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
+def _resume_after(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
     if point.pts is None:
         return None
     count = part.first + point.frames
-    sought = point.times.offset == 0 and point.damaged == 0
-    return ResumeAfter(count, point.pts, point.state.previous_lr, sought)
+    seekable = point.times.offset == 0 and point.damaged == 0
+    return ResumeAfter(count, point.pts, point.state.previous_lr, seekable)
 
 
 @contextmanager
 def _journalled(
     job: Job, part: FrameRange, journal: Journal, start: Checkpoint, source: FileSource
 ) -> Iterator[_JournalledSegments]:
-    """A part's output: every segment is in the journal as soon as it is whole.
+    """Gives the block a part's output, which enters every segment into the journal once complete.
 
-    Leaving the block by an exception removes the segment that is not whole.
+    An exception in the block removes the incomplete segment.
     """
     writer = SegmentWriter(
         journal.folder,
@@ -189,7 +189,7 @@ class _JournalledSegments:
     """Writes segments, and a checkpoint for the end of each.
 
     Attributes:
-        checkpoint: After the last frame that was written.
+        checkpoint: The checkpoint after the last frame that was written.
     """
 
     def __init__(
@@ -198,34 +198,34 @@ class _JournalledSegments:
         self._writer, self._journal, self._source = writer, journal, source
         self.checkpoint, self._damaged_before = start, start.damaged
         self._segment = ""
-        # What a killed run's encoder still removes must not be named like a file of this run.
+        # The encoder of a killed run may still remove its files: names must not be the same.
         self._token = secrets.token_hex(4)
-        self._held: dict[str, Checkpoint] = {}  # by the segment that ends there
+        self._points: dict[str, Checkpoint] = {}  # by the segment that ends there
 
     def begin_segment(self) -> None:
-        """Let the following frames go into another segment."""
-        if self._segment not in self._held:  # it ends at a cut
+        """Starts a new segment for the following frames."""
+        if self._segment not in self._points:  # it ends at a cut
             self.end_segment()
         self._segment = f"{self.checkpoint.frames:09d}-{self._token}"
         self._writer.begin(self._segment)
 
     def end_segment(self) -> None:
-        """Hold a checkpoint at the end of a segment, if there is one, whose next frame is a cut."""
+        """Saves the checkpoint at the end of the segment, if there is one; a cut follows it."""
         if self._segment:
-            self.hold(self.checkpoint.state)
+            self.save_point(self.checkpoint.state)
 
-    def hold(self, state: StreamState) -> None:
-        """Write down what the frame after the running segment needs, before it is committed.
+    def save_point(self, state: StreamState) -> None:
+        """Saves what the frame after the current segment needs, before the segment is committed.
 
         Args:
-            state: The state that this frame goes on from.
+            state: The state that the next frame continues from.
         """
         point = replace(self.checkpoint, state=state)
-        self._journal.hold(point)
-        self._held[self._segment] = point
+        self._journal.save_point(point)
+        self._points[self._segment] = point
 
     def write(self, made: Upscaled[MarkedFrame]) -> None:
-        """Write a frame into the running segment, in 16 bits where the input has them."""
+        """Writes a frame into the current segment, with 16 bits where the input has them."""
         frame, before = made.source.frame, self.checkpoint
         times = before.times.after(frame.pts, frame.duration)
         assert times.last is not None
@@ -244,9 +244,9 @@ class _JournalledSegments:
         )
 
     def commit(self) -> None:
-        """Enter the segments that are whole and on the disk into the journal."""
+        """Enters the segments that are complete and on the disk into the journal."""
         for segment in self._writer.finished():
-            self._journal.commit(segment.to_json(), self._held.pop(segment.name))
+            self._journal.commit(segment.to_json(), self._points.pop(segment.name))
 
 
 def _check_same_size(job: Job, frame: SourceFrame) -> None:

@@ -1,7 +1,7 @@
-"""What INPUT... and OUTPUT name: one job, or a batch of them.
+"""Finds the jobs that INPUT... and OUTPUT name: a single one, or a batch.
 
-Looks at names and folders only. What is in a file, and whether it can be read, is for whoever opens
-it: a file that is missing or no video is a job here, and fails as one.
+Only names and folders are looked at, not the content of files: a file that is missing or is not a
+video becomes a job here, and fails as one.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..media.readable import VIDEO_ENDINGS
 from .journal import SUFFIX
 
 IMAGES = frozenset(readable.SUFFIXES)
-KEPT_SUFFIXES = frozenset(CONTAINERS)  # endings that outputs have too
+KEPT_SUFFIXES = frozenset(CONTAINERS)  # endings that outputs can have too
 FALLBACK_SUFFIX = ".mkv"  # holds nearly everything
 
 
 @dataclass(frozen=True, slots=True)
 class InOut:
-    """An input and the output that is made of it: the names of one job."""
+    """The paths of one job: its input and the output that is made of it."""
 
     input: Path
     output: Path
@@ -38,7 +38,7 @@ class JobList:
     """The jobs of a command line.
 
     Attributes:
-        folder: Where the outputs of a batch go; None for a single pair.
+        folder: The folder for the outputs of a batch; None for a single pair.
     """
 
     pairs: tuple[InOut, ...]
@@ -46,24 +46,23 @@ class JobList:
 
 
 def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> JobList:
-    """The jobs that a command line names.
+    """Returns the jobs that a command line names.
 
-    One file, one folder of images, or one pattern of their numbers (``frame_%05d.png``) is a job
-    whose output is OUTPUT. Several, a folder of videos,
-    and a pattern are a batch: OUTPUT is then a folder, in which each gets the name of its input,
-    with its ending if videos are written with it, and .mkv if not. An image folder becomes one
-    there too.
+    One file, one folder of images, or one numbered pattern (``frame_%05d.png``) is a job whose
+    output is OUTPUT. Several inputs, a folder of videos, and a pattern are a batch: OUTPUT is then
+    a folder, in which each output has the name of its input, with the same ending if videos can be
+    written with it, else .mkv. An image folder becomes an image folder there.
 
     Args:
-        inputs: Files, folders, or patterns (``*``, ``?``, ``[...]``, ``**``), which the shell may
-            have left to us.
-        output: As written, a separator at the end included.
-        images: The outputs are folders of images, whatever the inputs are.
+        inputs: Files, folders, or patterns (``*``, ``?``, ``[...]``, ``**``) that the shell has
+            not expanded.
+        output: OUTPUT as it was typed, including a separator at the end.
+        images: Whether the outputs are folders of images, regardless of the inputs.
 
     Raises:
-        StreamDiffVSRError: One names no file, a pattern matches nothing, a folder holds no video
-            and no image or both, or OUTPUT lies among the inputs.
-        UsageError: A batch's OUTPUT is a file, or two inputs would have one output.
+        StreamDiffVSRError: An input names no file, a pattern matches nothing, a folder contains
+            neither videos nor images or both, or an output is its own input.
+        UsageError: A batch's OUTPUT is a file, or two inputs would have the same output.
     """
     for text in inputs:
         check_input_name(text)
@@ -79,13 +78,13 @@ def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> J
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """The key of an order in which "shot 2" comes before "shot 10", whatever the case."""
+    """Returns a sort key that ignores case and places "shot 2" before "shot 10"."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
 
 
 def _found(inputs: Sequence[str]) -> tuple[list[Path], bool]:
-    """What is there, each once, and whether it is a batch."""
+    """Returns the inputs without repetition, and whether they are a batch."""
     found: dict[str, Path] = {}
     batch = len(inputs) > 1
     for text in inputs:
@@ -104,9 +103,7 @@ def _named_by(text: str) -> tuple[list[Path], bool]:
         return [path], False
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     media = [one for one in matches if _is_media(one)]
-    if (
-        not media and path.suffix and not glob.has_magic(path.suffix)
-    ):  # an ending that others have as often
+    if not media and path.suffix and not glob.has_magic(path.suffix):  # an unknown ending, by name
         media = [one for one in matches if one.suffix == path.suffix and one.is_file()]
     media.sort(key=lambda one: natural(str(one)))
     if not media:
@@ -126,7 +123,7 @@ def _is_media(path: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], bool]:
-    """The folder itself, if it is a sequence of images, or its videos; not those below it."""
+    """Returns the folder if it contains images, else its videos, and whether that is a batch."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -192,7 +189,7 @@ def _refuse_single_images(paths: Sequence[Path]) -> None:
 def _refuse_clashes(pairs: Sequence[InOut]) -> None:
     taken: dict[str, Path] = {}
     for pair in pairs:
-        # Not by case: there are disks to which A.mkv and a.mkv are one.
+        # Case is ignored: on some disks A.mkv and a.mkv are the same file.
         other = taken.setdefault(str(pair.output).casefold(), pair.input)
         if other != pair.input:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""One input, one output, and how the one is made of the other: what is settled before any frame."""
+"""Describes a job: its input, its output, and the options by which one is made of the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import StreamDiffVSRError, option
-from ...graphs.arrays import Image as Image
 from ...graphs.spec import SCALE, Size, format_size
 from ..frame_stream import S, UpscaledStream
 from ..media.encoders import ImageFormat, VideoFormat
@@ -23,46 +22,46 @@ from ..media.reader import Deinterlace, FileSource, SourceFrame, deinterlace_mod
 from ..state import StreamState
 
 AUDIO = ("copy", "transcode", "none")
-Progress = Callable[[int, int | None], None]  # frames done, and in all where that is known
+Progress = Callable[[int, int | None], None]  # frames done, and of all frames if known
 
 
 class FrameUpscaler(Protocol):
-    """What a job needs of an upscaler."""
+    """The interface that a job needs of an upscaler."""
 
     @property
     def size(self) -> Size:
-        """(h, w) of the LR frames it takes."""
+        """LR size (h, w) of the frames that it takes."""
         ...
 
     @property
     def identity(self) -> str:
-        """Of another identity, it may make other frames: what one began, another does not end."""
+        """The same for upscalers that make the same frames: only such a one may resume a job."""
         ...
 
     def stream_frames(
         self, frames: Iterable[S], state: StreamState | None = None
     ) -> UpscaledStream[S]:
-        """See `Upscaler.stream_frames`; it may read ahead."""
+        """Upscales frames; see `Upscaler.stream_frames`. It may read ahead."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """What a user may ask of a job; the defaults keep all that the input has.
+    """The options of a job; the defaults keep all that the input has.
 
     Attributes:
-        seed: Of the noise: the same seed gives the same output.
-        overwrite: Replace an existing output, and begin an unfinished one anew.
-        resume: Go on with what an interrupted run has left, if there is any.
-        max_frames: Stop after that many; sound and all else then end with them.
-        start, end: In seconds from the first frame: of which times frames are taken, `end` not
-            included. The output begins when the input did.
-        scene_cuts: Forget the previous frame at a scene cut.
-        deinterlace: As of `FileSource`.
-        fps: Of an image folder.
-        audio: Sound is copied ("copy"), encoded anew ("transcode") or left out ("none").
-        codec, encoder, crf, preset, images: As of `choose_format`.
-        keep_unfinished: Leave finished segments to be resumed when the job fails or is stopped.
+        seed: The seed of the noise: the same seed gives the same output.
+        overwrite: Whether to replace an existing output, and start an unfinished one over.
+        resume: Whether to go on with what an interrupted run has left, if anything.
+        max_frames: The most frames to make; sound and all other streams end with them.
+        start, end: The span of time to take, in seconds from the first frame, without `end`. The
+            output begins when the input did.
+        scene_cuts: Whether to forget the previous frame at a scene cut.
+        deinterlace: See `FileSource`.
+        fps: The frame rate of an image folder.
+        audio: Whether sound is copied ("copy"), re-encoded ("transcode") or left out ("none").
+        codec, encoder, crf, preset, images: See `choose_format`.
+        keep_unfinished: Whether to keep finished segments when the job fails or is stopped.
     """
 
     seed: int = 0
@@ -94,7 +93,7 @@ class FileOptions:
             raise ValueError(f"{self.audio = }: one of {', '.join(AUDIO)}")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can carry it."""
+        """Returns the options as JSON can carry them."""
         fields = asdict(self)
         for name in ("start", "end", "fps"):
             fields[name] = None if fields[name] is None else str(fields[name])
@@ -102,19 +101,19 @@ class FileOptions:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> FileOptions:
-        """What `to_json` wrote."""
+        """Returns the options that `to_json` wrote."""
         exact = {n: Fraction(fields[n]) for n in ("start", "end", "fps") if fields[n] is not None}
         return cls(**{**fields, **exact})
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that can begin.
+    """A job that is ready to run.
 
     Attributes:
-        info: Of the input.
-        format: Of the output.
-        input_state: The input's bytes and the time it was changed when it was opened.
+        info: The properties of the input.
+        format: The format of the output.
+        input_state: The input's bytes and modification time in ns, from when it was opened.
     """
 
     input: Path
@@ -126,10 +125,10 @@ class Job:
 
     @classmethod
     def of(cls, input: Path, output: Path, options: FileOptions) -> Job:
-        """Look at the input and choose how the output is written.
+        """Opens the input and chooses how the output is written.
 
         Raises:
-            StreamDiffVSRError: The input cannot be read, or the output not be written like that.
+            StreamDiffVSRError: The input cannot be read, or the output cannot be written as asked.
         """
         _check_plain(input)
         info = probe(input, fps=options.fps)
@@ -150,9 +149,9 @@ class Job:
         """Returns the job as its input is now, which is opened again only if it has changed.
 
         Raises:
-            StreamDiffVSRError: As `of` and `left_out`.
+            StreamDiffVSRError: See `of` and `left_out`.
         """
-        with contextlib.suppress(OSError, ValueError):  # it is gone, which `of` says better
+        with contextlib.suppress(OSError, ValueError):  # it is gone, which `of` reports
             if _state(self.input) == self.input_state:
                 return self
         job = Job.of(self.input, self.output, self.options)
@@ -185,27 +184,27 @@ class Job:
 
     @property
     def output_size(self) -> Size:
-        """(H, W)."""
+        """Size (H, W) of the output's frames."""
         return SCALE * self.info.height, SCALE * self.info.width
 
     @property
     def first_seconds(self) -> Fraction:
-        """When the input's first frame is shown."""
+        """The time of the input's first frame in seconds."""
         return self.info.start_time * self.info.time_base
 
     @property
     def start_seconds(self) -> Fraction | None:
-        """From when frames are taken, in the input's own time; None: from the first."""
+        """The time in the input from which frames are taken; None means from the first."""
         return None if not self.options.start else self.first_seconds + self.options.start
 
     @property
     def end_seconds(self) -> Fraction | None:
-        """Until when, not included; None: to the last."""
+        """The time in the input before which frames are taken; None means to the last."""
         return None if self.options.end is None else self.first_seconds + self.options.end
 
     @property
     def estimate(self) -> int | None:
-        """About how many frames, for progress only."""
+        """The approximate number of frames, for progress only; None if unknown."""
         total, rate = self.info.frames, self.info.average_rate
         if total is not None and rate and (self.options.start or self.options.end):
             begin, end = self.options.start or Fraction(0), self.options.end
@@ -215,14 +214,14 @@ class Job:
         return total
 
     def is_end(self, count: int, frame: SourceFrame) -> bool:
-        """Whether the job ends before that frame, with as many frames before it."""
+        """Returns whether the job ends before this frame, given the count of frames before it."""
         end = self.end_seconds
         if end is not None and frame.pts * frame.time_base >= end:
             return True
         return self.options.max_frames is not None and count >= self.options.max_frames
 
     def open(self, begin: float | None) -> FileSource:
-        """The input's frames, from one at or before `begin` seconds on."""
+        """Opens the input at a frame at or before `begin` seconds; None for its first frame."""
         return FileSource(
             self.input,
             depth=16 if self.format.deep else 8,
@@ -232,7 +231,7 @@ class Job:
         )
 
     def identity(self, upscaler: str, parts: int) -> dict[str, Any]:
-        """What must be the same for one run to go on with what another has begun."""
+        """Returns what must be the same for a run to resume another."""
         asked = replace(self.options, overwrite=False, resume=False, keep_unfinished=True)
         return {
             "input": [str(self.input.absolute()), *_state(self.input)],
@@ -243,7 +242,7 @@ class Job:
         }
 
     def left_out(self) -> tuple[str, ...]:
-        """What the output will not have of the input, found by trying; a line each.
+        """Returns what the output will lack of the input, found by a trial; a line each.
 
         Raises:
             StreamDiffVSRError: The output cannot hold the sound.
@@ -255,7 +254,7 @@ class Job:
         return rehearse(self.input, self.output, self.format, self.options.audio).notes
 
     def check_size(self, size: Size) -> None:
-        """Raise StreamDiffVSRError unless engines of that size (h, w) take the input's frames."""
+        """Raises StreamDiffVSRError unless engines of this size (h, w) take the input's frames."""
         if self.info.size != tuple(size):
             wanted = format_size(self.info.size)
             raise StreamDiffVSRError(
@@ -266,7 +265,7 @@ class Job:
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Bytes, and when it was changed, in ns; of a pattern all bytes and the newest image."""
+    """Returns the bytes and the modification time in ns; of a pattern, the sum and the newest."""
     files = numbered_images(path) if is_numbered(path) else [path]
     stats = [file.stat() for file in files]
     return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
@@ -277,6 +276,6 @@ def _check_plain(path: Path) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise StreamDiffVSRError(
             f"could not upscale {str(path)!r}",
-            "it is not a plain file, and its sound has to be read beside its picture",
+            "it is not a plain file, and sound and picture have to be read separately",
             "save it to a file first",
         )

@@ -1,4 +1,4 @@
-"""What a job will do and need, found out before its first frame."""
+"""Reports what a job will do and need, before its first frame."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class JobReport:
     """A job whose input has been opened once.
 
     Attributes:
-        frames: How many there will be; None if it is not known.
-        seconds: Of them; None if it is not known.
+        frames: The number of frames of the output; None if unknown.
+        seconds: The duration of the output; None if unknown.
         left_out: Streams that the output will not have, and why; a line each.
     """
 
@@ -40,25 +40,25 @@ class JobReport:
 
     @property
     def least_frames(self) -> int:
-        """How many there surely are."""
+        """The number of frames that there are at least."""
         return min(self.frames or 0, self.job.info.least_frames)
 
     @property
     def group(self) -> Size:
-        """(h, w): jobs of one size share their engines."""
+        """The input size (h, w): jobs of one size share their engines."""
         return self.job.info.size
 
 
 def inspect_job(pair: InOut, options: FileOptions, *, folder_there: bool = True) -> JobReport:
-    """Read what the input is and choose how the output is written.
+    """Opens the input and chooses how the output is written.
 
     Args:
-        folder_there: The folder of the output is there; else it is still to be made, for a batch.
+        folder_there: Whether the output's folder exists; a batch creates it later.
 
     Raises:
-        StreamDiffVSRError: What would stop the job: the input cannot be read, the output not be
-            written or not hold the sound, there is nothing at the times asked for.
-        UsageError: An option that means nothing for this output.
+        StreamDiffVSRError: The job cannot run: the input cannot be read, the output cannot be
+            written or cannot hold the sound, or there is no frame at the times asked for.
+        UsageError: An option has no meaning for this input.
     """
     if folder_there:
         check_output(
@@ -81,10 +81,10 @@ def inspect_job(pair: InOut, options: FileOptions, *, folder_there: bool = True)
 
 
 def expected(job: Job) -> tuple[int | None, float | None]:
-    """Frames and seconds that will be written, as far as they are known.
+    """Returns the frames and seconds that will be written, as far as they are known.
 
     Raises:
-        StreamDiffVSRError: The part to take surely begins behind the end.
+        StreamDiffVSRError: The job certainly starts after the end of the input.
     """
     info, options = job.info, job.options
     whole, rate, frames = info.duration_seconds, info.average_rate, job.estimate
@@ -109,7 +109,7 @@ def expected(job: Job) -> tuple[int | None, float | None]:
 
 
 def policies(look: JobReport) -> Iterator[str]:
-    """What is done with inputs that are not plain, a line each."""
+    """Yields a line on how each peculiarity of the input is treated, and each part left out."""
     info, form, options = look.job.info, look.job.format, look.job.options
     if isinstance(form, VideoFormat) and form.note:
         yield form.note
@@ -126,10 +126,10 @@ def policies(look: JobReport) -> Iterator[str]:
             "by a model that has learned from SDR"
         )
     if info.mastering and not (isinstance(form, VideoFormat) and writes_mastering(form.encoder)):
-        yield "HDR mastering metadata left out: only H.265 and AV1 in software are told of it"
+        yield "HDR mastering metadata left out: only H.265 and AV1 in software can carry it"
     if info.interlaced:
         yield (
-            "interlaced, and upscaled so: its lines will comb"
+            "interlaced, and not deinterlaced: its lines will comb"
             if options.deinterlace == "off"
             else said(
                 "interlaced: each frame is deinterlaced first "
@@ -141,7 +141,7 @@ def policies(look: JobReport) -> Iterator[str]:
         yield said(f"each frame is deinterlaced first, by {by}")
     if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.tells_aspect):
         ratio = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
-        yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can tell it"
+        yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can store it"
     if info.skewed:
         yield "to be shown at an angle, and upscaled as it is stored: only quarter turns are made"
     if info.alpha:
@@ -150,7 +150,7 @@ def policies(look: JobReport) -> Iterator[str]:
 
 
 def described_input(look: JobReport) -> str:
-    """One line: what comes in."""
+    """Returns a line that describes the input."""
     info = look.job.info
     length = "" if look.seconds is None else f", {clock(look.seconds)}"
     about = "" if info.counted else "about "
@@ -163,7 +163,7 @@ def described_input(look: JobReport) -> str:
 
 
 def described_output(look: JobReport) -> str:
-    """One line: what goes out."""
+    """Returns a line that describes the output."""
     job, form = look.job, look.job.format
     size = format_size(job.output_size)
     if isinstance(form, ImageFormat):
@@ -176,21 +176,21 @@ def described_output(look: JobReport) -> str:
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss, as people read lengths."""
+    """Returns a duration as h:mm:ss."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a job will do, need and take.
+    """A job with the engines, memory, disk space and time that it needs.
 
     Attributes:
-        engines: The set; None if it is to be built first, and memory is then not known.
-        chunks: Processes with engines of their own.
-        kept: Frames of an interrupted run that will not be made again.
-        notes: What is done with an input that is not plain.
-        frame_seconds: Of the engines, measured just now; None if it was not.
+        engines: The engine set; None if it has to be built first, and then `memory` is unknown.
+        chunks: The number of processes with engines of their own.
+        kept: The number of frames of an interrupted run that will not be made again.
+        notes: How peculiarities of the input are treated; a line each.
+        frame_seconds: The measured time per frame; None if it was not measured.
     """
 
     look: JobReport
@@ -206,7 +206,7 @@ class JobPlan:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Of the host, by all processes together; those of a GPU are in `memory`."""
+        """The host memory that all processes take together; `memory` has that of a GPU."""
         if self.memory is None:
             return None
         needs = self.memory.needs
@@ -215,14 +215,14 @@ class JobPlan:
 
     @property
     def seconds(self) -> float | None:
-        """That it will take."""
+        """The seconds that the job will take; None if unknown."""
         frames = self.look.frames
         if frames is None or self.frame_seconds is None:
             return None
         return max(0, frames - self.kept) * self.frame_seconds
 
     def lines(self) -> Iterator[str]:
-        """For a person, before it starts."""
+        """Yields the lines that a user sees before the job starts."""
         yield f"input: {described_input(self.look)}"
         yield f"output: {described_output(self.look)}"
         yield f"engines: {self._engines()}"
@@ -237,7 +237,7 @@ class JobPlan:
         yield from self.warnings()
 
     def warnings(self) -> Iterator[str]:
-        """What a user must hear of, terminal or not."""
+        """Yields the lines that a user must see even without a terminal."""
         for note in self.notes:
             yield f"note: {note}"
 
@@ -247,7 +247,7 @@ class JobPlan:
         return self.disk.tight or (self.memory is not None and self.memory.tight)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs; sizes as "WxH", bytes and seconds as numbers."""
+        """Returns the plan for programs; sizes as "WxH", bytes and seconds as numbers."""
         look, form, manifest = self.look, self.look.job.format, self.manifest
         how = (
             {
@@ -296,8 +296,8 @@ class JobPlan:
 
     def _memory(self, found: Preflight) -> str:
         each = f"; {self.chunks} times all of it" if self.chunks > 1 else ""
-        beside = format_bytes(self.processes.total)
-        return f"{found.describe()}, and {beside} to decode and encode{each}"
+        codecs = format_bytes(self.processes.total)
+        return f"{found.describe()}, and {codecs} to decode and encode{each}"
 
 
 def plan_job(
@@ -309,16 +309,16 @@ def plan_job(
     opened: bool = False,
     disk_check: bool = True,
 ) -> JobPlan:
-    """What follows from a look at the job and its engines.
+    """Plans a job with an engine set, or without one that has still to be built.
 
     Args:
-        device: The GPU that they would run on, "cuda:1"; None is the first.
-        opened: The engines are open already, and have taken their memory.
-        disk_check: Refuse what cannot fit on the disk; else it is only told.
+        device: The GPU that the engines will run on, "cuda:1"; None is the first.
+        opened: Whether the engines are open already, and have taken their memory.
+        disk_check: Whether to refuse a job that cannot fit on the disk, or only report it.
 
     Raises:
-        StreamDiffVSRError: It cannot fit in memory or on the disk, or the engines are of another
-            size, or none.
+        StreamDiffVSRError: The job cannot fit in memory or on the disk, or the engine set is
+            missing, damaged or made for another size.
     """
     manifest = None if engines is None else read_manifest(engines)
     if manifest is not None:
@@ -350,9 +350,9 @@ def plan_job(
 
 
 def _check_host_memory(plan: JobPlan, needed: int | None) -> None:
-    """Refuse where the engines of all chunks and the processes beside them cannot fit together.
+    """Raises if the engines of all chunks and the other processes cannot fit in memory together.
 
-    A single set of engines is `check_memory`'s to refuse, with what would fit.
+    `check_memory` refuses a single set of engines, and suggests what would fit.
     """
     free = free_host_bytes()
     if needed is None or MIN_FIT_RATIO * needed <= free:

@@ -1,14 +1,12 @@
-"""What a job has finished, on disk: it outlives a kill, a power cut and a full disk.
+"""Stores what a job has finished on disk, safe from a kill, a power cut and a full disk.
 
-    OUTPUT.unfinished/
-        job.json        what is being made of what: another job does not go on with it
-        lock            held by the process that works here
-        part-000/       one run of frames, by one process
-            journal     a line for each finished segment, appended when all it names is on the disk
-            000007.mkv  segments
-            000007.state, 000007.cuts   what the frame after that segment needs; the last two
-
-It knows no video and no model: segments are whatever their writer says of them.
+OUTPUT.unfinished/
+    job.json        the job's identity: a different job does not resume it
+    lock            locked by the process that works here
+    part-000/       one run of frames, by one process
+        journal     a line for each finished segment, appended once its files are on the disk
+        000007.mkv  segments
+        000007.state, 000007.cuts   what the frame after that segment needs; the last few
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ class Journal:
 
     Attributes:
         segments: As their writer described them, in order.
-        point: Behind the last of them; None if there is none.
+        point: The checkpoint after the last segment; None if there is none.
     """
 
     folder: Path
@@ -47,12 +45,12 @@ class Journal:
 
     @property
     def frames(self) -> int:
-        """How many frames are finished."""
+        """The number of finished frames."""
         return self.point.frames if self.point else 0
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
-        """Read what is there, up to the last segment that is whole and can be gone on from."""
+        """Reads a journal up to the last segment that is complete and has a whole checkpoint."""
         folder.mkdir(parents=True, exist_ok=True)
         entries = list(_whole_entries(folder))
         while entries:
@@ -64,23 +62,26 @@ class Journal:
         _remove_strays(folder, entries)
         return cls(folder, [entry["segment"] for entry in entries], point if entries else None)
 
-    def hold(self, point: Checkpoint) -> None:
-        """Write down what the frame after a segment needs, before that segment is committed.
+    def save_point(self, point: Checkpoint) -> None:
+        """Saves what the frame after a segment needs, before that segment is committed.
 
         Raises:
             StreamDiffVSRError: The disk is full.
         """
-        with _told(self.folder):
+        with _disk_errors(self.folder):
             point.save(self.folder)
 
     def commit(self, segment: Mapping[str, Any], point: Checkpoint) -> None:
-        """A segment and all before it are on the disk, and `hold` was called with the point.
+        """Enters a segment that is on the disk, after `save_point` was called with its checkpoint.
 
         Raises:
-            StreamDiffVSRError: The disk is full; the segment is not counted then.
+            StreamDiffVSRError: The disk is full; then the segment is not entered.
         """
         entry = {"segment": dict(segment), **point.to_json()}
-        with _told(self.folder), (self.folder / "journal").open("a", encoding="utf-8") as file:
+        with (
+            _disk_errors(self.folder),
+            (self.folder / "journal").open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -90,22 +91,22 @@ class Journal:
 
 
 def folder_of(output: Path) -> Path:
-    """Where the parts of an output are kept until it is whole."""
+    """Returns the folder that keeps the parts of an output until it is complete."""
     return beside(output, after=SUFFIX)
 
 
 def frames_kept(output: Path) -> int:
-    """How many frames of an output an interrupted run has left to go on from."""
+    """Returns the number of frames that an interrupted run has left of an output."""
     parts = folder_of(output).glob("part-*")
     return sum(entries[-1]["frames"] for part in parts if (entries := list(_entries(part))))
 
 
 @contextmanager
 def locked(output: Path) -> Iterator[Path]:
-    """The unfinished folder of an output, for this process alone while the block runs.
+    """Gives the block the unfinished folder of an output, locked for this process.
 
     Raises:
-        StreamDiffVSRError: Another process is at work on that output.
+        StreamDiffVSRError: Another process is working on that output.
     """
     folder, ours = folder_of(output), True
     lock = FileLock(folder / LOCK, timeout=0)
@@ -117,7 +118,7 @@ def locked(output: Path) -> Iterator[Path]:
         ours = False
         raise StreamDiffVSRError(
             f"could not write {str(output)!r}",
-            "another run is making it just now",
+            "another run is making it right now",
             "wait for it, or choose another name",
         ) from error
     finally:
@@ -127,7 +128,7 @@ def locked(output: Path) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the parts in the folder; the lock stays for whoever holds it."""
+    """Removes everything in the folder except the lock."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -136,14 +137,14 @@ def clear(folder: Path) -> None:
 
 
 def note_job(folder: Path, job: Mapping[str, Any]) -> None:
-    """Write down what the folder is for."""
+    """Writes the identity of the folder's job."""
     _rewrite(folder / JOB, [job])
 
 
 def differing(folder: Path, job: Mapping[str, Any]) -> list[str]:
-    """In which points the job that the folder was begun for is another one, in words.
+    """Returns in words how the folder's job differs from another one.
 
-    What is not in `job`, and an option that was not written down, is not compared.
+    Entries that are not in `job`, and options that the folder's job lacks, are not compared.
     """
     try:
         begun = json.loads((folder / JOB).read_text(encoding="utf-8"))
@@ -169,7 +170,7 @@ def _shown(value: Any) -> str:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -186,7 +187,7 @@ def _rewrite(path: Path, lines: list[Any]) -> None:
 
 
 def _entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; what a power cut left of the last one is none."""
+    """Yields the entries of a journal, up to a line that a power cut has left incomplete."""
     try:
         lines = (folder / "journal").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -200,7 +201,7 @@ def _entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _whole_entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """Up to the first whose files are gone or cut off."""
+    """Yields the entries up to the first whose files are missing or incomplete."""
     for entry in _entries(folder):
         files = [folder / name for name in entry["segment"]["files"]]
         if not all(path.is_file() for path in files):
@@ -211,7 +212,7 @@ def _whole_entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _remove_strays(folder: Path, entries: list[dict[str, Any]]) -> None:
-    """What a killed run has left unfinished."""
+    """Removes what a killed run has left unfinished."""
     known = {folder / name for entry in entries for name in entry["segment"]["files"]}
     known.add(folder / "journal")
     for path in [path for path in folder.rglob("*") if path.is_file()]:

@@ -1,7 +1,7 @@
-"""A video in, a video out: the one call behind the command line, the demo and ComfyUI.
+"""Upscales a whole video file, for the command line, the demo and ComfyUI.
 
-Frames are made in parts and segments, which a crash does not undo, and joined when all are there:
-the output has its name only when it is whole.
+Frames are made in parts and segments, which outlive a crash, and are joined when all of them are
+there: only a complete output gets its name.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from .journal import Journal, clear, differing, folder_of, frames_kept, locked, 
 
 __all__ = ["FileOptions", "FrameUpscaler", "UpscaleReport", "upscale_file", "upscale_job"]
 
-# Makes every part in a folder, and tells how many frames of the job are done.
+# Makes every part in a folder, and reports how many frames of the job are done.
 RunParts = Callable[[Job, Path, Callable[[int], None]], Sequence[Journal]]
 
 
 @dataclass(frozen=True, slots=True)
 class UpscaleReport:
-    """What came of one input.
+    """The result of upscaling one input.
 
     Attributes:
-        output: What was written: a file, or a folder of images.
-        frames: How many frames it has.
-        seconds: Of this run, from the first frame to the finished output.
-        fps: Frames per second of that time, those of an earlier run left out.
+        output: The file, or folder of images, that was written.
+        frames: The number of its frames.
+        seconds: The duration of this run, from the start to the finished output.
+        fps: Frames per second in that time, without those of an earlier run.
         input_size, output_size: (h, w) and (H, W).
-        damaged: Packets of the input with any sign of damage.
-        retimed: Frames whose time was not later than the one before, and was moved.
-        cuts: Scene cuts at which the previous frame was forgotten.
-        resumed_at: Frames that an earlier run had made; 0 where there was none.
-        copied: Streams that were taken over, by kind, such as {"audio": 1, "subtitle": 2}.
+        damaged: The number of the input's packets with any sign of damage.
+        retimed: The number of frames that were moved, as they were not later than the one before.
+        cuts: The number of scene cuts, at which the previous frame was forgotten.
+        resumed_at: The number of frames that an earlier run had made; 0 if there was none.
+        copied: The number of streams taken over, by kind, such as {"audio": 1, "subtitle": 2}.
         notes: What was left out and why; a line each.
     """
 
@@ -63,15 +63,15 @@ class UpscaleReport:
 
     @property
     def audio_streams(self) -> int:
-        """Streams of sound that were taken over."""
+        """The number of streams of sound that were taken over."""
         return self.copied.get("audio", 0)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can carry it; sizes as "WxH", as everywhere on the command line."""
+        """Returns the report as JSON can carry it; sizes as "WxH", as on the command line."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         sizes = {name: format_size(fields[name]) for name in ("input_size", "output_size")}
-        told = {"output": str(self.output), "notes": list(self.notes)}
-        return fields | sizes | told | {"audio_streams": self.audio_streams}
+        plain = {"output": str(self.output), "notes": list(self.notes)}
+        return fields | sizes | plain | {"audio_streams": self.audio_streams}
 
 
 def upscale_file(
@@ -82,22 +82,22 @@ def upscale_file(
     *,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Upscale a video 4x.
+    """Upscales a video 4x.
 
     Args:
-        input: The LR video: a plain file, as its sound is read beside its picture, or a folder of
+        input: The LR video: a plain file, as sound and picture are read separately, or a folder of
             images.
         output: The HR video; its ending chooses the container. A folder gets images.
-        upscaler: Made for frames of the input's size.
-        progress: Called with the frames done and the estimate of all; what it raises ends the job.
+        upscaler: An upscaler for frames of the input's size.
+        progress: Called with the number of frames done and an estimate of all; what it raises ends
+            the job.
 
     Raises:
-        StreamDiffVSRError: The input cannot be read, the output not written, or the sound not
-            joined to it, which is tried before the first frame; the size does not fit the upscaler,
-            or changes inside the input. There is no output then; what was finished of it is kept to
+        StreamDiffVSRError: The input cannot be read, the output cannot be written or cannot hold
+            the sound, which is tried before the first frame; or the size does not fit the upscaler,
+            or changes within the input. There is no output then; the finished part of it is kept to
             be resumed, if the options say so.
     """
-
     job = open_job(input, output, options or FileOptions(), upscaler.size)
     return upscale_job(job, upscaler, progress=progress)
 
@@ -108,7 +108,7 @@ def open_job(
     """Returns a job whose frames fit engines of that size (h, w), and whose sound can be joined.
 
     Raises:
-        StreamDiffVSRError: As `upscale_file`.
+        StreamDiffVSRError: See `upscale_file`.
     """
     output = Path(output)
     check_output(output, source=input, overwrite=options.overwrite, images=options.images)
@@ -121,10 +121,10 @@ def open_job(
 def upscale_job(
     job: Job, upscaler: FrameUpscaler, *, progress: Progress | None = None
 ) -> UpscaleReport:
-    """Do a job that `open_job` or `inspect_job` has opened, as `upscale_file` does it.
+    """Upscales a job that `open_job` or `inspect_job` has opened; see `upscale_file`.
 
     Raises:
-        StreamDiffVSRError: As `upscale_file`.
+        StreamDiffVSRError: See `upscale_file`.
     """
 
     def one_part(job: Job, folder: Path, tell: Callable[[int], None]) -> Sequence[Journal]:
@@ -142,12 +142,12 @@ def carry_out(
     run_parts: RunParts,
     progress: Progress | None,
 ) -> UpscaleReport:
-    """Run the parts of a job and join them.
+    """Runs the parts of a job and joins them.
 
     Args:
         size: (h, w) of the frames that the engines take.
-        engines: The identity of what upscales.
-        chunks: How many parts were asked for; a run is resumed only with as many.
+        engines: The identity of the upscaler.
+        chunks: The number of parts that was asked for; a run is resumed only with the same number.
     """
     started = time.perf_counter()
     options = job.options
@@ -171,7 +171,7 @@ def carry_out(
             )
         try:
             joined = _join(job, journals)
-        except JoinFailedError:  # finished frames have no sound: another choice may join them
+        except JoinFailedError:  # with another choice of sound, the finished frames may be joined
             del identity["options"]["audio"]
             note_job(folder, identity)
             raise
@@ -181,9 +181,9 @@ def carry_out(
 
 @contextmanager
 def _unfinished(job: Job, identity: dict[str, Any]) -> Iterator[tuple[Path, int]]:
-    """The folder for the parts, and how many frames an earlier run has left there.
+    """Gives the block the folder for the parts, and the number of frames an earlier run left there.
 
-    What was finished is kept if the block fails, and the error tells so.
+    Finished frames are kept if the block fails, and the error says so.
     """
     with locked(job.output) as folder:
         kept = check_begun(job, identity["engines"], identity["chunks"])
@@ -197,23 +197,22 @@ def _unfinished(job: Job, identity: dict[str, Any]) -> Iterator[tuple[Path, int]
             if not left:
                 clear(folder)
             elif isinstance(error, StreamDiffVSRError):
-                remedy = (
-                    f"{left} finished frames are kept: {option('resume', True)} goes on behind them"
-                )
+                resume = option("resume", True)
+                remedy = f"{left} finished frames are kept: {resume} continues after them"
                 remedy = f"{error.remedy}; {remedy}" if error.remedy else remedy
                 raise StreamDiffVSRError(error.what, error.why, remedy) from error
             raise
 
 
 def check_begun(job: Job, engines: str | None, chunks: int) -> int:
-    """How many frames of the job an earlier run has left to go on from.
+    """Returns the number of frames of an earlier run that this one continues from.
 
     Args:
-        engines: The identity of what upscales; None where it is not known yet.
+        engines: The identity of the upscaler; None if it is not known yet.
 
     Raises:
-        StreamDiffVSRError: There are some, and the options do not say what becomes of them; or that
-            run was another one.
+        StreamDiffVSRError: There are such frames, and the options do not say whether to use them;
+            or the earlier run had other options, engines or input.
     """
     kept, options = frames_kept(job.output), job.options
     if not kept or (options.overwrite and not options.resume):
@@ -231,14 +230,14 @@ def _check_resumable(job: Job, folder: Path, identity: dict[str, Any], kept: int
         raise StreamDiffVSRError(
             failure,
             f"an interrupted run has left {kept} frames of it",
-            f"go on with {option('resume', True)}, or begin anew with {option('overwrite', True)}",
+            f"go on with {option('resume', True)}, or start over with {option('overwrite', True)}",
         )
     other = differing(folder, identity)
     if other:
         raise StreamDiffVSRError(
             failure,
             f"the interrupted run was another one: {', '.join(other)}",
-            f"resume it as it was begun, or begin anew with {option('overwrite', True)}",
+            f"resume it as it was begun, or start over with {option('overwrite', True)}",
         )
 
 
@@ -255,7 +254,7 @@ def _join(job: Job, journals: Sequence[Journal]) -> Joined:
         like=job.info,
         format=job.format,
         audio=job.options.audio,
-        # A clock that has wrapped may begin below zero, where players show nothing.
+        # A clock that has wrapped around may begin below zero, where players show nothing.
         shift=start - max(job.first_seconds, Fraction(0)) if trimmed else min(start, Fraction(0)),
         span=(start if trimmed else None, end),
         overwrite=job.options.overwrite,
@@ -275,7 +274,7 @@ def _report(
         input_size=job.info.size,
         output_size=job.output_size,
         damaged=sum(point.damaged for point in points),
-        # Of the parts, each goes on with the times, and with the count, of those before it.
+        # Each part continues the timeline, and so the count, of the parts before it.
         retimed=max((point.times.retimed for point in points), default=0)
         + sum(segment["retimed"] for journal in journals for segment in journal.segments),
         cuts=sum(point.found_cuts for point in points) + len(points) - 1,  # parts begin at cuts

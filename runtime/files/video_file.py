@@ -1,4 +1,4 @@
-"""Writes a whole video from frames that are at hand, as an upscaled one is written."""
+"""Writes a whole video from frames, in the way that upscaled videos are written."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def write_video(
     overwrite: bool = False,
     timed: bool = False,
 ) -> Iterator[SegmentWriter]:
-    """Gives the block a writer of frames; the file is there once the block has ended.
+    """Gives the block a writer of frames; the file exists once the block has ended.
 
-    It holds one segment, which :func:`join` makes the output: with the tags of the source, and
-    without its sound. Any error in the block or behind it, Ctrl-C included, leaves nothing behind.
+    The frames become one segment, from which :func:`join` makes the output with the tags of the
+    source and without its sound. Any error, Ctrl-C included, leaves no file.
 
     Args:
         size: (H, W) of the frames.
-        format: How they are encoded.
+        format: The encoding.
         like: The source of tags, colours and pixel aspect, if there is one.
-        time_base: Seconds per tick; that of the source if None. One of the two is given.
+        time_base: Seconds per tick; None for that of `like`. At least one of the two is needed.
         overwrite: Replace an existing file.
-        timed: As of `SegmentWriter`.
+        timed: See `SegmentWriter`.
 
     Raises:
-        StreamDiffVSRError: As :func:`check_output`; the size cannot be encoded, there was no frame,
-            the disk is full, or the output has come into being meanwhile.
+        StreamDiffVSRError: See :func:`check_output`; or the size cannot be encoded, there was no
+            frame, the disk is full, or another program has created the output meanwhile.
     """
     failure = f"could not write {str(path)!r}"
     check_output(path, source=like.path if like else None, overwrite=overwrite)
-    if path.is_dir():  # a place for images, which are none of this
+    if path.is_dir():  # which `check_output` allows for images
         raise StreamDiffVSRError(failure, "it exists and is not a plain file")
     check_size(size, format.codec, failure)
     with locked(path) as folder:

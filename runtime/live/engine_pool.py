@@ -1,4 +1,4 @@
-"""Engines of a live session: the levels of quality for one size, and the pool of sizes in use."""
+"""The engines of a live session: quality levels for one size, and a pool of sizes in use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .latency_budget import BICUBIC
 
 
 class QualityLevels:
-    """The engines of one size by rung, best first, sharing one state.
+    """The engines of one size by rung, best first, which share one state.
 
     Args:
-        engines: At least one, the best first; all of one size.
-        seed: Of the noise.
-        described: What they are, in a few words.
-        device: What they run on, "cpu" or "cuda".
+        engines: One session or more by rung, the best first; all of one size.
+        seed: The seed of the noise.
+        described: A short description of the engines.
+        device: The device that they run on, "cpu", "cuda" or "cuda:1".
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class QualityLevels:
 
     @property
     def size(self) -> Size:
-        """LR size (h, w) of its frames."""
+        """LR size (h, w) of the frames."""
         return self._active.size
 
     def forget(self) -> None:
-        """Begin a new epoch: the next frame is made without a previous one."""
+        """Begins a new epoch: the next frame is made without a previous one."""
         self._active.state = self._active.state.reset()
 
     def step(self, rung: str, image: Image) -> tuple[Image, dict[str, float]]:
-        """The frame by that rung, and the milliseconds of its stages."""
+        """Returns the frame upscaled by this rung, and the milliseconds of its stages."""
         engine = self.engines[rung]
         if engine is not self._active:
             engine.state = self._active.state
@@ -57,17 +57,17 @@ class QualityLevels:
         return engine.step(image), engine.stage_ms()
 
     def close(self) -> None:
-        """Give back what its engines hold."""
+        """Closes the sessions."""
         for engine in self.engines.values():
             engine.close()
 
 
 Tell = Callable[[str], None]
-MAX_POOLED = 2  # sizes: a source that changes to and fro finds both
+MAX_POOLED = 2  # sizes: a source that changes back and forth finds both
 
 
 class _Opening:
-    """How far the making of some engines is."""
+    """The progress of opening or building the engines of one size."""
 
     def __init__(self) -> None:
         self._step, self._since = "opening", time.monotonic()
@@ -80,12 +80,12 @@ class _Opening:
 
 
 class EnginePool:
-    """The ladders of the sizes that were asked for.
+    """Opens the ladders of quality levels for the sizes in use, and keeps them.
 
     Args:
-        open_ladder: Finds or builds the engines of a size, and tells the second argument what it is
-            at; may take minutes.
-        tell: Receives one line when engines are wanted, are there, or cannot be had.
+        open_ladder: Finds or builds the engines of a size, and calls its second argument with the
+            name of each step; may take minutes.
+        tell: Receives one line when engines are needed, are ready, or have failed.
     """
 
     def __init__(self, open_ladder: Callable[[Size, Tell], QualityLevels], *, tell: Tell) -> None:
@@ -96,15 +96,15 @@ class EnginePool:
         self._lock = threading.Lock()
 
     def put(self, ladder: QualityLevels) -> None:
-        """A ladder that was opened already."""
+        """Adds a ladder that was opened already."""
         with self._lock:
             self._ladders[ladder.size] = ladder
 
     def get(self, size: Size) -> QualityLevels | None:
-        """The engines of a size, or None: they are being opened then, or cannot be had."""
+        """Returns the engines of a size; None while they are being opened, or if they failed."""
         with self._lock:
             if size in self._ladders:
-                self._ladders[size] = self._ladders.pop(size)  # the last in use is the last to go
+                self._ladders[size] = self._ladders.pop(size)  # the last used is dropped last
                 return self._ladders[size]
             if size in self._opening or size in self._failures:
                 return None
@@ -117,7 +117,7 @@ class EnginePool:
         return None
 
     def fail(self, size: Size, why: str) -> None:
-        """Give up on the engines of a size: they have failed while running."""
+        """Gives up the engines of a size, which have failed."""
         with self._lock:
             ladder = self._ladders.pop(size, None)
             self._failures[size] = why
@@ -126,7 +126,7 @@ class EnginePool:
             ladder.close()
 
     def note(self, size: Size) -> str:
-        """What a viewer should know of the engines of a size; empty when they run."""
+        """Returns what a viewer should know about the engines of a size; "" if they run."""
         with self._lock:
             if size in self._failures:
                 return f"bicubic: {self._failures[size]}"
@@ -138,7 +138,7 @@ class EnginePool:
             )
 
     def opening(self, size: Size) -> dict[str, Any] | None:
-        """`size`, `step` and `seconds` of engines that are being made; None where none are."""
+        """Returns `size`, `step` and `seconds` of engines being opened; None if none are."""
         with self._lock:
             if size not in self._opening:
                 return None
@@ -146,7 +146,7 @@ class EnginePool:
             return {"size": format_size(size), "step": step, "seconds": seconds}
 
     def close(self) -> bool:
-        """Give back the engines; returns whether some are still being opened, in a thread."""
+        """Closes the engines; returns whether a thread is still opening some."""
         with self._lock:
             ladders, self._ladders = list(self._ladders.values()), {}
             opening = bool(self._opening)
@@ -157,17 +157,15 @@ class EnginePool:
     def _fetch(self, size: Size) -> None:
         try:
             ladder = self._open(size, self._opening[size].at)
-        except Exception as error:  # of this thread nobody else would hear
-            told = isinstance(error, StreamDiffVSRError)
+        except Exception as error:  # the thread would end silently
+            expected = isinstance(error, StreamDiffVSRError)
             with self._lock:
                 self._opening.pop(size)
-            self.fail(size, str(error) if told else f"{type(error).__name__}: {error}")
+            self.fail(size, str(error) if expected else f"{type(error).__name__}: {error}")
             return
         with self._lock:
             self._opening.pop(size)
             self._ladders[size] = ladder
-            for old in list(self._ladders)[
-                :-MAX_POOLED
-            ]:  # not closed: it may be in a frame just now
-                self._ladders.pop(old)
+            for old in list(self._ladders)[:-MAX_POOLED]:
+                self._ladders.pop(old)  # not closed: it may be making a frame right now
         self._tell(f"engines for {format_size(size)}: {ladder.described}")

@@ -1,7 +1,7 @@
-"""One live session: newest frame in, one output frame to every sink, for as long as it lasts.
+"""Runs a live session: upscales the source's newest frame and hands it to every sink, in a loop.
 
-The loop is `run` and `_upscale`: choose a rung, make the frame or enlarge it by bicubic, hand it to
-the sinks. It knows no libav, no network and no terminal.
+The loop is `run` and `_upscale`: choose a rung, upscale the frame with it or by bicubic, and hand
+it to the sinks.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from .latency_budget import BICUBIC, LatencyBudget
 from .status import Tally, memory_mb
 
 WAIT_S = 0.2
-Made = tuple[Image, str, dict[str, float]]  # the frame, its rung, milliseconds by stage
+Made = tuple[Image, str, dict[str, float]]  # the output frame, its rung, milliseconds by stage
 
 
 class Source(Protocol):
-    """Where frames come from: `LiveSource`, or a test's own."""
+    """The interface of a session's source, such as `LiveSource`."""
 
     def newest(self, timeout_s: float) -> LiveFrame | None:
-        """A frame newer than the last one given; EOFError when there will be none."""
+        """Returns a frame newer than the last one, or None; raises EOFError at the end."""
 
     def status(self) -> dict[str, Any]:
-        """As `LiveSource.status`."""
+        """Returns the status; see `LiveSource.status`."""
 
     def close(self) -> None:
-        """Stop."""
+        """Stops the source."""
 
 
 class LiveSession:
-    """From a source through engines to sinks.
+    """Upscales the frames of a source with the engines of a pool, and hands them to sinks.
 
     Args:
-        limit_ms: The latency to keep by shedding work, or None.
-        tell: Receives one line for whatever a user should know.
-        limits: How long a frame may take before the engines are held to be stuck.
+        limit_ms: The latency in ms to keep by lowering the quality, or None.
+        tell: Receives one line for each thing that a user should know.
+        limits: How long a frame may take before the engines count as stuck.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class LiveSession:
         self._ladder: QualityLevels | None = None
         self._budget = LatencyBudget([BICUBIC], limit_ms)
         self._last: LiveFrame | None = None
-        self._stuck = False  # the engines are at a frame that is overdue: nothing may touch them
+        self._stuck = False  # a frame of the engines is overdue, and nothing may use them
 
     def run(self, stop: Event, *, max_frames: int | None = None) -> bool:
-        """Until the source ends, `stop` is set, or that many frames are out.
+        """Runs until the source ends, `stop` is set, or `max_frames` frames were handed out.
 
         Returns:
             Whether the source has ended.
@@ -97,7 +97,7 @@ class LiveSession:
         return False
 
     def _upscale(self, frame: LiveFrame) -> OutputFrame:
-        """The frame by the best rung that keeps the latency; by bicubic where no engine can."""
+        """Upscales a frame by the best rung that keeps the latency, or by bicubic."""
         self._continuity.note(frame)
         ladder = None if self._stuck else self._ladder_for(frame)
         age_ms = 1000 * (time.monotonic() - frame.captured)
@@ -106,13 +106,13 @@ class LiveSession:
         if ladder is not None and not frame.damaged and rung != BICUBIC:
             made = self._make(ladder, rung, frame, age_ms)
         image, rung, stage_ms = made or self._pass_through(frame)
-        image.flags.writeable = False  # every sink has the same
+        image.flags.writeable = False  # all sinks share it
         return OutputFrame(image, frame, rung, time.monotonic(), stage_ms)
 
     def _make(
         self, ladder: QualityLevels, rung: str, frame: LiveFrame, age_ms: float
     ) -> Made | None:
-        """The frame by the model; None where the engines fail, or do not answer."""
+        """Upscales a frame by the model; returns None if the engines fail or do not answer."""
         if reset := self._continuity.why_forget(frame):
             ladder.forget()
             self._tally.reset(reset)
@@ -148,7 +148,7 @@ class LiveSession:
         self._tell(f"engine stuck: a frame has taken {took_s:.0f} s ({usual}); bicubic now")
 
     def _check_engines(self) -> None:
-        """Use the engines again once they answer; give up on them if they never will."""
+        """Allows the engines again once they answer; raises if they never will."""
         if not self._stuck:
             return
         if self._runner.lost:
@@ -169,11 +169,11 @@ class LiveSession:
 
     @property
     def stuck_s(self) -> float:
-        """How long the frame has taken that the engines are stuck at; 0: all is well."""
+        """The seconds that an overdue frame has taken; 0 if the engines are not stuck."""
         return self._runner.stuck_s
 
     def status(self) -> dict[str, Any]:
-        """All that is known, as JSON can carry it (docs/live.md names every field)."""
+        """Returns the status as JSON can carry it (docs/live.md describes every field)."""
         source, last, ladder = self._source.status(), self._last, self._ladder
         return {
             "state": source["state"],

@@ -48,18 +48,18 @@ _BY_FORMAT = {
 
 
 def muxer_options(arguments: dict[str, Any]) -> dict[str, str]:
-    """The options of one opening, from the arguments of its child."""
+    """Returns the muxer's options for the arguments of a child."""
     if arguments["kind"] == "hls":
         return _hls(Path(arguments["path"]), resumed=arguments["resumed"])
     options = _BY_FORMAT[arguments["format"]]
     if arguments["format"] == "mpegts" and arguments["kind"] == "network":
-        # A receiver of datagrams does not see that the sender was opened again.
+        # A receiver of datagrams cannot see that the sender was restarted.
         options = options | {"mpegts_flags": "+initial_discontinuity"}
     return options
 
 
 def remove_old_playlist(playlist: Path) -> None:
-    """Remove a playlist that is to be replaced, and the segments of ours that it lists."""
+    """Removes a playlist that will be replaced, and those segments that this program wrote."""
     with contextlib.suppress(OSError):
         ours = re.compile(re.escape(playlist.stem) + r"-\d{5,}\.ts")
         for line in playlist.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -73,14 +73,14 @@ def _hls(playlist: Path, *, resumed: bool) -> dict[str, str]:
     return {
         "hls_time": str(SEGMENT_S),
         "hls_list_size": str(_SEGMENTS_LISTED),
-        # Each of these describes itself, so the picture may change its size between two.
+        # Each segment describes itself, so the size of the picture may change between them.
         "hls_segment_type": "mpegts",
         "hls_segment_filename": str(playlist.with_name(f"{playlist.stem}-%05d.ts")),
         "hls_flags": f"{flags}+append_list" if resumed else flags,
     }
 
 
-_SWS_BT601 = 5  # swscale's own number of it
+_SWS_BT601 = 5  # swscale's number for the matrix
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "png": ("rgb24", {"compression_level": "1", "pred": "up"}),
     "mjpeg": ("yuvj420p", {"qmin": "2", "qmax": "2"}),
@@ -99,14 +99,14 @@ class ImageSeries:
         self._overwrite: bool = arguments["overwrite"]
         self._folder.mkdir(exist_ok=True)
         self._pixel_format, self._options = _ENCODERS[self.encoder]
-        self._encode(0)  # what the codec refuses is told now
+        self._encode(0)  # fails now if the codec refuses the size
 
     def memory(self, count: int) -> memoryview:
-        """As ``Output``."""
+        """See ``Output``."""
         return self._rgb.memory(count)
 
     def write(self, pixels: memoryview, ticks: int) -> None:
-        """As ``Output``."""
+        """See ``Output``."""
         self._rgb.take(pixels)
         path = self._folder / (self._name % self._number)
         if not self._overwrite and path.exists():
@@ -116,10 +116,10 @@ class ImageSeries:
         self._number += 1
 
     def close(self) -> None:
-        """As ``Output``."""
+        """See ``Output``."""
 
     def _encode(self, ticks: int) -> bytes:
-        context: Any = av.CodecContext.create(self.encoder, "w")  # a new one: each stands alone
+        context: Any = av.CodecContext.create(self.encoder, "w")  # a new one for each image
         context.width, context.height = self._width, self._height
         context.pix_fmt, context.time_base = self._pixel_format, Fraction(1, 90000)
         context.options = self._options
@@ -143,28 +143,30 @@ _UNKNOWN = (av.error.ProtocolNotFoundError, av.error.MuxerNotFoundError)
 
 
 class Output(Protocol):
-    """What frames are written to."""
+    """The output that frames are written to."""
 
     encoder: str
 
     def memory(self, count: int) -> memoryview:
-        """Where the next frame's pixels are to be read to."""
+        """Returns the memory for the next frame's pixels."""
 
     def write(self, pixels: memoryview, ticks: int) -> None:
-        """Write what was read there, shown at that time."""
+        """Writes the frame in that memory, to be shown at `ticks`."""
 
     def close(self) -> None:
-        """Write what is held back, and finish."""
+        """Writes what is still buffered, and finishes."""
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Send ``ready``; answer each ``frame`` by ``written`` and ``end`` by ``done``.
+    """Sends ``ready``; answers each ``frame`` by ``written`` and ``end`` by ``done``.
 
-    Whatever fails is told by ``failed``; its ``cause`` is "lasting" where trying again is of no
-    use, and "refused" where the other side said no.
+    Any error is reported by ``failed``; its ``cause`` is "lasting" if trying again is of no use,
+    and "refused" if the other side has refused.
     """
     libav.quiet()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager sends it to all: see above
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # a service manager sends it to all; the parent ends this
     try:
         with _limit(arguments["open_s"]):
             output = _open(arguments)
@@ -179,12 +181,12 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
         with _limit(arguments["close_s"]):
             output.close()
         _say(outbox, {"kind": "done"})
-    except Exception as error:  # a broken pipe here is one of libav's: those of ours are caught
+    except Exception as error:  # a broken pipe here is libav's: `_say` catches ours
         _say(outbox, _failure(error, local=arguments["kind"] != "network"))
 
 
 class Stream:
-    """H.264 in a container, to a file, a playlist or a network address."""
+    """Writes H.264 in a container to a file, a playlist or a network address."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         size = tuple(arguments["size"])
@@ -192,7 +194,7 @@ class Stream:
         self.encoder: str = arguments["encoder"]
         software = SOFTWARE["h264"]
         if self.encoder != software and why_not(live_candidate(self.encoder, size), size):
-            self.encoder = software  # a chip encodes so many streams and no more
+            self.encoder = software  # a chip encodes only a few streams at once
         self._container = av.open(
             arguments["where"],
             "w",
@@ -202,17 +204,17 @@ class Stream:
         )
         self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
         self._container.start_encoding()
-        # Two frames of one tick of the container would be at one time.
+        # Two frames within one tick of the container would have the same time.
         self._step = max(1, math.ceil((self._encoder.stream.time_base or 0) * TICKS))
         self._last: int | None = None
         self._last_key: int | None = None
 
     def memory(self, count: int) -> memoryview:
-        """As :class:`Output`."""
+        """See :class:`Output`."""
         return self._rgb.memory(count)
 
     def write(self, pixels: memoryview, ticks: int) -> None:
-        """As :class:`Output`; a time that is not later than the last is moved behind it."""
+        """See :class:`Output`; a time that is not later than the last is moved after it."""
         self._rgb.take(pixels)
         duration = TICKS // 30
         if self._last is not None:
@@ -223,13 +225,13 @@ class Stream:
         self._mux(self._encoder.encode(ticks, key=key), duration)
 
     def close(self) -> None:
-        """As :class:`Output`."""
+        """See :class:`Output`."""
         self._mux(self._encoder.flush(), 0)
         self._container.close()
 
     def _mux(self, packets: Iterable[Any], duration: int) -> None:
         for packet in packets:
-            packet.duration = duration  # of the frame before: the next one's time is not known
+            packet.duration = duration  # that of the frame before, as the next time is unknown
             self._container.mux(packet)
 
     def _settings(self, arguments: dict[str, Any], size: tuple[int, int]) -> EncoderSettings:
@@ -255,19 +257,19 @@ def _open(arguments: dict[str, Any]) -> Output:
         if arguments["kind"] == "file":
             path = Path(arguments["path"])
             with contextlib.suppress(OSError):
-                if path.stat().st_size == 0:  # nothing of it is worth a name
+                if path.stat().st_size == 0:  # an empty file is not worth keeping
                     path.unlink()
         raise
 
 
 def _open_part(url: str, flags: int, options: dict[str, str]) -> Any:
-    """A playlist or segment: libav's own would lose what a full disk does not take, and go on."""
+    """Opens a playlist or segment: libav's own files ignore that a disk is full."""
     return open(url.removeprefix("file:"), "wb" if flags & _WRITE else "rb")
 
 
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """End this process, from a thread that needs no lock, if the block takes much longer."""
+    """Ends this process, from a thread that needs no lock, if the block takes much longer."""
     faulthandler.dump_traceback_later(seconds + _GRACE_S, exit=True, file=_STDERR)
     try:
         yield
@@ -278,7 +280,7 @@ def _limit(seconds: float) -> Iterator[None]:
 def _next(inbox: RawIOBase, output: Output) -> tuple[messages.Header, memoryview]:
     try:
         return messages.receive(inbox, output.memory)
-    except (EOFError, OSError):  # the parent is gone: finish what it had us write
+    except (EOFError, OSError):  # the parent is gone: finish the output
         return {"kind": "end"}, memoryview(b"")
 
 
@@ -288,7 +290,7 @@ def _say(outbox: RawIOBase, header: dict[str, Any]) -> None:
 
 
 def _claim(arguments: dict[str, Any]) -> None:
-    """Take the name of a file or playlist, so that no other file is written over unasked."""
+    """Creates the file, or removes the old playlist, unless that overwrites a file unasked."""
     if arguments["kind"] == "hls" and not arguments["resumed"]:
         playlist = Path(arguments["path"])
         if arguments["overwrite"]:

@@ -185,7 +185,7 @@ def test_what_is_finished_is_kept_and_resumed(cli, tmp_path, engines):
     ran = cli(*arguments, "--json")
     assert ran.error == (
         f"stopped by Ctrl-C; 24 finished frames are kept in {output}.unfinished: "
-        "--resume goes on behind them"
+        "--resume continues after them"
     )
     assert (ran.code, ran.json["exit_code"]) == (130, 130)
     assert names(tmp_path) == {"in.mp4", "whole.mp4", "out.mp4.unfinished"}

@@ -34,7 +34,7 @@ def add(journal: Journal, frames: int, *, guided: bool = True) -> None:
     name = f"{frames:03d}.mp4"
     (journal.folder / name).write_bytes(b"x" * frames)
     there = point(frames, guided=guided)
-    journal.hold(there)
+    journal.save_point(there)
     journal.commit({"name": name, "files": [name], "bytes": frames}, there)
 
 

@@ -92,8 +92,8 @@ MUTATIONS = (
     Mutation(
         "new memory is zero before anyone has it",
         DEVICE,
-        "self._waited.synchronize()  # streams",
-        "pass  # streams",
+        "self._waited.synchronize()  # no stream",
+        "pass  # no stream",
         "def empty(",
     ),
     Mutation("copies without a stream are waited for", DEVICE, "self._waited.synchronize()",

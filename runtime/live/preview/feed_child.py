@@ -1,8 +1,8 @@
-"""The preview's encoder: each HR frame and its LR frame as H.264 in Annex B, or as JPEG.
+"""Encodes the preview in a child process: each HR frame and its LR frame as H.264 or JPEG.
 
-Runs in the child. H.264 frames come out one for one, each decodable by itself or by the one before
-it; a frame that the parent asks a key for starts anew, and so does a change of size. Pictures above
-`MAX_PIXELS` are made smaller. It knows nothing of viewers, and it keeps nothing.
+H.264 is in Annex B. Each frame becomes one, which depends at most on the one before it; a key frame
+is made when the parent asks for one, and when the size changes. Pictures above `MAX_PIXELS` are
+made smaller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...media.video_encoder_child import EncoderSettings, FrameEncoder
 from ...processes import messages
 
 MAX_PIXELS = 2560 * 1440  # browsers decode this in time, and screens show little more
-_MIN_SIDE = 32  # some decoders refuse less
+_MIN_SIDE = 32  # pixels: some decoders refuse less
 _KEY_FRAMES = 300  # the longest run without a key; viewers that need one ask for it
 _H264 = {
     "tune": "zerolatency",
@@ -31,7 +31,7 @@ _H264 = {
 }
 _H264_OF = {
     "hr": {"preset": "ultrafast", "crf": "19", "x264-params": "scenecut=0:no-deblock=0:aq-mode=1"},
-    # Small, and enlarged by the page: its own blocks would be taken for the camera's.
+    # Small, and enlarged by the page: coding artefacts would be taken for the camera's.
     "lr": {"preset": "superfast", "crf": "10", "x264-params": "scenecut=0"},
 }
 _JPEG = {"qmin": "3", "qmax": "3"}  # of 1 (best) to 31
@@ -40,10 +40,10 @@ _JPEG_COLOUR = Colour(matrix=SMPTE170M, range=FULL, primaries=1, transfer=1)  # 
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Answer each ``frame`` message with one of the same name: parts, one behind the other.
+    """Answers each ``frame`` message by one of the same name, with all parts one after another.
 
-    A frame names the formats it is wanted in, and gives the size of each picture that follows it as
-    a ``picture`` message of its own. A part is described by picture ("hr", "lr"), format ("h264",
+    The message lists the formats that are wanted, and the size of each picture; each picture
+    follows as a ``picture`` message. A part is described by picture ("hr", "lr"), format ("h264",
     "jpeg"), bytes, width, height, key and codec (as RFC 6381 writes it).
     """
     libav.quiet()
@@ -67,7 +67,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 
 
 class _Encoder:
-    """One picture in one format, at one size."""
+    """Encodes one picture in one format, at one size."""
 
     def __init__(self, kind: str, picture: str, size: tuple[int, int]) -> None:
         self.size, self._kind = size, kind
@@ -84,7 +84,7 @@ class _Encoder:
         self._codec = ""
 
     def encode(self, image: Image, key: bool) -> tuple[bytes, bool]:
-        """One frame; the second value says whether it needs none before it."""
+        """Returns an encoded frame, and whether it is a key frame."""
         if self._padded:
             image = np.pad(image, self._padding, mode="edge")
         self._rgb.put(image)
@@ -93,7 +93,7 @@ class _Encoder:
         return b"".join(bytes(packet) for packet in packets), packets[0].is_keyframe
 
     def described(self, packet: bytes) -> dict[str, Any]:
-        """The size that is to be shown (what is coded beyond it is padding), and the codec."""
+        """Returns the codec, and the size to show: what is coded beyond it is padding."""
         if self._kind == "h264" and not self._codec:
             self._codec = _rfc6381(packet)
         return {"width": self._shown[1], "height": self._shown[0], "codec": self._codec}
@@ -117,6 +117,6 @@ def _even(side: int) -> int:
 
 
 def _rfc6381(packet: bytes) -> str:
-    """avc1.PPCCLL from the sequence parameter set at the packet's beginning."""
+    """Returns avc1.PPCCLL from the sequence parameter set at the start of a packet."""
     start = packet.index(b"\x00\x00\x01\x67") + 4
     return f"avc1.{packet[start : start + 3].hex()}"
