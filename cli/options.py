@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from ..building.request import BUILT_IN, BuildRequest
+from ..engines.backends import ranked_names
 from ..errors import UsageError
 from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
 
@@ -84,6 +85,7 @@ def _build_option(kind: Any, *name: str, **attributes: Any) -> Any:
 Device = _build_option(
     str, "--device", metavar="D", help="auto, cpu, cuda, or a GPU by its number: cuda:1."
 )
+_BACKENDS = ranked_names()
 # By the field of `BuildRequest` that each one sets. A new option is a field there, and a line here.
 BUILD_OPTIONS: dict[str, Any] = {
     "model": _build_option(
@@ -98,7 +100,7 @@ BUILD_OPTIONS: dict[str, Any] = {
         str,
         "--backend",
         metavar="B",
-        help="auto, tensorrt, tensorrt-rtx, onnxruntime or torch.",
+        help=f"auto, {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}.",
     ),
     "precision": _build_option(
         str | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError
 from . import host
 from .host import explained, for_nodes, require
@@ -97,10 +98,7 @@ LOCAL: Input = (
     {"default": "true", "tooltip": "Look in ComfyUI/models/StreamDiffVSR first."},
 )
 FETCH: Input = (YES_NO, {"default": "true", "tooltip": "Fetch what is not there."})
-BACKEND: Input = (
-    ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"],
-    {"default": "auto", "tooltip": "auto: the fastest that is installed and works."},
-)
+BACKEND_TIP = "auto: the fastest that is installed and works."
 MODEL_PATH: Input = (
     "STRING",
     {
@@ -130,7 +128,10 @@ class Loader:
             "optional": {
                 "use_local_models": LOCAL,
                 "use_huggingface": FETCH,
-                "backend": BACKEND,
+                "backend": (
+                    ["auto", *ranked_names()],
+                    {"default": "auto", "tooltip": BACKEND_TIP},
+                ),
                 "model_path": MODEL_PATH,
                 "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
                 "height": ("INT", {**SIDE, "tooltip": "See width."}),
