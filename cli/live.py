@@ -20,6 +20,7 @@ from ..building.request import BuildRequest
 from ..engines.host import require_live
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import Size, format_size
+from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import PASSING, leave_at_once
 
@@ -160,7 +161,7 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="SINK",
-        help="A file, rtsp://, rtmp://, udp://, tcp://, NAME.m3u8, a FOLDER/, or null; repeat it.",
+        help=f"{accepted(short=True)}; repeat it.",
     ),
 ]
 PreviewAt = Annotated[

@@ -52,7 +52,7 @@ def muxer_options(arguments: dict[str, Any]) -> dict[str, str]:
     if arguments["kind"] == "hls":
         return _hls(Path(arguments["path"]), resumed=arguments["resumed"])
     options = _BY_FORMAT[arguments["format"]]
-    if arguments["format"] == "mpegts" and arguments["kind"] == "network":
+    if arguments["format"] == "mpegts" and arguments["remote"]:
         # A receiver of datagrams does not see that the sender was opened again.
         options = options | {"mpegts_flags": "+initial_discontinuity"}
     return options
@@ -180,7 +180,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
             output.close()
         _say(outbox, {"kind": "done"})
     except Exception as error:  # a broken pipe here is one of libav's: those of ours are caught
-        _say(outbox, _failure(error, local=arguments["kind"] != "network"))
+        _say(outbox, _failure(error, local=not arguments["remote"]))
 
 
 class Stream:
