@@ -14,6 +14,7 @@ import psutil
 from ..engines.host import ask_driver, cuda_gpu, gpu_address, package_version
 from ..engines.interface import kind_of, ordinal_of
 from ..engines.onnxruntime_backend import usable_cpus
+from ..engines.registry import BACKENDS, installed_package
 
 if sys.platform != "win32":
     import resource
@@ -26,17 +27,7 @@ GPU_POWER = {
     "gpu_power_w": "power.draw",
     "gpu_temperature_c": "temperature.gpu",
 }
-PACKAGES = (
-    "streamdiffvsr",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "torch",
-    "cuda-bindings",
-    "numpy",
-    "av",
-)
+PACKAGES = ("cuda-bindings", "numpy", "av")
 
 
 def describe_machine(device: str | None = None) -> dict[str, object]:
@@ -54,8 +45,16 @@ def describe_machine(device: str | None = None) -> dict[str, object]:
         "gpu": None if (gpu := cuda_gpu(ordinal)) is None else asdict(gpu),
         "power": describe_power(ordinal),
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "versions": {name: v for name in PACKAGES if (v := package_version(name))},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Returns the versions of this package, of the installed backends and of what all use."""
+    backends = dict(filter(None, map(installed_package, BACKENDS.values())))
+    others = {name: package_version(name) for name in ("streamdiffvsr", *PACKAGES)}
+    found = {"streamdiffvsr": others.pop("streamdiffvsr"), **backends, **others}
+    return {name: version for name, version in found.items() if version}
 
 
 def describe_power(ordinal: int = 0) -> dict[str, object] | None:

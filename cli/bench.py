@@ -297,18 +297,19 @@ def _each_backend(build: BuildRequest, listed: str) -> list[BuildRequest]:
     """Returns a request for each listed backend that works here, the best first."""
     from dataclasses import replace
 
+    from ..engines.backends import order, ranked_names
     from ..engines.interface import kind_of
-    from ..engines.registry import ORDER, why_not
+    from ..engines.registry import why_not
 
     asked = None if build.device == AUTO else kind_of(build.device)
     names = None if listed == ALL else listed.split(",")
     for name in names or ():
-        if name not in dict(ORDER):
+        if name not in ranked_names():
             raise UsageError(
-                f"unknown backend {name!r}", remedy=f"use all, {', '.join(dict(ORDER))}"
+                f"unknown backend {name!r}", remedy=f"use all, {', '.join(ranked_names())}"
             )
     found = []
-    for name, kind in ORDER:
+    for name, kind in order():
         if (names is None or name in names) and asked in (None, kind):
             device = kind if asked is None else build.device
             why = why_not(name, device)

@@ -18,9 +18,9 @@ from ..engines.cache import cache_root
 from ..engines.cuda_driver import driver_call, primary_context
 from ..engines.host import Gpu, cuda_gpu, dotted, free_device_bytes, gpu_count, why_no_gpu
 from ..engines.manifest import MANIFEST
-from ..engines.onnxruntime_backend import INSTALL, usable_cpus
-from ..engines.registry import BACKENDS, Backend, choose, installed_version, why_not
-from ..engines.tensorrt_build import MODULES, RTX_CAPABILITIES, load_library
+from ..engines.onnxruntime_backend import INSTALL, reinstall, usable_cpus
+from ..engines.registry import BACKENDS, Backend, choose, installed_version, installing, why_not
+from ..engines.tensorrt_build import RTX_CAPABILITIES
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GIB, format_bytes
 from .console import FAILED
@@ -179,37 +179,23 @@ def _backends() -> Iterator[Check]:
     if conflict := _onnxruntime_conflict():
         yield conflict
     for backend in BACKENDS.values():
-        name = f"backend {backend.name}"
-        if not registry.is_installed(backend):
-            remedy = f"pip install 'streamdiffvsr[{backend.extra}]'"
-            if backend.name == "onnxruntime" and host.nvidia_gpus():
-                remedy = "pip install 'streamdiffvsr[cuda]'"
-            status = PROBLEM if backend.name == "onnxruntime" else OPTIONAL
-            yield Check(name, status, "not installed", remedy)
-        elif backend.name == "onnxruntime":
-            yield _onnxruntime(name, installed_version(backend))
-        elif backend.name in MODULES:
-            yield _tensorrt(name, backend.name)
-        else:
-            yield Check(name, OK, str(installed_version(backend)))
+        yield _backend(backend)
 
 
-def _onnxruntime(name: str, version: str | None) -> Check:
-    providers = host.onnxruntime_providers()
-    if not providers:
-        return Check(name, PROBLEM, f"{version} cannot be loaded", _reinstall())
-    short = ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
-    return Check(name, OK, f"{version}, providers {short}")
-
-
-def _tensorrt(name: str, backend: str) -> Check:
+def _backend(backend: Backend) -> Check:
+    name = f"backend {backend.name}"
+    failed = PROBLEM if backend.basic else OPTIONAL
+    if not registry.is_installed(backend):
+        return Check(name, failed, "not installed", _install(backend, gpu=bool(host.nvidia_gpus())))
     try:
-        library = load_library(backend)
+        return Check(name, OK, backend.details(str(installed_version(backend))))
     except StreamDiffVSRError as error:
-        return Check(name, OPTIONAL, f"{error.what}: {error.why}", error.remedy)
-    if library.builds_for_named_gpus:
-        return Check(name, OK, f"{library.version}, builds engines without a GPU")
-    return Check(name, OK, library.version)
+        told = ": ".join(part for part in (error.what, error.why) if part)
+        return Check(name, failed, told, error.remedy)
+
+
+def _install(backend: Backend, *, gpu: bool = False) -> str:
+    return installing(backend, gpu=gpu).removeprefix("run ")
 
 
 def _onnxruntime_conflict() -> Check | None:
@@ -217,13 +203,7 @@ def _onnxruntime_conflict() -> Check | None:
     if None in both:
         return None
     value = f"onnxruntime {both[0]} and onnxruntime-gpu {both[1]} are installed over each other"
-    return Check("conflict", PROBLEM, value, _reinstall())
-
-
-def _reinstall() -> str:
-    extra = "cuda" if host.nvidia_gpus() else "cpu"
-    uninstall = "pip uninstall -y onnxruntime onnxruntime-gpu"
-    return f"{uninstall} && pip install 'streamdiffvsr[{extra}]'"
+    return Check("conflict", PROBLEM, value, reinstall())
 
 
 def _gpu() -> Iterator[Check]:
@@ -272,11 +252,8 @@ def _on_gpu(backend: Backend) -> Check:
     why = why_not(backend.name, "cuda")
     if not why:
         return Check(name, OK, "loads")
-    if backend.name == "onnxruntime":
-        built_in = "CUDAExecutionProvider" in host.onnxruntime_providers()
-        return Check(name, OPTIONAL, why, "" if built_in else _reinstall())
     installed = registry.is_installed(backend)
-    remedy = "" if installed else f"pip install 'streamdiffvsr[{backend.extra}]'"
+    remedy = backend.repair() or ("" if installed else _install(backend))
     return Check(name, OPTIONAL, why, remedy)
 
 

@@ -20,6 +20,7 @@ from ..building.request import BuildRequest
 from ..engines.host import require_live
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import Size, format_size
+from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import PASSING, leave_at_once
 
@@ -163,8 +164,7 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="SINK",
-        help="Output: a video file, an address (rtsp://, rtmp://, udp:// or tcp://), NAME.m3u8 "
-        "(HLS), FOLDER/ (an image for each frame), or null (discard); repeat for more outputs.",
+        help=f"Output: {accepted(short=True)}; repeat for more outputs.",
         show_default="only the preview page",
     ),
 ]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from ..building.request import BUILT_IN, BuildRequest
+from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
 
@@ -119,6 +120,7 @@ Device = _build_option(
     help="Where the model runs: cpu, cuda (the first GPU), a GPU by its number in doctor's list "
     "(cuda:1), or auto (what the engines were built for; for new ones a GPU if one works).",
 )
+_BACKENDS = ranked_names()
 # By the field of `BuildRequest` that the option sets. A new option is a field there and an entry
 # here.
 BUILD_OPTIONS: dict[str, Any] = {
@@ -134,8 +136,8 @@ BUILD_OPTIONS: dict[str, Any] = {
         str,
         "--backend",
         metavar="B",
-        help="Library that runs the model: tensorrt, tensorrt-rtx, onnxruntime, torch, or auto "
-        "(the best that works here).",
+        help=f"Library that runs the model: {', '.join(_BACKENDS)}, or auto (the best that works "
+        "here).",
     ),
     "precision": _build_option(
         str | None,

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ..engines.backends import BACKENDS
 from ..errors import StreamDiffVSRError, Words, speaking
 
 LOG = logging.getLogger("streamdiffvsr")
@@ -187,12 +188,6 @@ WIDGETS: dict[str, tuple[str, dict[str, str]]] = {
 }
 LEFT_OUT = {"device": "set device to auto or cpu"}
 EXTRA = re.compile(r"pip install 'streamdiffvsr\[([\w-]+)\]'")
-PACKAGES = {  # by the extra that installs them
-    "cpu": "onnxruntime",
-    "cuda": '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings',
-    "tensorrt": "tensorrt cuda-bindings",
-    "tensorrt-rtx": "tensorrt-rtx-cu13 cuda-bindings",
-}
 
 
 def require(backend: str = "torch") -> None:
@@ -222,7 +217,7 @@ class Nodes(Words):
     """Writes options as widgets, and installs packages into ComfyUI's own Python."""
 
     def said(self, text: str) -> str:
-        return EXTRA.sub(lambda found: _pip_install(PACKAGES.get(found[1])), super().said(text))
+        return EXTRA.sub(lambda found: _pip_install(_packages(found[1])), super().said(text))
 
     def option(self, name: str, value: str | None) -> str:
         widget, values = WIDGETS.get(name, (name, {}))
@@ -243,6 +238,12 @@ class Nodes(Words):
 def for_nodes(text: str) -> str:
     """Returns a message in the words of nodes."""
     return Nodes().said(text)
+
+
+def _packages(extra: str) -> str | None:
+    """Returns the packages of an extra that installs a backend; None for other extras."""
+    rows = (backend.extras for backend in BACKENDS.values())
+    return next((extras[extra] for extras in rows if extra in extras), None)
 
 
 def _pip_install(packages: str | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError
 from . import host
 from .host import explained, for_nodes, require
@@ -107,13 +108,7 @@ FETCH: Input = (
     YES_NO,
     {"default": "true", "tooltip": "Download the model from Hugging Face if it is not here."},
 )
-BACKEND: Input = (
-    ["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"],
-    {
-        "default": "auto",
-        "tooltip": "Library that runs the model. auto: the fastest that is installed and works.",
-    },
-)
+BACKEND_TIP = "Library that runs the model. auto: the fastest that is installed and works."
 MODEL_PATH: Input = (
     "STRING",
     {
@@ -148,7 +143,10 @@ class Loader:
             "optional": {
                 "use_local_models": LOCAL,
                 "use_huggingface": FETCH,
-                "backend": BACKEND,
+                "backend": (
+                    ["auto", *ranked_names()],
+                    {"default": "auto", "tooltip": BACKEND_TIP},
+                ),
                 "model_path": MODEL_PATH,
                 "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
                 "height": ("INT", {**SIDE, "tooltip": HEIGHT_TIP}),

@@ -18,8 +18,6 @@ from .cache import leftovers, remove, try_locked
 from .engine_set import ACCEPTANCE
 from .manifest import MANIFEST, Manifest, read_manifest
 from .registry import BACKENDS
-from .tensorrt_build import MODULES, load_library
-from .torch_backend import torch_version
 
 DAY_S = 86400.0
 SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels")
@@ -145,13 +143,13 @@ def _why_library_missing(backend: str, built_with: str) -> str:
 
     A library that fails to load gives no reason, because it may be repaired.
     """
-    if not built_with:
+    row = BACKENDS[backend]
+    if not built_with or row.library is None:
         return ""
-    module = BACKENDS[backend].module if backend not in MODULES else MODULES[backend]
-    if find_spec(module) is None:
-        return f"{module} is not installed any more"
+    if find_spec(row.module) is None:
+        return f"{row.module} is not installed any more"
     try:
-        installed = load_library(backend).version if backend in MODULES else torch_version()
+        installed = row.library()
     except StreamDiffVSRError:
         return ""
     return "" if installed == built_with else f"built with {built_with}, installed is {installed}"

@@ -18,7 +18,7 @@ from ..graphs.spec import GraphSpec, TensorSpec, onnx_file
 from .host import current_gpu
 from .manifest import EngineKey
 from .parity import relative_error
-from .registry import Backend
+from .registry import Backend, run_on
 
 REAL = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.FLOAT16: "float16"}
 
@@ -181,7 +181,7 @@ class Probe:
         engine = self.backend.open(folder, spec, self.device, None)
         inputs = {t.name: self.inputs[t.name].astype(t.dtype) for t in spec.inputs}
         outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
-        self.backend.run(self.device)(engine, inputs, outputs)
+        run_on(self.device)(engine, inputs, outputs)
         return outputs
 
 

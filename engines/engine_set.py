@@ -14,6 +14,7 @@ from typing import Any
 from ..durable import write_atomically
 from ..errors import StreamDiffVSRError, UsageError, command, option
 from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, golden_file
+from .backends import Fraction
 from .host import Gpu, cuda_gpu, current_gpu
 from .interface import Engine, kind_of, ordinal_of
 from .manifest import (
@@ -27,7 +28,7 @@ from .manifest import (
     verify_files,
 )
 from .parity import check_parity
-from .registry import Backend, Fraction, installed_version, require_backend
+from .registry import Backend, installed_version, require_backend, run_on
 
 ACCEPTANCE = "acceptance.json"
 MAX_BYTES = 2**20
@@ -223,7 +224,7 @@ def _gate(
     parity = {}
     for name, spec in specs.items():
         engine = backend.open(folder, spec, device, None)
-        parity[name] = check_parity(engine, folder, graphs.precision, backend.run(device))
+        parity[name] = check_parity(engine, folder, graphs.precision, run_on(device))
         del engine
     return parity
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from ..errors import OR_DOCTOR, StreamDiffVSRError, UsageError, option
 from ..graphs.spec import Precision
+from .backends import FLOATS
+from .backends import FP8 as FP8
 from .cuda_driver import NO_DEVICE, CudaError, driver_call, primary_context
 from .interface import kind_of, ordinal_of
 
@@ -296,8 +298,6 @@ def _container_free_bytes() -> int | None:
         return None  # no control groups, or version 1
 
 
-FP8 = "fp8"
-FLOATS = ("fp32", "fp16")
 PRECISIONS = (*FLOATS, FP8)
 FP8_CAPABILITY = 89  # Ada, Hopper, Blackwell: older tensor cores have no e4m3
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.spec import GraphSpec, onnx_file
+from . import host
 from .cuda_device import CudaEvent, CudaStream
 from .cuda_driver import LESS_MEMORY, Context, capture_lock, driver_call, primary_context
-from .host import dotted
+from .host import dotted, why_no_gpu
 from .interface import (
     Bound,
     Buffer,
@@ -31,6 +32,7 @@ from .interface import (
     kind_of,
     ordinal_of,
 )
+from .manifest import EngineKey
 
 # The first release that keeps the host memory which a captured copy reads at every launch
 # (microsoft/onnxruntime PR 32121): before it, a captured Concat reads freed addresses.
@@ -166,6 +168,57 @@ def why_no_cuda_provider() -> str:
         return error.why or error.what
     except Exception as error:  # a library for another platform raises anything
         return f"it does not load ({type(error).__name__})"
+
+
+def unavailable(device: str) -> str:
+    """Returns why the installed ONNX Runtime cannot be used on a device, or an empty string."""
+    if kind_of(device) == "cuda":
+        return why_no_cuda_provider()
+    try:
+        import onnxruntime
+
+        offered = onnxruntime.get_available_providers()
+    except Exception as error:  # a library for another platform raises anything
+        return f"it does not load ({type(error).__name__})"
+    provider = "CPUExecutionProvider"
+    return "" if provider in offered else f"this build of it has no {provider}"
+
+
+def obstacle(key: EngineKey, device: str) -> str:
+    """Returns why engines of this key cannot run on a device of this machine, or ""."""
+    if key.device == "cpu":
+        return ""
+    return why_no_gpu(ordinal_of(device)) or why_no_cuda_provider()
+
+
+def open_engine(folder: Path, spec: GraphSpec, device: str, scratch: object) -> OrtEngine:
+    """Opens a graph's exported file; each session has scratch memory of its own."""
+    return OrtEngine(folder / onnx_file(spec.name), spec, device)
+
+
+def details(version: str) -> str:
+    """Returns the version and the execution providers.
+
+    Raises:
+        StreamDiffVSRError: The library does not load.
+    """
+    providers = host.onnxruntime_providers()
+    if not providers:
+        raise StreamDiffVSRError(f"{version} cannot be loaded", remedy=reinstall())
+    short = ", ".join(p.removesuffix("ExecutionProvider") for p in providers)
+    return f"{version}, providers {short}"
+
+
+def repair() -> str:
+    """Returns what to do if it does not work on a GPU: nothing if it has the provider."""
+    return "" if PROVIDER in host.onnxruntime_providers() else reinstall()
+
+
+def reinstall() -> str:
+    """Returns the command that installs the one of its two packages that suits this machine."""
+    extra = "cuda" if host.nvidia_gpus() else "cpu"
+    uninstall = "pip uninstall -y onnxruntime onnxruntime-gpu"
+    return f"{uninstall} && pip install 'streamdiffvsr[{extra}]'"
 
 
 def _why_too_new(onnxruntime: Any) -> str:

@@ -1,113 +1,26 @@
-"""The backends, and the choice of the best one that works on this machine.
-
-A new backend is one entry of `BACKENDS`.
-"""
+"""The choice of the best backend that works on this machine; `backends` has the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 from ..errors import OR_DOCTOR, StreamDiffVSRError, UsageError, option, without
-from ..graphs.program import program_file
-from ..graphs.spec import GraphSpec, onnx_file
-from . import tensorrt_backend
+from .backends import BACKENDS as BACKENDS
+from .backends import FP8, order
+from .backends import Backend as Backend
 from .cuda_device import CudaDevice
-from .host import FLOATS, FP8, check_gpu, cuda_gpu, why_no_gpu
+from .host import check_gpu, why_no_gpu
 from .interface import Engine, HostArray, StagedEngine, kind_of, ordinal_of
-from .manifest import EngineKey, Target
-from .onnxruntime_backend import why_no_cuda_provider
 from .parity import Run, run_on_host
-from .tensorrt_build import RTX_CAPABILITIES, load_library
-from .tensorrt_engine import Scratch
-from .torch_backend import TorchEngine, torch_obstacle, torch_version
-
-Fraction = Callable[[float], None]
 
 
-def _open_ort(folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None) -> Engine:
-    from .onnxruntime_backend import OrtEngine
-
-    return OrtEngine(folder / onnx_file(spec.name), spec, device)
-
-
-def _open_torch(folder: Path, spec: GraphSpec, device: str, scratch: Scratch | None) -> Engine:
-    return TorchEngine(folder, spec, device)
-
-
-def _ort_obstacle(key: EngineKey, device: str) -> str:
-    if key.device == "cpu":
-        return ""
-    return why_no_gpu(ordinal_of(device)) or why_no_cuda_provider()
-
-
-def _no_target(capabilities: tuple[int, ...] | None, precision: str, device: str) -> Target:
-    if capabilities is not None:
-        raise UsageError(
-            f"a list of compute capabilities is of {option('backend', 'tensorrt-rtx')} alone",
-            "other backends run on whatever GPU is there",
-        )
-    return Target()
-
-
-def _torch_target(capabilities: tuple[int, ...] | None, precision: str, device: str) -> Target:
-    return replace(_no_target(capabilities, precision, device), library=torch_version())
-
-
-def _no_level(asked: int | None) -> None:
-    if asked is not None:
-        both = option("backend", "tensorrt", "tensorrt-rtx", between="and")
-        raise UsageError(
-            f"optimization levels are of {both} alone",
-            "other backends run graphs as they are exported",
-            f"{without('optimization_level')}, or name one of those backends",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """One way to run a graph.
-
-    Attributes:
-        module: The module that must be importable.
-        packages: Distributions that provide it, any one of which may be installed.
-        extra: The extra of this package that installs it.
-        devices: The kinds of device it runs on.
-        open: (engine folder, graph, device, scratch memory to share or None) -> engine.
-        compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
-            bytes or None, progress as a fraction); None if the exported file itself is run.
-        target: (compute capabilities or None for the usual, precision, device) -> what its engines
-            depend on there.
-        level: (requested optimization level or None) -> the level to build engines at, None for the
-            library's own.
-        obstacle: (key, device) -> why such engines cannot run there, or an empty string.
-        scratch: device -> memory that the engines of one lane share; None if each has its own.
-        file: graph name -> the file of that graph in a set.
-        precisions: The precisions that its engines can compute in.
-    """
-
-    name: str
-    module: str
-    packages: tuple[str, ...]
-    extra: str
-    devices: tuple[str, ...]
-    open: Callable[[Path, GraphSpec, str, Scratch | None], Engine]
-    compile: Callable[[Path, GraphSpec, EngineKey, int | None, Fraction], None] | None = None
-    target: Callable[[tuple[int, ...] | None, str, str], Target] = _no_target
-    level: Callable[[int | None], int | None] = _no_level
-    obstacle: Callable[[EngineKey, str], str] = lambda key, device: ""
-    scratch: Callable[[str], Scratch] | None = None
-    file: Callable[[str], str] = onnx_file
-    precisions: tuple[str, ...] = FLOATS
-
-    @staticmethod
-    def run(device: str) -> Run:
-        """Returns how the parity gate runs an engine on a device once, on host arrays."""
-        return run_on_host if kind_of(device) == "cpu" else partial(_run_on_gpu, device)
+def run_on(device: str) -> Run:
+    """Returns how the parity gate runs an engine on a device once, on host arrays."""
+    return run_on_host if kind_of(device) == "cpu" else partial(_run_on_gpu, device)
 
 
 def _run_on_gpu(
@@ -117,68 +30,27 @@ def _run_on_gpu(
     run_on_host(StagedEngine(CudaDevice(ordinal_of(device)), engine), inputs, outputs)
 
 
-def _tensorrt(name: str, packages: tuple[str, ...]) -> Backend:
-    return Backend(
-        name,
-        module=name.replace("-", "_"),
-        packages=packages,
-        extra=name,
-        devices=("cuda",),
-        open=partial(tensorrt_backend.open_plan, name),
-        compile=tensorrt_backend.compile_graph,
-        target=partial(tensorrt_backend.target, name),
-        level=partial(tensorrt_backend.optimization_level, name),
-        obstacle=tensorrt_backend.obstacle,
-        scratch=tensorrt_backend.make_scratch,
-        file=tensorrt_backend.plan_file,
-        precisions=(*FLOATS, FP8),
-    )
-
-
-BACKENDS = {
-    backend.name: backend
-    for backend in (
-        Backend(
-            "onnxruntime",
-            "onnxruntime",
-            ("onnxruntime-gpu", "onnxruntime"),
-            "cpu",
-            ("cpu", "cuda"),
-            _open_ort,
-            obstacle=_ort_obstacle,
-        ),
-        _tensorrt("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
-        _tensorrt("tensorrt-rtx", ("tensorrt-rtx-cu13", "tensorrt-rtx")),
-        Backend(
-            "torch",
-            "torch",
-            ("torch",),
-            "export",
-            ("cpu", "cuda"),
-            _open_torch,
-            target=_torch_target,
-            obstacle=torch_obstacle,
-            file=program_file,
-        ),
-    )
-}
-
-
 def is_installed(backend: Backend) -> bool:
     """Returns whether the library of a backend is installed; it is not loaded."""
     return find_spec(backend.module) is not None
+
+
+def installed_package(backend: Backend) -> tuple[str, str] | None:
+    """Returns the name and version of the distribution that provides a backend, or None."""
+    for package in backend.packages:
+        try:
+            return package, version(package)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def installed_version(backend: Backend) -> str | None:
     """Returns the installed library's version, "unknown" if no package states it, or None."""
     if find_spec(backend.module) is None:
         return None
-    for package in backend.packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "unknown"
+    found = installed_package(backend)
+    return found[1] if found else "unknown"
 
 
 def require_backend(name: str) -> Backend:
@@ -195,20 +67,16 @@ def require_backend(name: str) -> Backend:
         raise StreamDiffVSRError(
             f"backend {name} is not installed",
             f"there is no module {backend.module}",
-            f"run pip install 'streamdiffvsr[{backend.extra}]'",
+            installing(backend),
         )
     return backend
 
 
-# Best first. On a CPU, torch is slower than ONNX Runtime.
-ORDER = (
-    ("tensorrt", "cuda"),
-    ("tensorrt-rtx", "cuda"),
-    ("onnxruntime", "cuda"),
-    ("torch", "cuda"),
-    ("onnxruntime", "cpu"),
-    ("torch", "cpu"),
-)
+def installing(backend: Backend, *, gpu: bool = False) -> str:
+    """Returns the command that installs a backend, as the remedy of an error."""
+    extra = backend.extra(gpu=gpu)
+    packages = f"'streamdiffvsr[{extra}]'" if extra else " ".join(backend.packages[:1])
+    return f"run pip install {packages}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +149,7 @@ def choose(
             device = places[next(works, kinds[0])]
         return Choice(backend, precision or default_precision(device), device)
     passed_over: list[tuple[str, str, str]] = []
-    for name, kind in ORDER:
+    for name, kind in order():
         if asked not in (None, kind):
             continue
         where = places[kind]
@@ -320,48 +188,10 @@ def why_not(name: str, device: str) -> str:
         return obstacle
     if find_spec(backend.module) is None:
         return "not installed"
-    if name == "onnxruntime":
-        return why_no_cuda_provider() if on_gpu else _why_not_onnxruntime()
-    if name == "torch":
-        return _why_not_torch(ordinal_of(device)) if on_gpu else ""
-    return _why_not_tensorrt(name, ordinal_of(device))
+    return backend.unavailable(device)
 
 
 def _why_not_in(name: str, precision: str | None) -> str:
     """Returns why a backend cannot compute in fp8, or "": a build refuses other precisions."""
     lacks = precision == FP8 and FP8 not in BACKENDS[name].precisions
     return f"it has no {FP8}" if lacks else ""
-
-
-def _why_not_onnxruntime() -> str:
-    try:
-        import onnxruntime
-
-        offered = onnxruntime.get_available_providers()
-    except Exception as error:  # a library for another platform raises anything
-        return f"it does not load ({type(error).__name__})"
-    provider = "CPUExecutionProvider"
-    return "" if provider in offered else f"this build of it has no {provider}"
-
-
-def _why_not_torch(ordinal: int) -> str:
-    try:
-        import torch
-    except Exception as error:
-        return f"it does not load ({type(error).__name__})"
-    if not torch.cuda.is_available():
-        return "this build of it finds no CUDA"
-    count = torch.cuda.device_count()
-    return "" if ordinal < count else f"it finds no cuda:{ordinal}, but {count}"
-
-
-def _why_not_tensorrt(name: str, ordinal: int) -> str:
-    try:
-        library = load_library(name)
-    except StreamDiffVSRError as error:
-        return error.why or error.what
-    gpu = cuda_gpu(ordinal)
-    known = {f"sm{capability}" for capability in RTX_CAPABILITIES}
-    if library.builds_for_named_gpus and gpu is not None and gpu.sm not in known:
-        return f"it makes no plans for {gpu.sm}"
-    return ""

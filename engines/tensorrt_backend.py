@@ -126,6 +126,35 @@ def open_plan(
     return TrtEngine(load_library(backend), folder / plan_file(spec.name), spec, device, scratch)
 
 
+def unavailable(backend: str, device: str) -> str:
+    """Returns why the library cannot be used on a GPU of this machine, or an empty string."""
+    try:
+        library = load_library(backend)
+    except StreamDiffVSRError as error:
+        return error.why or error.what
+    gpu = cuda_gpu(ordinal_of(device))
+    known = {f"sm{capability}" for capability in RTX_CAPABILITIES}
+    if library.builds_for_named_gpus and gpu is not None and gpu.sm not in known:
+        return f"it makes no plans for {gpu.sm}"
+    return ""
+
+
+def details(backend: str, version: str) -> str:
+    """Returns the version of the library, and whether it builds without a GPU.
+
+    Raises:
+        StreamDiffVSRError: The library does not load.
+    """
+    library = load_library(backend)
+    without_gpu = ", builds engines without a GPU" if library.builds_for_named_gpus else ""
+    return f"{library.version}{without_gpu}"
+
+
+def library_version(backend: str) -> str:
+    """Returns the version of the library as it is in a key."""
+    return load_library(backend).version
+
+
 def make_scratch(device: str) -> Scratch:
     """Returns memory that the plans of one lane share."""
     return Scratch(primary_context(ordinal_of(device)))

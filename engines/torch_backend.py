@@ -312,6 +312,25 @@ def torch_obstacle(key: EngineKey, device: str) -> str:
     return ""
 
 
+def unavailable(device: str) -> str:
+    """Returns why the installed torch cannot be used on a device of this machine, or ""."""
+    if device == "cpu":
+        return ""
+    try:
+        import torch
+    except Exception as error:
+        return f"it does not load ({type(error).__name__})"
+    if not torch.cuda.is_available():
+        return "this build of it finds no CUDA"
+    ordinal, count = ordinal_of(device), torch.cuda.device_count()
+    return "" if ordinal < count else f"it finds no cuda:{ordinal}, but {count}"
+
+
+def open_engine(folder: Path, spec: GraphSpec, device: str, scratch: object) -> TorchEngine:
+    """Opens a graph's program; torch manages scratch memory itself."""
+    return TorchEngine(folder, spec, device)
+
+
 class TorchEngine:
     """One graph as a program.
 

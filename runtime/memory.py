@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..engines.backends import BACKENDS
 from ..engines.host import free_device_bytes, free_host_bytes
 from ..engines.interface import kind_of, ordinal_of
 from ..engines.manifest import Manifest, read_manifest
@@ -37,9 +38,6 @@ VOLUMES = 2  # at once: the pyramid's levels are computed one by one, then store
 # On a CPU half precision is computed in float32, in addition to the halves; RAFT's large tensors
 # are float32 already.
 HALF_ON_CPU = {"engines": 3.0, "scratch": 2.0, "flow": 1.0}
-# On a CPU one arena serves all graphs of a lane. On a GPU, TensorRT's engines of a lane share a
-# block; those of other backends have one each.
-SHARED_BY_LANE = ("tensorrt", "tensorrt-rtx")
 MEETING = 0.75  # of what all streams need at most: their peaks seldom coincide
 PER_FRAME = ("prepare", "guide")  # grow with the frame; the others grow with the tile or the flow
 
@@ -103,8 +101,10 @@ def _scratch(manifest: Manifest, *, many: bool) -> tuple[int, str]:
         alive[name] = int(fragmented * _widening(graphs, device, name))
     worst = max(alive, key=lambda name: alive[name], default="")
     lanes = [max(alive.get(name, 0) for name in lane) for lane in LANES]
+    # On a CPU one arena serves all graphs of a lane.
     if device == "cuda":
-        shared = manifest.key.backend in SHARED_BY_LANE
+        backend = BACKENDS.get(manifest.key.backend)
+        shared = backend is not None and backend.scratch is not None
         return sum(lanes if shared else alive.values()), worst
     return int(MEETING * sum(lanes)) if many else max(lanes), worst
 

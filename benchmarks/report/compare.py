@@ -29,13 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from .metrics import METRICS
 from .wording import MODES, NONE, gpu, ms, power
 
 FASTER, SLOWER, WITHIN = "faster", "slower", "within the noise"
 # There are a dozen stages, so one has to differ by three standard errors and 0.5 % of the frame.
 STAGE_Z, STAGE_LEAST = 3.0, 0.005
-# Memory hardly varies; a start is measured only once, and depends on the disk's cache.
-MEMORY_LEAST, START_LEAST = 0.03, 0.25
 LIVE = "live latency"
 
 Result = Mapping[str, Any]
@@ -137,7 +136,7 @@ def _subject(a: Result, b: Result) -> SubjectChange:
         for name in MODES
         if name in a["modes"] and name in b["modes"]
     )
-    other = (*_memory(a, b), *_start_up(a, b))
+    other = tuple(_around(a, b))
     return SubjectChange(a["id"], modes, tuple(_stages(a, b, modes)), other)
 
 
@@ -175,24 +174,12 @@ def _stages(a: Result, b: Result, modes: tuple[ModeChange, ...]) -> Iterator[Cha
             yield change
 
 
-def _memory(a: Result, b: Result) -> Iterator[Change]:
-    names = {"host_peak": "host memory", "device_peak": "GPU memory"}
-    yield from _beyond(a.get("memory_mb"), b.get("memory_mb"), names, "MiB", MEMORY_LEAST)
-
-
-def _start_up(a: Result, b: Result) -> Iterator[Change]:
-    for which in ("cold", "warm"):
-        before, after = ((held.get("start_up") or {}).get(f"{which}_s") for held in (a, b))
-        yield from _beyond(before, after, {"all": f"{which} start"}, "s", START_LEAST)
-
-
-def _beyond(
-    a: Result | None, b: Result | None, names: Mapping[str, str], unit: str, least: float
-) -> Iterator[Change]:
-    """Yields the named figures whose ratio is further from 1 than `least`."""
-    for key, name in names.items():
-        change = _change(name, (a or {}).get(key), (b or {}).get(key), unit)
-        if change is not None and abs(math.log(change.ratio)) > math.log1p(least):
+def _around(a: Result, b: Result) -> Iterator[Change]:
+    """Yields the figures around the frames that changed by more than METRICS allows."""
+    compared = [metric.compared for metric in METRICS if metric.compared]
+    for held in sorted(compared, key=lambda held: held.unit):  # memory first
+        change = _change(held.name, held.number(a), held.number(b), held.unit)
+        if change is not None and abs(math.log(change.ratio)) > math.log1p(held.least):
             yield change
 
 

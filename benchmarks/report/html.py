@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from . import wording
 from .files import write_text
+from .metrics import METRICS
 from .plots import FRAME_COLOURS, histogram, roofline, timeline
 from .trace import frames
 from .wording import (
@@ -24,11 +25,9 @@ from .wording import (
     NONE,
     baseline_name,
     digits,
-    file_rate,
     megabytes,
     ms,
     seconds,
-    start_up,
 )
 
 _PAGE = Path(__file__).with_name("page")
@@ -111,20 +110,7 @@ def _figures(subject: Result) -> Figures:
 
 def _around(subject: Result) -> list[tuple[str, str]]:
     """Returns names and values of what was measured around the frames; empty where it was not."""
-    start, media = subject.get("start_up") or {}, subject.get("media") or {}
-    held = subject.get("memory_mb") or {}
-    known = {key: megabytes(value) for key, value in held.items() if value is not None}
-    coded = [f"{name} {ms(media[name]['p50'])}" for name in ("decode", "encode") if media.get(name)]
-    return [
-        ("Cold start", start_up(start["cold_s"]) if start.get("cold_s") else ""),
-        ("Warm start", start_up(start["warm_s"]) if start.get("warm_s") else ""),
-        ("Host memory, peak", known.get("host_peak", "")),
-        ("GPU memory, peak", known.get("device_peak", "")),
-        ("Memory, estimated", known.get("estimate", "")),
-        ("Video, a frame", ", ".join(coded)),
-        ("Codecs", media.get("codec", "") if coded else ""),
-        ("Whole files", file_rate(subject.get("file_rate") or {})),
-    ]
+    return [(metric.row, metric.text(subject)) for metric in METRICS if metric.row]
 
 
 def _ratios(result: Result) -> list[dict[str, Any]]:

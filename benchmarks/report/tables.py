@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .compare import FASTER, OTHER_MACHINE, SLOWER, WITHIN, Change, Comparison, SubjectChange
+from .metrics import METRICS
 from .wording import (
     MODES,
     NONE,
@@ -21,13 +22,11 @@ from .wording import (
     accounted,
     baseline_name,
     digits,
-    file_rate,
     gpu,
     host_cost,
     live_rates,
     load_average,
     megabytes,
-    memory,
     ms,
     noise,
     power,
@@ -38,7 +37,6 @@ from .wording import (
     share,
     spread,
     stages,
-    start_up,
     times,
     versions,
     what_ran,
@@ -153,7 +151,7 @@ def _subject(subject: Result, to: Terminal) -> None:
     to.heading(subject["id"], what_ran(subject))
     _modes(subject["modes"], to)
     _stages(subject, to)
-    to.facts(_facts(subject))
+    to.facts((metric.line, metric.text(subject)) for metric in METRICS if metric.line)
     _roofline(subject.get("roofline"), to)
 
 
@@ -182,18 +180,6 @@ def _stages(subject: Result, to: Terminal) -> None:
         rows.append((name, to.bar(of["p50"] / most), *figures))
     to.table(("stage, ms", "", "p50", "p99", "share"), rows, left=2)
     to.facts([("stages", accounted(subject))])
-
-
-def _facts(subject: Result) -> list[tuple[str, str]]:
-    start, media = subject.get("start_up") or {}, subject.get("media") or {}
-    coded = [f"{name} {ms(media[name]['p50'])}" for name in ("decode", "encode") if media.get(name)]
-    return [
-        ("cold start", start_up(start["cold_s"]) if start.get("cold_s") else ""),
-        ("warm start", start_up(start["warm_s"]) if start.get("warm_s") else ""),
-        ("peak memory", memory(subject.get("memory_mb") or {})),
-        ("video", f"{', '.join(coded)} a frame ({media.get('codec', '')})" if coded else ""),
-        ("whole files", file_rate(subject.get("file_rate") or {})),
-    ]
 
 
 def _roofline(roofline: Result | None, to: Terminal) -> None:

@@ -15,8 +15,9 @@ from ... import build
 from ...benchmarks.machine import describe_machine
 from ...benchmarks.report.files import read_result, write_text
 from ...benchmarks.run import Benchmark, Settings
+from ...engines.backends import order
 from ...engines.host import why_no_gpu
-from ...engines.registry import ORDER, default_precision
+from ...engines.registry import default_precision
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size, format_size, parse_size
 from .check import Row, check_in_child, one_line, why_not_ahead
@@ -189,7 +190,7 @@ def _check(report: Report, clock: Clock, options: argparse.Namespace) -> None:
 
 def _backends(options: argparse.Namespace) -> list[str]:
     """Returns the requested backends that support the device, in the order of `BACKENDS`."""
-    on_device = {name for name, device in ORDER if device == options.device}
+    on_device = {name for name, device in order() if device == options.device}
     return [b for b in BACKENDS if b in on_device and b in (options.backend or BACKENDS)]
 
 

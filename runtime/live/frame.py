@@ -79,3 +79,35 @@ class Sink(Protocol):
 
     def close(self, deadline_s: float) -> None:
         """Finishes what was written within the deadline, else gives up on it. Safe twice."""
+
+
+class NullSink:
+    """A `Sink` that discards every frame: for measuring, and for running only the preview."""
+
+    def __init__(self) -> None:
+        self.name = "null"
+        self._state = "waiting"
+        self._written = self._dropped = 0
+
+    def offer(self, frame: OutputFrame) -> None:
+        """See `Sink`."""
+        if self._state == "closed":
+            self._dropped += 1
+            return
+        self._state = "open"
+        self._written += 1
+
+    def status(self) -> dict[str, Any]:
+        """See `Sink`."""
+        return {
+            "name": self.name,
+            "state": self._state,
+            "written": self._written,
+            "dropped": self._dropped,
+            "reopened": 0,
+            "error": "",
+        }
+
+    def close(self, deadline_s: float) -> None:
+        """See `Sink`."""
+        self._state = "closed"

@@ -52,7 +52,7 @@ def muxer_options(arguments: dict[str, Any]) -> dict[str, str]:
     if arguments["kind"] == "hls":
         return _hls(Path(arguments["path"]), resumed=arguments["resumed"])
     options = _BY_FORMAT[arguments["format"]]
-    if arguments["format"] == "mpegts" and arguments["kind"] == "network":
+    if arguments["format"] == "mpegts" and arguments["remote"]:
         # A receiver of datagrams cannot see that the sender was restarted.
         options = options | {"mpegts_flags": "+initial_discontinuity"}
     return options
@@ -182,7 +182,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
             output.close()
         _say(outbox, {"kind": "done"})
     except Exception as error:  # a broken pipe here is libav's: `_say` catches ours
-        _say(outbox, _failure(error, local=arguments["kind"] != "network"))
+        _say(outbox, _failure(error, local=not arguments["remote"]))
 
 
 class Stream:

@@ -19,11 +19,10 @@ from ..media.encoders import HARDWARE
 from ..media.formats import check_size
 from ..processes.child import Child
 from ..processes.messages import pack
-from .frame import Image
+from .frame import OutputFrame
 from .sink_targets import Target
 
 LISTEN_S = 60.0
-_CRF = {"file": 20, "hls": 22, "network": 23, "images": 0}
 _BASE_MEMORY_BYTES = 4 << 30
 _MEMORY_FRAMES = 60  # x264 holds little more than its references without a lookahead
 
@@ -87,14 +86,15 @@ class SinkProcess:
             "runtime.live.sink_child",
             {
                 "kind": target.kind,
+                "remote": target.traits.remote,
                 "format": target.format,
-                "where": target.where if target.kind == "network" else f"file:{path}",
+                "where": target.where if target.traits.remote else f"file:{path}",
                 "path": str(path),
                 "size": list(size),
                 "rate": pack(rate),
                 "encoder": name,
-                "crf": _CRF[target.kind],
-                "overwrite": target.overwrite and (not resumed or target.kind == "images"),
+                "crf": target.traits.crf,
+                "overwrite": target.overwrite and (not resumed or target.traits.numbered),
                 "first": first,
                 "resumed": resumed,
                 "open_s": open_s,
@@ -115,13 +115,13 @@ class SinkProcess:
         encoder: str = self._receive(self._open_s)["encoder"]
         return encoder
 
-    def write(self, image: Image, ticks: int) -> None:
-        """Writes one frame (H, W, 3), shown at that many 1/90000 s; returns when it is written.
+    def write(self, frame: OutputFrame, ticks: int) -> None:
+        """Writes one frame, shown at that many 1/90000 s; returns when it is written.
 
         Raises:
             StreamDiffVSRError: It was not written; may be one of the two kinds above.
         """
-        self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(image).data)
+        self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(frame.image).data)
         self._receive(self._deadlines.frame_s)
 
     def finish(self, deadline_s: float | None = None) -> None:
@@ -148,7 +148,7 @@ class SinkProcess:
         return answer
 
     def _encoder(self, asked: str | None) -> str:
-        if self._target.kind == "images":
+        if self._target.traits.numbered:
             return self._target.format
         try:
             check_size(self.size, "h264", self._target.failure)

@@ -1,4 +1,4 @@
-"""Parses and checks the places for output before anything is opened.
+"""The table of the kinds of sinks; parses and checks places for output before they are opened.
 
 It looks at names, folders and existing files only. An address is shown without its credentials.
 Each of its secrets is known by itself, so that it can be removed from any text.
@@ -12,13 +12,16 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...durable import beside
+from ...engines.plugins import plugins
 from ...errors import StreamDiffVSRError, UsageError, option
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import check_output
 from ..media.redact import HIDDEN, redact
+from .frame import NullSink, OutputFrame, Sink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -33,10 +36,7 @@ _NETWORK = {
 _IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 _DATAGRAM_BYTES = 1316  # seven packets of a transport stream
 _SHORTEST_SECRET = 4  # a shorter one would be found in ordinary words
-ACCEPTED = (
-    f"a file ({', '.join(CONTAINERS)}), FILE.m3u8, FOLDER/, FOLDER/%06d.png or .jpg, "
-    f"{', '.join(f'{scheme}://' for scheme in _NETWORK)}, or null"
-)
+GROUP = "streamdiffvsr_sinks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Target:
     """The place to which one sink writes.
 
     Attributes:
-        kind: "file", "hls", "images", "network" or "null".
+        kind: The name of its `SinkKind`: "file", "hls", "images", "network", "null" or another.
         where: The address, or the absolute path; of images with the place of the number.
         format: libav's name of the muxer, or of the encoder of images.
         shown: The address without credentials, for showing.
@@ -59,14 +59,19 @@ class Target:
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @property
+    def traits(self) -> SinkKind:
+        """The row of its kind."""
+        return SINKS[self.kind]
+
+    @property
     def failure(self) -> str:
         """The beginning of an error message about it."""
-        return f"could not {'send to' if self.kind == 'network' else 'write'} {self.shown!r}"
+        return f"could not {'send to' if self.traits.remote else 'write'} {self.shown!r}"
 
     @property
     def listens(self) -> bool:
         """Whether it waits for a receiver instead of calling one."""
-        query = parse_qsl(urlsplit(self.where).query) if self.kind == "network" else []
+        query = parse_qsl(urlsplit(self.where).query) if self.traits.remote else []
         return any(key == "listen" and value != "0" for key, value in query)
 
     def clean(self, text: str) -> str:
@@ -84,6 +89,65 @@ class Target:
         return later
 
 
+class FrameWriter(Protocol):
+    """What a registered kind of sink opens. It is called from one thread of this process."""
+
+    def write(self, frame: OutputFrame) -> None:
+        """Writes one frame; any error closes it, and the target is opened again after a pause."""
+
+    def close(self) -> None:
+        """Finishes what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkKind:
+    """One kind of place for output.
+
+    Attributes:
+        name: The `kind` of its targets.
+        parse: (text, whether to overwrite) -> the target, or None if the text is of another kind.
+            Raises an error if it is of this kind and cannot be written.
+        accepts: What its targets look like, for messages.
+        help: The same for the help of `--to`; may be shorter.
+        crf: The quality of x264: a lower number is better.
+        remote: Whether it is a receiver on a network, which may fail and come back.
+        one_file: Whether each opening writes a file of its own, whose time begins at 0.
+        numbered: Whether each frame is a file of its own.
+        open: Opens a target for frames in this process; None if a child process encodes them.
+        sink: Makes the whole sink, without a thread or reopening; None for the usual one.
+    """
+
+    name: str
+    parse: Callable[[str, bool], Target | None]
+    accepts: str
+    help: str = ""
+    crf: int = 0
+    remote: bool = False
+    one_file: bool = False
+    numbered: bool = False
+    open: Callable[[Target], FrameWriter] | None = None
+    sink: Callable[[Target], Sink] | None = None
+
+
+SINKS: dict[str, SinkKind] = {}
+
+
+def register(kind: SinkKind) -> None:
+    """Adds a kind of sink, or replaces the one of that name; the last one is asked first.
+
+    It is known in this process. For the command line, name it in the entry-point group
+    `streamdiffvsr_sinks` of an installed package.
+    """
+    SINKS.pop(kind.name, None)
+    SINKS[kind.name] = kind
+
+
+def accepted(*, short: bool = False) -> str:
+    """Returns what all kinds accept, in one line; short as in the help of `--to`."""
+    *first, last = [kind.help if short and kind.help else kind.accepts for kind in SINKS.values()]
+    return f"{', '.join(first)}, or {last}"
+
+
 def parse_target(text: str, *, overwrite: bool = False) -> Target:
     """Parses a target and checks that it can be written.
 
@@ -92,38 +156,50 @@ def parse_target(text: str, *, overwrite: bool = False) -> Target:
         StreamDiffVSRError: Its folder is missing or not writable, or it exists and may not be
             overwritten.
     """
-    if text == "null":
-        return Target("null", "", "null", "null")
-    scheme = _SCHEME.match(text)
-    if scheme:
-        return _network(text, scheme[1].lower())
+    for kind in reversed(SINKS.values()):
+        if (target := kind.parse(text, overwrite)) is not None:
+            return target
     if not text.strip():
-        raise UsageError("an empty name is no output", remedy=f"use {ACCEPTED}")
-    path = Path(text)
-    if text.endswith(("/", os.sep)) or path.is_dir():
-        return _images(path / "%06d.png", text, overwrite)
-    ending = path.suffix.lower()
-    if ending in _IMAGES:
-        return _images(path, text, overwrite)
-    if ending == ".m3u8":
-        _check_playlist(path, text, overwrite)
-        return Target("hls", str(path.absolute()), "hls", text, overwrite)
-    if ending not in CONTAINERS:
-        raise UsageError(
-            f"{redact(text)!r} is no output", "its ending is unknown", f"use {ACCEPTED}"
-        )
+        raise UsageError("an empty name is no output", remedy=f"use {accepted()}")
+    scheme = _SCHEME.match(text)
+    why = f"nothing is sent to {scheme[1].lower()}://" if scheme else "its ending is unknown"
+    raise UsageError(f"{redact(text)!r} is no output", why, f"use {accepted()}")
+
+
+def _path(text: str) -> Path | None:
+    """Returns the path that a text is, or None if it is an address or empty."""
+    return None if _SCHEME.match(text) or not text.strip() else Path(text)
+
+
+def _file(text: str, overwrite: bool) -> Target | None:
+    path = _path(text)
+    if path is None or path.suffix.lower() not in CONTAINERS:
+        return None
     check_output(path, overwrite=overwrite)
-    return Target("file", str(path.absolute()), CONTAINERS[ending], text, overwrite)
+    muxer = CONTAINERS[path.suffix.lower()]
+    return Target("file", str(path.absolute()), muxer, text, overwrite)
 
 
-def _network(text: str, scheme: str) -> Target:
+def _hls(text: str, overwrite: bool) -> Target | None:
+    path = _path(text)
+    if path is None or path.suffix.lower() != ".m3u8":
+        return None
+    failure = f"could not write {text!r}"
+    _check_folder(path.absolute().parent, failure)
+    _check_free(failure, overwrite, path.exists)
+    return Target("hls", str(path.absolute()), "hls", text, overwrite)
+
+
+def _network(text: str, overwrite: bool) -> Target | None:
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else ""
     shown = redact(text)
     wrong = f"{shown!r} is no output"
     if scheme == "srt":
         remedy = "send to udp://127.0.0.1:PORT, and let a program with SRT pass that on"
         raise UsageError(wrong, "libav is built without SRT here", remedy)
     if scheme not in _NETWORK:
-        raise UsageError(wrong, f"nothing is sent to {scheme}://", f"use {ACCEPTED}")
+        return None
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -152,14 +228,16 @@ def _secrets(parts: SplitResult) -> tuple[str, ...]:
     return tuple(sorted(long_enough, key=len, reverse=True))
 
 
-def _images(path: Path, text: str, overwrite: bool) -> Target:
-    failure = f"could not write {text!r}"
+def _images(text: str, overwrite: bool) -> Target | None:
+    path = _path(text)
+    if path is None:
+        return None
+    if text.endswith(("/", os.sep)) or path.is_dir():
+        path /= "%06d.png"
     name, ending = path.name, path.suffix.lower()
-    places = _NUMBER.findall(name)
     if ending not in _IMAGES:
-        raise UsageError(
-            f"{redact(text)!r} is no output", "its ending is unknown", f"use {ACCEPTED}"
-        )
+        return None
+    failure, places = f"could not write {text!r}", _NUMBER.findall(name)
     if len(places) != 1 or "%" in _NUMBER.sub("", name):
         why = "the name of the images needs one place for their number"
         raise UsageError(
@@ -181,12 +259,6 @@ def any_match(folder: Path, matches: Callable[[str], object]) -> bool:
         return any(matches(entry.name) for entry in entries)
 
 
-def _check_playlist(path: Path, text: str, overwrite: bool) -> None:
-    failure = f"could not write {text!r}"
-    _check_folder(path.absolute().parent, failure)
-    _check_free(failure, overwrite, path.exists)
-
-
 def _check_folder(folder: Path, failure: str) -> None:
     if not folder.is_dir():
         raise StreamDiffVSRError(failure, f"there is no folder {str(folder)!r}", "create it first")
@@ -199,3 +271,25 @@ def _check_free(failure: str, overwrite: bool, taken: Callable[[], bool]) -> Non
         raise StreamDiffVSRError(
             failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
         )
+
+
+def _null(text: str, overwrite: bool) -> Target | None:
+    return Target("null", "", "null", "null") if text == "null" else None
+
+
+for _kind in (
+    SinkKind("file", _file, f"a file ({', '.join(CONTAINERS)})", "A file", crf=20, one_file=True),
+    SinkKind("hls", _hls, "FILE.m3u8", "NAME.m3u8", crf=22),
+    SinkKind("images", _images, "FOLDER/, FOLDER/%06d.png or .jpg", "a FOLDER/", numbered=True),
+    SinkKind(
+        "network",
+        _network,
+        ", ".join(f"{scheme}://" for scheme in _NETWORK),
+        "rtsp://, rtmp://, udp://, tcp://",
+        crf=23,
+        remote=True,
+    ),
+    SinkKind("null", _null, "null", sink=lambda target: NullSink()),
+    *plugins(GROUP),
+):
+    register(_kind)

@@ -1,4 +1,4 @@
-"""Opens the sinks of a live session, each with an encoder process of its own."""
+"""Opens the sinks of a live session: most have an encoder process of their own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...errors import StreamDiffVSRError
 from .frame import OutputFrame, Sink
+from .sink_in_process import InProcess
 from .sink_process import LOCAL, NETWORK, Deadlines, LastingError, RefusedError, SinkProcess
 from .sink_targets import Target, parse_target
 from .source import REFUSED, Backoff
@@ -23,8 +24,11 @@ _KILL_S = 0.4  # of a deadline, kept for ending what did not finish in it
 _RELISTEN_S = 1.0
 
 
+Outlet: TypeAlias = SinkProcess | InProcess
+
+
 class EncodedSink:
-    """A `Sink` that encodes for one target.
+    """A `Sink` that encodes for one target, or gives its frames to what a registered kind opens.
 
     Args:
         target: The place to write to.
@@ -48,14 +52,14 @@ class EncodedSink:
         self.name = target.shown
         self._target, self._tell, self._encoder = target, tell, encoder
         self._rate = Fraction(fps or 30).limit_denominator(1001)
-        self._deadlines = deadlines or (NETWORK if target.kind == "network" else LOCAL)
+        self._deadlines = deadlines or (NETWORK if target.traits.remote else LOCAL)
         self._backoff = backoff or Backoff()
         self._state, self._error, self._codec = "waiting", "", ""
         self._written = self._dropped = self._opened = 0
         self._tried = False
         self._opened_at: float | None = None  # by the clock; None unless it is open
         self._origin = 0.0  # the time of the stream that is 0 in the file
-        self._outlet: SinkProcess | None = None
+        self._outlet: Outlet | None = None
         self._ring: deque[OutputFrame] = deque()
         self._changed = threading.Condition()
         self._closing = self._killed = False
@@ -85,7 +89,7 @@ class EncodedSink:
             "reopened": max(0, self._opened - 1),
             "error": self._error,
             "encoder": self._codec,
-            "file": outlet.path.name if outlet and self._target.kind == "file" else "",
+            "file": outlet.path.name if outlet and self._target.traits.one_file else "",
         }
 
     def close(self, deadline_s: float) -> None:
@@ -124,31 +128,22 @@ class EncodedSink:
             if self._outlet and self._outlet.size != size:
                 self._finish(size)
             outlet = self._outlet or self._open(size, frame.source.seconds)
-            outlet.write(frame.image, round((frame.source.seconds - self._origin) * TICKS))
+            outlet.write(frame, round((frame.source.seconds - self._origin) * TICKS))
         except StreamDiffVSRError as error:
             self._dropped += 1
             self._failed(error)
         else:
             self._written += 1
 
-    def _open(self, size: tuple[int, int], seconds: float) -> SinkProcess:
-        outlet = SinkProcess(
-            self._target,
-            size,
-            path=self._path(),
-            rate=self._rate,
-            encoder=self._encoder,
-            first=self._written,
-            resumed=self._opened > 0,
-            deadlines=self._deadlines,
-        )
+    def _open(self, size: tuple[int, int], seconds: float) -> Outlet:
+        outlet = self._new_outlet(size)
         with self._changed:
             self._outlet, self._tried = outlet, True
             if self._killed:
                 outlet.kill()
         self._codec = outlet.open()
         self._opened += 1
-        self._origin = seconds if self._target.kind == "file" else 0.0
+        self._origin = seconds if self._target.traits.one_file else 0.0
         if self._state == "retrying":
             going_on = (
                 f"going on in {outlet.path.name!r}" if self._renamed(outlet) else "open again"
@@ -158,14 +153,28 @@ class EncodedSink:
         self._opened_at = time.monotonic()
         return outlet
 
+    def _new_outlet(self, size: tuple[int, int]) -> Outlet:
+        if self._target.traits.open is not None:
+            return InProcess(self._target, size)
+        return SinkProcess(
+            self._target,
+            size,
+            path=self._path(),
+            rate=self._rate,
+            encoder=self._encoder,
+            first=self._written,
+            resumed=self._opened > 0,
+            deadlines=self._deadlines,
+        )
+
     def _path(self) -> Path:
         """Returns the file to write: a new name if this sink has written one already."""
         path = Path(self._target.where)
-        taken = self._target.kind == "file" and self._tried and path.exists()
+        taken = self._target.traits.one_file and self._tried and path.exists()
         return self._target.next_file() if taken else path
 
-    def _renamed(self, outlet: SinkProcess) -> bool:
-        return self._target.kind == "file" and str(outlet.path) != self._target.where
+    def _renamed(self, outlet: Outlet) -> bool:
+        return self._target.traits.one_file and str(outlet.path) != self._target.where
 
     def _finish(self, new_size: tuple[int, int] | None) -> None:
         """Finishes what is open: at the end, or because frames have another size now."""
@@ -181,7 +190,7 @@ class EncodedSink:
             self._say(f"{self._target.failure}: {why}")
         with self._changed:
             self._outlet = None
-        if new_size and self._target.kind == "file":
+        if new_size and self._target.traits.one_file:
             size = f"{new_size[1]}x{new_size[0]}"
             self._say(f"{self.name}: frames are {size} now: going on in {self._path().name!r}")
 
@@ -237,7 +246,7 @@ def open_sink(
 
     Args:
         target: FILE.mp4, .mov, .mkv or .ts; FILE.m3u8 (HLS); FOLDER/ or FOLDER/%06d.png, .jpg;
-            rtsp, rtsps, rtmp, rtmps, udp or tcp://...; "null".
+            rtsp, rtsps, rtmp, rtmps, udp or tcp://...; "null"; or of a registered kind.
         overwrite: Replace existing files.
         fps: Frames per second, roughly: limits the bit rate; times are the frames' own.
         encoder: The H.264 encoder; None for one in hardware if it works here, else x264.
@@ -249,38 +258,6 @@ def open_sink(
             overwritten.
     """
     parsed = parse_target(target, overwrite=overwrite)
-    if parsed.kind == "null":
-        return NullSink()
+    if (own_sink := parsed.traits.sink) is not None:
+        return own_sink(parsed)
     return EncodedSink(parsed, fps=fps, encoder=encoder, tell=tell)
-
-
-class NullSink:
-    """A `Sink` that discards every frame: for measuring, and for running only the preview."""
-
-    def __init__(self) -> None:
-        self.name = "null"
-        self._state = "waiting"
-        self._written = self._dropped = 0
-
-    def offer(self, frame: OutputFrame) -> None:
-        """See `Sink`."""
-        if self._state == "closed":
-            self._dropped += 1
-            return
-        self._state = "open"
-        self._written += 1
-
-    def status(self) -> dict[str, Any]:
-        """See `Sink`."""
-        return {
-            "name": self.name,
-            "state": self._state,
-            "written": self._written,
-            "dropped": self._dropped,
-            "reopened": 0,
-            "error": "",
-        }
-
-    def close(self, deadline_s: float) -> None:
-        """See `Sink`."""
-        self._state = "closed"

@@ -6,7 +6,7 @@ import pytest
 
 from streamdiffvsr.cli import doctor
 from streamdiffvsr.cli.doctor import Check, examine
-from streamdiffvsr.engines import host, registry
+from streamdiffvsr.engines import host, registry, tensorrt_backend
 from streamdiffvsr.engines import host as gpu
 from streamdiffvsr.errors import StreamDiffVSRError
 
@@ -167,7 +167,7 @@ def test_a_tensorrt_that_cannot_be_loaded(monkeypatch):
         raise StreamDiffVSRError("TensorRT cannot be loaded", "no libnvinfer.so", "install it")
 
     monkeypatch.setattr(registry, "is_installed", lambda backend: True)
-    monkeypatch.setattr(doctor, "load_library", fails)
+    monkeypatch.setattr(tensorrt_backend, "load_library", fails)
     found = check("backend tensorrt")
     assert (found.status, found.remedy) == ("-", "install it")
     assert "no libnvinfer.so" in found.value

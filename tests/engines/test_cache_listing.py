@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import cache_listing
+from streamdiffvsr.engines.backends import BACKENDS
 from streamdiffvsr.engines.cache import locked
 from streamdiffvsr.engines.manifest import MANIFEST
 
@@ -74,7 +75,8 @@ def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
     (another(root, "unreadable") / MANIFEST).write_text("{")
     (root / ".good.building-abc").mkdir()
     (root / ".good.building-abc" / "half").write_bytes(b"x")
-    monkeypatch.setitem(cache_listing.MODULES, "tensorrt-rtx", "no_such_module")
+    gone = replace(BACKENDS["tensorrt-rtx"], module="no_such_module")
+    monkeypatch.setitem(BACKENDS, "tensorrt-rtx", gone)
     dry = cli("engines", "prune", "--dry-run", "--json").json
     assert dry["dry_run"] and len(dry["removed"]) == 6 and len(names(root)) == 7
     ran = cli("engines", "prune")

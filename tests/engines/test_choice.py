@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines import cuda_driver, host, registry
+from streamdiffvsr.engines import (
+    cuda_driver,
+    host,
+    onnxruntime_backend,
+    registry,
+    tensorrt_backend,
+)
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.registry import BACKENDS, Backend, choose, require_backend
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
@@ -30,10 +36,11 @@ class Machine:
         monkeypatch.setattr(registry, "find_spec", lambda name: name in self.installed or None)
         for module in (registry, host):
             monkeypatch.setattr(module, "why_no_gpu", self._why_no_gpu)
-        monkeypatch.setattr(registry, "cuda_gpu", lambda ordinal: [self.gpu, *self.others][ordinal])
-        monkeypatch.setattr(registry, "why_no_cuda_provider", lambda: self.provider)
+        gpus = lambda ordinal: [self.gpu, *self.others][ordinal]  # noqa: E731
+        monkeypatch.setattr(tensorrt_backend, "cuda_gpu", gpus)
+        monkeypatch.setattr(onnxruntime_backend, "why_no_cuda_provider", lambda: self.provider)
         monkeypatch.setattr(
-            registry,
+            tensorrt_backend,
             "load_library",
             lambda name: SimpleNamespace(builds_for_named_gpus="rtx" in name),
         )

@@ -31,9 +31,9 @@ ORPHAN = """
 import sys
 from streamdiffvsr.runtime.live.sink_process import Deadlines
 from streamdiffvsr.runtime.live.sink_targets import parse_target
-from streamdiffvsr.runtime.live.sinks import Writer
+from streamdiffvsr.runtime.live.sinks import EncodedSink
 from streamdiffvsr.tests.live.receivers import output
-sink = Writer(parse_target(sys.argv[1]), deadlines=Deadlines(2, 2, 2))
+sink = EncodedSink(parse_target(sys.argv[1]), deadlines=Deadlines(2, 2, 2))
 sink.offer(output(0))
 print(flush=True)
 sys.stdin.read()

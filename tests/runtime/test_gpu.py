@@ -11,9 +11,10 @@ import pytest
 import streamdiffvsr
 from streamdiffvsr import StreamState
 from streamdiffvsr.engines import cuda_device, cuda_driver
+from streamdiffvsr.engines.backends import order
 from streamdiffvsr.engines.cuda_driver import primary_context
 from streamdiffvsr.engines.host import why_no_gpu
-from streamdiffvsr.engines.registry import ORDER, why_not
+from streamdiffvsr.engines.registry import why_not
 from streamdiffvsr.runtime.upscaler import FRAMES_AHEAD, Mode, Upscaler
 from streamdiffvsr.tests.recorded import FRAMES, assert_gives_the_recorded_run
 
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(why_no_gpu() != "", reason=why_no_gpu() or "there is a GPU"),
 ]
-BACKENDS = [backend for backend, device in ORDER if device == "cuda"]
+BACKENDS = [backend for backend, device in order() if device == "cuda"]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
