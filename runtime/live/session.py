@@ -14,11 +14,9 @@ from typing import Any, Protocol
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
 from ..media.rgb import Bicubic
-from .continuity import Continuity
-from .engine_pool import EnginePool, QualityLevels
+from .engine_pool import BICUBIC, EnginePool, LatencyBudget, QualityLevels
 from .engine_thread import EngineThread, HangLimits
-from .frame import Image, LiveFrame, OutputFrame, Sink
-from .latency_budget import BICUBIC, LatencyBudget
+from .frame import Continuity, Image, LiveFrame, OutputFrame, Sink
 from .status import Tally, memory_mb
 
 WAIT_S = 0.2

@@ -278,7 +278,9 @@ def _null(text: str, overwrite: bool) -> Target | None:
 
 
 for _kind in (
-    SinkKind("file", _file, f"a file ({', '.join(CONTAINERS)})", "A file", crf=20, one_file=True),
+    SinkKind(
+        "file", _file, f"a file ({', '.join(CONTAINERS)})", "a video file", crf=20, one_file=True
+    ),
     SinkKind("hls", _hls, "FILE.m3u8", "NAME.m3u8", crf=22),
     SinkKind("images", _images, "FOLDER/, FOLDER/%06d.png or .jpg", "a FOLDER/", numbered=True),
     SinkKind(

@@ -15,7 +15,7 @@ from ..media.redact import redact
 from .addresses import Address
 from .capture import Connection, Disconnected, Received
 from .frame import LiveFrame
-from .source_status import SourceStatus
+from .status import SourceStatus
 
 _TICK_S = 1e-3  # the least time from one frame to the next
 _MAX_DRIFT_S = 5.0  # the most by which the two clocks may differ over one step

@@ -15,8 +15,15 @@ import pytest
 
 import streamdiffvsr
 from streamdiffvsr.benchmarks import clock_code
-from streamdiffvsr.benchmarks.live import Taken, Taking, ages_ms, measure_live, take
-from streamdiffvsr.benchmarks.live_clock import clock_running, parse_clock
+from streamdiffvsr.benchmarks.live import (
+    Taken,
+    Taking,
+    ages_ms,
+    clock_running,
+    measure_live,
+    parse_clock,
+    take,
+)
 from streamdiffvsr.benchmarks.report.files import result_schema, violation
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.live.addresses import parse_source

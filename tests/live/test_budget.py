@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from streamdiffvsr.runtime.live.latency_budget import BICUBIC, LatencyBudget
+from streamdiffvsr.runtime.live.engine_pool import BICUBIC, LatencyBudget
 
 RUNGS = ("full", "flow 1/2", BICUBIC)
 

@@ -14,9 +14,8 @@ import pytest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.live import sink_targets
 from streamdiffvsr.runtime.live.frame import OutputFrame
-from streamdiffvsr.runtime.live.sink_process import LOCAL, LastingError
 from streamdiffvsr.runtime.live.sink_targets import SINKS, SinkKind, Target
-from streamdiffvsr.runtime.live.sinks import EncodedSink, open_sink
+from streamdiffvsr.runtime.live.sinks import LOCAL, EncodedSink, LastingError, open_sink
 from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.conftest import Cli
 from streamdiffvsr.tests.live.receivers import children, output, wait_until

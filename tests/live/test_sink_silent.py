@@ -11,9 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from streamdiffvsr.runtime.live.sink_process import Deadlines
 from streamdiffvsr.runtime.live.sink_targets import parse_target
-from streamdiffvsr.runtime.live.sinks import EncodedSink, open_sink
+from streamdiffvsr.runtime.live.sinks import Deadlines, EncodedSink, open_sink
 from streamdiffvsr.tests.live.receivers import (
     SilentServer,
     children,
@@ -29,7 +28,7 @@ SECRET = "hunter22"
 
 ORPHAN = """
 import sys
-from streamdiffvsr.runtime.live.sink_process import Deadlines
+from streamdiffvsr.runtime.live.sinks import Deadlines
 from streamdiffvsr.runtime.live.sink_targets import parse_target
 from streamdiffvsr.runtime.live.sinks import EncodedSink
 from streamdiffvsr.tests.live.receivers import output
