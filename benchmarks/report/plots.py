@@ -65,28 +65,14 @@ STRONG: dict[str, Any] = {"weight": "bold", "color": PLACE["ink"]}
 GRID: dict[str, Any] = {"color": PLACE["line"], "lw": 1, "zorder": 1.5}
 UPRIGHT: dict[str, Any] = {"rotation": 90, "rotation_mode": "anchor", "va": "center_baseline"}
 DOT = 7.0  # pixels around its centre that a dot of the roofline needs
-ANGLES = (
-    0,
-    180,
-    30,
-    150,
-    -30,
-    -150,
-    60,
-    120,
-    -60,
-    -120,
-    90,
-    -90,
-)  # degrees; to the right of a dot is best
+# In degrees; to the right of a dot is best.
+ANGLES = (0, 180, 30, 150, -30, -150, 60, 120, -60, -120, 90, -90)
 SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 Result = Mapping[str, Any]
 Point = tuple[float, float]
 Dot = tuple[float, float, float | None]  # FLOP/byte, GFLOP/s, share of the limit
-Place = tuple[
-    Bbox, Point, bool
-]  # a label, its point next to the dot, whether it needs a line there
+Place = tuple[Bbox, Point, bool]  # label, its point next to the dot, whether a line joins them
 Draw = Callable[[bool], Figure]
 
 
