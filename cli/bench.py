@@ -29,7 +29,7 @@ LiveSource = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="clock (generated pictures that carry their time; clock=640x360@30 sets size and "
-        "frames per second), or any source of the command live.",
+        "frames per second), or any source that the command live accepts.",
     ),
 ]
 OneSet = Annotated[
@@ -38,7 +38,7 @@ OneSet = Annotated[
         "--engines",
         metavar="DIR",
         help="Folder of an engine set to measure.",
-        show_default="none, frames are enlarged by bicubic",
+        show_default="none: frames are enlarged by bicubic, without the model",
     ),
 ]
 Seconds = Annotated[
@@ -49,7 +49,7 @@ LatencyMs = Annotated[
     typer.Option(
         metavar="MS",
         min=1,
-        help="Latency limit in milliseconds, as of the command live; frames that would be late "
+        help="Latency limit in milliseconds, as in the command live; frames that would be late "
         "are enlarged by bicubic.",
         show_default="no limit",
     ),
@@ -64,7 +64,10 @@ def live(
     device: opt.Device = "auto",
     json_file: opt.JsonFile = None,
 ) -> None:
-    """Measure the latency of a live source, from a frame's capture to its output."""
+    """Measure the latency of a live source, from a frame's capture to its output.
+
+    Without --engines this is the latency of everything but the model.
+    """
     from ..benchmarks.live import measure_live
     from ..benchmarks.machine import describe_machine
     from ..benchmarks.report.files import Outputs
@@ -132,8 +135,9 @@ Frames = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Time N frames in each mode (plain, throughput, latency).",
-        show_default="as many as 15 seconds allow, 20 to 400",
+        help="Time N frames in each mode: plain (stages one after another), throughput (as for "
+        "files on a GPU: frames overlap) and latency (as for live on a GPU).",
+        show_default="as many as 15 seconds per mode allow, but 20 to 400",
     ),
 ]
 Rounds = Annotated[
@@ -142,15 +146,16 @@ Rounds = Annotated[
         metavar="N",
         min=1,
         max=100,
-        help="Split the frames into N rounds, in which all that is compared takes turns.",
+        help="Divide the timed frames into N rounds; each set, mode and baseline runs once in each "
+        "round, so that changes of the machine's speed affect all alike.",
     ),
 ]
 Baselines = Annotated[
     str,
     typer.Option(
         metavar="LIST",
-        help="Compare with bicubic, with reference (the model in torch, in the original's order of "
-        "work), with both (bicubic,reference), or with none.",
+        help="Compare with bicubic, with reference (the model in torch, computed as the original "
+        "code does), with both (bicubic,reference), or with none.",
     ),
 ]
 Command = Annotated[
@@ -200,7 +205,7 @@ def bench(
     *,
     build: BuildRequest,
 ) -> None:
-    """Measure frame times, latency, stages, start-up and memory of engines, next to baselines.
+    """Measure frame times, latency, stages, start-up and memory of engines, and of baselines.
 
     Missing engines are built first, which is not timed.
     """

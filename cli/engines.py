@@ -98,8 +98,8 @@ def prune_engines(
 ) -> dict[str, Any]:
     """Remove the engine sets in the user's cache that can no longer be used here.
 
-    These are damaged sets, sets made for another version of this program or of a library, and what
-    killed builds have left.
+    These are damaged sets, sets made for another version of this program or of a library, and the
+    leftovers of interrupted builds.
     """
     from ..engines.cache import engines_root
     from ..engines.cache_listing import prune
@@ -180,9 +180,9 @@ Tolerance = Annotated[
     typer.Option(
         metavar="E",
         min=0,
-        help="Largest error that a layer may have, relative to the largest value of its exact "
-        "output, or to 1 if that is larger.",
-        show_default="the parity gate's: 0.0001 for fp32, 0.05 for fp16",
+        help="Report a layer if its largest error exceeds E times the largest value of its exact "
+        "output (E itself if that value is below 1).",
+        show_default="the limit that builds are checked with: 0.0001 for fp32, 0.05 for fp16",
     ),
 ]
 First = Annotated[
@@ -201,7 +201,7 @@ def debug(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """List the layers of an engine that differ from ONNX Runtime in float32, in their order."""
+    """List the layers of an engine that differ from ONNX Runtime in float32, in execution order."""
     from ..building.debug import LayerRequest, debug_engine
 
     provider = engine_provider(build)

@@ -173,7 +173,8 @@ PreviewAt = Annotated[
     typer.Option(
         "--preview",
         metavar="[HOST:PORT]",
-        help=f"Serve a web page that shows the video, at {PREVIEW} if no address follows.",
+        help=f"Serve a web page that shows the video, at HOST:PORT or, if none is given, at "
+        f"{PREVIEW}.",
         show_default="on if there is no --to",
     ),
 ]
@@ -205,8 +206,8 @@ SourceOption = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="Option with which libav opens the source, such as rtsp_transport=udp; repeat for "
-        "more options.",
+        help="libav option for opening the source, such as rtsp_transport=udp; repeat for more "
+        "options.",
     ),
 ]
 NoReconnect = Annotated[
@@ -227,7 +228,7 @@ JsonLines = Annotated[
         metavar="",
         help="Print messages and a status every second as JSON lines, and the result, or the "
         "error, as the last one.",
-        show_default="only if stdout is not a terminal",
+        show_default="on if stdout is not a terminal",
     ),
 ]
 
@@ -264,7 +265,7 @@ def live(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """Upscale a live source 4x; frames that come too fast are dropped, so latency never grows.
+    """Upscale a live source 4x; frames that arrive faster than they can be processed are dropped.
 
     Without --to the result is shown on the preview page.
     """

@@ -83,7 +83,7 @@ JsonFile = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Write the result as JSON to this file, or for - to stdout instead of the table.",
+        help="Write the result as JSON to this file; - is stdout, and replaces the table.",
     ),
 ]
 
@@ -180,8 +180,8 @@ BUILD_OPTIONS: dict[str, Any] = {
         str,
         "--color-match",
         metavar="WHEN",
-        help="Give the output the input's broad colours: on, off, or auto (as the model's config "
-        "says).",
+        help="Match the output's colours, averaged over some pixels, to the input's: on, off, or "
+        "auto (as the model's config says).",
     ),
     "compute_capabilities": _build_option(
         str | None,
@@ -196,7 +196,7 @@ BUILD_OPTIONS: dict[str, Any] = {
         "--workspace",
         metavar="MIB",
         min=1,
-        help="Limit in MiB on the scratch memory of one layer of a TensorRT engine.",
+        help="Limit the scratch memory of each layer of a TensorRT engine, in MiB.",
         show_default="TensorRT's own",
     ),
     "optimization_level": _build_option(

@@ -228,7 +228,7 @@ def upscale(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """Upscale videos and folders of images 4x; times, sound and colours are kept.
+    """Upscale videos and folders of images 4x; timestamps, sound and colours are kept.
 
     The engines for a size are built on first use, which takes a minute or more, and then kept.
     """

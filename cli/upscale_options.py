@@ -49,8 +49,9 @@ Output = Annotated[
     str,
     typer.Argument(
         metavar="OUTPUT",
-        help="The video to write (.mp4, .mov, .mkv, .webm, .m4v or .ts), or a folder: for the "
-        "frames of one input as images, or for the outputs of several inputs.",
+        help="Always the last argument: the video to write (.mp4, .mov, .mkv, .webm, .m4v or .ts), "
+        "or a folder, which receives the frames of a single input as images, or one output for "
+        "each of several inputs.",
         show_default=False,
     ),
 ]
@@ -59,7 +60,7 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         metavar="",
-        help="Replace existing outputs; without --resume, also start unfinished ones again.",
+        help="Replace existing outputs; without --resume, also restart unfinished ones.",
     ),
 ]
 Plan = Annotated[
@@ -85,7 +86,7 @@ End = Annotated[
     typer.Option(
         metavar="TIME",
         help="Stop before the frame at this time of the input, written like --start.",
-        show_default="the last frame",
+        show_default="the end",
         rich_help_panel=PART,
     ),
 ]
@@ -113,8 +114,9 @@ Deinterlace = Annotated[
     DeinterlaceMode,
     typer.Option(
         metavar="HOW",
-        help="Deinterlace: auto (frames marked as interlaced, by themselves or by the file), on "
-        "(every frame), tff or bff (every frame, upper or lower field first), or off.",
+        help="Deinterlace: auto (only frames that they or the file mark as interlaced), on (every "
+        "frame), tff or bff (every frame, upper or lower field first), or off. The number of "
+        "frames stays the same.",
         rich_help_panel=PART,
     ),
 ]
@@ -159,8 +161,8 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="P",
-        help="The encoder's speed preset, such as fast or slow (slower makes smaller files); for "
-        "prores, its profile.",
+        help="The encoder's own name of a preset: fast, slow (smaller files) and so on for h264 "
+        "and h265, 0 (smallest files) to 13 for av1, a profile for prores.",
         show_default=_by_codec(PRESETS),
         rich_help_panel=OUTPUT,
     ),

@@ -144,7 +144,8 @@ def test_an_installed_package_adds_it_to_the_command_line_and_its_children(
     assert ran.returncode == 0, ran.stderr
     assert read_manifest(made).key.backend == "renamed"
     assert "streamdiffvsr_backends broken is left out: ModuleNotFoundError" in ran.stderr
-    assert "onnxruntime, torch or renamed." in " ".join(run("engines", "--help").stdout.split())
+    shown = run("engines", "--help").stdout.replace("│", " ")
+    assert "onnxruntime, torch, renamed, or auto" in " ".join(shown.split())
     checks = json.loads(run("doctor", "--json").stdout.splitlines()[-1])["checks"]
     assert "backend renamed" in {check["name"] for check in checks}
 
