@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..engines.manifest import Manifest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import SCALE, Size, padded_size
-from ..runtime.media.rgb import Bicubic
+from ..runtime.media.resize import Bicubic
 from ..runtime.upscaler import frame_noise
 from .files import write_clip
 from .statistics import endless, median, quantiles, ratios

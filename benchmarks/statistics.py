@@ -17,7 +17,7 @@ from ..engines.onnxruntime_backend import usable_cpus
 from ..graphs.arrays import Image
 from ..graphs.spec import Size
 from ..runtime.media.reader import FileSource
-from ..runtime.media.rgb import resized
+from ..runtime.media.resize import resized
 
 NAMES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
 

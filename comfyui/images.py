@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GIB, SCALE, format_bytes
-from ..runtime.scene_cuts import CutDetector, Thumbnail
+from ..runtime.frame_stream import CutDetector, Thumbnail
 from ..runtime.state import StreamState
 from . import host
 

@@ -19,9 +19,8 @@ import av
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import DEFAULT_STEPS, Size, format_size
 from ..runtime.files.upscale import FileOptions, UpscaleReport, upscale_file
-from ..runtime.frame_stream import Image, mark_images
+from ..runtime.frame_stream import CutDetector, Image, mark_images
 from ..runtime.media.reader import probe
-from ..runtime.scene_cuts import CutDetector
 from ..runtime.state import StreamState
 from . import host
 from .images import NodeState, check_room, new_batch, put, size_of, to_frame

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.machine import describe_machine
-from ..runtime.scene_cuts import CutDetector
+from ..runtime.frame_stream import CutDetector
 
 if TYPE_CHECKING:
     from .training.clips import ClipMaker

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...errors import StreamDiffVSRError, option
 from ...graphs.arrays import Image
+from ..frame_stream import Thumbnail
 from ..media.reader import FileSource, SourceFrame
-from ..scene_cuts import Thumbnail
 from ..state import StreamState
 from .job import Job
 

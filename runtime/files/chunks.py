@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ...engines.manifest import read_manifest
 from ...errors import UsageError
+from ..frame_stream import CutDetector
 from ..processes.child import Child
-from ..scene_cuts import CutDetector
 from .checkpoint import Segmenter, Times, frames_of
 from .frame_loop import FrameRange
 from .job import FileOptions, Job, Progress

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from ...errors import Bare, StreamDiffVSRError, option
 from ...graphs.arrays import Image, Image16
 from ...graphs.spec import SCALE, format_size
-from ..frame_stream import Upscaled
+from ..frame_stream import CutDetector, Thumbnail, Upscaled
 from ..media.reader import FileSource, SourceFrame
 from ..media.writer import SegmentWriter
-from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
 from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
 from .job import FrameUpscaler, Job

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...graphs.arrays import Image as Image
-from ..scene_cuts import CutDetector
+from ..frame_stream import CutDetector
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
-from ..media.rgb import Bicubic
+from ..media.resize import Bicubic
 from .engine_pool import BICUBIC, EnginePool, LatencyBudget, QualityLevels
 from .engine_thread import EngineThread, HangLimits
 from .frame import Continuity, Image, LiveFrame, OutputFrame, Sink

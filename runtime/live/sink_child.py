@@ -23,8 +23,7 @@ from ..media.colour import FULL, Colour
 from ..media.encoder_trial import live_candidate
 from ..media.encoder_trial_child import why_not
 from ..media.encoders import SOFTWARE, live_options, live_pixel_format
-from ..media.rgb import RgbFrame
-from ..media.video_encoder_child import EncoderSettings, FrameEncoder
+from ..media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ..processes import messages
 
 _FRAGMENT_US = 500_000

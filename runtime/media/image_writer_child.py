@@ -23,8 +23,8 @@ from ... import durable
 from ..processes import messages
 from . import libav
 from .colour import FULL
-from .rgb import native
 from .segment import Segment
+from .video_encoder_child import native
 from .writer_child import FrameTimes, SegmentTask
 
 FOLDER = "frames"

@@ -19,9 +19,8 @@ from ... import durable
 from ..processes import messages
 from ..processes.messages import Header, unpack
 from . import libav
-from .rgb import RgbFrame
 from .segment import LONGEST_TICKS, Segment
-from .video_encoder_child import VideoEncoder
+from .video_encoder_child import RgbFrame, VideoEncoder
 
 
 class FrameTimes:

@@ -7,7 +7,7 @@ import torch
 from streamdiffvsr.comfyui.images import to_frame
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.scene_cuts import CutDetector
+from streamdiffvsr.runtime.frame_stream import CutDetector
 from streamdiffvsr.runtime.state import StreamState
 from streamdiffvsr.runtime.upscaler import load
 from streamdiffvsr.tests.comfyui.contract import Interrupted, widgets_of

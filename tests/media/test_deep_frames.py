@@ -8,7 +8,7 @@ import pytest
 from streamdiffvsr.runtime.media.formats import choose_format
 from streamdiffvsr.runtime.media.join import join
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.rgb import RgbFrame
+from streamdiffvsr.runtime.media.video_encoder_child import RgbFrame
 from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import Clip, see
 

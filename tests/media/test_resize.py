@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.media.rgb import Bicubic
+from streamdiffvsr.runtime.media.resize import Bicubic
 
 
 @pytest.mark.parametrize("size", [(48, 64), (17, 33), (1, 1)])

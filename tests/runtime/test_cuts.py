@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.scene_cuts import CutDetector, explained, likeness, thumbnail_of
+from streamdiffvsr.runtime.frame_stream import CutDetector, explained, likeness, thumbnail_of
 from streamdiffvsr.tests.live.stand_ins import picture
 
 SIZE = (180, 320)

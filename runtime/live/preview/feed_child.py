@@ -16,8 +16,7 @@ import numpy as np
 from ....graphs.arrays import Image
 from ...media import libav
 from ...media.colour import BT709, FULL, LIMITED, SMPTE170M, Colour
-from ...media.rgb import RgbFrame
-from ...media.video_encoder_child import EncoderSettings, FrameEncoder
+from ...media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ...processes import messages
 
 MAX_PIXELS = 2560 * 1440  # browsers decode this in time, and screens show little more
