@@ -202,10 +202,14 @@ class Upsample(nn.Module):
     """Nearest-neighbour resize to the size of the skip that follows, then a convolution.
 
     The size is exactly double, unless an odd size was halved on the way down.
+
+    Args:
+        doubles: Whether it is exactly double at any size of a frame.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, doubles: bool = False) -> None:
         super().__init__()
+        self.doubles = doubles
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -244,25 +248,21 @@ def _merge(weight: Tensor, parity: int, dim: int) -> Tensor:
     return torch.stack(taps, dim)
 
 
-class PhaseSplitUpsample(nn.Module):
-    """`Upsample` with its convolution split, unless an odd size makes it no exact doubling."""
-
-    def __init__(self, upsample: Upsample) -> None:
-        super().__init__()
-        self.whole, self.split = upsample, PhaseSplit(upsample.conv)
+class PhaseSplitUpsample(PhaseSplit):
+    """`Upsample` with its convolution split, for a size that is exactly double."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        if size == (2 * x.shape[2], 2 * x.shape[3]):
-            return cast(Tensor, self.split(x))
-        return cast(Tensor, self.whole(x, size))
+        return super().forward(x)
 
 
 def split_phases(module: nn.Module) -> None:
     """Replaces every doubling convolution that is wide enough, in place; weights do not change."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, Upsample) and child.conv.in_channels >= MIN_CHANNELS:
-                setattr(parent, name, PhaseSplitUpsample(child))
+            if not (isinstance(child, Upsample) and child.doubles):
+                continue
+            if child.conv.in_channels >= MIN_CHANNELS:
+                setattr(parent, name, PhaseSplitUpsample(child.conv))
         if isinstance(parent, nn.Sequential):
             _split_sequence(parent)
 

@@ -14,6 +14,7 @@ side by side, so that one gather serves them all.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -22,12 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_BYTES = 64 * 2**20  # size of the features that the on-demand lookup gathers at once
-# An exported graph repeats every chunk in every update: the 1413 of a 720p input would be 34,000
-# nodes. With this limit a chunk takes no more memory than the positions of all windows, which are
-# there anyway.
-MAX_CHUNKS = 256
-
+from ..graphs.plan import chunk_length
 
 class Correlation(Protocol):
     """Correlation features around (n, 2) positions, x first, in pixels of the feature map."""
@@ -69,10 +65,9 @@ class _Windows:
 
     def __init__(self, sizes: list[tuple[int, int]], radius: int) -> None:
         self.sizes, self.radius, self.side = sizes, radius, 2 * radius + 2
-        starts = accumulate((h * w for h, w in sizes[:-1]), initial=0)
-        self.starts = torch.tensor(list(starts), dtype=torch.float32)
-        self.heights = torch.tensor([h for h, _ in sizes], dtype=torch.float32)
-        self.widths = torch.tensor([w for _, w in sizes], dtype=torch.float32)
+        self.starts = _vector(accumulate((h * w for h, w in sizes[:-1]), initial=0))
+        self.heights = _vector(h for h, _ in sizes)
+        self.widths = _vector(w for _, w in sizes)
         self.scales = torch.tensor([0.5**level for level in range(len(sizes))])
 
     def axes(self, positions: Tensor) -> tuple[_Axis, _Axis]:
@@ -100,6 +95,11 @@ class _Windows:
         return (values[..., :-1] * y_lower + values[..., 1:] * y_upper).flatten(1)
 
 
+def _vector(numbers: Iterable[int]) -> Tensor:
+    """Returns numbers, which may be symbolic, as one float32 tensor."""
+    return torch.stack([torch.scalar_tensor(number, dtype=torch.float32) for number in numbers])
+
+
 def _pyramid(maps: Tensor, levels: int) -> list[Tensor]:
     pyramid = [maps]
     for _ in range(levels - 1):
@@ -115,10 +115,10 @@ class AllPairs:
     """A stored pyramid of each pixel's correlation with every other: 4/3 (h w)^2 values."""
 
     def __init__(self, current: Tensor, previous: Tensor, levels: int, radius: int) -> None:
-        """Computes the pyramid from `current` and `previous`, feature maps (1, C, h, w)."""
+        """Computes the pyramid from `current` and `previous`, feature maps (b, C, h, w)."""
         channels, height, width = current.shape[1:]
-        query = current.flatten(2)[0].T.float() / channels**0.5  # (n, C)
-        volume = (query @ previous.flatten(2)[0].float()).view(-1, 1, height, width)
+        query = current.flatten(2).transpose(1, 2).float() / channels**0.5  # (b, h w, C)
+        volume = (query @ previous.flatten(2).float()).view(-1, 1, height, width)
         pyramid = _pyramid(volume, levels)
         self.windows = _Windows(_sizes(pyramid), radius)
         self.volume = torch.cat([level.flatten(1) for level in pyramid], dim=1)
@@ -139,13 +139,17 @@ class OnDemand:
         pyramid = _pyramid(previous.float(), levels)
         self.windows = _Windows(_sizes(pyramid), radius)
         self.features = torch.cat([level.flatten(2)[0].T for level in pyramid])  # (positions, C)
-        fitting = CHUNK_BYTES // (4 * channels * levels * self.windows.side**2)
-        self.chunk = max(1, fitting, -(-height * width // MAX_CHUNKS))
+        self.chunk: int = height * width
+        if not isinstance(self.chunk, torch.SymInt):  # else `specialise` makes the chunks
+            window = levels * self.windows.side**2
+            self.chunk = chunk_length(self.chunk, channels, window)
 
     def lookup(self, positions: Tensor) -> Tensor:
         x, y = self.windows.axes(positions)
-        index = torch.split(self.windows.index(x, y).int(), self.chunk)
-        queries = torch.split(self.query[:, :, None], self.chunk)
+        index, query = self.windows.index(x, y).int(), self.query[:, :, None]
+        if isinstance(self.chunk, torch.SymInt):
+            return self.windows.blend(F.embedding(index, self.features) @ query, x, y)
+        index, queries = torch.split(index, self.chunk), torch.split(query, self.chunk)
         products = [  # (chunk, levels * side^2, 1); an embedding is one gather of whole rows
             F.embedding(where, self.features) @ query
             for where, query in zip(index, queries, strict=True)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..graphs.spec import SCALE
 from .blocks import (
     TIME_EMBED_FACTOR,
     Downsample,
@@ -159,11 +160,13 @@ class UpLevel(Level):
     """A level of the way up, each of whose layers takes the last skip and its own input."""
 
     def __init__(
-        self, resnets: list[ResnetBlock], attentions: list[Transformer], upsample: bool
+        self, resnets: list[ResnetBlock], attentions: list[Transformer], level: int
     ) -> None:
         super().__init__(resnets, attentions)
         channels = resnets[-1].conv2.out_channels
-        self.upsamplers = nn.ModuleList([Upsample(channels)]) if upsample else None
+        # A frame's sides are multiples of SCALE, so its first halvings leave no remainder.
+        doubles = SCALE % 2**level == 0
+        self.upsamplers = nn.ModuleList([Upsample(channels, doubles)]) if level else None
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, prompt: Prompt) -> Tensor:
         for i in range(len(self.resnets)):
@@ -194,7 +197,7 @@ class UNet(Denoiser):
         return UpLevel(
             [resnet(config, b + s, widths[level]) for b, s in zip(before, skips, strict=True)],
             [transformer(config, level) for _ in range(layers)] if attends else [],
-            upsample=level > 0,
+            level,
         )
 
     def forward(

@@ -18,7 +18,7 @@ from .autoencoder import TemporalAutoencoder
 from .blocks import Attention, Prompt, ResnetBlock, TransformerBlock, split_phases
 from .denoiser import ControlNet, Denoiser, UNet, as_batch
 from .model import Model
-from .raft import RAFT, MakeCorrelation
+from .raft import FACTOR, RAFT, MakeCorrelation
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -90,15 +90,12 @@ MATCH_SIGMA = 0.6
 
 def replicate_pad(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Repeats the last row and column until (.., h, w) is (.., *size): right and bottom only."""
-    down, right = size[0] - x.shape[2], size[1] - x.shape[3]
-    if down == 0 and right == 0:
-        return x
-    # Index selection, not F.pad: the padding may exceed the frame, and Gather runs everywhere.
-    for dim, extra in ((2, down), (3, right)):
-        if extra:
-            side = x.shape[dim]
-            index = torch.arange(side + extra, device=x.device).clamp(max=side - 1)
-            x = x.index_select(dim, index)
+    # Index selection, not F.pad: the padding may exceed the frame, and Gather runs everywhere. A
+    # symbolic size may need none: `specialise` removes a selection of every index.
+    for dim, target in ((2, size[0]), (3, size[1])):
+        side = x.shape[dim]
+        if isinstance(target, torch.SymInt) or target != side:
+            x = x.index_select(dim, torch.arange(target, device=x.device).clamp(max=side - 1))
     return x
 
 
@@ -190,12 +187,14 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 class Prepare(nn.Module):
     """frame (1, h, w, 3) uint8 -> lr (1, 3, h', w') in [-1, 1] and its bicubic x4, padded."""
 
-    def __init__(self, padded: Size, dtype: torch.dtype) -> None:
+    def __init__(self, padded: Size | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.padded, self.dtype, self.kernel = padded, dtype, bicubic_kernel()
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        lr = replicate_pad(from_uint8(frame), self.padded)
+        lr = from_uint8(frame)
+        if self.padded is not None:
+            lr = replicate_pad(lr, self.padded)
         return lr.to(self.dtype), bicubic_by_convolution(lr, self.kernel).to(self.dtype)
 
 
@@ -209,6 +208,7 @@ class Features(nn.Module):
     def forward(self, up: Tensor) -> tuple[Tensor, Tensor]:
         if self.flow_scale > 1:
             up = F.avg_pool2d(up, self.flow_scale)
+        if self.flow_scale * FACTOR > SCALE**2:  # else sides of HR are multiples already
             up = replicate_pad(up, (-(-up.shape[2] // 8) * 8, -(-up.shape[3] // 8) * 8))
         return self.raft.encode(up)
 
@@ -217,7 +217,7 @@ class Flow(nn.Module):
     """Features of two frames and the current one's context -> flow (1, 2, H, W) in HR pixels."""
 
     def __init__(
-        self, raft: RAFT, flow_scale: int, full: Size, correlation: MakeCorrelation
+        self, raft: RAFT, flow_scale: int, full: Size | None, correlation: MakeCorrelation
     ) -> None:
         super().__init__()
         self.raft, self.flow_scale, self.full = raft, flow_scale, full
@@ -230,18 +230,20 @@ class Flow(nn.Module):
             # By size: a scale factor is exported as a double, which ONNX Runtime refuses.
             size = (scale * flow.shape[2], scale * flow.shape[3])
             flow = scale * F.interpolate(flow, size=size, mode="bilinear")
-        return flow[:, :, : self.full[0], : self.full[1]]
+        return flow if self.full is None else flow[:, :, : self.full[0], : self.full[1]]
 
 
 class Guide(nn.Module):
     """previous_hr and flow -> the warped frame (1, 3, H, W) and the ControlNet's hint."""
 
-    def __init__(self, controlnet: ControlNet, full: Size) -> None:
+    def __init__(self, controlnet: ControlNet, full: Size | None) -> None:
         super().__init__()
         self.embedding, self.full = controlnet.controlnet_cond_embedding, full
 
     def forward(self, previous_hr: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        warped = warp(replicate_pad(previous_hr, self.full), flow)
+        if self.full is not None:
+            previous_hr = replicate_pad(previous_hr, self.full)
+        warped = warp(previous_hr, flow)
         return warped, self.embedding(warped)
 
 
@@ -289,7 +291,7 @@ class Decode(nn.Module):
     A model that matches colours also takes LR, before the features.
     """
 
-    def __init__(self, vae: TemporalAutoencoder, crop: Size) -> None:
+    def __init__(self, vae: TemporalAutoencoder, crop: Size | None) -> None:
         super().__init__()
         self.vae, self.crop = recast(vae, torch.float32), crop  # a copy: its layers change
         split_phases(self.vae)
@@ -301,7 +303,8 @@ class Decode(nn.Module):
         hr = self.vae.decode(latent, features, gate)
         if lr is not None:
             hr = match_colour(hr, lr, self.blur, self.kernel)
-        hr = hr[:, :, : self.crop[0], : self.crop[1]]
+        if self.crop is not None:
+            hr = hr[:, :, : self.crop[0], : self.crop[1]]
         return hr, to_uint8(hr)
 
 
@@ -311,19 +314,30 @@ def build_graphs(
     precision: Precision,
     table: StepTable,
     correlation: MakeCorrelation,
+    *,
+    symbolic: bool = False,
 ) -> dict[str, nn.Module]:
-    """Returns every graph of `spec.GRAPHS` at a size, in eval mode, sharing weights if possible."""
+    """Returns every graph of `spec.GRAPHS` at a size, in eval mode, sharing weights if possible.
+
+    Args:
+        symbolic: Whether they may be traced with symbolic sizes: frames are padded already, and
+            outputs are not cropped.
+    """
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    full = (SCALE * geometry.padded[0], SCALE * geometry.padded[1])
+    padded = None if symbolic else geometry.padded
+    full = None if symbolic else _hr(geometry.padded)
     shown = geometry.size if geometry.tile is None else geometry.tile
-    crop = (SCALE * shown[0], SCALE * shown[1])
     graphs = {
-        "prepare": Prepare(geometry.padded, dtype),
+        "prepare": Prepare(padded, dtype),
         "features": Features(model.flow, geometry.flow_scale),
         "flow": Flow(model.flow, geometry.flow_scale, full, correlation),
         "guide": Guide(model.controlnet, full),
         "temporal": Temporal(model.vae),
         "denoise": Denoise(model.unet, model.controlnet, table, model.prompt_embeds),
-        "decode": Decode(model.vae, crop),
+        "decode": Decode(model.vae, None if symbolic else _hr(shown)),
     }
     return {name: recast(graph.eval(), dtype) for name, graph in graphs.items()}
+
+
+def _hr(size: Size) -> Size:
+    return SCALE * size[0], SCALE * size[1]

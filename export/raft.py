@@ -234,16 +234,17 @@ def upsample_flow(flow: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         size = (FACTOR * height, FACTOR * width)
         return FACTOR * F.interpolate(flow, size=size, mode="bilinear", align_corners=True)
-    logits = mask.float().view(1, 9, FACTOR * FACTOR, height, width)
+    batch = flow.shape[0]
+    logits = mask.float().view(batch, 9, FACTOR * FACTOR, height, width)
     # The softmax divides last: over an inner axis, engines would transpose the whole mask.
     weights = (logits - logits.amax(dim=1, keepdim=True)).exp()
     padded = F.pad(FACTOR * flow, (1, 1, 1, 1))
     # The neighbours as nine shifted views: every runtime has Slice, few have im2col.
     neighbours = [padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     around = torch.stack(neighbours, dim=1)  # (1, 9, 2, h, w)
-    sums = [(weights * around[:, :, c : c + 1]).sum(1) for c in (0, 1)]  # (1, 64, h, w) each
+    sums = [(weights * around[:, :, c : c + 1]).sum(1) for c in (0, 1)]  # (b, 64, h, w) each
     fine = torch.stack(sums, dim=1) / weights.sum(1)[:, None]
-    return F.pixel_shuffle(fine.flatten(0, 1), FACTOR).transpose(0, 1)
+    return F.pixel_shuffle(fine.flatten(1, 2), FACTOR)
 
 
 MakeCorrelation = Callable[[Tensor, Tensor, int, int], Correlation]
@@ -313,13 +314,14 @@ class RAFT(nn.Module):
         hidden = torch.tanh(context[:, : self.hidden])
         inputs = F.relu(context[:, self.hidden :])
         updates = [unit.unroll(inputs) for unit in self.update_block.recurrent_block.units()]
-        height, width = fmap.shape[2:]
+        batch, _, height, width = fmap.shape
         start = pixel_grid(height, width).to(fmap.device)
         # Zero, but not a constant, whose first lookup would be folded into kilobytes per pixel.
         flow = 0 * fmap[:, :2].float()
         for _ in range(config.num_flow_updates):
-            corr = correlation.lookup((start + flow).flatten(2)[0].T)  # (h w, samples)
-            corr = corr.T.reshape(1, -1, height, width).to(fmap.dtype)
+            corr = correlation.lookup((start + flow).flatten(2).transpose(1, 2).flatten(0, 1))
+            corr = corr.view(batch, height * width, -1).transpose(1, 2)  # (b, samples, h w)
+            corr = corr.reshape(batch, -1, height, width).to(fmap.dtype)
             motion = self.update_block.motion_encoder(flow.to(fmap.dtype), corr)
             for update in updates:
                 hidden = update(hidden, motion)

@@ -7,10 +7,13 @@ export extra, and never loads weights: those stay in the file next to the networ
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import numpy_helper
 
 Kind = tuple[int, tuple[int, ...]]  # element type, shape
 
@@ -43,3 +46,94 @@ def count_operators(path: Path) -> Counter[str]:
 def _set(field: Any, entries: list[Any]) -> None:
     del field[:]
     field.extend(entries)
+
+
+# Operators that pass on their first input unchanged if its type and shape are those of the output.
+PASS_ON = ("Cast", "CastLike", "Identity", "Reshape")
+INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
+
+def tidy(network: onnx.ModelProto) -> None:
+    """Removes nodes without effect and duplicates, in place; weights need not be loaded."""
+    graph = network.graph
+    kinds = tensor_kinds(graph)
+    outputs = {value.name for value in graph.output}
+    same = dict(_equal_constants(graph))  # a tensor -> the one that replaces it
+    made: dict[Hashable, onnx.NodeProto] = {}
+    kept = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+        needed = not outputs.isdisjoint(node.output)
+        if not needed and _passes_on(node, kinds):
+            same[node.output[0]] = node.input[0]
+            continue
+        twin = made.setdefault(_work(node), node)
+        if twin is not node and not needed:
+            same |= zip(node.output, twin.output, strict=True)
+            continue
+        kept.append(node)
+    replace_nodes(graph, kept)
+
+
+def _equal_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, str]]:
+    """Yields (constant, an earlier one that is equal), for integers and scalars but not weights."""
+    first: dict[Hashable, str] = {}
+    for tensor in graph.initializer:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if external or not (tensor.data_type in INTEGERS or not tensor.dims):
+            continue
+        content = numpy_helper.to_array(tensor).tobytes()
+        known = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
+        if known != tensor.name:
+            yield tensor.name, known
+
+
+def _passes_on(node: onnx.NodeProto, kinds: dict[str, Kind]) -> bool:
+    given, made = kinds.get(node.input[0]), kinds.get(node.output[0])
+    return node.op_type in PASS_ON and given is not None and given == made
+
+
+def _work(node: onnx.NodeProto) -> Hashable:
+    """Returns a key of what a node computes, equal for two nodes that compute the same."""
+    attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+    return node.domain, node.op_type, tuple(node.input), len(node.output), tuple(attributes)
+
+
+# Operators whose output is a view of their input's memory.
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+
+
+def activation_bytes(path: Path) -> int:
+    """Returns the bytes of the intermediate tensors alive at the worst node of an ONNX file.
+
+    Weights do not count, nor do the graph's own inputs and outputs, for which a caller has buffers.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    sizes = {value.name: _bytes(value) for value in graph.value_info}
+    owner: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type in VIEWS:
+            owner[node.output[0]] = owner.get(node.input[0], node.input[0])
+    last_use = {
+        owner.get(name, name): index
+        for index, node in enumerate(graph.node)
+        for name in (*node.input, *node.output)
+    }
+    peak = now = 0
+    alive: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        born = {name: sizes.get(name, 0) for name in node.output if name not in owner}
+        alive |= born
+        now += sum(born.values())
+        peak = max(peak, now)
+        touched: Iterable[str] = {owner.get(name, name) for name in (*node.input, *node.output)}
+        now -= sum(alive.pop(name, 0) for name in touched if last_use[name] == index)
+    return peak
+
+
+def _bytes(value: onnx.ValueInfoProto) -> int:
+    tensor = value.type.tensor_type
+    width = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
+    count: int = prod(dim.dim_value for dim in tensor.shape.dim)
+    return count * int(width)

@@ -27,6 +27,11 @@ ALL_PAIRS_BYTES = 3 * 2**29  # 1.5 GiB: a 320x180 input needs 1.03, a 480x270 on
 ON_DEMAND_POSITIONS = 130_000  # a 960x540 input (4K output); beyond, the flow runs at half size
 WHOLE_FRAME_PIXELS = 640 * 360  # denoise and decode see the whole frame up to 1440p output
 TILE_SIDE = (256, 448)  # largest tile (h, w) beyond that
+CHUNK_BYTES = 64 * 2**20  # size of the features that the on-demand lookup gathers at once
+# An exported graph repeats every chunk in every update: the 1413 of a 720p input would be 34,000
+# nodes. With this limit a chunk takes no more memory than the positions of all windows, which are
+# there anyway.
+MAX_CHUNKS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,12 @@ def correlation_bytes(size: Size, flow_scale: int = 1) -> int:
 def _positions(size: Size, flow_scale: int) -> int:
     height, width = (-(-side * SCALE // flow_scale // 8) for side in padded_size(size))
     return height * width
+
+
+def chunk_length(positions: int, channels: int, window: int) -> int:
+    """Returns how many positions an on-demand lookup gathers at once, each with its window."""
+    fitting = CHUNK_BYTES // (4 * channels * window)
+    return max(1, fitting, -(-positions // MAX_CHUNKS))
 
 
 def make_plan(
