@@ -67,7 +67,7 @@ def engines(
         built.append(opt.described(made, device))
         if not json:
             typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
-            tell_memory(made, device, always=True)
+            report_memory(made, device, always=True)
     return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -140,7 +140,7 @@ def build_engines(
         return provider.get(size, progress, out=out)
 
 
-def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
+def report_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
     """Writes the memory that an engine set needs to stderr, at a terminal or if it is tight.
 
     Args:
@@ -231,7 +231,7 @@ def _show(report: Report, request: LayerRequest, first: int) -> None:
     for found in shown:
         shape = "x".join(map(str, found.layer.tensor.shape))
         where = f"{found.place:>6} of {found.count}"
-        typer.echo(f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.told}")
+        typer.echo(f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.described}")
 
 
 def _described(report: Report, request: LayerRequest, first: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class EngineKey:
 
     @property
     def match_colour(self) -> bool | None:
-        """Whether the output takes LR's broad colours; None: as the model's config says."""
+        """Returns whether to match the output's colours to LR; None: as the model's config says."""
         return {"on": True, "off": False}.get(self.colour)
 
     def digest(self) -> str:
