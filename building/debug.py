@@ -87,7 +87,7 @@ class Report:
 
     @property
     def diverges(self) -> bool:
-        """Whether any error exceeds the tolerance."""
+        """Returns whether any error exceeds the tolerance."""
         return bool(self.layers) or not all(e <= self.tolerance for e in self.outputs.values())
 
 
