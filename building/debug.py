@@ -101,7 +101,7 @@ def debug_engine(request: LayerRequest, progress: Progress = lambda _: None) -> 
     if backend.name == "torch":
         raise UsageError(
             "torch engines have no layers to compare",
-            "they are no ONNX graph",
+            "they are not ONNX graphs",
             "choose among onnxruntime, tensorrt and tensorrt-rtx",
         )
     check_gpu(request.build.device)

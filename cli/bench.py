@@ -75,8 +75,8 @@ def live(
 
     if engines is None and device != "auto":
         raise UsageError(
-            f"--device {device} has nothing to run there",
-            "without --engines the frames are made bicubic",
+            f"--device {device} has no effect",
+            "without --engines no model runs, and frames are enlarged by bicubic",
             "give --engines, or leave out --device",
         )
     outputs, run_on = Outputs(json_file, None, None), BuildRequest(device=device).run_on

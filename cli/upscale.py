@@ -295,7 +295,7 @@ def _refuse_contradictions(
         )
     if asked.compare is None and asked.compare_mode != "side":
         raise UsageError(
-            f"--compare-mode {asked.compare_mode} has nothing to divide",
+            f"--compare-mode {asked.compare_mode} has no effect",
             "there is no --compare",
             "give --compare FILE, or leave it out",
         )

@@ -83,8 +83,8 @@ DEINTERLACE: Input = (
     ["auto", "on", "off", "tff", "bff"],
     {
         "default": "auto",
-        "tooltip": "Deinterlace a video file before upscaling. auto: only frames that are marked as "
-        "interlaced. on: all frames. tff, bff: all frames, with the upper or lower field first. "
+        "tooltip": "Deinterlace a video file before upscaling. auto: only frames that are marked "
+        "as interlaced. on: all frames. tff, bff: all frames, with the upper or lower field first. "
         "off: none.",
     },
 )

@@ -154,7 +154,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if not path.is_file():
         raise StreamDiffVSRError(
-            f"{folder} is not an engine set", f"it has no {MANIFEST}", "streamdiffvsr engines"
+            f"{folder} is not an engine set",
+            f"it has no {MANIFEST}",
+            "build one: streamdiffvsr engines",
         )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise StreamDiffVSRError(f"{path} is too large to be a manifest", remedy="rebuild the set")
