@@ -1,4 +1,4 @@
-"""What is installed: every package, nothing else, and extras that keep apart."""
+"""Tests what is installed: every package, nothing else, and extras that keep apart."""
 
 import os
 import re

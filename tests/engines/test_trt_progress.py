@@ -1,4 +1,4 @@
-"""What a build tells of itself, from as many threads as the library likes."""
+"""Tests the progress that a build reports, from any number of threads."""
 
 from __future__ import annotations
 

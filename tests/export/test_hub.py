@@ -28,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """As with HF_HUB_OFFLINE=1 and an empty cache of our own, which is returned."""
+    """Sets HF_HUB_OFFLINE=1 and an empty cache of our own, which it returns."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     cache = tmp_path / "hf"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

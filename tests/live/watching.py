@@ -53,7 +53,7 @@ class Watched(LiveSource):
 
 
 def ended(source: LiveSource) -> Exception:
-    """What the source raises in the end."""
+    """Returns the error that the source raises in the end."""
     deadline = time.monotonic() + PATIENCE_S
     try:
         while time.monotonic() < deadline:

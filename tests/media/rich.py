@@ -118,7 +118,7 @@ def _write_text(output: Any, stream: Any, lines: Sequence[tuple[int, int, str]])
 
 @dataclass(frozen=True)
 class Held:
-    """What a file holds beside its picture.
+    """The content of a file in addition to its picture.
 
     Attributes:
         codecs: Of each stream but the picture, with its language: "aac:ger".

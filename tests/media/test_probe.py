@@ -1,4 +1,4 @@
-"""What a user learns of a file before anything is upscaled, and what they read when it is bad."""
+"""Tests what a user learns of a file before anything is upscaled, and the error if it is bad."""
 
 import json
 import os

@@ -27,7 +27,7 @@ Scenario = Callable[[], list[Image]]
 
 
 def digests(frames: list[Image]) -> list[str]:
-    """Of each frame: a failed comparison of these can be read."""
+    """Returns a short digest of each frame, so that a failed comparison can be read."""
     return [hashlib.sha256(frame.tobytes()).hexdigest()[:8] for frame in frames]
 
 

@@ -1,4 +1,4 @@
-"""What each container of the corpus can hold, and how fine its clock is.
+"""Describes what each container of the corpus can hold, and how fine its clock is.
 
 Which encoders and sounds go into it is asked of libav, but where its answer is "anything".
 """

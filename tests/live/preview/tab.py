@@ -67,7 +67,7 @@ def error(image: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def picture_of(tab: Tab) -> np.ndarray:
-    """What the picture's part of the page looks like."""
+    """Returns a screenshot of the picture's part of the page."""
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     import io
 
