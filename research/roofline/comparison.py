@@ -27,7 +27,7 @@ class Original:
     Attributes:
         case: The one of `counts.CASES` that is counted like it.
         size: LR size (h, w) at which the original was counted.
-        hint: Of the ControlNet, in which it is contained.
+        hint: The work of the ControlNet's hint, which `controlnet` includes.
         raft: With the correlation lookup of the case.
         mask, previous_fmap, prompt, times: Saved in a frame.
     """
