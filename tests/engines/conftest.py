@@ -135,7 +135,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
 
 @pytest.fixture
 def build(machine: Machine, parity_model: Path, tmp_path: Path) -> Any:
-    """Build the set; returns the folder and the lines that were told."""
+    """Builds the set; returns the folder and the lines that were reported."""
 
     def run(**change: Any) -> tuple[Path, list[str]]:
         said: list[str] = []

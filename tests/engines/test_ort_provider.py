@@ -28,7 +28,7 @@ class Installed:
     Attributes:
         faults: What the loader says of a library, by its file name.
         loaded: The libraries that were loaded, in order.
-        host: What the shared library tells of `import onnxruntime`.
+        host: The shared library's answer about `import onnxruntime`.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:

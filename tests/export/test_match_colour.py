@@ -1,4 +1,4 @@
-"""Broad colours of the output are LR's, whatever the network made of them."""
+"""Broad colours of the output are LR's, regardless of those that the network made."""
 
 from __future__ import annotations
 

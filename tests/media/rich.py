@@ -1,4 +1,4 @@
-"""A file with all that a file can hold beside its picture, made and read with plain PyAV.
+"""A file with all that a file can hold in addition to its picture, made and read with PyAV.
 
 Nothing here uses the code under test.
 """

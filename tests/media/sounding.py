@@ -106,7 +106,7 @@ def heard(path: Path, rate: int = 48000) -> tuple[Fraction, np.ndarray]:
 
 
 def samples_of(path: Path) -> np.ndarray:
-    """All samples of the first channel as they are decoded, whatever their times."""
+    """All samples of the first channel as they are decoded, regardless of their times."""
     found = []
     with av.open(str(path)) as container:
         for frame in _frames(container):

@@ -71,7 +71,7 @@ def test_a_description_survives_the_pipe(tmp_path):
 
 
 def test_a_slow_start_is_no_failure(tmp_path):
-    """The reader tells that it lives before it has anything to tell; that is not the answer."""
+    """The reader reports that it lives before it has an answer; that is not the answer."""
     path = Clip().write(tmp_path / "clip.mp4")
     told = [{"kind": "beat"}, {"kind": "beat"}, {"kind": "info", "info": probe(path).to_wire()}]
     child = SimpleNamespace(receive=lambda deadline_s: (told.pop(0), memoryview(b"")))

@@ -236,7 +236,7 @@ def test_frames_are_believed_before_their_container(tmp_path):
 
 
 def test_a_film_on_dvd_is_left_whole(tmp_path):
-    """Its container is told that it is interlaced, while each of its frames says that it is not."""
+    """Its container says that it is interlaced, while each of its frames says that it is not."""
     path = replace(
         CAPTURE,
         codec="mpeg2video",

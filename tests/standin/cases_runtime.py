@@ -1,4 +1,4 @@
-"""Frames on a GPU equal the plain loop's, by every kind of engine, whatever the GPU does first."""
+"""Frames on a GPU equal the plain loop's, by every kind of engine, in any order of its work."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def make_upscaler(
 
 @dataclass
 class WaitedEngine:
-    """Runs a kernel with all work done before and after it: right whatever the device does."""
+    """Runs a kernel with all work done before and after it: right in any order."""
 
     kernel: Kernel
 

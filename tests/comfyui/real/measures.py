@@ -55,7 +55,7 @@ async def overhead(server: ComfyServer, rounds: int = 12, count: int = 8) -> Tol
 
     The API runs in this process while the server idles, and the other way round. The time of the
     CPU is that of all of ComfyUI while the prompt runs; on a busy machine it is the better measure,
-    as the other is that of whatever else runs, too.
+    as the other includes everything else that runs.
     """
     frames = frames_of(server.folder / "input" / CLIP)[:count]
     api = upscaler(frames[0].shape[:2])

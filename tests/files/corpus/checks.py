@@ -1,6 +1,6 @@
 """Checks what is read of a file and what is made of it, with a line for each fault.
 
-Expected is what the recipe says, in the units of the file as ffprobe tells them. Nothing is taken
+Expected is what the recipe says, in the units of the file that ffprobe reports. Nothing is taken
 from the code under test but what is judged here.
 """
 
@@ -256,7 +256,7 @@ def same_sounds(
     same_bytes: Sequence[bool],
     exact_ends: bool,
 ) -> list[Fault]:
-    """Every stream with packets, each packet at its time beside the picture.
+    """Every stream with packets, each packet at its time relative to the picture.
 
     Args:
         moved: Seconds that the picture was moved by.

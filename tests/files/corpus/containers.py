@@ -102,7 +102,7 @@ CONTAINERS = {
     "apng": Container("apng"),
     "avif": Container("avif", encoders=("libsvtav1",), sounds=()),
 }
-# What the command line of ffmpeg encodes, beside what libav here does. "+" says so.
+# Further encoders, of the command line of ffmpeg; "+" marks them.
 _BY_FFMPEG = {
     "mkv": (("+libtheora",), ("+truehd", "+dca", "+mlp", "+libvorbis", "+libspeex")),
     "mov": (("+hap",), ()),

@@ -98,7 +98,7 @@ def fields_told_in(suffix: str, encoder: str) -> str:
 def kept_aspect(output: str, aspect: Fraction) -> Fraction:
     """Returns the pixel aspect that an output such as ".mkv ffv1" stores.
 
-    libav's Matroska has it from the codec, and of these only H.264 and H.265 tell it.
+    libav's Matroska takes it from the codec, and only H.264 and H.265 of these store it.
     """
     suffix, _, codec = output.partition(" ")
     return Fraction(1) if suffix == ".webm" or (suffix == ".mkv" and codec) else aspect

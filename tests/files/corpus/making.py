@@ -28,7 +28,7 @@ from .stills import write_still
 from .times import Timing
 
 _LIMITED = 1
-_PLAIN = ("mkv", "mov", "mp4", "avi")  # hold plain samples beside any picture
+_PLAIN = ("mkv", "mov", "mp4", "avi")  # hold plain samples next to any picture
 SKIPPED_FRAMES = 3  # by an edit list: as many as it cuts off the beginning
 _SEI = {  # matrix -> turned anticlockwise by, and mirrored before that
     (-1, 0, 0, 1): (0, "horizontal"),

@@ -59,7 +59,7 @@ class Seen:
         title: Of the file.
         sounds: Those with packets, in order.
         codec: Of the picture.
-        alpha: Transparency lies beside the picture.
+        alpha: Whether transparency is stored next to the picture.
         chroma: Where samples of colour lie, such as "left"; "" where nothing is said.
         claimed_end: When the picture ends, as its track says; None where it does not.
     """

@@ -32,7 +32,7 @@ PIXELS = """name => {
 
 
 class Tab:
-    """A page, and whatever its console complained of."""
+    """A page, and the complaints of its console."""
 
     def __init__(self, browser: Any, size: tuple[int, int], **options: Any) -> None:
         viewport = {"width": size[0], "height": size[1]}
