@@ -31,7 +31,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 # The variable silences an advertisement of another program.
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The environment of a checkout that was moved or copied points elsewhere: it is made anew.
+# The environment of a checkout that was moved or copied points elsewhere: it is made again.
 MADE_FOR := $(if $(wildcard .venv/.installed-*),$(shell cat .venv/.installed-*))
 ifneq ($(MADE_FOR),)
 ifneq ($(MADE_FOR),$(CURDIR))

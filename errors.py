@@ -23,22 +23,22 @@ class Bare(str):
 
 
 def option(name: str, *values: object, between: str = "or") -> str:
-    """A placeholder for an option, by its keyword in Python.
+    """Returns a placeholder for an option, by its keyword in Python.
 
     Args:
-        values: What to set it to, if that is said; several are joined by a word. A size is (h, w).
-        between: That word.
+        values: The values to set it to, if any. A size is (h, w).
+        between: The word that joins several values.
     """
     return _placeholder("option", name, values, between)
 
 
 def without(name: str) -> str:
-    """A placeholder for leaving an option out."""
+    """Returns a placeholder for leaving an option out."""
     return _placeholder("without", name)
 
 
 def command(name: str, **options: object) -> str:
-    """A placeholder for a command of the command line with an option, or what does the same."""
+    """Returns a placeholder for a command of the command line, with or without an option."""
     ((key, value),) = options.items() or (("", ""),)
     return _placeholder("command", f"{name} {key}".strip(), (value,) if key else ())
 
@@ -52,13 +52,13 @@ def _placeholder(kind: str, name: str, values: tuple[object, ...] = (), between:
 
 
 class Words:
-    """What placeholders become: keywords of Python. Others derive from it.
+    """Puts placeholders into words: as keywords of Python; derived classes use other words.
 
-    A value is written as in Python, and None where none is named.
+    A value is written as in Python; an option without a value as `name=`.
     """
 
     def said(self, text: str) -> str:
-        """The text with its placeholders put into words."""
+        """Returns the text with its placeholders put into words."""
         kinds = {
             "option": self.option,
             "without": self.without,
@@ -68,22 +68,22 @@ class Words:
         return _PLACEHOLDER.sub(lambda found: kinds[found[1]](found[2], found[3]), text)
 
     def option(self, name: str, value: str | None) -> str:
-        """An option."""
+        """Returns the words for an option."""
         return f"{name}={value or ''}"
 
     def without(self, name: str, value: str | None) -> str:
-        """Leaving an option out."""
+        """Returns the advice to leave an option out."""
         return f"leave out {self.option(name, None)}"
 
     def command(self, line: str, value: str | None) -> str:
-        """A command; where there is a value, its last word is the option that is set to it."""
+        """Returns the words for a command; with a value, the line's last word is its option."""
         name, key = line.rpartition(" ")[::2] if value else (line, "")
         if name == "engines":
             return f"streamdiffvsr.build({key}={value})" if value else "streamdiffvsr.build"
         return f"streamdiffvsr {name}"
 
     def also(self, name: str, value: str | None) -> str:
-        """A command that may help, too, behind another remedy."""
+        """Returns the hint, after another remedy, at a command that may help, too."""
         return f", or see streamdiffvsr {name}"
 
 
@@ -98,14 +98,14 @@ _words = Words()
 
 
 def speak(words: Words) -> None:
-    """Have this process put its messages into other words from now on."""
+    """Makes this process put its messages into other words from now on."""
     global _words
     _words = words
 
 
 @contextmanager
 def speaking(words: Words) -> Iterator[None]:
-    """Have this process put its messages into other words while the block runs."""
+    """Makes this process put its messages into other words while the block runs."""
     before = _words
     speak(words)
     try:
@@ -115,7 +115,7 @@ def speaking(words: Words) -> Iterator[None]:
 
 
 def said(text: str) -> str:
-    """A message in the words of this process."""
+    """Returns a message in the words of this process."""
     return _words.said(text)
 
 
@@ -136,7 +136,7 @@ class StreamDiffVSRError(Exception):
 
     @property
     def what(self) -> str:
-        """What could not be done."""
+        """The words for what could not be done."""
         return said(self._texts[0])
 
     @property
@@ -146,7 +146,7 @@ class StreamDiffVSRError(Exception):
 
     @property
     def remedy(self) -> str:
-        """What to do about it, or ""."""
+        """The advice on what to do about it, or ""."""
         return said(self._texts[2])
 
     def __str__(self) -> str:

@@ -49,20 +49,20 @@ def parse_clock(source: str, usual: Size) -> tuple[Size, int]:
     """
     match = _FORM.fullmatch(source)
     if match is None:
-        raise UsageError(f"no clock: {source!r:.60}", remedy="write it as clock=640x360@30")
+        raise UsageError(f"{source!r:.60} is not a clock", remedy="write clock=640x360@30")
     width, height = (int(match[1]), int(match[2])) if match[1] else (usual[1], usual[0])
     fps = int(match[3] or FPS)
     if width % 2 or height % 2 or not fps or max(width, height) > _MAX_SIDE:
         raise UsageError(
-            f"no clock of {width}x{height} at {fps} fps",
-            f"both sides are even and at most {_MAX_SIDE}",
-            "write it as clock=640x360@30",
+            f"a clock of {width}x{height} at {fps} fps is not possible",
+            f"both sides must be even and at most {_MAX_SIDE}, with at least 1 fps",
+            "write it like clock=640x360@30",
         )
     if width < LEAST_WIDTH or height < 2 * LINES:
         raise UsageError(
-            f"no clock of {width}x{height}",
-            "the time in its pixels could not be read",
-            f"{LEAST_WIDTH}x{2 * LINES} is the least; use engines of such a size",
+            f"a clock of {width}x{height} is not possible",
+            "its pixels are too few to hold the time",
+            f"use at least {LEAST_WIDTH}x{2 * LINES}, and engines for that size",
         )
     return (height, width), fps
 

@@ -87,7 +87,7 @@ class Report:
 
     @property
     def diverges(self) -> bool:
-        """Whether any error exceeds the tolerance."""
+        """Returns whether any error exceeds the tolerance."""
         return bool(self.layers) or not all(e <= self.tolerance for e in self.outputs.values())
 
 
@@ -101,7 +101,7 @@ def debug_engine(request: LayerRequest, progress: Progress = lambda _: None) -> 
     if backend.name == "torch":
         raise UsageError(
             "torch engines have no layers to compare",
-            "they are no ONNX graph",
+            "they are not ONNX graphs",
             "choose among onnxruntime, tensorrt and tensorrt-rtx",
         )
     check_gpu(request.build.device)

@@ -28,7 +28,7 @@ class EngineProvider:
     Backend, precision and device, where left open, are chosen for this machine when first needed.
 
     Args:
-        request: Which engines are wanted.
+        request: The engines that are wanted.
         log: Receives a line if the model `auto` has become the built-in one.
     """
 

@@ -61,7 +61,7 @@ class BuildRequest:
 
     @property
     def is_open(self) -> bool:
-        """Whether the backend, precision or device still has to be chosen."""
+        """Returns whether the backend, precision or device still has to be chosen."""
         return self.precision is None or AUTO in (self.backend, self.device)
 
     def choice(self) -> Choice:

@@ -37,8 +37,8 @@ OneSet = Annotated[
     typer.Option(
         "--engines",
         metavar="DIR",
-        help="Folder of an engine set to measure.",
-        show_default="none: frames are enlarged by bicubic, without the model",
+        help="Folder of an engine set to measure."
+        + opt.default("none: frames are enlarged by bicubic, without the model"),
     ),
 ]
 Seconds = Annotated[
@@ -50,8 +50,7 @@ LatencyMs = Annotated[
         metavar="MS",
         min=1,
         help="Latency limit in milliseconds, as in the command live; frames that would be late "
-        "are enlarged by bicubic.",
-        show_default="no limit",
+        "are enlarged by bicubic." + opt.default("no limit"),
     ),
 ]
 
@@ -76,8 +75,8 @@ def live(
 
     if engines is None and device != "auto":
         raise UsageError(
-            f"--device {device} has nothing to run there",
-            "without --engines the frames are made bicubic",
+            f"--device {device} has no effect",
+            "without --engines no model runs, and frames are enlarged by bicubic",
             "give --engines, or leave out --device",
         )
     outputs, run_on = Outputs(json_file, None, None), BuildRequest(device=device).run_on
@@ -119,16 +118,17 @@ EngineSets = Annotated[
     typer.Option(
         "--engines",
         metavar="DIR",
-        help="Folder of an engine set to measure; repeat for more sets.",
-        show_default="found in the cache, or built",
+        help="Folder of an engine set to measure; repeat for more sets. Cannot be combined with "
+        "--size, --backends, or options of a build other than --device."
+        + opt.default("found in the cache, or built"),
     ),
 ]
 Backends = Annotated[
     str | None,
     typer.Option(
         metavar="LIST",
-        help="Measure several backends: a list such as onnxruntime,torch, or all.",
-        show_default="only --backend",
+        help="Measure several backends: a list such as onnxruntime,torch, or all."
+        + opt.default("only --backend"),
     ),
 ]
 Frames = Annotated[
@@ -136,8 +136,8 @@ Frames = Annotated[
     typer.Option(
         metavar="N",
         help="Time N frames in each mode: plain (stages one after another), throughput (as for "
-        "files on a GPU: frames overlap) and latency (as for live on a GPU).",
-        show_default="as many as 15 seconds per mode allow, but 20 to 400",
+        "files on a GPU: frames overlap) and latency (as for live on a GPU)."
+        + opt.default("as many as fit in 15 seconds per mode, at least 20, at most 400"),
     ),
 ]
 Rounds = Annotated[
@@ -184,7 +184,12 @@ TraceFile = Annotated[
 ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write the result as an HTML page.")
 ]
-ResultFile = Annotated[Path, typer.Argument(help="A result file, written by bench --json.")]
+FirstResult = Annotated[
+    Path, typer.Argument(metavar="A", help="First result file, written by bench --json.")
+]
+SecondResult = Annotated[
+    Path, typer.Argument(metavar="B", help="Second result file, written by bench --json.")
+]
 
 
 @bench_app.callback()
@@ -230,7 +235,7 @@ def bench(
 
 
 @bench_app.command("compare")
-def compare(a: ResultFile, b: ResultFile, json: opt.Json = False) -> dict[str, Any]:
+def compare(a: FirstResult, b: SecondResult, json: opt.Json = False) -> dict[str, Any]:
     """Show what changed from result A to result B, and whether it is more than their noise."""
     from ..benchmarks.report.compare import compare as compared
     from ..benchmarks.report.files import read_result

@@ -136,11 +136,11 @@ def _upscale(
 ) -> tuple[dict[str, Any], Watched]:
     from ..runtime.files.upscale import FileOptions, upscale_file
     from ..runtime.upscaler import load
-    from .engines import tell_memory
+    from .engines import report_memory
     from .progress import progress_bar
 
     if not quiet:
-        tell_memory(engines, device)
+        report_memory(engines, device)
     watched = Watched(load(engines, device), TRUTH_FRAME)
     with progress_bar(output.name, enabled=not quiet) as progress:
         report = upscale_file(clip, output, watched, FileOptions(overwrite=True), progress=progress)

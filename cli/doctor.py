@@ -55,7 +55,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that basic use needs is there."""
+        """Returns whether everything that basic use needs is there."""
         return all(check.status != PROBLEM for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
@@ -190,8 +190,8 @@ def _backend(backend: Backend) -> Check:
     try:
         return Check(name, OK, backend.details(str(installed_version(backend))))
     except StreamDiffVSRError as error:
-        told = ": ".join(part for part in (error.what, error.why) if part)
-        return Check(name, failed, told, error.remedy)
+        found = ": ".join(part for part in (error.what, error.why) if part)
+        return Check(name, failed, found, error.remedy)
 
 
 def _install(backend: Backend, *, gpu: bool = False) -> str:

@@ -30,7 +30,6 @@ OlderThan = Annotated[
         metavar="DAYS",
         min=0,
         help="Also remove sets that were built more than DAYS days ago.",
-        show_default="off",
     ),
 ]
 Everything = Annotated[
@@ -67,7 +66,7 @@ def engines(
         built.append(opt.described(made, device))
         if not json:
             typer.echo("{size} {precision}, {backend} on {device}: {path}".format(**built[-1]))
-            tell_memory(made, device, always=True)
+            report_memory(made, device, always=True)
     return {"engines": built, "seconds": round(time.monotonic() - started, 2)}
 
 
@@ -140,7 +139,7 @@ def build_engines(
         return provider.get(size, progress, out=out)
 
 
-def tell_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
+def report_memory(engines: Path, device: str | None = None, *, always: bool = False) -> None:
     """Writes the memory that an engine set needs to stderr, at a terminal or if it is tight.
 
     Args:
@@ -181,8 +180,8 @@ Tolerance = Annotated[
         metavar="E",
         min=0,
         help="Report a layer if its largest error exceeds E times the largest value of its exact "
-        "output (E itself if that value is below 1).",
-        show_default="the limit that builds are checked with: 0.0001 for fp32, 0.05 for fp16",
+        "output (E itself if that value is below 1)."
+        + opt.default("the limit that builds are checked with: 0.0001 for fp32, 0.05 for fp16"),
     ),
 ]
 First = Annotated[
@@ -231,7 +230,9 @@ def _show(report: Report, request: LayerRequest, first: int) -> None:
     for found in shown:
         shape = "x".join(map(str, found.layer.tensor.shape))
         where = f"{found.place:>6} of {found.count}"
-        typer.echo(f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.told}")
+        typer.echo(
+            f"{where}  {found.layer.name:<{width}}  {found.layer.op} {shape}: {found.described}"
+        )
 
 
 def _described(report: Report, request: LayerRequest, first: int) -> dict[str, Any]:

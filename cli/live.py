@@ -164,8 +164,8 @@ To = Annotated[
     typer.Option(
         "--to",
         metavar="SINK",
-        help=f"Output: {accepted(short=True)}; repeat for more outputs.",
-        show_default="only the preview page",
+        help=f"Output: {accepted(short=True)}; repeat for more outputs."
+        + opt.default("only the preview page"),
     ),
 ]
 PreviewAt = Annotated[
@@ -173,9 +173,8 @@ PreviewAt = Annotated[
     typer.Option(
         "--preview",
         metavar="[HOST:PORT]",
-        help=f"Serve a web page that shows the video, at HOST:PORT or, if none is given, at "
-        f"{PREVIEW}.",
-        show_default="on if there is no --to",
+        help=f"Serve a web page that shows the video, at HOST:PORT ({PREVIEW} if left out)."
+        + opt.default("on if there is no --to"),
     ),
 ]
 LatencyMs = Annotated[
@@ -184,21 +183,19 @@ LatencyMs = Annotated[
         metavar="MS",
         min=1,
         help="Keep the time from a decoded frame to its output below MS milliseconds, at the cost "
-        "of quality if necessary.",
-        show_default="no limit",
+        "of quality if necessary." + opt.default("no limit"),
     ),
 ]
 MaxSeconds = Annotated[
     float | None,
-    typer.Option(metavar="S", min=0.1, help="Stop after S seconds.", show_default="no limit"),
+    typer.Option(metavar="S", min=0.1, help="Stop after S seconds." + opt.default("no limit")),
 ]
 Token = Annotated[
     str | None,
     typer.Option(
         metavar="T",
         help="Token that the preview page requires of its viewers; mandatory if other machines can "
-        "reach the page.",
-        show_default=f"the value of {TOKEN}, if set",
+        "reach the page." + opt.default(f"the value of {TOKEN}, if set"),
     ),
 ]
 SourceOption = Annotated[
@@ -226,9 +223,8 @@ JsonLines = Annotated[
     typer.Option(
         "--json",
         metavar="",
-        help="Print messages and a status every second as JSON lines, and the result, or the "
-        "error, as the last one.",
-        show_default="on if stdout is not a terminal",
+        help="Print JSON lines: messages, a status every second, and the result or the error last."
+        + opt.default("on if stdout is not a terminal"),
     ),
 ]
 

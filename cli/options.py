@@ -27,26 +27,34 @@ MAX_SEED = 2**63 - 1
 DEFAULT_SIZE = "320x180"
 ENGINES = "Model and engines"  # the help panel of the options of a build
 
+
+def default(words: str) -> str:
+    """Returns the end of a help line that describes a default in words.
+
+    It looks like Typer's note of a literal default; its own `show_default` adds parentheses.
+    """
+    return rf" [dim]\[default: {words}][/]"
+
+
 Engines = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Folder of an engine set to use.",
-        show_default="found in the cache, or built",
+        help="Folder of an engine set to use; of the other options in this group only --device "
+        "then has a meaning." + default("found in the cache, or built"),
         rich_help_panel=ENGINES,
     ),
 ]
 MaxFrames = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Stop after N output frames.", show_default="no limit"),
+    typer.Option(metavar="N", min=1, help="Stop after N output frames." + default("no limit")),
 ]
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
         "--size",
         metavar="WxH",
-        help="Size of the input frames in pixels; repeat for more sizes.",
-        show_default=DEFAULT_SIZE,
+        help="Size of the input frames in pixels; repeat for more sizes." + default(DEFAULT_SIZE),
     ),
 ]
 EnginesOut = Annotated[
@@ -54,8 +62,8 @@ EnginesOut = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="Folder for the engines; with several sizes, each gets a subfolder.",
-        show_default="the user's cache",
+        help="Folder for the engines; with several sizes, each gets a subfolder."
+        + default("the user's cache"),
     ),
 ]
 DemoOut = Annotated[
@@ -118,7 +126,8 @@ Device = _build_option(
     "--device",
     metavar="D",
     help="Where the model runs: cpu, cuda (the first GPU), a GPU by its number in doctor's list "
-    "(cuda:1), or auto (what the engines were built for; for new ones a GPU if one works).",
+    "(cuda:1), or auto (the device of existing engines; for new ones a GPU if one works, else "
+    "the CPU).",
 )
 _BACKENDS = ranked_names()
 # By the field of `BuildRequest` that the option sets. A new option is a field there and an entry
@@ -129,8 +138,7 @@ BUILD_OPTIONS: dict[str, Any] = {
         "--model",
         metavar="M",
         help="Model: tiny (built in), a folder, a Hugging Face repository (owner/name), or auto "
-        "(the released weights if they are here or can be fetched, else tiny).",
-        show_default=BUILT_IN,
+        "(the released weights if they are here or can be fetched, else tiny)." + default(BUILT_IN),
     ),
     "backend": _build_option(
         str,
@@ -144,8 +152,8 @@ BUILD_OPTIONS: dict[str, Any] = {
         "--precision",
         metavar="P",
         help="Number format of the engines: fp32, fp16, or fp8 (only with tensorrt or "
-        "tensorrt-rtx, and on GPUs of compute capability 8.9 or newer).",
-        show_default="fp16 on a GPU, else fp32",
+        "tensorrt-rtx, and on GPUs of compute capability 8.9 or newer)."
+        + default("fp16 on a GPU, else fp32"),
     ),
     "device": Device,
     "steps": _build_option(
@@ -158,29 +166,29 @@ BUILD_OPTIONS: dict[str, Any] = {
         int | None,
         "--flow-scale",
         metavar="N",
-        help="Compute the optical flow at 1/N of the output size: 1 (exact), 2 or 4 (faster).",
-        show_default="by model and size",
+        help="Compute the optical flow at 1/N of the output size: 1 (exact), 2 or 4 (faster)."
+        + default("by model and size"),
     ),
     "tile": _build_option(
         str,
         "--tile",
         metavar="T",
         parser=parse_tile,
-        help="Denoise and decode in tiles, to save memory: auto (large frames only), off, or the "
-        "tiles' size WxH in input pixels.",
+        help="Denoise and decode in tiles, to save memory: auto (only frames of more than 640x360 "
+        "pixels), off, or the tiles' size WxH in input pixels.",
     ),
     "revision": _build_option(
         str | None,
         "--revision",
         metavar="R",
-        help="Branch, tag or commit of a model from Hugging Face.",
-        show_default="the repository's default branch",
+        help="Branch, tag or commit of a model from Hugging Face."
+        + default("the repository's default branch"),
     ),
     "color_match": _build_option(
         str,
         "--color-match",
         metavar="WHEN",
-        help="Match the output's colours, averaged over some pixels, to the input's: on, off, or "
+        help="Correct the colours of broad areas of the output to those of the input: on, off, or "
         "auto (as the model's config says).",
     ),
     "compute_capabilities": _build_option(
@@ -188,23 +196,23 @@ BUILD_OPTIONS: dict[str, Any] = {
         "--compute-capabilities",
         metavar="LIST",
         parser=parse_capabilities,
-        help="Compute capabilities of the GPUs that tensorrt-rtx engines are built for.",
-        show_default="8.0,8.6,8.9,12.0,12.1",
+        help="Compute capabilities of the GPUs that tensorrt-rtx engines are built for."
+        + default("8.0,8.6,8.9,12.0,12.1"),
     ),
     "workspace_mib": _build_option(
         int | None,
         "--workspace",
         metavar="MIB",
         min=1,
-        help="Limit the scratch memory of each layer of a TensorRT engine, in MiB.",
-        show_default="TensorRT's own",
+        help="Limit the scratch memory of each layer of a TensorRT engine, in MiB."
+        + default("TensorRT's own limit"),
     ),
     "optimization_level": _build_option(
         int | None,
         "--optimization-level",
         metavar="N",
-        help="How long TensorRT searches for faster engines: 0 (shortest) to 5 (longest).",
-        show_default="3",
+        help="Effort of TensorRT's search for faster engines, from 0 (the shortest build) to 5."
+        + default("3"),
     ),
 }
 DEFAULTS = {field.name: field.default for field in fields(BuildRequest)}

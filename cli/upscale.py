@@ -295,7 +295,7 @@ def _refuse_contradictions(
         )
     if asked.compare is None and asked.compare_mode != "side":
         raise UsageError(
-            f"--compare-mode {asked.compare_mode} has nothing to divide",
+            f"--compare-mode {asked.compare_mode} has no effect",
             "there is no --compare",
             "give --compare FILE, or leave it out",
         )
@@ -373,7 +373,7 @@ def _show_table(outcomes: Sequence[Outcome], counts: Mapping[str, int], seconds:
     for outcome in outcomes:
         if outcome.state == "done":
             line = "{frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
-            what = line.format(**outcome.told)
+            what = line.format(**outcome.fields)
         else:  # why a job failed was printed when it did
             what = "" if outcome.state == "failed" else outcome.why
         typer.echo(f"{outcome.state:<8} {outcome.pair.output!s:<{width}}  {what}".rstrip())

@@ -15,6 +15,7 @@ import typer
 
 from ..errors import UsageError
 from ..runtime.media.encoders import CODECS, IMAGES, either, encoder_of
+from .options import default
 
 PART, OUTPUT, LONG, COMPARISON = (
     "Reading the input",
@@ -60,7 +61,8 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         metavar="",
-        help="Replace existing outputs; without --resume, also restart unfinished ones.",
+        help="Replace existing outputs, and start unfinished ones over; with --resume, continue "
+        "the unfinished ones instead.",
     ),
 ]
 Plan = Annotated[
@@ -76,8 +78,8 @@ Start = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Start at this time of the input: seconds, or [HH:]MM:SS[.fff].",
-        show_default="the first frame",
+        help="Start at this time of the input: seconds, or [HH:]MM:SS[.fff]."
+        + default("the first frame"),
         rich_help_panel=PART,
     ),
 ]
@@ -85,8 +87,8 @@ End = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Stop before the frame at this time of the input, written like --start.",
-        show_default="the end",
+        help="Stop before the frame at this time of the input, written like --start."
+        + default("the end"),
         rich_help_panel=PART,
     ),
 ]
@@ -95,8 +97,7 @@ MaxFrames = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="Stop after N frames of each input.",
-        show_default="no limit",
+        help="Stop after N frames of each input." + default("no limit"),
         rich_help_panel=PART,
     ),
 ]
@@ -105,8 +106,7 @@ Fps = Annotated[
     typer.Option(
         metavar="R",
         help="Frames per second of an input that is a folder of images, such as 25, 29.97 or "
-        "30000/1001.",
-        show_default="24",
+        "30000/1001." + default("24"),
         rich_help_panel=PART,
     ),
 ]
@@ -114,9 +114,9 @@ Deinterlace = Annotated[
     DeinterlaceMode,
     typer.Option(
         metavar="HOW",
-        help="Deinterlace: auto (only frames that they or the file mark as interlaced), on (every "
-        "frame), tff or bff (every frame, upper or lower field first), or off. The number of "
-        "frames stays the same.",
+        help="Deinterlace: auto (only frames that are marked as interlaced), on (every frame), tff "
+        "or bff (every frame, with the upper or lower field first), or off. The number of frames "
+        "stays the same.",
         rich_help_panel=PART,
     ),
 ]
@@ -134,8 +134,8 @@ Codec = Annotated[
     str,
     typer.Option(
         metavar="C",
-        help=f"Video codec: {', '.join(CODECS)}, or auto (by OUTPUT's extension and the input's "
-        "bit depth).",
+        help=f"Video codec: {', '.join(CODECS)}, or auto (av1 for .webm; otherwise h264, or h265 "
+        "if the input has more than 8 bits).",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -143,8 +143,8 @@ Encoder = Annotated[
     str,
     typer.Option(
         metavar="E",
-        help="Video encoder: auto (in software), hardware (the first GPU encoder that works), or "
-        "an encoder by its libav name, such as h264_nvenc.",
+        help="Video encoder: auto (the codec's software encoder), hardware (its first GPU encoder "
+        "that works), or an encoder by its libav name, such as h264_nvenc.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -152,8 +152,8 @@ Crf = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Quality, 0 to 51 (63 for av1): a lower number is better and makes a larger file.",
-        show_default=f"{_by_codec(CRFS)}, 19 on a GPU",
+        help="Quality, 0 to 51 (63 for av1): a lower number is better and makes a larger file."
+        + default(f"{_by_codec(CRFS)}, 19 for GPU encoders"),
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -161,9 +161,9 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="P",
-        help="The encoder's own name of a preset: fast, slow (smaller files) and so on for h264 "
-        "and h265, 0 (smallest files) to 13 for av1, a profile for prores.",
-        show_default=_by_codec(PRESETS),
+        help="Preset, as the encoder names it: ultrafast to placebo (slower makes smaller files) "
+        "for h264 and h265, 0 (slowest, smallest files) to 13 for av1, a profile for prores."
+        + default(_by_codec(PRESETS)),
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -180,8 +180,8 @@ Images = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help=f"Write frames as images of this kind into the folder OUTPUT: {either(IMAGES)}.",
-        show_default="png if OUTPUT is a folder for one input",
+        help=f"Write frames as images of this kind into the folder OUTPUT: {either(IMAGES)}."
+        + default("png if OUTPUT is a folder and there is one input"),
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -191,7 +191,8 @@ Resume = Annotated[
     typer.Option(
         "--resume",
         metavar="",
-        help="Continue an interrupted run; skip outputs that are finished.",
+        help="Continue the unfinished outputs of an interrupted run; skip finished ones, unless "
+        "--overwrite is given.",
         rich_help_panel=LONG,
     ),
 ]

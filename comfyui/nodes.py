@@ -34,7 +34,7 @@ class CreateState:
             "optional": {
                 "initial_frame": (
                     "IMAGE",
-                    {"tooltip": "The previous frame, upscaled. Of a batch the last is used."},
+                    {"tooltip": "The previous frame, upscaled. The last of a batch is used."},
                 ),
                 "initial_lq_frame": (
                     "IMAGE",

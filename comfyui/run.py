@@ -134,8 +134,8 @@ def upscale_images(
 def _check_state(state: StreamState, size: Size) -> None:
     if state.size not in (None, size):
         raise StreamDiffVSRError(
-            f"the state is of {format_size(state.size)} frames",
-            f"these are {format_size(size)}, so it is not of the frames before them",
+            f"the state belongs to frames of {format_size(state.size)}",
+            f"these are {format_size(size)}, so it does not come from the frames before them",
             "connect the state of the same video, or none where a video begins",
         )
 

@@ -83,9 +83,9 @@ DEINTERLACE: Input = (
     ["auto", "on", "off", "tff", "bff"],
     {
         "default": "auto",
-        "tooltip": "Deinterlace a video file before upscaling. auto: the frames that are marked as "
-        "interlaced, by themselves or by the file. on: all frames. tff, bff: all frames, with the "
-        "upper or lower field first. off: none.",
+        "tooltip": "Deinterlace a video file before upscaling. auto: only frames that are marked "
+        "as interlaced. on: all frames. tff, bff: all frames, with the upper or lower field first. "
+        "off: none.",
     },
 )
 AUDIO: Input = (

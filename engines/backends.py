@@ -41,8 +41,8 @@ def _no_target(capabilities: tuple[int, ...] | None, precision: str, device: str
 
     if capabilities is not None:
         raise UsageError(
-            f"a list of compute capabilities is of {option('backend', 'tensorrt-rtx')} alone",
-            "other backends run on whatever GPU is there",
+            f"a list of compute capabilities is only for {option('backend', 'tensorrt-rtx')}",
+            "other backends run on any GPU that is there",
         )
     return Target()
 
@@ -59,7 +59,7 @@ def _no_level(asked: int | None) -> None:
     if asked is not None:
         both = option("backend", "tensorrt", "tensorrt-rtx", between="and")
         raise UsageError(
-            f"optimization levels are of {both} alone",
+            f"optimization levels are only for {both}",
             "other backends run graphs as they are exported",
             f"{without('optimization_level')}, or name one of those backends",
         )

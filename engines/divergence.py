@@ -129,7 +129,7 @@ class Divergence:
     count: int
 
     @property
-    def told(self) -> str:
+    def described(self) -> str:
         """The error in words."""
         return "not finite" if np.isnan(self.error) else f"error {self.error:.2g}"
 

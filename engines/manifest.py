@@ -79,7 +79,7 @@ class EngineKey:
 
     @property
     def match_colour(self) -> bool | None:
-        """Whether the output takes LR's broad colours; None: as the model's config says."""
+        """Returns whether to match the output's colours to LR; None: as the model's config says."""
         return {"on": True, "off": False}.get(self.colour)
 
     def digest(self) -> str:
@@ -154,7 +154,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if not path.is_file():
         raise StreamDiffVSRError(
-            f"{folder} is not an engine set", f"it has no {MANIFEST}", "streamdiffvsr engines"
+            f"{folder} is not an engine set",
+            f"it has no {MANIFEST}",
+            "build one: streamdiffvsr engines",
         )
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise StreamDiffVSRError(f"{path} is too large to be a manifest", remedy="rebuild the set")

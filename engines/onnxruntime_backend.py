@@ -299,7 +299,7 @@ def usable_cpus() -> int:
     asked = os.environ.get(THREADS, "")
     if asked:
         if not asked.isdecimal() or int(asked) < 1:
-            raise UsageError(f"{THREADS}={asked!r:.40} is no number of threads")
+            raise UsageError(f"{THREADS}={asked!r:.40} is not a number of threads")
         return int(asked)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -43,17 +43,17 @@ class TrtLibrary:
 
     @property
     def builds_for_named_gpus(self) -> bool:
-        """Whether plans are for a list of compute capabilities, and built without a GPU (RTX)."""
+        """Returns whether plans are for listed compute capabilities, built without a GPU (RTX)."""
         return hasattr(self.module.IBuilderConfig, "num_compute_capabilities")
 
     @property
     def has_optimization_levels(self) -> bool:
-        """Whether a build can be limited in how long it searches for faster engines."""
+        """Returns whether the time a build searches for faster engines can be limited."""
         return hasattr(self.module.IBuilderConfig, "builder_optimization_level")
 
     @property
     def has_group_norms(self) -> bool:
-        """Whether its norms scale by channel, as in ONNX since opset 21, and not by group."""
+        """Returns whether its norms scale by channel (ONNX since opset 21) instead of by group."""
         return hasattr(self.module.INetworkDefinition, "add_normalization_v2")
 
     @property

@@ -51,7 +51,7 @@ def explain_layout(folder: Path) -> None:
     inside = sorted(p.parent for p in folder.glob("*/unet") if p.is_dir())
     if not (folder / "unet").is_dir() and inside:
         raise StreamDiffVSRError(
-            f"{folder} is no model folder", "it has no unet/", f"did you mean {inside[0]}?"
+            f"{folder} is not a model folder", "it has no unet/", f"did you mean {inside[0]}?"
         )
     names = [mark for mark in SEED_MARKS if (folder / mark).is_file()]
     if not names:

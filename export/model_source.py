@@ -145,7 +145,7 @@ def _checked(folder: Path) -> Path:
     """Returns the folder if it has any part of a model; the readers report what is missing."""
     if not any((folder / part).is_dir() for part in ("unet", "controlnet", "vae", "flow")):
         raise UsageError(
-            f"{folder} is no model folder",
+            f"{folder} is not a model folder",
             "it has none of unet/, controlnet/, vae/ and flow/",
             "see docs/models.md, which says what is in one",
         )

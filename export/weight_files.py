@@ -77,11 +77,11 @@ def _shards(index: Path) -> WeightFiles:
             raise StreamDiffVSRError(what, f"an index has at most {MAX_HEADER_BYTES} bytes")
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StreamDiffVSRError(what, "it is no index of shards", "fetch it again") from None
+        raise StreamDiffVSRError(what, "it is not an index of shards", "fetch it again") from None
     for name in names:
         plain = isinstance(name, str) and name.endswith(".safetensors")
         if not plain or "/" in name or "\\" in name:
-            raise StreamDiffVSRError(what, f"{name!r} is no plain safetensors file name")
+            raise StreamDiffVSRError(what, f"{name!r} is not a plain safetensors file name")
         if not (index.parent / name).is_file():
             raise StreamDiffVSRError(what, f"shard {name} is missing", "fetch the rest")
     if not names:

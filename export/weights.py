@@ -79,7 +79,7 @@ def read_pickle(path: Path) -> State:
     claimed = 0
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise StreamDiffVSRError(what, f"{name!s:.80} is no tensor")
+            raise StreamDiffVSRError(what, f"{name!s:.80} is not a tensor")
         claimed += value.numel() * value.element_size()
     if claimed > size * PICKLE_SLACK:  # an expanded view: a few bytes that claim to be many
         raise StreamDiffVSRError(what, f"its tensors claim {claimed:.6g} bytes, it has {size}")

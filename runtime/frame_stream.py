@@ -47,7 +47,7 @@ class Source(Protocol):
 
     @property
     def cut(self) -> bool:
-        """Whether it begins a new epoch, so that the frame before it does not guide it."""
+        """Returns whether it begins a new epoch, so that the frame before it does not guide it."""
         ...
 
 

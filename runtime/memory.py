@@ -188,7 +188,7 @@ class Preflight:
 
     @property
     def tight(self) -> bool:
-        """Whether the run probably needs more than is free."""
+        """Returns whether the run probably needs more than is free."""
         return self.free is not None and self.needs.total > self.free
 
     def describe(self) -> str:

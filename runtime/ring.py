@@ -51,7 +51,7 @@ class Ring:
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can be begun; after a failure a new ring may work."""
+        """Returns whether frames can be begun; after a failure a new ring may work."""
         return self.close.alive
 
     def enter(self, run: Run, tip: StreamState) -> None:

@@ -68,7 +68,7 @@ class StreamState:
 
     @property
     def has_previous(self) -> bool:
-        """Whether the next frame is guided by a previous one."""
+        """Returns whether a previous frame guides the next one."""
         return self.previous_lr is not None
 
     @property

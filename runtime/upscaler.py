@@ -251,7 +251,7 @@ class Upscaler:
             )
         if state.size is not None and state.size != self.size:
             raise StreamDiffVSRError(
-                f"the state is of {format_size(state.size)} frames",
+                f"the state belongs to frames of {format_size(state.size)}",
                 f"these engines take {format_size(self.size)}",
                 "start a new epoch with state.reset()",
             )

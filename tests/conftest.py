@@ -1,4 +1,4 @@
-"""What several test modules share: the recorded run of the original, and the engines of its model.
+"""Fixtures for several test modules: the recorded run of the original, and its model's engines.
 
 The recorded files are unpacked and `parity_engines` is built once per session. With
 `STREAMDIFFVSR_TEST_CACHE` set to a folder both are kept there between runs: `streamdiffvsr.build`
@@ -86,7 +86,7 @@ def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command line gave."""
+    """The result of a command line."""
 
     code: int
     out: str

@@ -121,7 +121,7 @@ def docstring(node: ast.AST) -> ast.Constant | None:
 
 
 def docstrings() -> Iterator[tuple[str, str]]:
-    """Where a docstring is, and what it says."""
+    """Yields the place and the text of each docstring."""
     for name, tree in sources().items():
         for node in ast.walk(tree):
             found = docstring(node)
@@ -162,7 +162,7 @@ def assert_exist(where: str, text: str) -> None:
 
 
 def reachable(dotted: str) -> bool:
-    """Whether that is a module, a package of tests, or a name of the package or a module."""
+    """Returns whether that is a module, a test package, or a name in a module or the package."""
     path = ROOT.joinpath(*dotted.split("."))
     if path.is_dir() or path.with_suffix(".py").is_file():
         return True

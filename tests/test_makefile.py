@@ -1,4 +1,4 @@
-"""What can be said of `make` without installing anything: its targets, and its clear refusals."""
+"""Tests `make` without installing anything: its targets, and its clear refusals."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def make(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """What `make` reads, in a folder with an awkward name."""
+    """Returns a folder with an awkward name that holds the files `make` reads."""
     folder = tmp_path / "my checkout (1)"
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):

@@ -1,4 +1,4 @@
-"""What is installed: every package, nothing else, and extras that keep apart."""
+"""Tests what is installed: every package, nothing else, and extras that keep apart."""
 
 import os
 import re
@@ -80,7 +80,7 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory) -> Path:
-    """A wheel of this checkout, built in a copy: a build writes beside what it builds."""
+    """A wheel of this checkout, built in a copy: a build writes files next to its sources."""
     if int(installed_version("setuptools").split(".")[0]) < 77:
         pytest.skip("needs setuptools 77, see the dev extra")
     copy = tmp_path_factory.mktemp("checkout") / "a-name_1"

@@ -57,7 +57,7 @@ def main() -> None:
         packed = split(files, out, int(options.part_mib * MIB) - MIB // 4)
     for name in ON_THE_MACHINE:
         shutil.copy(ROOT / "tools" / name, out / "part-01")
-    _tell(out, packed)
+    _report(out, packed)
 
 
 def _files(options: argparse.Namespace, made: Path) -> Iterator[tuple[str, str, Path]]:
@@ -174,7 +174,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _tell(out: Path, packed: Sequence[Packed]) -> None:
+def _report(out: Path, packed: Sequence[Packed]) -> None:
     for part in sorted(out.glob("part-*")):
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         inside = [f for f in packed if any(piece.part == part.name for piece in f.pieces)]

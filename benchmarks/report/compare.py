@@ -95,7 +95,7 @@ class Comparison:
     """The answer of `bench compare`.
 
     Attributes:
-        differences: Of machines, versions and settings; shown before any figure.
+        differences: Differences of machines, versions and settings; shown before any figure.
         noisy: Why not to trust what follows: a line for each run that was noisy or incomplete.
         only_in_a: Ids of subjects.
     """
@@ -289,7 +289,7 @@ class Band:
 
     Attributes:
         log_width: Half the band's width as a difference of logarithms.
-        why: What set it.
+        why: The reason for its width.
     """
 
     log_width: float

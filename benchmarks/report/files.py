@@ -100,7 +100,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
             extra `bench` is not installed.
     """
     require_bench(f"cannot read {path}", "jsonschema")
-    what = f"{path} is no benchmark result"
+    what = f"{path} is not a benchmark result"
     result = _parse(_text(Path(path)), what)
     found = result.get("schema") if isinstance(result, dict) else None
     if found != SCHEMA:
@@ -168,7 +168,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise StreamDiffVSRError(f"cannot read {path}", "there is no such file", REMEDY) from None
     except UnicodeDecodeError:
-        raise StreamDiffVSRError(f"{path} is no benchmark result", "not text", REMEDY) from None
+        raise StreamDiffVSRError(f"{path} is not a benchmark result", "not text", REMEDY) from None
     except OSError as error:
         why = error.strerror or str(error)
         raise StreamDiffVSRError(f"cannot read {path}", why, REMEDY) from None
@@ -196,4 +196,4 @@ def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")

@@ -16,7 +16,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """How a figure of two results is compared.
+    """The rules for comparing one figure of two results.
 
     Attributes:
         name: Its name in the comparison.

@@ -51,7 +51,7 @@ class Terminal:
     """Prints headings, lines and tables.
 
     Args:
-        file: Where to; standard output if not given.
+        file: The file to write to; standard output if not given.
     """
 
     def __init__(self, file: IO[str] | None = None) -> None:
@@ -111,7 +111,7 @@ def show_result(result: Result, file: IO[str] | None = None) -> None:
     """Prints a result (see `benchmarks/result_schema.json`) for a person.
 
     Args:
-        file: Where to; standard output if not given.
+        file: The file to write to; standard output if not given.
     """
     to = Terminal(file)
     _conditions(result, to)
@@ -228,7 +228,7 @@ def show_comparison(comparison: Comparison, file: IO[str] | None = None) -> None
     """Prints how B compares with A.
 
     Args:
-        file: Where to; standard output if not given.
+        file: The file to write to; standard output if not given.
     """
     to = Terminal(file)
     for line in comparison.differences:

@@ -94,7 +94,7 @@ class Report:
 
     @property
     def measuring_failed(self) -> bool:
-        """Whether a benchmark was stopped by a failure."""
+        """Returns whether a failure stopped a benchmark."""
         return any(result["stopped"] for result in self._measured)
 
 

@@ -42,7 +42,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the bound holds; it does not for a figure that is not a number."""
+        """Returns whether the bound holds; it never does for NaN."""
         return bool(COMPARE[self.relation](self.figure, self.limit))
 
     def to_json(self) -> dict[str, Any]:

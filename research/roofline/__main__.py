@@ -27,16 +27,16 @@ from .table import live_markdown, live_rows, lookups_markdown, rows_json, sheets
 
 
 def main() -> int:
-    """Print one of them; 1 if it cannot be had."""
+    """Prints one of the tables; returns the exit status, 1 after an error."""
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", action="store_true", help="what GPUs can do live")
+    what.add_argument("--table", action="store_true", help="the live speed of GPUs")
     what.add_argument("--comparison", action="store_true", help="the graphs against the original")
     what.add_argument("--engines", type=Path, metavar="DIR", help="the work of an engine set")
-    what.add_argument("--rates", choices=("cpu", "cuda"), help="what this device can do")
+    what.add_argument("--rates", choices=("cpu", "cuda"), help="measure this device's rates")
     what.add_argument("--count", action="store_true", help="write counts.json again (half an hour)")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of --rates")
     options = parser.parse_args()
@@ -62,13 +62,13 @@ def _answer(options: argparse.Namespace) -> tuple[str, Any]:
         return _work(options.engines)
     if options.rates is not None:
         return "", measure_rates(options.rates, options.precision).to_json()
-    write_counts(_tell)
+    write_counts(_log)
     return "", {"written": True}
 
 
 def _work(folder: Path) -> tuple[str, Any]:
-    """An engine set by graph and kind of operator, in one run of each."""
-    frame = engine_work(folder, _tell)
+    """Returns the work of an engine set by graph and kind of operator, in one run of each."""
+    frame = engine_work(folder, _log)
     lines = ["| graph | runs | operators | number | GFLOP | GB |", "|---|---|---|---|---|---|"]
     for name, work in frame.graphs.items():
         for kind, (number, flops, nbytes) in work.by_kind().items():
@@ -81,7 +81,7 @@ def _work(folder: Path) -> tuple[str, Any]:
     return "\n".join(lines), data | {"frame": {"flops": frame.flops, "bytes": frame.nbytes}}
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -27,7 +27,7 @@ class Original:
     Attributes:
         case: The one of `counts.CASES` that is counted like it.
         size: LR size (h, w) at which the original was counted.
-        hint: Of the ControlNet, in which it is contained.
+        hint: The work of the ControlNet's hint, which `controlnet` includes.
         raft: With the correlation lookup of the case.
         mask, previous_fmap, prompt, times: Saved in a frame.
     """
@@ -70,17 +70,17 @@ class Row:
 
     @property
     def expected(self) -> float:
-        """What is left of the original."""
+        """The original's work less all savings."""
         return self.original - sum(self.savings.values())
 
     @property
     def difference(self) -> float:
-        """Of what was counted, as a share of what is expected."""
+        """The difference of the counted work from the expected work, as a share of the latter."""
         return self.counted / self.expected - 1
 
 
 def compare(original: Original) -> list[Row]:
-    """The parts of a frame at one size, and the whole of it last."""
+    """Returns a row for each part of a frame at one size, and one for the whole frame last."""
     frame = read_counts()[original.case]
     counted = {name: 1e-9 * w.flops * frame.runs[name] for name, w in frame.graphs.items()}
     padded = padded_size(original.size)
@@ -127,7 +127,7 @@ def compare(original: Original) -> list[Row]:
 
 
 def comparison_markdown() -> str:
-    """Every size as one table."""
+    """Returns one table of all sizes."""
     lines = [
         "| input | part | original | saved | expected | counted | difference |",
         "|---|---|---|---|---|---|---|",
@@ -155,7 +155,7 @@ def _whole(parts: list[Row]) -> Row:
 
 
 def _phases(levels: list[Size], channels: tuple[int, ...]) -> float:
-    """GFLOP that phases save: a 3x3 convolution at each level that is exactly twice the last."""
+    """Returns the GFLOP that phases save in the 3x3 convolution after each exact doubling."""
     saved = 0.0
     for small, large, width in zip(levels, levels[1:], channels, strict=False):
         if large == (2 * small[0], 2 * small[1]):
@@ -176,6 +176,6 @@ def _vae_levels(size: Size) -> list[Size]:
 
 
 def _context(size: Size) -> float:
-    """GFLOP of RAFT's context in its recurrent convolutions, which all updates but one save."""
+    """Returns the GFLOP that RAFT saves by convolving its context once, and not in every update."""
     positions = (size[0] // 2) * (size[1] // 2)
     return 2e-9 * RAFT_CONVS * RAFT_TAPS * RAFT_WIDTH**2 * positions * (UPDATES - 1)

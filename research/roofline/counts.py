@@ -47,7 +47,7 @@ class Case:
 
     @property
     def plan(self) -> Plan:
-        """How it is run."""
+        """The plan that the case is run by."""
         return make_plan(self.size, **self.options)
 
 
@@ -60,7 +60,7 @@ CASES = (
 
 
 def read_counts() -> dict[str, FrameWork]:
-    """The work of a guided frame, by the name of its case.
+    """Returns the work of a guided frame, by the name of its case.
 
     Raises:
         StreamDiffVSRError: The file is missing or damaged, or sizes are run in another way now.
@@ -83,7 +83,7 @@ def _frame(case: Case, entry: Mapping[str, Any]) -> FrameWork:
 
 
 def write_counts(progress: Callable[[str], None], count: Count | None = None) -> None:
-    """Count every case again and replace the file.
+    """Counts every case again and replaces the file.
 
     Args:
         count: Counts these graphs of a plan; by default they are traced.
@@ -116,7 +116,7 @@ def _traced() -> Count:
 
 
 def preset_configs(preset: str) -> ModelConfigs:
-    """The configs of one of `export/presets.py`."""
+    """Returns the configs of one of `export/presets.py`."""
     require_export()
     from ...export.config_files import read_configs
     from ...export.presets import PRESETS
@@ -128,7 +128,7 @@ def preset_configs(preset: str) -> ModelConfigs:
 
 
 def _part(name: str, plan: Plan) -> Part:
-    """All that a graph depends on: cases share the graphs that are the same in both."""
+    """Returns all that a graph depends on: cases share the graphs that are the same in both."""
     geometry = plan.geometry
     if name in TILED:
         return name, geometry.tile or geometry.size
@@ -138,7 +138,7 @@ def _part(name: str, plan: Plan) -> Part:
 
 
 def _case_text(plan: Plan, works: Mapping[str, GraphWork]) -> str:
-    """One case, a graph a line: what changed shows in a diff."""
+    """Returns one case as text, a line for each graph, so that a diff shows what changed."""
     head = json.dumps({"plan": plan.describe()})
     graphs = (
         f"{json.dumps(name)}: {json.dumps(work.to_json(), separators=(',', ':'))}"

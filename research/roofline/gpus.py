@@ -1,4 +1,4 @@
-"""What GPUs can do by their makers' data sheets: dense tensor rates and memory bandwidth.
+"""GPUs' dense tensor rates and memory bandwidth by their makers' data sheets.
 
 Half precision with accumulation in float32, without sparsity, which the sheets often include.
 GeForce sheets do not give that figure: it is multiprocessors x boost clock x 512 operations, which
@@ -34,7 +34,7 @@ class GpuSheet:
     names: str
 
     def is_called(self, driver_name: str) -> bool:
-        """Whether the driver means this GPU."""
+        """Returns whether the driver's name for a GPU means this one."""
         return re.fullmatch(self.names, driver_name.strip(), re.IGNORECASE) is not None
 
 

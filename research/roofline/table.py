@@ -1,4 +1,4 @@
-"""What a GPU can do live, by input size: frames a second, computed or measured.
+"""Tables of the frames per second of live GPUs by input size, computed or measured.
 
 Computed: the full-size model's work (`counts.json`) against a GPU's data sheet (`gpus.py`). The
 limit is the roofline of fp16 engines; realistic is 27 to 45 % of it, which is what a comparable
@@ -48,7 +48,7 @@ class Row:
 def frame_limit_ms(
     frame: FrameWork, tflops: float, gbps: float, fp8_tflops: float | None = None
 ) -> float:
-    """The least time of a guided frame in ms.
+    """Returns the least time of a guided frame in ms.
 
     Args:
         fp8_tflops: The rate of UNet and ControlNet, if they run in fp8; attention stays in fp16.
@@ -62,7 +62,7 @@ def frame_limit_ms(
 
 
 def live_rows(results: Path = RESULTS) -> list[Row]:
-    """Every GPU computed, each followed by what was measured on it.
+    """Returns a computed row for every GPU, each followed by the results measured on it.
 
     Raises:
         StreamDiffVSRError: A file in the folder of results is none.
@@ -78,7 +78,7 @@ def live_rows(results: Path = RESULTS) -> list[Row]:
 
 
 def rows_json(rows: Iterable[Row]) -> dict[str, Any]:
-    """The table for programs."""
+    """Returns the table for programs."""
     return {
         "table": "live",
         "model": "full size",
@@ -90,7 +90,7 @@ def rows_json(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def live_markdown(rows: Iterable[Row]) -> str:
-    """The table for people: frames a second, realistic (limit)."""
+    """Returns the table for people: frames per second, realistic (limit)."""
     lines = [f"| GPU | | {' | '.join(COLUMNS)} |", f"|---|---|{'---|' * len(COLUMNS)}"]
     for row in rows:
         cells = (_cell(row.cells.get(size)) for size in COLUMNS)
@@ -99,7 +99,7 @@ def live_markdown(rows: Iterable[Row]) -> str:
 
 
 def sheets_markdown() -> str:
-    """What the computed rows start from, and what fp8 would be worth at most."""
+    """Returns the table of the figures that rows are computed from, and of fp8's largest gain."""
     frame = read_counts()["320x180"]
     lines = [
         "| GPU | fp16 TFLOP/s | fp8 TFLOP/s | GB/s | limit at 320x180, fp16 | with fp8 | from |",
@@ -116,7 +116,7 @@ def sheets_markdown() -> str:
 
 
 def lookups_markdown() -> str:
-    """The flow alone at 480x270, by both forms of its lookup."""
+    """Returns the table of the flow alone at 480x270, by both forms of its lookup."""
     frames = read_counts()
     lines = [
         "| GPU | flow, all-pairs | flow, on demand | the rest of the frame |",
@@ -132,7 +132,7 @@ def lookups_markdown() -> str:
 
 
 def _in_fp8(work: GraphWork, faster: float) -> GraphWork:
-    """The same work as a device sees it that multiplies `faster` in eight bits."""
+    """Returns the same work for a device that multiplies `faster` times as fast in eight bits."""
     return GraphWork(
         {
             Work(w.kind, round(w.flops / faster), round(FP8_BYTES * w.nbytes))
@@ -154,7 +154,7 @@ def _computed(frame: FrameWork, gpu: GpuSheet) -> dict[str, Any]:
 def _measured(
     gpu: GpuSheet, results: Iterable[Mapping[str, Any]], counts: Mapping[str, FrameWork]
 ) -> dict[str, Any]:
-    """The best throughput at each size of the full-size model on this GPU."""
+    """Returns the best throughput at each size of the full-size model on this GPU."""
     cells: dict[str, Any] = {}
     for result in results:
         found = result["machine"]["gpu"]
@@ -172,7 +172,7 @@ def _measured(
 
 
 def _is_full_size(subject: Mapping[str, Any], frame: FrameWork) -> bool:
-    """Whether a subject ran this work on its GPU: the model's name does not tell."""
+    """Returns whether a subject ran this work on its GPU, judged by work, not by model name."""
     line = subject.get("roofline")
     if subject["device"] != "cuda" or line is None or line.get("frame") is None:
         return False

@@ -25,14 +25,14 @@ class Outcome:
     """The outcome of a job.
 
     Attributes:
-        told: The fields that the work returned, as JSON can carry them.
+        fields: The fields that the work returned, as JSON can carry them.
         why: The reason why the job was skipped or failed, in one line.
         seconds: The time spent on it.
     """
 
     pair: InOut
     state: State
-    told: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     seconds: float = 0.0
 
@@ -40,7 +40,7 @@ class Outcome:
         """Returns the job's paths, its state, and all fields that the work returned."""
         why = {"failed": {"error": self.why}, "skipped": {"reason": self.why}}
         names = {"input": str(self.pair.input), "output": str(self.pair.output)}
-        return {"state": self.state, **names, **self.told, **why.get(self.state, {})}
+        return {"state": self.state, **names, **self.fields, **why.get(self.state, {})}
 
 
 def run_batch(

@@ -81,7 +81,7 @@ class Segmenter:
 
     @property
     def full(self) -> bool:
-        """Whether the current segment takes no more frames."""
+        """Returns whether the current segment takes no more frames."""
         return self._length >= LONGEST
 
 

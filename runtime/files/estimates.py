@@ -49,7 +49,7 @@ class Disk:
 
     @property
     def tight(self) -> bool:
-        """Whether the free space may not be enough."""
+        """Returns whether the free space may not be enough."""
         return self.needed is not None and self.free is not None and self.needed > self.free
 
     def describe(self) -> str:

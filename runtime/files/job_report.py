@@ -139,7 +139,7 @@ def policies(look: JobReport) -> Iterator[str]:
     elif options.deinterlace not in ("auto", "off"):
         by = option("deinterlace", options.deinterlace)
         yield said(f"each frame is deinterlaced first, by {by}")
-    if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.tells_aspect):
+    if info.sample_aspect != 1 and not (isinstance(form, VideoFormat) and form.stores_aspect):
         ratio = f"{info.sample_aspect.numerator}:{info.sample_aspect.denominator}"
         yield f"pixel aspect {ratio} left out: h264, h265, .mp4 and .mov can store it"
     if info.skewed:
@@ -243,7 +243,7 @@ class JobPlan:
 
     @property
     def tight(self) -> bool:
-        """Whether memory or disk may not be enough."""
+        """Returns whether memory or disk may not be enough."""
         return self.disk.tight or (self.memory is not None and self.memory.tight)
 
     def to_json(self) -> dict[str, Any]:

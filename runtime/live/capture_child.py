@@ -184,7 +184,7 @@ class Quarantine:
 
     @property
     def joined(self) -> bool:
-        """Whether the first key frame has come."""
+        """Returns whether the first key frame has come."""
         return self._joined
 
     def packet(self, *, key: bool, pts: int | None) -> bool:

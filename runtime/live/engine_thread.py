@@ -81,7 +81,7 @@ class EngineThread:
 
     @property
     def lost(self) -> bool:
-        """Whether the overdue frame has taken so long that it will never come."""
+        """Returns whether the overdue frame has taken so long that it will never come."""
         job = self._overdue
         return job is not None and self.stuck_s > self.limits.give_up * job.deadline_s
 

@@ -133,7 +133,7 @@ class Continuity:
         self._broken: str | None = None
 
     def note(self, frame: LiveFrame) -> None:
-        """Look at the next frame of the source."""
+        """Notes the next frame of the source."""
         last, self._last = self._last, frame
         if last is not None and frame.epoch != last.epoch:
             self._cuts.reset()  # there is nothing to compare with, maybe not even of its size
@@ -144,15 +144,15 @@ class Continuity:
             self.end("damage")
 
     def end(self, why: str) -> None:
-        """Let no frame so far guide the next one; the first reason counts."""
+        """Lets no frame so far guide the next one; the first reason counts."""
         self._broken = self._broken or why
 
     def restart(self) -> None:
-        """Begin with engines whose state is of no frame."""
+        """Begins with engines whose state is of no frame."""
         self._made_s = None
 
     def why_forget(self, frame: LiveFrame) -> str | None:
-        """Why the state must not guide a frame, or None; the next state is of that frame."""
+        """Returns why the state must not guide a frame, or None, and counts the frame as made."""
         before, self._made_s = self._made_s, frame.seconds
         if before is not None and frame.seconds - before > max(MAX_GAP_S, self._own_pace_s):
             self.end("gap")
@@ -160,7 +160,7 @@ class Continuity:
         return None if before is None else why
 
     def made_in(self, seconds: float) -> None:
-        """Note how long the engines took for a frame."""
+        """Notes how long the engines took for a frame."""
         self._own_pace_s = MAX_GAP_FRAMES * seconds
 
     def _why_new_epoch(self, frame: LiveFrame, last: LiveFrame) -> str:

@@ -70,7 +70,7 @@ class Target:
 
     @property
     def listens(self) -> bool:
-        """Whether it waits for a receiver instead of calling one."""
+        """Returns whether it waits for a receiver instead of calling one."""
         query = parse_qsl(urlsplit(self.where).query) if self.traits.remote else []
         return any(key == "listen" and value != "0" for key, value in query)
 
@@ -90,7 +90,7 @@ class Target:
 
 
 class FrameWriter(Protocol):
-    """What a registered kind of sink opens. It is called from one thread of this process."""
+    """The writer that a registered kind of sink opens; called from one thread of this process."""
 
     def write(self, frame: OutputFrame) -> None:
         """Writes one frame; any error closes it, and the target is opened again after a pause."""

@@ -53,9 +53,9 @@ class VideoFormat:
         return CODECS[self.codec].mp4_tag if self.container in ("mp4", "mov") else ""
 
     @property
-    def tells_aspect(self) -> bool:
-        """Whether pixels can be other than square: libav's Matroska leaves that to the codec."""
-        return self.container not in ("matroska", "webm") or CODECS[self.codec].tells_aspect
+    def stores_aspect(self) -> bool:
+        """Returns whether pixels may be other than square; in Matroska the codec decides that."""
+        return self.container not in ("matroska", "webm") or CODECS[self.codec].stores_aspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Codec:
         full_range: Whether it can mark values as full range.
         hardware_10bit: Whether hardware encoders support more than 8 bits.
         note_10bit: A note for the user about more than 8 bits, or "".
-        tells_aspect: Whether the codec itself stores the pixel aspect.
+        stores_aspect: Whether the codec itself stores the pixel aspect.
         mp4_tag: The four-character code that players want in .mp4 and .mov; "" for libav's own.
         segments: The muxer of segments, which keeps times exactly.
         memory_frames: The most frames that an encoder may hold: lookahead and references.
@@ -221,7 +221,7 @@ class Codec:
     full_range: bool = True
     hardware_10bit: bool = True
     note_10bit: str = ""
-    tells_aspect: bool = False
+    stores_aspect: bool = False
     mp4_tag: str = ""
     segments: str = "mp4"
     memory_frames: int = 300
@@ -235,7 +235,7 @@ CODECS = {
         bits_per_pixel=0.22,
         hardware_10bit=False,
         note_10bit="10-bit H.264 (High 10) plays in few players; h265 is safer",
-        tells_aspect=True,
+        stores_aspect=True,
     ),
     "h265": Codec(
         "libx265",
@@ -243,7 +243,7 @@ CODECS = {
         ("mp4", "mov", "matroska", "mpegts"),
         bits_per_pixel=0.15,
         smallest=16,
-        tells_aspect=True,
+        stores_aspect=True,
         mp4_tag="hvc1",
         memory_frames=450,
     ),

@@ -91,12 +91,12 @@ class VideoInfo:
 
     @property
     def has_audio(self) -> bool:
-        """Whether it has sound."""
+        """Returns whether it has sound."""
         return self.audio_streams > 0
 
     @property
     def holds_more(self) -> bool:
-        """Whether libav may find tags or streams in the file, in addition to the picture."""
+        """Returns whether libav may find tags or streams in the file in addition to the picture."""
         return not self.images and self.container != "webp"
 
     @property

@@ -84,7 +84,7 @@ _MARK_EACH_PICTURE = frozenset({"mpeg2video", "vc1"})
 
 
 class Fields(NamedTuple):
-    """Which frames of a stream are made of two fields, and which field comes first.
+    """The frames of a stream that are made of two fields, and the field that comes first.
 
     Attributes:
         every: Whether all are; otherwise those that are marked.

@@ -49,7 +49,7 @@ _ENDINGS = (".mkv", ".mov", ".mp4", ".ts")  # in the order they are proposed
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """How to treat one audio stream.
+    """The treatment of one audio stream.
 
     Attributes:
         index: Its index among the streams of the source.

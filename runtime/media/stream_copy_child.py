@@ -208,7 +208,7 @@ class StreamCopier:
 
     @property
     def own_tags(self) -> bool:
-        """Whether it has vendors' own tags, such as Apple's."""
+        """Returns whether it has vendors' own tags, such as Apple's."""
         return any(key.startswith(_VENDORS) for key in self._input.metadata)
 
     def join(self, output: OutputContainer, video: Any) -> None:

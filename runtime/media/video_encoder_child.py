@@ -148,7 +148,7 @@ class DecodingTimes:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """How an encoder is opened.
+    """The settings that an encoder is opened with.
 
     Attributes:
         encoder: libav's name of the encoder, such as ``libx264``.

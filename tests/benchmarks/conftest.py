@@ -1,4 +1,4 @@
-"""The longest test starts first, so that with several workers all others go on beside it."""
+"""The longest test starts first, so that with several workers all others run at the same time."""
 
 from __future__ import annotations
 

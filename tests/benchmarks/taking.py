@@ -1,6 +1,6 @@
-"""Engines that take a known time, and a GPU's twin on threads, to see whether times are told right.
+"""Engines that take a known time, and a GPU's twin on threads, to check the times reported.
 
-Sleeping is their work: sleeps of several streams really lie beside each other.
+Sleeping is their work: sleeps of several streams really overlap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any command can be a baseline: its time a frame is told apart from its start-up."""
+"""Any command can be a baseline: its time per frame is measured apart from its start-up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOW = """
 import sys, time, shutil, av
 time.sleep(0.4)
 for _ in av.open(sys.argv[1]).decode(video=0):
-    time.sleep(0.06)  # so long that other work on the machine counts little beside it
+    time.sleep(0.06)  # so long that other work on the machine hardly counts
 shutil.copy(sys.argv[1], sys.argv[2])
 """
 

@@ -55,7 +55,7 @@ def late_by(seconds: float, port: int) -> Callable[[socket.socket], None]:
 
 
 def with_engine(cost_s: float, fps: int, seconds: float, network_s: float = 0.0) -> dict[str, Any]:
-    """What is measured of the clock and an engine that takes so long."""
+    """Measures the clock with an engine that takes `cost_s` per frame."""
     shelf = EnginePool(lambda size, at: pytest.fail("engines are there"), tell=lambda line: None)
     shelf.put(ladder(full=PassThrough(cost_s=lambda: cost_s, size=SIZE)))
     with (

@@ -1,4 +1,4 @@
-"""What was measured is never lost: one subject fails, another is not there."""
+"""Tests that results are never lost: one subject fails, another is not there."""
 
 from __future__ import annotations
 

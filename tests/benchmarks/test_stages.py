@@ -1,4 +1,4 @@
-"""Each stage's time is told as what it takes, and the stages explain the frame."""
+"""Each stage's reported time is the one it takes, and the stages explain the frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the output takes the input's broad colours: the model's word, or the user's."""
+"""Tests that the model's config or the user decides whether the output gets the input's colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--precision fp8`: who can have it, what others are told, and what its sets consist of."""
+"""`--precision fp8`: who can use it, the error for others, and what its sets consist of."""
 
 from __future__ import annotations
 

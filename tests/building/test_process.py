@@ -40,7 +40,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def child() -> Callable[[], psutil.Process]:
-    """Returns what finds the process that the test started, beside those that ran already."""
+    """Returns a function that finds the process the test started among those already running."""
     before = set(psutil.Process().children())
 
     def find() -> psutil.Process:

@@ -95,7 +95,7 @@ def test_ctrl_c_keeps_what_was_measured(
         (("--quick", "--trace", "t.json"), 2, "--quick leaves out what --trace shows"),
         (("--engines", "here", "--size", "64x48"), 2, "--engines cannot be mixed"),
         (("--engines", "no-such-set", *QUICK), 1, "nothing was measured"),
-        (("live", "testsrc", "--device", "cuda"), 2, "--device cuda has nothing to run there"),
+        (("live", "testsrc", "--device", "cuda"), 2, "--device cuda has no effect"),
     ],
 )
 def test_bad_input_is_one_line(cli: Cli, arguments: Any, code: int, told: str) -> None:

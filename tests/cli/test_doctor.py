@@ -119,7 +119,7 @@ def test_a_gpu_that_cuda_cannot_use(monkeypatch, bindings, visible, remedy):
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """Two that CUDA shows; the second lets nobody in. Gives why backends do not run on them."""
+    """Two GPUs that CUDA shows, the second refused; returns why backends do not run on them."""
     gpus, whys = ["RTX 4090", "RTX A6000"], {name: "not installed" for name in doctor.BACKENDS}
 
     def context(ordinal):

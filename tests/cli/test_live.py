@@ -25,7 +25,7 @@ SOURCE = "testsrc=64x48@10"
 
 
 def seconds_of(path: Path) -> list[float]:
-    """When each frame of a file is shown."""
+    """Returns the time at which each frame of a file is shown, in seconds."""
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0)]
 

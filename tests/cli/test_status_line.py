@@ -1,4 +1,4 @@
-"""What a running command shows, at a terminal and in a pipe."""
+"""Tests what a running command shows, at a terminal and in a pipe."""
 
 from __future__ import annotations
 

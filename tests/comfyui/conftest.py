@@ -44,7 +44,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def pipe(comfy: Comfy, opened: list[tuple[int, int]]) -> Pipe:
-    """Of the double."""
+    """Returns a pipe of the double."""
     return Pipe("tiny", CHOICE)
 
 
@@ -52,7 +52,7 @@ def pipe(comfy: Comfy, opened: list[tuple[int, int]]) -> Pipe:
 def real_pipe(
     comfy: Comfy, parity_model: Path, parity_engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Pipe:
-    """Of the recorded model, for frames of 64x48 and four steps."""
+    """Returns a pipe of the recorded model, for frames of 64x48 and four steps."""
     monkeypatch.setattr(provider, "find_set", lambda request, size: parity_engines)
     return Pipe(str(parity_model), CHOICE)
 

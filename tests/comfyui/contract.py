@@ -23,7 +23,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Comfy:
-    """What a test sees of the ComfyUI it stands in for.
+    """The part of ComfyUI that it stands in for, as a test sees it.
 
     Attributes:
         folder: With input, output, temp and models in it.

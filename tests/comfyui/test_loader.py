@@ -1,4 +1,4 @@
-"""The loader and the unload node: which models there are, which engines are used, what is told."""
+"""The loader and the unload node: models, engines used, and messages."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""ComfyUI can import this folder, whatever it is called and whatever is not installed."""
+"""ComfyUI can import this folder under any name, and without any of the requirements."""
 
 import json
 import os

@@ -84,7 +84,7 @@ def test_a_state_of_other_frames_is_refused_with_scene_cuts_too(pipe, comfy, fra
     _, state = upscale(pipe, frames[:1])
     wider = torch.zeros(1, 48, 80, 3)
     for cuts in (True, False):
-        with pytest.raises(StreamDiffVSRError, match=r"of 64x48 frames: these are 80x48.*none"):
+        with pytest.raises(StreamDiffVSRError, match=r"frames of 64x48: these are 80x48.*none"):
             NODES["StreamDiffVSR_Upscale"]().run(
                 pipe=pipe, images=wider, state=state, scene_cuts=cuts
             )

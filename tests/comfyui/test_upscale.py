@@ -15,12 +15,12 @@ from streamdiffvsr.tests.comfyui.doubles import Remembering
 
 
 def images_of(frames):
-    """What ComfyUI's own nodes make of eight bits."""
+    """Returns frames of eight bits as the IMAGE that ComfyUI's own nodes make of them."""
     return torch.stack([torch.from_numpy(frame) / 255.0 for frame in frames])
 
 
 def frames_of(images):
-    """What ComfyUI's own nodes save of an IMAGE."""
+    """Returns an IMAGE as the frames of eight bits that ComfyUI's own nodes save."""
     return [np.clip(255.0 * image.numpy(), 0, 255).astype(np.uint8) for image in images]
 
 

@@ -47,7 +47,7 @@ def test_the_file_is_the_command_line_s(pipe, clip, comfy, tmp_path):
 
 
 def test_the_order_of_fields_can_be_forced(pipe, clip, comfy, tmp_path):
-    """As the command line does it; a file that says nothing of fields is left as it is."""
+    """The result is the command line's; a file that does not mention fields is left as it is."""
     made = {}
     for mode in ("auto", "tff"):
         NODE().run(pipe=pipe, video_path="clip.mp4", output_path=f"{mode}.mkv", deinterlace=mode)

@@ -29,7 +29,7 @@ VERSION = "1.7.1.116"
 
 
 class RtxConfig:
-    """What tells TensorRT-RTX from TensorRT."""
+    """The attributes that only TensorRT-RTX's builder config has."""
 
     num_compute_capabilities = 0
     builder_optimization_level = 3
@@ -37,7 +37,7 @@ class RtxConfig:
 
 @dataclass
 class Machine:
-    """What the backend finds, and what it was asked to do.
+    """The machine that the backend finds, and a record of what it was asked to do.
 
     Attributes:
         gpu: The only one, or the second where `first` is there too.
@@ -65,7 +65,7 @@ class Machine:
         yield
 
     def missing(self, kind: str) -> str:
-        """What stands against engines that are run as they are."""
+        """Returns the obstacle to running engines as they are, or ""."""
         return "" if self.gpu or kind == "cpu" else "no NVIDIA driver answers"
 
 
@@ -135,7 +135,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
 
 @pytest.fixture
 def build(machine: Machine, parity_model: Path, tmp_path: Path) -> Any:
-    """Build the set; returns the folder and the lines that were told."""
+    """Builds the set; returns the folder and the lines that were reported."""
 
     def run(**change: Any) -> tuple[Path, list[str]]:
         said: list[str] = []

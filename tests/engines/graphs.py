@@ -29,7 +29,7 @@ def copy_graph(engines: Path, name: str, folder: Path) -> Path:
 
 
 def make_graph_folder(engines: Path, folder: Path) -> Path:
-    """What an export of the recorded model leaves; the recorded tensors are ONNX Runtime's."""
+    """Makes what an export of the recorded model leaves, with tensors recorded by ONNX Runtime."""
     folder.mkdir()
     for name, spec in specs_of(engines).items():
         onnx = copy_graph(engines, name, folder)

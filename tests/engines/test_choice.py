@@ -1,4 +1,4 @@
-"""What `--backend auto` takes, and what it says of the others."""
+"""Tests what `--backend auto` takes, and what it says of the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOPPER = Gpu("H200", "580.1", "143771 MiB", "9.0")
 
 
 class Machine:
-    """What is installed and found, in place of what this machine has."""
+    """Stands in for this machine: the libraries that are installed, and the GPUs that are found."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.installed = {"onnxruntime", "torch", "tensorrt_rtx"}

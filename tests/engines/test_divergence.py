@@ -82,7 +82,7 @@ def test_the_changed_layer_is_named_first(
     changed = change_a_weight(folders[1] / onnx_file(GRAPH), change)
     found = compare(parity_engines, folders, 1e-4)
     assert found[0].layer.name == changed and found[0].layer.op == "Conv"
-    assert found[0].told.startswith(told)
+    assert found[0].described.startswith(told)
     assert len(found) > 1  # it spreads
     assert [one.place for one in found] == sorted(one.place for one in found)
     assert 1 < found[0].place < found[0].count

@@ -1,4 +1,4 @@
-"""Whether ONNX Runtime's CUDA provider loads is found out without a session, in one line."""
+"""Tests that one line says whether ONNX Runtime's CUDA provider loads, without a session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Installed:
     Attributes:
         faults: What the loader says of a library, by its file name.
         loaded: The libraries that were loaded, in order.
-        host: What the shared library tells of `import onnxruntime`.
+        host: The shared library's answer about `import onnxruntime`.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_first_missing_library_is_named_with_the_remedy(
 
 
 def test_where_the_loader_names_none_onnxruntime_does(installed: Installed) -> None:
-    """Of Windows; what it found in a wheel but could not load may still be on the PATH."""
+    """On Windows a library that was found in a wheel but not loaded may still be on the PATH."""
     installed.prints = (
         "Failed to load C:\\venv\\nvidia\\cu13\\bin\\cudart64_13.dll: [WinError 193]\n"
         "Failed to load cublasLt64_13.dll: Could not find module 'cublasLt64_13.dll'\n"

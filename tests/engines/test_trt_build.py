@@ -145,7 +145,7 @@ def test_a_broken_onnx_is_one_line_in_the_parsers_words(
     elif harm == "weights gone":
         onnx.with_name(f"{onnx.name}.data").unlink()
     elif harm == "text":
-        onnx.write_bytes(b"hello" * 100)  # to protobuf, fields that nobody knows
+        onnx.write_bytes(b"hello" * 100)  # to protobuf, unknown fields
     else:
         onnx.write_bytes(onnx.read_bytes()[:-7])
     with pytest.raises(StreamDiffVSRError, match=told) as caught:
@@ -163,7 +163,7 @@ def test_another_graph_than_the_specs_is_refused(library, specs, parity_engines,
 
 
 class Stop(Exception):
-    """Raised where progress is told."""
+    """Raised where progress is reported."""
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, Stop])

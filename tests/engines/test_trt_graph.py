@@ -197,7 +197,7 @@ def test_only_what_is_a_group_norm_becomes_one(tmp_path, change):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_keys_of_the_prompt_are_transposed_in_the_graph(tmp_path, dtype):
-    """Whether they lie in the network or beside it: the numbers stay, bit for bit."""
+    """Stored in the network or in a file next to it, the numbers stay the same, bit for bit."""
     for name, words in (("inside", WORDS), ("beside", 600)):
         module = Attend("prompt")
         for table in (module.attention.to_k, module.attention.to_v):

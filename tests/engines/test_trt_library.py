@@ -46,7 +46,7 @@ def test_a_library_that_does_not_load_is_one_line(monkeypatch, tmp_path, code, t
 
 
 class Fake:
-    """A TensorRT of names and numbers: it says what it was asked, and fails where it is told to."""
+    """A TensorRT of names and numbers: it records what it was asked, and fails where it should."""
 
     def __init__(self, fail: str = "", *, weak_types: bool = True) -> None:
         self.fail, self.asked = fail, []

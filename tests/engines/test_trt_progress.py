@@ -1,4 +1,4 @@
-"""What a build tells of itself, from as many threads as the library likes."""
+"""Tests the progress that a build reports, from any number of threads."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_a_report_raises_stays_inside_and_comes_after(raised):
     progress, went_wrong, answers = progress_of(report), [], []
     hammer(progress.handle, went_wrong, answers)
     assert went_wrong == [], "it would have crossed C++"
-    # The first hundredth of the build is done before anything is told.
+    # The first hundredth of the build is done before anything is reported.
     assert not any(answers[len(answers) // 2 :]), "the build was not told to stop"
     with pytest.raises(type(raised)) as caught:
         progress.raise_failure()

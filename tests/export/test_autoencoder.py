@@ -114,7 +114,7 @@ def test_features_are_diffusers_encoder_blocks_reversed_on_the_frame_as_it_is() 
     assert [tuple(f.shape) for f in features] == [(1, 12, *size) for size in sizes]
     for ours, other in zip(features, expected, strict=True):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=0)
-    # Blocks of one size are told apart, so their order counts.
+    # Blocks of one size differ, so their order counts.
     assert (features[0] - features[2]).abs().max() > 1e-2
 
 

@@ -1,4 +1,4 @@
-"""What a quantised `denoise` is calibrated on: the model's own run, guided and unguided."""
+"""Tests that a quantised `denoise` is calibrated on the model's own run, guided and unguided."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """As with HF_HUB_OFFLINE=1 and an empty cache of our own, which is returned."""
+    """Sets HF_HUB_OFFLINE=1 and an empty cache of our own, which it returns."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     cache = tmp_path / "hf"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
@@ -69,7 +69,7 @@ def refusal(call: Callable[..., Any], *args: Any) -> str:
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="is no model folder: it has none of unet/"):
+    with pytest.raises(UsageError, match="is not a model folder: it has none of unet/"):
         resolve_model(str(tmp_path))
     for folder in (tmp_path, tmp_path / "owner", tmp_path / "owner" / "model"):
         (folder / "unet").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Broad colours of the output are LR's, whatever the network made of them."""
+"""Broad colours of the output are LR's, regardless of those that the network made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_tint_is_taken_away() -> None:
 
 
 def test_detail_is_left_alone() -> None:
-    """What sums to nothing within each 4x4 pixels is no colour."""
+    """Detail that sums to zero within each 4x4 pixels is not colour."""
     detail = 0.3 * (torch.arange(96)[:, None] + torch.arange(128)).remainder(2).mul(2).sub(1)
     hr = F.interpolate(LR, scale_factor=4, mode="nearest") + detail
     assert torch.allclose(matched(hr, LR), hr, atol=1e-5)

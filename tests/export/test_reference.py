@@ -71,7 +71,7 @@ def test_every_frame_is_the_originals(results: list[Result], parity_trace: Trace
 
 
 def test_the_clip_moves(parity_trace: Trace) -> None:
-    """What is compared is no constant: frames differ, and leave the range that would be clamped."""
+    """The compared frames are not constant: they differ, and exceed the range that is clamped."""
     raw = [parity_trace[f"raw.{i}"] for i in range(4)]
     assert all(np.abs(a - b).mean() > 0.05 for a, b in pairwise(raw))
     assert max(np.abs(r).max() for r in raw) > 1.1

@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def read(path: Path) -> tuple[Program, dict[str, Tensor]]:
-    """The program in a file, and the constants beside it."""
+    """Returns the program in a file, and its constants."""
     with safe_open(path, "pt") as file:
         program = Program.from_json(file.metadata()[PROGRAM])
         return program, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -159,7 +159,7 @@ def test_a_pickle_that_claims_more_than_it_has(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [([1, 2], "no state dict"), ({"a": 1}, "a is no tensor"), ({}, "no state dict")],
+    [([1, 2], "no state dict"), ({"a": 1}, "a is not a tensor"), ({}, "no state dict")],
 )
 def test_pickles_of_other_things(tmp_path: Path, content: Any, why: str) -> None:
     torch.save(content, tmp_path / "w.pth")
@@ -217,7 +217,7 @@ def test_shards_as_diffusers_writes_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../other.safetensors", "/etc/passwd", "a.bin", 3, "a\\b"])
 def test_an_index_names_plain_files_only(tmp_path: Path, name: Any) -> None:
     _sharded(tmp_path, {"w": name})
-    assert "no plain safetensors file name" in refusal(find_weights, tmp_path)
+    assert "not a plain safetensors file name" in refusal(find_weights, tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ FIELDS = {"bf": "0", "x264-params": "interlaced=1:weightp=0:log=-1"}
 
 @dataclass(frozen=True)
 class Odd:
-    """What writes an input into a folder and gives its path, and what must come of it."""
+    """A function that writes an input into a folder, and the outcome that it must have."""
 
     make: Callable[[Path], Path]
     outcome: Outcome

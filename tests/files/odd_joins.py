@@ -60,7 +60,7 @@ def times_go_backwards(folder: Path) -> Path:
 
 
 def retimed(folder: Path, tick: Callable[[int], int]) -> Path:
-    """Motion JPEG in MKV, whose packets have whatever time they are given."""
+    """Motion JPEG in MKV, whose packets may have any time."""
     path = folder / "retimed.mkv"
     source = replace(FFV1, codec="mjpeg", pix_fmt="yuvj420p").write(folder / "plain.mkv")
     with av.open(str(source)) as original, av.open(str(path), "w") as output:

@@ -1,4 +1,4 @@
-"""What is told before a job, and what is refused: of a real clip and engines, with a given disk."""
+"""Tests what is shown before a job and what is refused, on a real clip and a given disk."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The memory that a whole command takes is what was told before it."""
+"""The memory that a whole command takes is the estimate shown before."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The comparison: which frames lie beside each other, when they are shown, and what is refused."""
+"""The comparison: which frames are next to each other, when they are shown, and what is refused."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -36,7 +36,7 @@ def columns(sheet):
 
 
 def place(sheet, part):
-    """Where a picture is in the sheet, as (top, left); it is there exactly once."""
+    """Returns the place of a picture in the sheet, (top, left); it must be there exactly once."""
     height, width = part.shape[:2]
     corners = (sheet == part[0, 0]).all(-1).nonzero()
     found = [

@@ -30,7 +30,7 @@ HDR = Clip(
 
 
 def told_by_frames(path: Path) -> tuple[tuple[float, ...], tuple[int, int]]:
-    """What the first frame carries, by libav's own structs."""
+    """Returns the metadata of the first frame, by libav's own structs."""
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         told = {data.type.name: bytes(data) for data in frame.side_data}

@@ -1,4 +1,4 @@
-"""What INPUT... and OUTPUT name: one job or a batch, in which order, under which names."""
+"""Tests what INPUT... and OUTPUT name: one job or a batch, in which order, under which names."""
 
 from pathlib import Path
 

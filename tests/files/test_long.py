@@ -32,7 +32,7 @@ upscale_file(sys.argv[2], sys.argv[3], Remembering(), options, progress=tell)
 
 
 def resident_mb(process: psutil.Process) -> float:
-    """Of the process and those it started."""
+    """Returns the resident size of the process and of those it started."""
     found = [process, *process.children(recursive=True)]
     return sum(one.memory_info().rss for one in found) / 2**20
 

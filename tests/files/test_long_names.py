@@ -1,4 +1,4 @@
-"""Names as long as the disk takes them: what lies beside an output gives way to it."""
+"""Names as long as the disk allows: names of files next to an output are shortened for it."""
 
 import os
 from pathlib import Path

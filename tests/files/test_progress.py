@@ -1,4 +1,4 @@
-"""The bar is for a person at a terminal, and for nobody else."""
+"""The bar is shown only at a terminal."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""What an interrupted run leaves is gone on from, and the result is that of one run."""
+"""Tests that resuming an interrupted run gives the result of a single run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When frames are shown: what the file says, made to go on where its clock jumps back."""
+"""Tests when frames are shown: by the file's times, which go on where its clock jumps back."""
 
 from streamdiffvsr.runtime.files.checkpoint import LONGEST, SHORTEST, Segmenter, Times
 

@@ -1,4 +1,4 @@
-"""What cannot be written, and what is left on the disk when writing fails."""
+"""Tests what cannot be written, and what is left on the disk when writing fails."""
 
 import os
 import subprocess

@@ -61,13 +61,13 @@ def feed(sink: Any, frames: Sequence[OutputFrame], seconds: float = 60.0) -> Non
 
 
 def moved_on(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether a frame has been written or dropped between two states of a sink."""
+    """Returns whether a frame was written or dropped between two states of a sink."""
     return after["written"] + after["dropped"] > before["written"] + before["dropped"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a decoder finds in a recording."""
+    """The content of a recording, as a decoder finds it."""
 
     numbers: list[int | None]  # of the frames; None where the code is damaged
     seconds: list[float]
@@ -78,12 +78,12 @@ class Seen:
 
     @property
     def monotone(self) -> bool:
-        """Whether times strictly increase."""
+        """Returns whether times strictly increase."""
         return rising(self.seconds)
 
 
 def rising(seconds: Sequence[float]) -> bool:
-    """Whether each is later than the one before."""
+    """Returns whether each is later than the one before."""
     return all(a < b for a, b in itertools.pairwise(seconds))
 
 

@@ -23,7 +23,7 @@ _NEEDED = (
 
 @functools.cache
 def available() -> bool:
-    """Whether this machine can run the server."""
+    """Returns whether this machine can run the server."""
     if not _PYTHON.exists():
         return False
     tried = subprocess.run([_PYTHON, "-c", _NEEDED], capture_output=True, timeout=60, check=False)

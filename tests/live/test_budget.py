@@ -12,7 +12,7 @@ RUNGS = ("full", "flow 1/2", BICUBIC)
 
 
 class Machine:
-    """What the rungs cost now, under a budget, with a clock of its own."""
+    """A machine with a clock of its own, a budget, and the current costs of the rungs."""
 
     def __init__(self, limit_ms: float | None, **costs_ms: float) -> None:
         self.now = 0.0

@@ -41,7 +41,7 @@ def shelf_of(**engines: PassThrough) -> EnginePool:
 
 
 def guided(frames: list[LiveFrame]) -> tuple[list[bool], dict[str, int]]:
-    """Which frames had a previous one, and the resets by reason."""
+    """Returns which frames had a previous one, and the resets by reason."""
     engine, sink = PassThrough(), KeepingSink()
     session = LiveSession(ListedSource(frames), shelf_of(full=engine), [sink])
     session.run(threading.Event())

@@ -1,4 +1,4 @@
-"""Which encoder is chosen, why, and that one which stops working costs nothing but itself."""
+"""Tests which encoder is chosen and why, and that a failing one harms nothing else."""
 
 import os
 from fractions import Fraction

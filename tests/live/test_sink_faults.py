@@ -1,4 +1,4 @@
-"""What lies on the disk after a kill, a full disk, an encoder that hangs."""
+"""Tests what lies on the disk after a kill, a full disk, an encoder that hangs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What lies on the disk after a live recording: files, playlists, images."""
+"""Tests what lies on the disk after a live recording: files, playlists, images."""
 
 import os
 import threading

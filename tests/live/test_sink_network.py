@@ -1,4 +1,4 @@
-"""What real receivers get, when they go away and come back too."""
+"""Tests what real receivers get, also when they go away and come back."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What a receiver that is silent or refuses costs the others, and what is told of it."""
+"""Tests what a silent or refusing receiver costs the others, and how it is reported."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""What is understood as a target, what is refused at once, and what is shown of it."""
+"""Tests what is understood as a target, what is refused at once, and what is shown of it."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Where an HTTP source may lead: a camera of the local network, but no cloud's own addresses."""
+"""Tests where an HTTP source may lead: to the local network, but not to a cloud's own addresses."""
 
 from __future__ import annotations
 

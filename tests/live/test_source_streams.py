@@ -47,7 +47,7 @@ def test_a_port_that_refuses_is_tried_again_until_it_accepts():
         assert "refused" in source.until(lambda now: now["error"])["error"]
         assert status["received"] == 0
         refusals = [line for line in source.told if "refused" in line]
-        assert len(refusals) == 1  # the same again is not told again
+        assert len(refusals) == 1  # the same error is not reported again
 
 
 def test_the_first_frame_comes_within_the_back_off_and_two_seconds():

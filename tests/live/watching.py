@@ -18,7 +18,7 @@ PATIENCE_S = 60.0  # of a machine that does other things too
 
 
 class Watched(LiveSource):
-    """A source that keeps the lines it tells, and when it did, in ``told_at``."""
+    """A source that keeps the lines it reports, and their times in ``told_at``."""
 
     def __init__(self, text: str, options: dict[str, str] | None = None, **more: Any) -> None:
         self.told_at: list[tuple[float, str]] = []
@@ -53,7 +53,7 @@ class Watched(LiveSource):
 
 
 def ended(source: LiveSource) -> Exception:
-    """What the source raises in the end."""
+    """Returns the error that the source raises in the end."""
     deadline = time.monotonic() + PATIENCE_S
     try:
         while time.monotonic() < deadline:

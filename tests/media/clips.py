@@ -28,7 +28,7 @@ def moving(index: int, height: int, width: int) -> np.ndarray:
 
 @dataclass
 class Clip:
-    """How a clip is made; the defaults are a plain H.264 file without sound."""
+    """The settings of a clip; the defaults make a plain H.264 file without sound."""
 
     size: tuple[int, int] = (48, 64)
     pts: Sequence[int | None] = field(default_factory=lambda: [i * 1001 for i in range(12)])
@@ -162,7 +162,7 @@ def write_image(
 
 @dataclass(frozen=True)
 class Seen:
-    """What is in a file.
+    """The content of a file.
 
     Attributes:
         times: Of each decoded frame, in exact seconds.

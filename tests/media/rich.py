@@ -1,4 +1,4 @@
-"""A file with all that a file can hold beside its picture, made and read with plain PyAV.
+"""A file with all that a file can hold in addition to its picture, made and read with PyAV.
 
 Nothing here uses the code under test.
 """
@@ -118,7 +118,7 @@ def _write_text(output: Any, stream: Any, lines: Sequence[tuple[int, int, str]])
 
 @dataclass(frozen=True)
 class Held:
-    """What a file holds beside its picture.
+    """The content of a file in addition to its picture.
 
     Attributes:
         codecs: Of each stream but the picture, with its language: "aac:ger".

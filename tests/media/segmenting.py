@@ -33,7 +33,7 @@ def written(
 def bars(
     folder: Path, info: VideoInfo, format: VideoFormat, count: int, first: int = 0
 ) -> list[Entry]:
-    """That many frames of the moving bar, 25 a second, in segments of twelve."""
+    """Writes `count` frames of the moving bar, 25 a second, in segments of twelve."""
     with SegmentWriter(folder, size=(48, 64), like=info, format=format) as writer:
         for index in range(count):
             if index % 12 == 0:

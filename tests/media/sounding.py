@@ -88,7 +88,7 @@ def retimed(
 
 
 def heard(path: Path, rate: int = 48000) -> tuple[Fraction, np.ndarray]:
-    """When the sound begins after the picture, and its samples: one channel, gaps as silence."""
+    """Returns when the sound begins after the picture, and its samples in mono, gaps as silence."""
     with av.open(str(path)) as container:
         picture = container.streams.video[0].start_time * container.streams.video[0].time_base
         resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
@@ -106,7 +106,7 @@ def heard(path: Path, rate: int = 48000) -> tuple[Fraction, np.ndarray]:
 
 
 def samples_of(path: Path) -> np.ndarray:
-    """All samples of the first channel as they are decoded, whatever their times."""
+    """All samples of the first channel as they are decoded, regardless of their times."""
     found = []
     with av.open(str(path)) as container:
         for frame in _frames(container):
@@ -158,7 +158,7 @@ def _header(box: bytes, at: int, *, scaled: bool = True) -> tuple[int, int]:
 
 
 def _box(data: bytes, *names: str) -> bytes:
-    """What is in the first box of those names, one inside the other."""
+    """Returns the content of the first box of the last name, each inside the one before."""
     for name in names:
         at = 0
         while data[at + 4 : at + 8] != name.encode():

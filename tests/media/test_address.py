@@ -1,4 +1,4 @@
-"""What may be written for a live source, and what each form becomes."""
+"""Tests what may be written for a live source, and what each form becomes."""
 
 import sys
 

@@ -199,7 +199,7 @@ def test_jpegs_behind_one_another_are_a_raw_stream(tmp_path, between):
 
 
 def with_more_pictures(first: bytes) -> dict[str, bytes]:
-    """What cameras and programs write behind a photo, or into it."""
+    """Returns a photo with the pictures that cameras and programs write after it or into it."""
     exif = Image.Exif()
     exif[0x010E] = "a photo"
     multiple = io.BytesIO()
@@ -243,7 +243,7 @@ def described(orientation: int = 1) -> Image.Exif:
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "apng"])
 def test_no_description_of_an_image_ends_the_reader(tmp_path, form):
-    """Of these, entries that PyAV wraps are freed twice, or unknown to it."""
+    """PyAV frees some of these entries twice, or does not know them."""
     options = {"icc_profile": PROFILE, "exif": described()}
     if form == "apng":
         (tmp_path / "a.png").write_bytes(animation("PNG", alpha=False, **options))

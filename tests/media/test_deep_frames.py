@@ -23,7 +23,7 @@ def patches() -> np.ndarray:
 
 
 def ramp() -> np.ndarray:
-    """(H, W, 3) uint16: every step between values that 10 and 12 bits tell apart."""
+    """(H, W, 3) uint16: every step between values that differ in 10 and 12 bits."""
     values = np.linspace(0, 65535, SIZE[0] * SIZE[1]).reshape(SIZE)
     return np.stack([values, values[::-1], 65535 - values], axis=-1).astype(np.uint16)
 

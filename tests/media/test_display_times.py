@@ -1,4 +1,4 @@
-"""When frames are shown: in order whatever the container tells, and the last one to its end."""
+"""Tests when frames are shown: in order in any container, and the last one to its end."""
 
 from collections.abc import Callable
 from fractions import Fraction

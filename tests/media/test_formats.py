@@ -1,4 +1,4 @@
-"""Which encoder and pixel format an output gets, and what is refused before any work."""
+"""Tests which encoder and pixel format an output gets, and what is refused before any work."""
 
 from dataclasses import replace
 from pathlib import Path

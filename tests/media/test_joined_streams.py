@@ -1,4 +1,4 @@
-"""What a joined file keeps of all that its source holds beside the picture."""
+"""Tests what a joined file keeps of its source in addition to the picture."""
 
 from dataclasses import replace
 from fractions import Fraction

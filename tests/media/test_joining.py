@@ -1,4 +1,4 @@
-"""What a player finds in a joined file, and what is left when joining fails."""
+"""Tests what a player finds in a joined file, and what is left when joining fails."""
 
 import json
 import sys
@@ -73,7 +73,7 @@ def planes(frame) -> np.ndarray:
 
 
 def shown_for(output) -> Fraction:
-    """How long the picture lasts, as a container that knows it exactly says."""
+    """Returns the length of the picture by a container that stores it exactly."""
     with av.open(str(output)) as container:
         stream = container.streams.video[0]
         return stream.duration * stream.time_base

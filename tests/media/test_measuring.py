@@ -1,4 +1,4 @@
-"""What is told of a length before any frame is made: of the file's packets, and not its claims."""
+"""Tests the length reported before any frame is made: by the file's packets, not its claims."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_a_pipe_is_not_read_for_it(tmp_path):
 
 
 def in_parts(path: Path, monkeypatch, head: int = 20_000) -> frame_times_child.Measured:
-    """As of a film too long to be read whole."""
+    """Measures the file as if it were a film too long to be read whole."""
     monkeypatch.setattr(frame_times_child, "WHOLE_BYTES", 0)
     monkeypatch.setattr(frame_times_child, "_END_BYTES", head)
     monkeypatch.setattr(libav, "_BUFFER_BYTES", 4096)

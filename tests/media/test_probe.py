@@ -1,4 +1,4 @@
-"""What a user learns of a file before anything is upscaled, and what they read when it is bad."""
+"""Tests what a user learns of a file before anything is upscaled, and the error if it is bad."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_a_description_survives_the_pipe(tmp_path):
 
 
 def test_a_slow_start_is_no_failure(tmp_path):
-    """The reader tells that it lives before it has anything to tell; that is not the answer."""
+    """The reader reports that it lives before it has an answer; that is not the answer."""
     path = Clip().write(tmp_path / "clip.mp4")
     told = [{"kind": "beat"}, {"kind": "beat"}, {"kind": "info", "info": probe(path).to_wire()}]
     child = SimpleNamespace(receive=lambda deadline_s: (told.pop(0), memoryview(b"")))

@@ -1,4 +1,4 @@
-"""What a user is told of a file that gives no picture: encrypted, cut off, of another kind."""
+"""Tests the error for a file without a picture: encrypted, cut off, or of another kind."""
 
 import struct
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What becomes of sound: copied where a player finds it again, at its times, or encoded again."""
+"""Tests what becomes of sound: copied at its times where players find it, or encoded again."""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""What comes out of a file source: every frame, at its time, in its colours, upright."""
+"""Tests what comes out of a file source: every frame, at its time, in its colours, upright."""
 
 from fractions import Fraction
 

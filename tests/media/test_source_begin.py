@@ -47,7 +47,7 @@ KINDS = {
 }
 
 
-FEW = ("open.mp4", "open_h265.mp4", "unindexed.ts")  # the others take longer than they tell
+FEW = ("open.mp4", "open_h265.mp4", "unindexed.ts")  # the others last longer than they claim
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ CAPTURE = Clip(size=(48, 128), pts=PTS, codec="huffyuv", pix_fmt="yuv422p", opti
 
 
 def combing(path, **asked) -> float:
-    """How much neighbouring lines differ, at most, in what is read of a capture."""
+    """Returns the largest difference between neighbouring lines in the frames read of a capture."""
     with FileSource(path, **asked) as source:
         images = [frame.image.astype(int) for frame in source]
     assert len(images) == len(PTS)
@@ -175,7 +175,7 @@ def combing(path, **asked) -> float:
 
 
 def wrong(path, **asked) -> float:
-    """How far what is read of it is from the picture of each frame's first field."""
+    """Returns how far the frames read of it are from the pictures of their first fields."""
     with FileSource(path, **asked) as source:
         frames = list(source)
     assert len(frames) == len(PTS)
@@ -236,7 +236,7 @@ def test_frames_are_believed_before_their_container(tmp_path):
 
 
 def test_a_film_on_dvd_is_left_whole(tmp_path):
-    """Its container is told that it is interlaced, while each of its frames says that it is not."""
+    """Its container says that it is interlaced, while each of its frames says that it is not."""
     path = replace(
         CAPTURE,
         codec="mpeg2video",

@@ -1,4 +1,4 @@
-"""What a player sees of the written file: colours, shape, every pixel."""
+"""Tests what a player sees of the written file: colours, shape, every pixel."""
 
 from fractions import Fraction
 

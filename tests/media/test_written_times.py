@@ -1,4 +1,4 @@
-"""What a player finds in the written file: times, sound and tags."""
+"""Tests what a player finds in the written file: times, sound and tags."""
 
 from fractions import Fraction
 

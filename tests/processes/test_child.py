@@ -24,7 +24,7 @@ ROOT = Path(streamdiffvsr.__file__).resolve().parent
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes and signals of POSIX")
 
-# Makes the package importable by its path alone, as ComfyUI does, under whatever folder name.
+# Makes the package importable by its path alone, as ComfyUI does, under any folder name.
 BY_PATH = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location(
@@ -193,7 +193,7 @@ def test_the_package_is_found_by_its_path_alone(tmp_path):
     except OSError:
         pytest.skip("no links here")
     # A main module without a guard: importing it again, as multiprocessing would, prints twice.
-    # A module called av beside it must not be what the child imports.
+    # The child must not import a module called av next to it.
     (tmp_path / "av.py").write_text("raise RuntimeError('the wrong av')")
     (tmp_path / "json.py").write_text("raise RuntimeError('the wrong json')")
     done = run(

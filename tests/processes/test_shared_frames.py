@@ -28,7 +28,7 @@ def files(folder: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the files go, alone."""
+    """Returns the folder that holds only the shared files."""
     monkeypatch.setattr(shared_frames, "_MEMORY_DISK", tmp_path)
     return tmp_path
 

@@ -35,7 +35,7 @@ def no_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch, no_reference: None) -> dict[str, dict[str, Any]]:
-    """What each backend's check says, by its name; the test fills it."""
+    """Returns the results of the backends' checks by name, which the test fills in."""
     told: dict[str, dict[str, Any]] = {}
 
     def answers(backend: str, device: str, *_: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from streamdiffvsr.research.soak import judged
 
-SLOPE_FRAMES = 20_000  # eleven minutes: from here on growth per frame can be told from noise
+SLOPE_FRAMES = 20_000  # eleven minutes: from here on growth per frame stands out from noise
 MINUTES = float(os.environ.get("STREAMDIFFVSR_SOAK_MINUTES", "3"))
 
 

@@ -68,7 +68,7 @@ def test_something_around_an_empty_middle_is_none() -> None:
 
 
 def test_things_that_move_apart_are_none() -> None:
-    """As a whole the frames are half alike: each quarter of the picture goes its own way."""
+    """The whole frames are half alike: each quarter of the picture goes its own way."""
     image, step = picture(3, SIZE), 18
     frames = [image]
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What a run needs is told beforehand, is near the truth, and stops what cannot fit."""
+"""Tests that a run's memory is reported before, near the truth, and stops what cannot fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlapped frames are those of the plain loop, whatever runs first."""
+"""Overlapped frames are those of the plain loop, in any order of work."""
 
 from __future__ import annotations
 

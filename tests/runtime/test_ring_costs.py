@@ -1,4 +1,4 @@
-"""What a frame costs the host: launches, waits, and noise that is drawn while the device works."""
+"""Tests what a frame costs the host: launches, waits, noise drawn while the device works."""
 
 from __future__ import annotations
 

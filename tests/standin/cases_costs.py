@@ -1,4 +1,4 @@
-"""What frames on a GPU cost and leave behind, and what of them is captured."""
+"""Tests what frames on a GPU cost and leave behind, and which part of them is captured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from streamdiffvsr.tests.standin.library import Standin
 
 
 def test_a_steady_step_is_one_launch(standin: Standin, tmp_path: Path) -> None:
-    """Of what can be captured: the README's loop allocates nothing and copies no raw output."""
+    """The README's loop, where all is captured, allocates nothing and copies no raw output."""
     up, state = make_upscaler(standin, "plans", tmp_path), START
     for frame in FRAMES:
         _, state = up.step(frame, state)
@@ -140,7 +140,7 @@ def test_nothing_waits_for_a_collection_to_be_given_back(
 def test_a_ring_that_goes_away_while_its_output_is_read(
     standin: Standin, tmp_path: Path, expected: Any
 ) -> None:
-    """As by a collection in the middle: the reading thread has the locks already."""
+    """A garbage collection in the middle does this while the reading thread holds the locks."""
     _, last = expected
     up = make_upscaler(standin, "plans", tmp_path)
     _, before = steps(up, FRAMES[:-1], START)

@@ -1,4 +1,4 @@
-"""What the stand-in lets late work do to memory: order, copies, devices, failures."""
+"""Tests what late work on the stand-in does to memory: order, copies, devices, failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SEEDS = range(24)
 
 
 def in_thread(work: Callable[[], object]) -> object:
-    """What the work returns in a thread of its own."""
+    """Runs the work in a thread of its own, and returns its result."""
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(work()))
     thread.start()

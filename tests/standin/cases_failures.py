@@ -27,7 +27,7 @@ Scenario = Callable[[], list[Image]]
 
 
 def digests(frames: list[Image]) -> list[str]:
-    """Of each frame: a failed comparison of these can be read."""
+    """Returns a short digest of each frame, so that a failed comparison can be read."""
     return [hashlib.sha256(frame.tobytes()).hexdigest()[:8] for frame in frames]
 
 
@@ -106,7 +106,7 @@ def test_a_device_that_fails_for_good_is_one_error_and_no_hang(
         errors += isinstance(got, str)
         failed += standin.injected() > 0
         gc.collect()
-    assert errors > failed / 2 > 0  # what fails last is giving back, of which nobody is told
+    assert errors > failed / 2 > 0  # what fails last is a release, which is not reported
 
 
 def test_a_stream_that_failed_gives_no_more_frames(standin: Standin, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Frames on a GPU equal the plain loop's, by every kind of engine, whatever the GPU does first."""
+"""Frames on a GPU equal the plain loop's, by every kind of engine, in any order of its work."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_stream_goes_on_in_another_thread(up: Upscaler, expected: Any) -> None
 
 
 def test_the_second_gpu(standin: Standin, kind: str, tmp_path: Path, expected: Any) -> None:
-    """What belongs to the first is refused there, so one call with the wrong one fails."""
+    """Objects of the first GPU are refused there, so any call with the wrong one fails."""
     frames, last = expected
     gc.collect()
     before = standin.used(0)

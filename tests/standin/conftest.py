@@ -59,7 +59,7 @@ def expected(loaded: Standin) -> Any:
 
 @pytest.fixture(params=["plans", "sessions", "graphs"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """How engines launch."""
+    """Returns how engines launch."""
     return str(request.param)
 
 

@@ -95,7 +95,7 @@ def at(block: Any) -> int:
 
 
 def look(address: int, nbytes: int) -> bytes:
-    """What is in device memory now, which CUDA would not tell: late work is yet to come."""
+    """Returns what device memory holds now, before late work is done; CUDA does not show this."""
     return ctypes.string_at(address, nbytes)
 
 

@@ -62,7 +62,7 @@ class Kernel:
         )
 
     def must_launch(self, stream: int, addresses: Mapping[str, int]) -> None:
-        """As a library that raises its own kind of exception."""
+        """Launches, and raises an exception of its own kind on failure, as a library does."""
         if code := self.launch(stream, addresses):
             raise RuntimeError(f"CUDA error {code}: {self.standin.last_illegal()}")
 
@@ -270,7 +270,7 @@ def make_upscaler(
 
 @dataclass
 class WaitedEngine:
-    """Runs a kernel with all work done before and after it: right whatever the device does."""
+    """Runs a kernel with all work done before and after it: right in any order."""
 
     kernel: Kernel
 
@@ -297,7 +297,7 @@ def expected_frames(
     size: Size = SIZE,
     tile: Size | None = None,
 ) -> tuple[list[Image], StreamState]:
-    """What the plain loop makes of them, one stage after another, each waited for."""
+    """Returns the frames of the plain loop: one stage after another, each waited for."""
     manifest, kernels = kernels_of(standin, Geometry(size, tile=tile))
     device = CudaDevice()
     engines = {n: StagedEngine(device, WaitedEngine(k)) for n, k in kernels.items()}

@@ -33,7 +33,7 @@ def compile_driver(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Live:
-    """What was made and not yet given back."""
+    """The objects that were made and not yet given back."""
 
     streams: int = 0
     events: int = 0
@@ -45,7 +45,7 @@ class Live:
 
 
 class Standin:
-    """What tests ask of the stand-in that `cuda.bindings` has loaded in this process."""
+    """The stand-in that `cuda.bindings` has loaded in this process, for tests to query."""
 
     def __init__(self, path: str = SONAME) -> None:
         self._library = ctypes.CDLL(path)
@@ -103,21 +103,21 @@ class Standin:
         self._library.standin_limit(device, nbytes)
 
     def calls(self, name: str | None = None) -> int:
-        """How often a function was called, or how many calls there were that can fail."""
+        """Returns how often a function, or any function that can fail, was called."""
         if name is None:
             return int(self._library.standin_calls_in_all())
         return int(self._library.standin_calls(name.encode()))
 
     def injected(self) -> int:
-        """How many calls failed because of `fail`."""
+        """Returns how many calls failed because of `fail`."""
         return int(self._library.standin_injected())
 
     def injected_releases(self) -> int:
-        """How many of them free, destroy or release something, which is then left."""
+        """Returns how many of them were to free or release something, which is then left."""
         return int(self._library.standin_injected_releases())
 
     def illegal(self) -> int:
-        """How many calls broke a rule of CUDA's."""
+        """Returns how many calls broke a rule of CUDA."""
         return int(self._library.standin_illegal())
 
     def last_illegal(self) -> str:
@@ -126,7 +126,7 @@ class Standin:
         return text.decode()
 
     def live(self) -> Live:
-        """What was made and not yet given back."""
+        """Returns the objects that were made and not yet given back."""
         return Live(*(int(self._library.standin_live(kind.encode())) for kind in KINDS))
 
     def used(self, device: int = 0) -> int:
@@ -134,15 +134,15 @@ class Standin:
         return int(self._library.standin_used(device))
 
     def retained(self, device: int = 0) -> int:
-        """How often a device's primary context is retained."""
+        """Returns how often a device's primary context is retained."""
         return int(self._library.standin_retained(device))
 
     def pending(self) -> int:
-        """How many operations are yet to be carried out."""
+        """Returns how many operations are yet to be carried out."""
         return int(self._library.standin_pending())
 
     def done(self) -> int:
-        """How many operations were carried out."""
+        """Returns how many operations were carried out."""
         return int(self._library.standin_done())
 
     def launch(

@@ -26,7 +26,7 @@ def files(tmp_path: Path) -> list[tuple[str, str, Path]]:
 
 
 def sizes(out: Path) -> dict[str, int]:
-    """What the pieces of each part have together."""
+    """Returns the total size of the pieces of each part, in bytes."""
     lists = ("SHA256SUMS", "manifest.json")
     return {
         part.name: sum(

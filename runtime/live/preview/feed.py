@@ -60,7 +60,7 @@ class Feed:
 
     @property
     def encoding(self) -> bool:
-        """Whether the child process exists."""
+        """Returns whether the child process exists."""
         return self._child is not None
 
     def offer(self, frame: OutputFrame) -> None:

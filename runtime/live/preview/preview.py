@@ -86,7 +86,7 @@ class Preview:
         application.on_response_prepare.append(access.prepare)
         routes.add_to(application)
         self._server = Server(
-            listener, application, tick=routes.tell_status, leave=self._audience.end
+            listener, application, tick=routes.send_status, leave=self._audience.end
         )
 
     def offer(self, frame: OutputFrame) -> None:

@@ -118,12 +118,12 @@ class Routes:
         router.add_get("/healthz", self._health)
         router.add_get("/status.json", self._status_json)
 
-    async def tell_status(self) -> None:
+    async def send_status(self) -> None:
         """Sends every viewer the status twice a second; never returns."""
         while True:
             if len(self._audience):
                 try:
-                    self._audience.tell_status(self._status_text())
+                    self._audience.send_status(self._status_text())
                 except Exception:  # of the session; its next status may be whole
                     _logger.exception("no status")
             await asyncio.sleep(_STATUS_S)
@@ -187,7 +187,7 @@ class Routes:
         )
         await connection.prepare(request)
         viewer = Viewer()
-        viewer.tell_status(self._status_text())
+        viewer.send_status(self._status_text())
         with self._watching(viewer):
             reading = asyncio.ensure_future(self._listen(connection, viewer))
             try:

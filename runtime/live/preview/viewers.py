@@ -68,7 +68,7 @@ class Viewer:
 
     @property
     def ready(self) -> bool:
-        """Whether another frame would reach the viewer in time; from any thread."""
+        """Returns whether another frame would reach the viewer in time; from any thread."""
         sent, watching = self._oldest_sent, bool(self.watch) and not self.ended
         behind = sent is not None and time.monotonic() - sent > BEHIND_S
         return watching and not behind and len(self._ring) < RING
@@ -111,7 +111,7 @@ class Viewer:
             self._texts.append(text)
             self._changed.set()
 
-    def tell_status(self, text: str) -> None:
+    def send_status(self, text: str) -> None:
         """Queues a status, in place of one that still waits."""
         self._status = text
         self._changed.set()
@@ -157,7 +157,7 @@ class Audience:
 
     @property
     def watching(self) -> bool:
-        """Whether anyone watches, slow viewers included; from any thread."""
+        """Returns whether anyone watches, slow viewers included; from any thread."""
         return any(viewer.watch for viewer in self._viewers)
 
     @property
@@ -194,10 +194,10 @@ class Audience:
             if viewer.watch in packet.messages:
                 viewer.put(packet)
 
-    def tell_status(self, text: str) -> None:
+    def send_status(self, text: str) -> None:
         """Queues a status for every viewer."""
         for viewer in self._viewers:
-            viewer.tell_status(text)
+            viewer.send_status(text)
 
     def end(self) -> None:
         """Ends every viewer."""

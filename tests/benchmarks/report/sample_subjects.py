@@ -105,7 +105,7 @@ class Draw:
 
 
 def subjects_of(draw: Draw, scale: float, gpu: bool) -> list[dict[str, Any]]:
-    """What was measured of two backends on a CPU, or of one on a GPU."""
+    """Returns sample results of two backends on a CPU, or of one on a GPU."""
     if gpu:
         return [_subject(draw, "320x180 tensorrt cuda fp16", _scaled(GPU_STAGES, scale), GPU_WORK)]
     slower = _scaled(CPU_STAGES, 2.31 * scale)

@@ -1,4 +1,4 @@
-"""Comparing: chance is no change, a change is found, and what else differs is told first."""
+"""Tests comparisons: chance is no change, changes are found, and other differences come first."""
 
 from __future__ import annotations
 

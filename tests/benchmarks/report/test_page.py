@@ -253,7 +253,7 @@ def test_text_and_marks_stand_out(show: Any, theme: str) -> None:
 
 
 def luminance_of(page: Any, where: str) -> float:
-    """Of an element's background."""
+    """Returns the luminance of an element's background."""
     colour = page.evaluate(f"getComputedStyle(document.querySelector('{where}')).backgroundColor")
     return luminance("#" + "".join(f"{int(n):02x}" for n in re.findall(r"\d+", colour)[:3]))
 

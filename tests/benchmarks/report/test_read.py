@@ -157,7 +157,7 @@ def test_wherever_it_is_cut_off_it_says_so(tmp_path: Path) -> None:
         (b"# a markdown file\n", "not JSON"),
         (b'{"schema": "streamdiffvsr.bench/1"} trailing', "not JSON"),
         (b"{'schema': 1, 'a': 'a long line of python, not json'}", "not JSON"),
-        (b'{"schema": "streamdiffvsr.bench/1", "n": NaN}', "NaN is no number"),
+        (b'{"schema": "streamdiffvsr.bench/1", "n": NaN}', "NaN is not a number"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "not text"),
         (b"[" * 100_000, "not JSON"),
     ],

@@ -1,4 +1,4 @@
-"""What the terminal shows: the figures, what they are of, and above all whether they are noise."""
+"""Tests what the terminal shows: the figures, their subjects, and whether they are noise."""
 
 from __future__ import annotations
 

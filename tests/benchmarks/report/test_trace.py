@@ -43,7 +43,7 @@ def written(result: dict[str, Any], folder: Path) -> list[Event]:
 
 
 def check(events: list[Event]) -> None:
-    """What the format and Perfetto's importer ask of every event."""
+    """Checks what the format and Perfetto's importer require of every event."""
     for event in events:
         assert set(event) == FIELDS[event["ph"]]
         assert all(type(event[key]) is int for key in ("pid", "tid", "ts"))

@@ -24,7 +24,7 @@ WORK = GraphWork({Work("conv", 1000, 10): 2})
 
 @pytest.fixture
 def compiled(parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What is left of a set when its graphs are plans; nothing is in the cache."""
+    """Returns an engine set whose graphs are plans, and empties the cache."""
     monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "compiled"
     folder.mkdir()
@@ -36,7 +36,7 @@ def compiled(parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[weightless.Traced]:
-    """What was asked to be traced; nothing is."""
+    """Returns the list of graphs that the code asks to be traced; none is traced."""
     asked = []
 
     def trace(wanted: weightless.Traced, names: Iterable[str] = GRAPHS) -> Iterator[object]:

@@ -72,7 +72,7 @@ def test_without_rates_the_work_is_still_told(frame: FrameWork) -> None:
 
 
 def conforms(found: dict[str, Any]) -> bool:
-    """Whether it is what `result_schema.json` calls a roofline."""
+    """Returns whether it is a roofline by `result_schema.json`."""
     folder = Path(str(streamdiffvsr.benchmarks.__file__)).parent
     schema = json.loads((folder / "result_schema.json").read_text(encoding="utf-8"))
     fault = violation(found, schema["$defs"]["roofline"] | {"$defs": schema["$defs"]})

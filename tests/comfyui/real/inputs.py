@@ -1,4 +1,4 @@
-"""What the checks upscale, and what it must become: small clips, and the API's own frames."""
+"""Makes the inputs of the checks and the outputs they must have: small clips, the API's frames."""
 
 from __future__ import annotations
 
@@ -63,5 +63,5 @@ def upscaler(size: Size) -> Upscaler:
 
 
 def upscaled(frames: list[Image]) -> list[Image]:
-    """What the API makes of consecutive frames."""
+    """Returns consecutive frames as the API upscales them."""
     return list(upscaler(frames[0].shape[:2]).stream(frames))

@@ -1,4 +1,4 @@
-"""What the nodes cost in ComfyUI itself: time to import, over the API and to cancel; memory."""
+"""Measures what the nodes cost in ComfyUI: time to import, over the API and to cancel; memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(time.perf_counter() - started, count)
 
 
 def importing(server: ComfyServer, python: str) -> Told:
-    """What ComfyUI says the import took, and what the same steps take in a new process."""
+    """Measures the import, by ComfyUI's own log and by the same steps in a new process."""
     command = [python, "-c", IMPORT, str(ROOT / "__init__.py")]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(5)]
     seconds = statistics.median(float(run.stdout.split()[0]) for run in runs)
@@ -55,7 +55,7 @@ async def overhead(server: ComfyServer, rounds: int = 12, count: int = 8) -> Tol
 
     The API runs in this process while the server idles, and the other way round. The time of the
     CPU is that of all of ComfyUI while the prompt runs; on a busy machine it is the better measure,
-    as the other is that of whatever else runs, too.
+    as the other includes everything else that runs.
     """
     frames = frames_of(server.folder / "input" / CLIP)[:count]
     api = upscaler(frames[0].shape[:2])

@@ -1,4 +1,4 @@
-"""What the nodes must do in ComfyUI itself: pixels, states, errors. Each tells what it saw."""
+"""Checks what the nodes do in ComfyUI: pixels, states, errors. Each check returns what it saw."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ async def missing_model(server: ComfyServer) -> Told:
 
 
 def unequal(found: list[Image], expected: list[Image]) -> int:
-    """How many numbers differ; all of them where a frame is missing."""
+    """Returns how many numbers differ; all of them where a frame is missing."""
     if len(found) != len(expected) or not expected:
         return max(1, sum(image.size for image in expected))
     return sum(int((a != b).sum()) for a, b in zip(found, expected, strict=True))
 
 
 def _taps(prompt: Prompt) -> dict[str, tuple[str, int, int]]:
-    """Where to look in an example: node, slot, and the number of the first frame there."""
+    """Returns where to look in an example: node, slot, and number of the first frame."""
     kinds = [(key, node["class_type"]) for key, node in prompt.items()]
     frames = [key for key, kind in kinds if kind == "StreamDiffVSR_ProcessFrame"]
     taps = {f"frame{number}": (key, 0, number) for number, key in enumerate(frames)}

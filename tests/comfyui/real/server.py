@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(slots=True)
 class Ran:
-    """What came of a prompt.
+    """The outcome of a prompt.
 
     Attributes:
         ending: One of `ENDINGS`, or "refused".
@@ -58,7 +58,7 @@ class Ran:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Of the last message."""
+        """The data of the last message."""
         return self.events[-1].data
 
     def of(self, kind: str, node: str | None = None) -> list[Event]:
@@ -123,7 +123,7 @@ class ComfyServer:
             return ran
 
     async def _history(self, prompt: str) -> dict[str, Any]:
-        """What is kept of a prompt that has ended: written a moment after its last message."""
+        """Returns the history of an ended prompt, which is written just after its last message."""
         for _ in range(100):
             history = await self.get(f"/history/{prompt}")
             if prompt in history:

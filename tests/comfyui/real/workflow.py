@@ -1,7 +1,7 @@
 """A workflow as the page saves it -> a prompt as the server takes it.
 
 What the page's own conversion does, for workflows without subgraphs and reroutes. Knows the saved
-format and what a server tells of its nodes.
+format and a server's description of its nodes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def to_prompt(workflow: dict[str, Any], nodes: dict[str, Any]) -> Prompt:
     """The prompt of a saved workflow.
 
     Args:
-        nodes: What `/object_info` tells.
+        nodes: The answer of `/object_info`.
 
     Raises:
         KeyError: It has a node that the server does not.

@@ -43,7 +43,7 @@ def _tried(made: Recipe, keep: Path | None) -> list[Fault]:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             return faults_of(made, folder)
-        except Exception:  # what is wrong with one file is told, and the others go on
+        except Exception:  # faults of one file are reported, and the others go on
             return [Fault("file", "failed", traceback.format_exc(limit=-2))]
 
 

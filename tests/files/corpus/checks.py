@@ -1,6 +1,6 @@
-"""What must be true of what is read of a file and of what is made of it; a line for each fault.
+"""Checks what is read of a file and what is made of it, with a line for each fault.
 
-Expected is what the recipe says, in the units of the file as ffprobe tells them. Nothing is taken
+Expected is what the recipe says, in the units of the file that ffprobe reports. Nothing is taken
 from the code under test but what is judged here.
 """
 
@@ -27,7 +27,7 @@ _SAME = {"bt470bg": "smpte170m"}  # as a matrix
 
 @dataclass(frozen=True)
 class Expected:
-    """What there must be.
+    """The frames that must be read.
 
     Attributes:
         numbers: Which picture each frame is.
@@ -63,7 +63,7 @@ class Fault:
 
 
 def expected(made: Recipe, seen: Seen, stored: Sequence[Pixels]) -> Expected:
-    """What a right reader gives of the file of a recipe, which ffprobe and ffmpeg saw like that."""
+    """Returns what a correct reader reads of a recipe's file, by what ffprobe and ffmpeg saw."""
     step = 2 if made.fields else 1
     first = SKIPPED_FRAMES if made.variant == "edit list" else 0
     numbers: list[int | None]
@@ -104,7 +104,7 @@ def _times(made: Recipe, seen: Seen, first: int) -> list[Fraction]:
 
 
 def _tick(made: Recipe, seen: Seen) -> Fraction:
-    """How far the clock of the container may be off, in seconds."""
+    """Returns how far the clock of the container may be off, in seconds."""
     kind = CONTAINERS.get(made.suffix)
     return kind.tick if kind and kind.tick else seen.time_base
 
@@ -125,7 +125,7 @@ def _end(made: Recipe, seen: Seen) -> Fraction | None:
 
 
 def unfit(made: Recipe, wanted: Expected, seen: Seen, stored: Sequence[Pixels]) -> str:
-    """Why the file is of no use: its encoder, or plain ffmpeg, did not do as asked; or ""."""
+    """Returns why the file is of no use (the encoder or ffmpeg did not do as asked), or ""."""
     if len(stored) != len(wanted.numbers):
         return f"ffmpeg decodes {len(stored)} frames of {len(wanted.numbers)}"
     if wanted.pixels is None:
@@ -139,7 +139,7 @@ def unfit(made: Recipe, wanted: Expected, seen: Seen, stored: Sequence[Pixels]) 
 
 
 def same_count(stage: str, count: int, wanted: Expected) -> list[Fault]:
-    """As many frames as there are."""
+    """Returns a fault if there are more or fewer frames than expected."""
     if count == len(wanted.numbers):
         return []
     return [Fault(stage, "count", f"{count} frames instead of {len(wanted.numbers)}")]
@@ -256,7 +256,7 @@ def same_sounds(
     same_bytes: Sequence[bool],
     exact_ends: bool,
 ) -> list[Fault]:
-    """Every stream with packets, each packet at its time beside the picture.
+    """Every stream with packets, each packet at its time relative to the picture.
 
     Args:
         moved: Seconds that the picture was moved by.

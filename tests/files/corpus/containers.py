@@ -1,4 +1,4 @@
-"""What each container of the corpus can hold, and how fine its clock is.
+"""Describes what each container of the corpus can hold, and how fine its clock is.
 
 Which encoders and sounds go into it is asked of libav, but where its answer is "anything".
 """
@@ -102,7 +102,7 @@ CONTAINERS = {
     "apng": Container("apng"),
     "avif": Container("avif", encoders=("libsvtav1",), sounds=()),
 }
-# What the command line of ffmpeg encodes, beside what libav here does. "+" says so.
+# Further encoders, of the command line of ffmpeg; "+" marks them.
 _BY_FFMPEG = {
     "mkv": (("+libtheora",), ("+truehd", "+dca", "+mlp", "+libvorbis", "+libspeex")),
     "mov": (("+hap",), ()),

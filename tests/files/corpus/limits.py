@@ -1,4 +1,4 @@
-"""What encoders and containers ask of pictures: sizes, rates, and whether fields can be told."""
+"""Lists what encoders and containers require of pictures: sizes, rates, and marks of fields."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def sizes_for(suffix: str, encoder: str, pixels: str) -> tuple[tuple[int, int], 
 
 
 def keeps_its_size(encoder: str) -> bool:
-    """Whether it takes some sizes alone, and not the same ones on their side."""
+    """Returns whether it takes only certain sizes, and not the same ones turned on their side."""
     return encoder in ("h261", "h263", "dnxhd", "dvvideo", "cfhd", "amv", "dxv", "roqvideo")
 
 
 def is_intra(encoder: str) -> bool:
-    """Whether each picture is decoded by itself."""
+    """Returns whether each picture is decoded by itself."""
     return encoder in _INTRA.split()
 
 
 def reorders(encoder: str) -> bool:
-    """Whether it has B-frames."""
+    """Returns whether it has B-frames."""
     return encoder in _REORDERING
 
 
@@ -80,7 +80,7 @@ def rates_of(suffix: str, encoder: str) -> tuple[Fraction, ...]:
 
 
 def claimed_rate(encoder: str, rate: Fraction) -> Fraction:
-    """What the stream says of its rate, where its encoder does not take every one."""
+    """Returns the rate that the stream claims, as its encoder does not take every rate."""
     if encoder in ("mpeg1video", "mpeg2video") and rate not in _FILM:
         return _FILM[0]
     if encoder == "h263":
@@ -89,16 +89,16 @@ def claimed_rate(encoder: str, rate: Fraction) -> Fraction:
 
 
 def fields_told_in(suffix: str, encoder: str) -> str:
-    """Where such a file can say that its frames are two fields: "frame", "container" or ""."""
+    """Returns where such a file can mark frames as two fields: "frame", "container" or ""."""
     if encoder in _FIELDS_IN_CONTAINER.get(suffix, ()):
         return "container"
     return "frame" if encoder in _FIELDS_IN_FRAME and suffix not in ("obu", "avif") else ""
 
 
 def kept_aspect(output: str, aspect: Fraction) -> Fraction:
-    """What an output such as ".mkv ffv1" tells of the shape of pixels.
+    """Returns the pixel aspect that an output such as ".mkv ffv1" stores.
 
-    libav's Matroska has it from the codec, and of these only H.264 and H.265 tell it.
+    libav's Matroska takes it from the codec, and only H.264 and H.265 of these store it.
     """
     suffix, _, codec = output.partition(" ")
     return Fraction(1) if suffix == ".webm" or (suffix == ".mkv" and codec) else aspect

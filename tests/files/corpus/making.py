@@ -28,7 +28,7 @@ from .stills import write_still
 from .times import Timing
 
 _LIMITED = 1
-_PLAIN = ("mkv", "mov", "mp4", "avi")  # hold plain samples beside any picture
+_PLAIN = ("mkv", "mov", "mp4", "avi")  # hold plain samples next to any picture
 SKIPPED_FRAMES = 3  # by an edit list: as many as it cuts off the beginning
 _SEI = {  # matrix -> turned anticlockwise by, and mirrored before that
     (-1, 0, 0, 1): (0, "horizontal"),
@@ -44,7 +44,7 @@ _THREADS = 1  # with more, swscale writes other pixels now and then into rows of
 
 
 def make_apart(made: Recipe, folder: Path) -> Path:
-    """As :func:`make`, in a process of its own: an encoder may crash.
+    """Does what :func:`make` does, in a process of its own, as an encoder may crash.
 
     Raises:
         BrokenProcessPool: It has.
@@ -106,7 +106,7 @@ def _write(made: Recipe, path: Path) -> None:
 
 
 def _not_below_zero(packets: Iterator[Any]) -> Iterator[Any]:
-    """What an encoder puts before the first sample would move the picture in AVI."""
+    """Moves packets to time zero at the earliest: an encoder's lead-in would move AVI's picture."""
     lowest = 0
     for packet in packets:
         packet.pts = packet.dts = lowest = max(lowest, packet.pts)
@@ -206,7 +206,7 @@ def _with_palette(pixels: Pixels) -> tuple[Any, Any]:
 
 
 def _marker(made: Recipe, stream: Any) -> Any:
-    """What says of a frame which of its fields comes first."""
+    """Returns a filter that marks which field of a frame comes first."""
     graph, (height, width) = Graph(), made.size
     source = graph.add_buffer(
         width=width, height=height, format=made.pixels, time_base=stream.codec_context.time_base
@@ -312,7 +312,7 @@ def _skip_frames(path: Path, timing: Timing, count: int) -> None:
 
 
 def _box(data: bytearray, name: bytes, number: int) -> int:
-    """Where the name of that box stands, of the n-th of its kind."""
+    """Returns the offset of the name of the n-th box of that kind, from 0."""
     place = data.rindex(b"moov")  # behind it there is no picture
     for _ in range(number + 1):
         place = data.index(name, place + 4)
@@ -320,7 +320,7 @@ def _box(data: bytearray, name: bytes, number: int) -> int:
 
 
 def _last_edit(data: bytearray, track: int) -> tuple[int, bool]:
-    """Where the last entry of a track's edit list begins, and whether its numbers are wide."""
+    """Returns the offset of a track's last edit list entry, and whether its numbers are wide."""
     box = _box(data, b"elst", track)
     wide = bool(data[box + 4])
     (count,) = struct.unpack_from(">I", data, box + 8)

@@ -45,7 +45,7 @@ def picture(number: int, height: int, width: int) -> Pixels:
 
 
 def number_in(pixels: Pixels) -> int | None:
-    """Which picture that is, of any size; None where it is none of them."""
+    """Returns the number of the picture that pixels of any size show; None for no such picture."""
     luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     height, width = luma.shape
     bits = []
@@ -75,7 +75,7 @@ def woven(number: int, height: int, width: int, order: str) -> Pixels:
 
 
 def shown(stored: Pixels, matrix: Matrix) -> Pixels:
-    """What a player with that display matrix shows of a stored picture."""
+    """Returns a stored picture as a player with that display matrix shows it."""
     a, b, c, d = matrix
     if a:
         return stored[:: 1 if d > 0 else -1, :: 1 if a > 0 else -1]
@@ -84,6 +84,6 @@ def shown(stored: Pixels, matrix: Matrix) -> Pixels:
 
 
 def stored(upright: Pixels, matrix: Matrix) -> Pixels:
-    """What has to be stored for a player with that display matrix to show this picture."""
+    """Returns the picture to store so that a player with that display matrix shows this one."""
     a, b, c, d = matrix
     return shown(upright, (a, c, b, d))

@@ -1,4 +1,4 @@
-"""What ffprobe and ffmpeg, as commands, see in a file. Nothing here uses the code under test."""
+"""Reads a file with the commands ffprobe and ffmpeg, and without the code under test."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SoundSeen:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is in a file.
+    """The content of a file.
 
     Attributes:
         times: When each frame is shown, in seconds.
@@ -59,7 +59,7 @@ class Seen:
         title: Of the file.
         sounds: Those with packets, in order.
         codec: Of the picture.
-        alpha: Transparency lies beside the picture.
+        alpha: Whether transparency is stored next to the picture.
         chroma: Where samples of colour lie, such as "left"; "" where nothing is said.
         claimed_end: When the picture ends, as its track says; None where it does not.
     """
@@ -262,7 +262,7 @@ def _filters(seen: Seen, fields: str) -> str:
 
 
 def copied_by_ffmpeg(source: Path, path: Path) -> bool:
-    """Whether plain ffmpeg can copy all sounds of a file into another one, in its container."""
+    """Returns whether plain ffmpeg can copy all sounds of a file into another of that container."""
     command = ["ffmpeg", "-v", "error", "-y", "-i", _named(source), "-map", "0:a", "-c", "copy"]
     done = subprocess.run([*command, str(path)], capture_output=True, timeout=_LIMIT_S)
     return done.returncode == 0 and _kept_in(source) == _kept_in(path)

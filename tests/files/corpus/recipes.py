@@ -1,4 +1,4 @@
-"""What file number N of a seed is: the same on every run, whatever comes before or behind it.
+"""Draws the recipe of file number N of a seed, the same on every run and for any other N.
 
 Of everything there is to choose, that is taken which files of smaller numbers have had least, so
 that a few dozen files have met every container, and 200 every encoder.

@@ -105,7 +105,7 @@ def image(made: Recipe, number: int) -> Any:
 
 
 def seen_still(made: Recipe, path: Path) -> tuple[Seen, list[Pixels]]:
-    """What must be seen of it: the pixels that were written, or what plain ffmpeg decodes."""
+    """Returns what must be seen of it: the pixels written, or those that plain ffmpeg decodes."""
     height, width = stored(picture(0, *made.size), made.matrix).shape[:2]
     seen = Seen(
         times=made.timing.seconds,
@@ -135,7 +135,7 @@ def _decoded_by_pillow(path: Path) -> list[Pixels]:
 
 
 def _as_rgb(one: Any) -> Pixels:
-    """What is shown of it: on black where it is transparent, and of 16 bits the upper ones."""
+    """Returns what is shown of it: transparency on black, and the upper eight of 16 bits."""
     if one.mode.startswith("I"):
         grey = np.rint(np.asarray(one, np.float64) / 257).astype(np.uint8)
         return np.dstack([grey] * 3)

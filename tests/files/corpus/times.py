@@ -1,4 +1,4 @@
-"""When the pictures of a file are shown: odd rates, late starts, gaps, wall clocks, and so on."""
+"""Draws the times of a file's pictures: odd rates, late starts, gaps, wall clocks, and so on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FAST = (Fraction(240), Fraction(120000, 1001), Fraction(100))
 
 @dataclass(frozen=True)
 class Timing:
-    """When pictures are shown.
+    """The times at which pictures are shown.
 
     Attributes:
         kind: What is odd about it.
@@ -39,17 +39,17 @@ class Timing:
 
     @property
     def seconds(self) -> list[Fraction]:
-        """When each picture is shown."""
+        """The time at which each picture is shown, in seconds."""
         return [pts * self.time_base for pts in self.pts]
 
     @property
     def end(self) -> Fraction:
-        """When the last picture ends, in seconds."""
+        """The time at which the last picture ends, in seconds."""
         return (self.pts[-1] + self.last_duration) * self.time_base
 
 
 def kinds_for(suffix: str, encoder: str) -> Sequence[str]:
-    """What can be odd about the times in such a file."""
+    """Returns what can be odd about the times in such a file."""
     times = CONTAINERS[suffix].times
     if times == "none" or suffix in ("swf", "roq", "dv", "gxf"):
         return ("steady",)

@@ -141,7 +141,7 @@ def _video_made(
 
 
 def _start(output: Path, seen: Seen, after: Seen, wanted: Expected) -> Fraction:
-    """When the output must begin: as the input did; TS begins when its muxer says.
+    """Returns when the output must begin: with the input; a TS file when its muxer says.
 
     Matroska holds no time below zero: all that is in it is moved by what would be.
     """

@@ -1,4 +1,4 @@
-"""What the tests of the preview need, and a preview that is shown nothing yet."""
+"""Fixtures for the tests of the preview, one of them a preview without frames yet."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def playing(
 
 
 def wait_until(condition: Callable[[], Any], deadline_s: float = 20.0, what: str = "") -> Any:
-    """What the condition gives once it is true."""
+    """Waits until the condition is true, and returns its value."""
     until = time.monotonic() + deadline_s
     while time.monotonic() < until:
         if found := condition():

@@ -32,7 +32,7 @@ PIXELS = """name => {
 
 
 class Tab:
-    """A page, and whatever its console complained of."""
+    """A page, and the complaints of its console."""
 
     def __init__(self, browser: Any, size: tuple[int, int], **options: Any) -> None:
         viewport = {"width": size[0], "height": size[1]}
@@ -67,7 +67,7 @@ def error(image: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def picture_of(tab: Tab) -> np.ndarray:
-    """What the picture's part of the page looks like."""
+    """Returns a screenshot of the picture's part of the page."""
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     import io
 

@@ -1,4 +1,4 @@
-"""The preview as a sink: never slow, never busy for nobody, and gone in time."""
+"""The preview as a sink: never slow, idle without viewers, and closed in time."""
 
 from __future__ import annotations
 

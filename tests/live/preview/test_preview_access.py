@@ -1,4 +1,4 @@
-"""Who may see the preview: every route wants the token, a Host of its own, and no other Origin."""
+"""Tests who may see the preview: every route requires the token, its Host and its Origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the preview serves beside its page, and how it opens and closes."""
+"""Tests what the preview serves next to its page, and how it opens and closes."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_who_never_reads_slows_nobody(shown: tuple[Preview, Told]) -> None:
 
 
 def test_a_viewer_that_shows_nothing_gets_no_more(shown: tuple[Preview, Told]) -> None:
-    """What the network has taken says nothing: only what was shown counts."""
+    """Only frames that were shown count, not those that the network has taken."""
 
     async def binary(connection: aiohttp.ClientWebSocketResponse) -> bytes:
         while True:
@@ -87,7 +87,7 @@ def test_a_viewer_that_shows_nothing_gets_no_more(shown: tuple[Preview, Told]) -
 
 
 def test_a_viewer_whose_decoder_failed_is_served_again(shown: tuple[Preview, Told]) -> None:
-    """What it could not decode is never shown: asking for a key must not wait for that."""
+    """Frames that it could not decode are never shown: asking for a key must not wait for them."""
 
     async def is_key(connection: aiohttp.ClientWebSocketResponse) -> bool:
         while True:

@@ -114,7 +114,7 @@ def test_losses_see_what_they_are_named_after() -> None:
 
 
 class Fit:
-    """A stage that fits one weight to noise drawn by step; stops short if told to."""
+    """A stage that fits one weight to noise drawn by step; it can be made to stop short."""
 
     name, steps = "fit", 12
 
