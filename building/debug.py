@@ -15,7 +15,6 @@ from ..engines.manifest import EngineKey
 from ..engines.parity import TOLERANCE, relative_error
 from ..engines.registry import BACKENDS, Backend, require_backend
 from ..errors import StreamDiffVSRError, UsageError, option
-from ..graphs.plan import make_plan
 from ..graphs.spec import (
     GRAPH_VERSION,
     GRAPHS,
@@ -24,11 +23,11 @@ from ..graphs.spec import (
     Size,
     format_size,
     golden_file,
-    graph_specs,
     onnx_file,
 )
-from .request import BUILT_IN, BuildRequest
-from .spec import MATCH_COLOUR, check_memory, export, resolve
+from .graph_source import GraphSource, record_reference, write_set
+from .request import BuildRequest
+from .spec import check_memory, export, resolve
 
 if TYPE_CHECKING:
     from ..engines.divergence import Divergence
@@ -145,39 +144,18 @@ def _export(
     request: LayerRequest, key: EngineKey, folder: Path, progress: Progress
 ) -> tuple[GraphSpec, GraphSpec]:
     """Writes the graph in both precisions and the recorded tensors; returns both specs."""
-    from ..export.config_files import read_flow
-    from ..export.graph_folder import CORRELATIONS, model_dims, record_golden
-    from ..export.graphs import build_graphs
-    from ..export.model import load_model
-    from ..export.model_source import model_files, resolve_model
-    from ..export.onnx_export import export_graph
-    from ..graphs.schedule import step_table
-
-    build = request.build
-    source = resolve_model(build.model or BUILT_IN, build.revision)
-    plan = make_plan(
-        request.size,
-        flow_scale=build.flow_scale,
-        correlation=build.correlation,
-        tile=build.tile,
-        preferred=read_flow(source).flow_scale,
-    )
-    check_memory(model_files(source), key)
-    progress("load weights")
-    model = load_model(source, match_colour=MATCH_COLOUR[build.color_match])
-    table = step_table(model.configs.scheduler, build.steps)
-    make = CORRELATIONS[plan.correlation]
-    wanted = request.precision
-    specs = {p: graph_specs(plan.geometry, model_dims(model), p) for p in (EXACT, wanted)}
-    for name, precision in (("reference", EXACT), ("engine", wanted)):
-        progress(f"export {request.graph} in {precision}")
-        modules = build_graphs(model, plan.geometry, precision, table, make)
-        if name == "reference":
-            record_golden(modules, specs[wanted], folder)
-        path = folder / name / onnx_file(request.graph)
-        path.parent.mkdir()
-        export_graph(modules[request.graph], specs[precision][request.graph], path)
-    return specs[EXACT][request.graph], specs[wanted][request.graph]
+    order, _ = resolve(replace(request.build, backend=REFERENCE, device="cpu"), request.size)
+    source = GraphSource(order.source, order.key.model_digest)
+    specs = {}
+    for name, options in (("reference", order.exact_options), ("engine", order.graph_options)):
+        library, sources = source.get(options, progress)
+        only = {request.graph: sources[request.graph]}
+        (folder / name).mkdir()
+        graphs = write_set(library, only, options, order.geometry, folder / name)
+        specs[name] = graphs.specs()[request.graph]
+    progress("reference")
+    record_reference(graphs, source.get(order.exact_options, progress)[1], folder)
+    return specs["reference"], specs["engine"]
 
 
 def _key(request: LayerRequest, backend: Backend) -> EngineKey:

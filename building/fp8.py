@@ -20,6 +20,7 @@ from ..engines.manifest import file_digest
 from ..engines.parity import QUANTISED, decibels, noise_to_signal, run_on_host
 from ..errors import StreamDiffVSRError, option
 from ..graphs.arrays import Image
+from ..graphs.golden import example_frame
 from ..graphs.spec import Geometry, GraphSet, GraphSpec, Size, golden_file, onnx_file
 
 CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo" / "clip.mp4"
@@ -66,12 +67,11 @@ def quantiser_version() -> str:
 
 def calibration_clips(size: Size) -> list[list[Image]]:
     """Returns the clips for a size, as (h, w, 3) uint8 RGB frames in order of time."""
-    from ..export.graph_folder import example_frame
     from ..runtime.media.reader import FileSource
 
     with FileSource(CLIP) as source:
         photographic = [fitted(f.image, size) for f in islice(source, PHOTOGRAPHIC_FRAMES)]
-    made = [example_frame(*size, PACE * index)[0].numpy() for index in range(MADE_FRAMES)]
+    made = [example_frame(*size, PACE * index) for index in range(MADE_FRAMES)]
     return [photographic, made]
 
 

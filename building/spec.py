@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
 from ..engines.cache import default_folder, remembered_digest
 from ..engines.engine_set import accept_graphs
 from ..engines.host import (
-    EXPORT_MODULES,
     FP8,
+    GRAPH_MODULES,
     TORCH_MODULES,
     check_gpu,
     check_precision,
@@ -28,6 +30,7 @@ from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey, Target
 from ..engines.registry import BACKENDS, require_backend
 from ..errors import StreamDiffVSRError, UsageError, option
+from ..graphs.library import GraphOptions
 from ..graphs.plan import Plan, make_plan
 from ..graphs.spec import (
     DEFAULT_STEPS,
@@ -39,6 +42,7 @@ from ..graphs.spec import (
     format_size,
 )
 from .fp8 import recipe_digest, require_quantiser
+from .graph_source import GraphSource, record_reference, small_geometry, write_set
 from .request import BUILT_IN, BuildRequest
 
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter and an engine library
@@ -85,10 +89,6 @@ def _float32_bytes(path: Path) -> int:
         return size  # a damaged file is refused when it is read
 
 
-if TYPE_CHECKING:
-    from ..export.graph_folder import Form
-    from ..export.model import Model
-
 Progress = Callable[[str], None]
 
 
@@ -115,6 +115,28 @@ class BuildSpec:
     workspace_bytes: int | None
     started: float
 
+    @property
+    def graph_options(self) -> GraphOptions:
+        """The options that decide the symbolic graphs."""
+        key = self.key
+        precision = graph_precision(key.precision)
+        scale = self.geometry.flow_scale
+        return GraphOptions(precision, key.steps, scale, self.correlation, key.colour)
+
+    @property
+    def exact_options(self) -> GraphOptions:
+        """The options of the float32 reference."""
+        return replace(self.graph_options, precision="fp32")
+
+    @property
+    def is_checked_small(self) -> bool:
+        """Whether the parity gate runs at a smaller size, as a whole frame would take too long."""
+        compiled = BACKENDS[self.key.backend].compile is not None
+        own_format = self.key.backend == "torch" or compiled
+        if own_format or self.key.device != "cpu":
+            return False
+        return small_geometry(self.geometry) != self.geometry
+
     def to_json(self) -> dict[str, Any]:
         """Returns the build as JSON can carry it."""
         plain = {"source": str(self.source), "stage": str(self.stage)}
@@ -134,45 +156,31 @@ def execute(order: BuildSpec, progress: Progress) -> None:
         StreamDiffVSRError: One line: what could not be done, why, what to do.
     """
     export(order, progress)
-    accept_graphs(
-        order.stage,
-        order.key,
-        order.model_name,
-        package_version=__version__,
-        started=order.started,
-        progress=progress,
-        workspace_bytes=order.workspace_bytes,
-        device=order.device,
-    )
+    with _checked_folder(order, progress) as checked:
+        accept_graphs(
+            order.stage,
+            order.key,
+            order.model_name,
+            package_version=__version__,
+            started=order.started,
+            progress=progress,
+            workspace_bytes=order.workspace_bytes,
+            device=order.device,
+            checked=checked,
+        )
 
 
 def export(order: BuildSpec, progress: Progress) -> None:
-    """Fills `order.stage` with a graph folder in the form that the order's backend takes.
+    """Fills `order.stage` with the graphs of its size, in the form that its backend takes.
 
     Raises:
         StreamDiffVSRError: The model cannot be read or quantised, or the graphs cannot be written.
     """
-    from ..export.graph_folder import export_graphs
-    from ..export.model import load_model
-
-    form, key = _form(order.key.backend), order.key
-    progress("load weights")
-    model = load_model(order.source, match_colour=key.match_colour)
     try:
-        quantise = _quantiser(model, order, progress) if key.precision == FP8 else None
-        export_graphs(
-            model,
-            order.stage,
-            form,
-            geometry=order.geometry,
-            precision=graph_precision(key.precision),
-            steps=key.steps,
-            correlation=order.correlation,
-            progress=lambda name: progress(f"export {name}"),
-        )
-        del model  # quantising takes gigabytes of its own
-        if quantise is not None:
-            quantise()
+        if order.key.backend == "torch":
+            _export_programs(order, progress)
+        else:
+            _write_graphs(order, progress)
     except OSError as error:
         raise StreamDiffVSRError(
             f"cannot write the graphs to {order.stage.parent}",
@@ -181,24 +189,63 @@ def export(order: BuildSpec, progress: Progress) -> None:
         ) from error
 
 
-def _quantiser(model: Model, order: BuildSpec, progress: Progress) -> Callable[[], None]:
-    """Returns what quantises the graphs once they are exported; it no longer needs the model."""
-    from .fp8 import calibration_inputs, quantise_graphs
+def _export_programs(order: BuildSpec, progress: Progress) -> None:
+    from ..export.graph_folder import export_programs
+    from ..export.model import load_model
 
     key = order.key
-    inputs = calibration_inputs(model, order.geometry, key.steps, order.correlation, progress)
-    return partial(quantise_graphs, order.stage, inputs, progress)
+    progress("load weights")
+    export_programs(
+        load_model(order.source, match_colour=key.match_colour),
+        order.stage,
+        geometry=order.geometry,
+        precision=graph_precision(key.precision),
+        steps=key.steps,
+        correlation=order.correlation,
+        progress=lambda name: progress(f"export {name}"),
+    )
 
 
-def _form(backend: str) -> Form:
-    """Returns the form in which a backend's graphs are exported; torch needs no ONNX import."""
-    if backend == "torch":
-        from ..export.torch_export import PROGRAMS
+def _write_graphs(order: BuildSpec, progress: Progress) -> None:
+    key, calibration = order.key, None
+    if key.precision == FP8:
+        from ..export.model import load_model
+        from .fp8 import calibration_inputs, quantise_graphs
 
-        return PROGRAMS
-    from ..export.onnx_export import ONNX
+        progress("load weights")
+        model = load_model(order.source, match_colour=key.match_colour)
+        calibration = calibration_inputs(
+            model, order.geometry, key.steps, order.correlation, progress
+        )
+        del model  # quantising takes gigabytes of its own
+    source, options = GraphSource(order.source, key.model_digest), order.graph_options
+    library, sources = source.get(options, progress)
+    progress(f"make the graphs of {key.size}")
+    graphs = write_set(library, sources, options, order.geometry, order.stage)
+    if not order.is_checked_small:
+        progress("reference")
+        record_reference(graphs, source.get(order.exact_options, progress)[1], order.stage)
+    if calibration is not None:
+        quantise_graphs(order.stage, calibration, progress)
 
-    return ONNX
+
+@contextlib.contextmanager
+def _checked_folder(order: BuildSpec, progress: Progress) -> Iterator[Path]:
+    """Yields a folder with the graphs that the parity gate runs, and the recorded tensors.
+
+    It is the set's own, unless a whole frame would take longer than everything else: a set that is
+    not compiled is then checked at a small size, with graphs that are made in the same way.
+    """
+    if not order.is_checked_small:
+        yield order.stage
+        return
+    source, options = GraphSource(order.source, order.key.model_digest), order.graph_options
+    library, sources = source.get(options, progress)
+    with tempfile.TemporaryDirectory(prefix=".check-", dir=order.stage) as name:
+        small = write_set(library, sources, options, small_geometry(order.geometry), Path(name))
+        progress("reference")
+        record_reference(small, source.get(order.exact_options, progress)[1], Path(name))
+        yield Path(name)
 
 
 MAX_STEPS = 50
@@ -233,7 +280,7 @@ def resolve(
     target = _target(request)
     level = BACKENDS[request.backend].level(request.optimization_level)
     _refuse_unchecked(_key(request, planned(), "", target), request.device)
-    require_export(TORCH_MODULES if request.backend == "torch" else EXPORT_MODULES)
+    require_export(TORCH_MODULES if request.backend == "torch" else GRAPH_MODULES)
     if request.precision == FP8:
         require_quantiser()
     from ..export.config_files import read_configs, read_flow

@@ -162,17 +162,19 @@ class Probe:
         with tempfile.TemporaryDirectory(dir=self.path.parent) as name:
             folder = Path(name)
             graph.write_marked(layers, folder / onnx_file(spec.name))
-            weights = self.path.with_name(f"{self.path.name}.data")
-            if weights.is_file():
-                shutil.copyfile(weights, folder / weights.name)
+            self._copy_weights(folder)
             return list(self._run(folder, spec).values())
 
     def outputs(self) -> dict[str, Array]:
         """Returns the outputs of the unchanged graph, by name."""
         with tempfile.TemporaryDirectory(dir=self.path.parent) as name:
-            for path in self.path.parent.glob(f"{self.path.name}*"):
-                shutil.copyfile(path, Path(name) / path.name)
+            shutil.copyfile(self.path, Path(name) / self.path.name)
+            self._copy_weights(Path(name))
             return self._run(Path(name), self.spec)
+
+    def _copy_weights(self, folder: Path) -> None:
+        for weights in self.path.parent.glob("*.data"):
+            shutil.copyfile(weights, folder / weights.name)
 
     def _run(self, folder: Path, spec: GraphSpec) -> dict[str, Array]:
         if self.backend.compile is not None:

@@ -82,6 +82,7 @@ def accept_graphs(
     progress: Progress,
     workspace_bytes: int | None = None,
     device: str | None = None,
+    checked: Path | None = None,
 ) -> Manifest:
     """Turns the graph folder of an export into an engine set, in place.
 
@@ -92,10 +93,12 @@ def accept_graphs(
         started: `time.monotonic()` when the build began.
         workspace_bytes: The most scratch memory of a compiled layer; None is the library's choice.
         device: The GPU that builds and checks them, "cuda:1"; None is the first.
+        checked: The folder of a smaller set that passes the gate for this one; None is the folder.
     """
     backend = require_backend(key.backend)
     device = device or key.device
     graphs = GraphSet.read(folder)
+    gated = GraphSet.read(checked or folder).specs()
     obstacle = backend.obstacle(key, device)
     parity: dict[str, ParityEntry] = {}
     for name, spec in graphs.specs().items():
@@ -105,10 +108,10 @@ def accept_graphs(
                 backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
         if not obstacle:
             progress(f"check {name}")
-            parity |= _gate(backend, folder, {name: spec}, device, graphs)
+            parity |= _gate(backend, checked or folder, {name: gated[name]}, device, graphs)
     if obstacle:
         progress(f"not checked here: {obstacle}; they are when the set is first opened on one")
-    _remove_export_files(folder, key)
+    _remove_export_files(folder, backend, key)
     gpu = cuda_gpu(ordinal_of(device)) if key.device == "cuda" else None
     gate: Gate = "pending" if obstacle else "passed"
     manifest = Manifest(
@@ -132,14 +135,18 @@ def accept_graphs(
     return manifest
 
 
-def _remove_export_files(folder: Path, key: EngineKey) -> None:
-    """Removes the export's files, except the recorded tensors that a GPU's set needs.
+def _remove_export_files(folder: Path, backend: Backend, key: EngineKey) -> None:
+    """Removes the files of which the engines were made.
 
-    Every GPU on which such a set is opened first checks it against them.
+    The recorded tensors of a GPU's set stay: every GPU on which it is opened first checks it
+    against them.
     """
     if key.device != "cuda":
         for name in GRAPHS:
-            (folder / golden_file(name)).unlink()
+            (folder / golden_file(name)).unlink(missing_ok=True)
+    if backend.compile is not None:
+        for weights in folder.glob("*.data"):
+            weights.unlink()
     (folder / GRAPHS_JSON).unlink()
 
 

@@ -204,6 +204,7 @@ def dotted(version: int) -> str:
 
 TORCH_MODULES = ("torch", "transformers", "huggingface_hub")
 LIVE_MODULES = ("tenacity", "aiohttp", "prometheus_client")
+GRAPH_MODULES = ("onnx",)  # what making the graphs of a size from exported ones takes
 EXPORT_MODULES = (*TORCH_MODULES, "onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StreamDiffVSRError, UsageError, option
+from ..graphs.arrays import Array
 from ..graphs.spec import GraphSpec, onnx_file
 from . import host
 from .cuda_device import CudaEvent, CudaStream
@@ -421,3 +422,25 @@ def _run(session: Any, binding: Any, buffers: tuple[Buffer, ...]) -> None:
     """Runs once; the binding has only addresses, so `buffers` keeps the buffers alive."""
     session.run_with_iobinding(binding)
     binding.synchronize_outputs()
+
+
+def run_symbolic(path: Path, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Runs a graph with symbolic sizes once on the CPU: inputs and outputs by name.
+
+    Raises:
+        StreamDiffVSRError: It cannot be loaded or run.
+    """
+    import onnxruntime as ort
+
+    _share_one_arena()
+    options = _options("cpu")
+    # It runs once: what most optimizations take is more than they save.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except Exception as error:  # the binding's exceptions share no base class
+        raise StreamDiffVSRError(
+            f"ONNX Runtime cannot run {path.name}", " ".join(str(error).split())
+        ) from error

@@ -1,8 +1,8 @@
 """The parity gate: an engine is accepted only if it reproduces what the reference computed.
 
 Each engine runs on recorded inputs, and every output is compared with the float32 reference's: the
-symbolic graphs', which were compared with torch at their export, or torch's own. Black or NaN frames, a mis-tuned kernel or a wrong cast are found here, before a user
-sees them.
+symbolic graphs', which were compared with torch at their export, or torch's own. Black or NaN
+frames, a mis-tuned kernel or a wrong cast are found here, before a user sees them.
 """
 
 from __future__ import annotations

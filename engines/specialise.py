@@ -20,25 +20,28 @@ from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.reference import ReferenceEvaluator
 
-from ..graphs.onnx_network import replace_nodes, tidy
+from ..graphs.onnx_network import replace_nodes, tidy, weights_files
 from ..graphs.plan import chunk_length
 from ..graphs.spec import GraphSpec
 
 Values = npt.NDArray[Any]
 # A result that depends on sizes alone is stored up to this size, in bytes, and computed beyond it.
 FOLDED_BYTES = 2**16
-MAX_SIZES = 1024  # entries of a tensor that may decide a type, such as the lengths of chunks
+FEW = 8  # entries of a float tensor that may decide a type, such as the factors of a resize
 
 
-def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -> None:
-    """Writes the graph of one size, next to the weights file that it shares with its source.
+def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -> set[str]:
+    """Writes the graph of one size.
 
     Args:
         source: A symbolic graph.
-        target: The file to write; the weights are expected in its folder under the same name.
+        target: The file to write.
         padded: The graph at the size that the networks run at.
         spec: The graph at the frame's own size: smaller inputs are padded by repeating their last
             row and column, and larger outputs are cropped.
+
+    Returns:
+        The names of the weights files that it points at; they are expected in its folder.
     """
     network = onnx.load(str(source), load_external_data=False)
     graph = network.graph
@@ -55,6 +58,7 @@ def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -
     replace_nodes(graph, nodes)
     tidy(network)
     onnx.save_model(network, str(target))
+    return weights_files(network)
 
 
 class _Known:
@@ -88,9 +92,13 @@ class _Known:
             yield node
             return
         for name, value in zip(node.output, found, strict=True):
-            self.values[name] = value
-            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-            self.types[name] = helper.make_tensor_type_proto(kind, value.shape)
+            self.add(name, value)
+
+    def add(self, name: str, value: Values) -> None:
+        """Adds a constant."""
+        self.values[name] = value
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        self.types[name] = helper.make_tensor_type_proto(kind, value.shape)
 
     def stored(self, nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
         """Yields the values that nodes read, as constants."""
@@ -110,7 +118,7 @@ class _Known:
         if not all(self._is_constant(name) for name in names):
             return None
         feeds = {name: self._value(name) for name in names}
-        found = ReferenceEvaluator(node).run(None, feeds)
+        found: list[Values] = list(ReferenceEvaluator(node).run(None, feeds))  # type: ignore[arg-type]
         largest = max(FOLDED_BYTES, sum(value.nbytes for value in feeds.values()))
         return found if sum(value.nbytes for value in found) <= largest else None
 
@@ -119,6 +127,11 @@ class _Known:
             return True
         tensor = self._weights.get(name)
         return tensor is not None and prod(tensor.dims) * 8 <= FOLDED_BYTES
+
+    def _decides(self, name: str) -> bool:
+        """Returns whether a type may depend on a constant's value: weights never decide one."""
+        kind = self.types[name].tensor_type.elem_type
+        return kind == TensorProto.INT64 or prod(self.shape(name)) <= FEW
 
     def _value(self, name: str) -> Values:
         if name not in self.values:
@@ -133,11 +146,10 @@ class _Known:
 
     def _infer(self, node: NodeProto) -> None:
         schema = onnx.defs.get_schema(node.op_type, self._opsets[node.domain], node.domain)
-        # Types depend on the values of sizes, and of nothing larger.
         data = {
             name: numpy_helper.from_array(self._value(name), name)
             for name in node.input
-            if name and self._is_constant(name) and prod(self.shape(name)) <= MAX_SIZES
+            if name and self._is_constant(name) and self._decides(name)
         }
         given = {name: self.types[name] for name in node.input if name}
         opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
@@ -180,8 +192,8 @@ def _cropped(nodes: list[NodeProto], known: _Known, spec: GraphSpec) -> list[Nod
             node.input[:] = [whole if x == tensor.name else x for x in node.input]
             node.output[:] = [whole if x == tensor.name else x for x in node.output]
         known.types[whole] = known.types[tensor.name]
-        known.values[bounds[0]] = np.zeros(len(tensor.shape), np.int64)
-        known.values[bounds[1]] = np.array(tensor.shape, np.int64)
+        known.add(bounds[0], np.zeros(len(tensor.shape), np.int64))
+        known.add(bounds[1], np.array(tensor.shape, np.int64))
         crop = helper.make_node("Slice", [whole, *bounds], [tensor.name], tensor.name)
         nodes += known.run(crop)
     return nodes
@@ -212,7 +224,7 @@ def _in_chunks(
 ) -> Iterator[NodeProto]:
     lengths = [min(length, count - start) for start in range(0, count, length)]
     table, index, query, out = rows.input[0], rows.input[1], product.input[1], product.output[0]
-    known.values[f"{out}.lengths"] = np.array(lengths, np.int64)
+    known.add(f"{out}.lengths", np.array(lengths, np.int64))
     made: dict[str, list[str]] = {}
     for kind, name in (("index", index), ("query", query)):
         made[kind] = [f"{out}.{kind}{i}" for i in range(len(lengths))]

@@ -248,11 +248,15 @@ def _merge(weight: Tensor, parity: int, dim: int) -> Tensor:
     return torch.stack(taps, dim)
 
 
-class PhaseSplitUpsample(PhaseSplit):
+class PhaseSplitUpsample(nn.Module):
     """`Upsample` with its convolution split, for a size that is exactly double."""
 
+    def __init__(self, upsample: Upsample) -> None:
+        super().__init__()
+        self.split = PhaseSplit(upsample.conv)
+
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return super().forward(x)
+        return cast(Tensor, self.split(x))
 
 
 def split_phases(module: nn.Module) -> None:
@@ -262,7 +266,7 @@ def split_phases(module: nn.Module) -> None:
             if not (isinstance(child, Upsample) and child.doubles):
                 continue
             if child.conv.in_channels >= MIN_CHANNELS:
-                setattr(parent, name, PhaseSplitUpsample(child.conv))
+                setattr(parent, name, PhaseSplitUpsample(child))
         if isinstance(parent, nn.Sequential):
             _split_sequence(parent)
 

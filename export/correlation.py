@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..graphs.plan import chunk_length
 
+
 class Correlation(Protocol):
     """Correlation features around (n, 2) positions, x first, in pixels of the feature map."""
 
@@ -149,9 +150,10 @@ class OnDemand:
         index, query = self.windows.index(x, y).int(), self.query[:, :, None]
         if isinstance(self.chunk, torch.SymInt):
             return self.windows.blend(F.embedding(index, self.features) @ query, x, y)
-        index, queries = torch.split(index, self.chunk), torch.split(query, self.chunk)
         products = [  # (chunk, levels * side^2, 1); an embedding is one gather of whole rows
-            F.embedding(where, self.features) @ query
-            for where, query in zip(index, queries, strict=True)
+            F.embedding(where, self.features) @ part
+            for where, part in zip(
+                torch.split(index, self.chunk), torch.split(query, self.chunk), strict=True
+            )
         ]
         return self.windows.blend(torch.cat(products), x, y)

@@ -7,8 +7,8 @@ import gc
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..graphs.arrays import Array
-from ..graphs.golden import RunGraph, record_golden
+from ..graphs.golden import RunGraph, fitted, record_golden
+from ..graphs.library import GraphLibrary, GraphOptions, Stored
+from ..graphs.program import program_file
 from ..graphs.schedule import step_table
 from ..graphs.spec import (
     DEFAULT_STEPS,
@@ -27,10 +29,13 @@ from ..graphs.spec import (
     GraphSpec,
     ModelDims,
     Precision,
+    Size,
+    graph_specs,
 )
 from .correlation import AllPairs, OnDemand
 from .graphs import build_graphs
 from .model import Model
+from .model_source import content_digest
 from .raft import MakeCorrelation
 
 TORCH = {
@@ -80,29 +85,9 @@ def tracing() -> Iterator[None]:
         gc.collect()
 
 
+EXAMPLE_SIZE = (144, 176)  # that symbolic graphs are traced with; each flow scale fits it
 CORRELATIONS: dict[str, MakeCorrelation] = {"all-pairs": AllPairs, "on-demand": OnDemand}
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A file format for graphs.
-
-    Attributes:
-        write: (module, its spec, an existing folder) -> writes its files there, and returns the
-            bytes of the intermediate tensors that are alive at its worst operator.
-        packages: The distributions whose versions affect the files.
-        opset: ONNX's opset, or empty.
-    """
-
-    write: Callable[[nn.Module, GraphSpec, Path], int]
-    packages: tuple[str, ...]
-    opset: str = ""
-
-    def exporter(self) -> dict[str, str]:
-        """Returns the names and versions of the packages that write the files."""
-        named = {name: version(name) for name in self.packages}
-        return named | ({"opset": self.opset} if self.opset else {})
 
 
 def model_dims(model: Model) -> ModelDims:
@@ -120,10 +105,9 @@ def model_dims(model: Model) -> ModelDims:
     )
 
 
-def export_graphs(
+def export_programs(
     model: Model,
     folder: Path,
-    form: Form,
     *,
     geometry: Geometry,
     precision: Precision = "fp32",
@@ -131,11 +115,15 @@ def export_graphs(
     correlation: str = "all-pairs",
     progress: Progress = lambda _: None,
 ) -> GraphSet:
-    """Writes every graph, its recorded tensors and `graphs.json` into an existing empty folder.
+    """Writes the graphs of one size for the `torch` backend into an existing empty folder.
+
+    With them go the recorded tensors and `graphs.json`.
 
     Args:
         progress: Called with the name of each part before it is made.
     """
+    from .torch_export import export_program
+
     table = step_table(model.configs.scheduler, steps)
     make = CORRELATIONS[correlation]
     graph_set = GraphSet(
@@ -145,7 +133,7 @@ def export_graphs(
         steps=steps,
         correlation=correlation,
         model_digest=model.digest,
-        exporter=form.exporter(),
+        exporter={"torch": version("torch")},
     )
     specs = graph_set.specs()
     progress("reference")
@@ -158,7 +146,65 @@ def export_graphs(
     alive: dict[str, int] = {}
     for name in GRAPHS:
         progress(name)
-        alive[name] = form.write(graphs.pop(name), specs[name], folder)
+        path = folder / program_file(name)
+        alive[name] = export_program(graphs.pop(name), specs[name], path)
     graph_set = replace(graph_set, activation_bytes=alive)
     graph_set.write(folder)
     return graph_set
+
+
+def torch_reference(model: Model, options: GraphOptions, size: Size) -> RunGraph:
+    """Returns what runs the float32 modules on frames of a size (h, w)."""
+    table = step_table(model.configs.scheduler, options.steps)
+    whole = Geometry(size, options.flow_scale)
+    wide = Geometry(whole.padded, options.flow_scale)
+    dims = model_dims(model)
+    padded, specs = (graph_specs(g, dims, "fp32") for g in (wide, whole))
+    make = CORRELATIONS[options.correlation]
+    modules = build_graphs(model, wide, "fp32", table, make)
+    return fitted(torch_runner(modules, padded), padded, specs)
+
+
+def export_library(
+    model: Model,
+    folder: Path,
+    options: GraphOptions,
+    missing: Sequence[str],
+    library: GraphLibrary | None,
+    progress: Progress = lambda _: None,
+) -> GraphLibrary:
+    """Adds graphs with symbolic sizes to a library; returns the library as it is then.
+
+    Args:
+        folder: The library's folder; the caller has locked it.
+        missing: The names of the graphs to add.
+        library: What is there already; None if nothing is.
+        progress: Called with the name of each graph before it is exported.
+    """
+    from .onnx_export import OPSET, PACKAGES, export_graph, share_weights, symbolic_axes
+
+    dims = model_dims(model)
+    if library is None:
+        exporter = {name: version(name) for name in PACKAGES} | {"opset": str(OPSET)}
+        library = GraphLibrary(model.digest, dims, exporter)
+    if options.colour:  # the config says otherwise
+        library = replace(library, dims=replace(library.dims, match_colour=options.colour != "on"))
+    geometry = Geometry(EXAMPLE_SIZE, options.flow_scale)
+    table = step_table(model.configs.scheduler, options.steps)
+    make = CORRELATIONS[options.correlation]
+    modules = build_graphs(model, geometry, options.precision, table, make, symbolic=True)
+    specs = graph_specs(geometry, dims, options.precision)
+    paths = {name: folder / options.file(name) for name in missing}
+    for name, path in paths.items():
+        progress(name)
+        single = name == "flow" and options.correlation == "on-demand"
+        axes = symbolic_axes(specs[name], geometry.padded, batch=not single)
+        export_graph(modules.pop(name), specs[name], path, axes)
+    known = [folder / name for name in library.files if name.endswith(".onnx")]
+    used = share_weights(list(paths.values()), known)
+    files = dict(library.files)
+    for name in {name for names in used.values() for name in names} - files.keys():
+        files[name] = Stored(content_digest(folder / name))
+    for name, names in used.items():
+        files[name] = Stored(content_digest(folder / name), tuple(sorted(names)))
+    return replace(library, files=files)

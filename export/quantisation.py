@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..graphs.arrays import Image
+from ..graphs.onnx_network import weights_files
 from ..graphs.schedule import step_table
 from ..graphs.spec import DEFAULT_STEPS, MIN_SIDE, Geometry, graph_specs
 from .graph_folder import CORRELATIONS, model_dims
@@ -49,7 +51,7 @@ def weighted_layers(graph: onnx.GraphProto) -> list[str]:
 def quantise(
     path: Path, inputs: Sequence[Inputs], progress: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Replaces an fp16 ONNX file and its weights file by the quantised graph.
+    """Replaces an fp16 ONNX file by the quantised graph, which has a weights file of its own.
 
     Args:
         inputs: The graph's inputs by name, for each calibration run.
@@ -57,11 +59,11 @@ def quantise(
     """
     with tempfile.TemporaryDirectory(prefix=".fp8-", dir=path.parent) as name:
         folder = Path(name)
-        for part in (path, path.with_name(f"{path.name}.data")):
-            if part.exists():
-                os.replace(part, folder / part.name)  # the quantiser writes into what it reads
+        network = onnx.load(str(path), load_external_data=False)
+        for weights in weights_files(network):  # the quantiser writes into what it reads
+            shutil.copyfile(path.parent / weights, folder / weights)
         source, made = folder / path.name, folder / "quantised.onnx"
-        network = onnx.load(str(source), load_external_data=False)
+        os.replace(path, source)
         layers = weighted_layers(network.graph)
         with _temporary_files_in(folder):
             _run_modelopt(source, made, layers, _reader(inputs, progress))

@@ -14,9 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from ..graphs.program import GETITEM, PROGRAM, Call, Program, program_file
+from ..graphs.program import GETITEM, PROGRAM, Call, Program
 from ..graphs.spec import GraphSpec
-from .graph_folder import Form, example_inputs, tracing
+from .graph_folder import example_inputs, tracing
 
 
 def peak_bytes(calls: Sequence[Node]) -> int:
@@ -168,10 +168,3 @@ def _nbytes(value: Tensor | Iterable[Any] | None) -> int:
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     return sum(_nbytes(one) for one in value) if isinstance(value, (list, tuple)) else 0
-
-
-def _write(module: nn.Module, spec: GraphSpec, folder: Path) -> int:
-    return export_program(module, spec, folder / program_file(spec.name))
-
-
-PROGRAMS = Form(_write, ("torch",))

@@ -32,6 +32,30 @@ def example_frame(height: int, width: int, shift: int) -> Image:
     return image.clip(0, 255).astype(np.uint8)
 
 
+def fitted(
+    run: RunGraph, padded: Mapping[str, GraphSpec], specs: Mapping[str, GraphSpec]
+) -> RunGraph:
+    """Returns a runner for frames of any size, of one that takes padded frames alone.
+
+    Inputs are padded by repeating their last row and column, and outputs are cropped.
+
+    Args:
+        padded: The graphs at the size that the networks run at.
+        specs: The graphs at the frames' own size.
+    """
+
+    def run_fitted(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        wide = {}
+        for tensor in padded[name].inputs:
+            given = inputs[tensor.name]
+            extra = [(0, n - have) for n, have in zip(tensor.shape, given.shape, strict=True)]
+            wide[tensor.name] = np.pad(given, extra, mode="edge")
+        made = run(name, wide)
+        return {t.name: made[t.name][tuple(map(slice, t.shape))] for t in specs[name].outputs}
+
+    return run_fitted
+
+
 class _Recorder:
     """Runs float32 graphs on inputs rounded to the engines' own dtypes, and records both."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,11 @@ class GraphLibrary:
     exporter: Mapping[str, str]
     files: Mapping[str, Stored] = field(default_factory=dict)
 
-    def missing(self, options: GraphOptions) -> list[str]:
-        """Returns the graphs that were not exported with these options."""
-        return [graph for graph, file in options.files().items() if file not in self.files]
+    def dims_of(self, options: GraphOptions) -> ModelDims:
+        """Returns the model's dimensions with a build's choice on colours."""
+        if not options.colour:
+            return self.dims
+        return replace(self.dims, match_colour=options.colour == "on")
 
     def write(self, folder: Path) -> None:
         """Writes `graphs.json`; the files that it names must be there already."""

@@ -37,6 +37,12 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     _set(graph.value_info, [value for value in graph.value_info if value.name in made])
 
 
+def weights_files(network: onnx.ModelProto) -> set[str]:
+    """Returns the names of the files, next to an ONNX file, in which its weights are stored."""
+    entries = (entry for tensor in network.graph.initializer for entry in tensor.external_data)
+    return {entry.value for entry in entries if entry.key == "location"}
+
+
 def count_operators(path: Path) -> Counter[str]:
     """Returns how many nodes of each operator an ONNX file has."""
     network = onnx.load(str(path), load_external_data=False)

@@ -265,7 +265,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
 GRAPHS_JSON = "graphs.json"
 # Increase this when the same model at the same size would export to other graphs, or when TensorRT
 # would be given other graphs.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 
 
 def onnx_file(name: str) -> str:

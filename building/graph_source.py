@@ -1,0 +1,224 @@
+"""Provides the graphs of a model: shipped with it, kept in the cache, or exported by torch.
+
+A set of engines for one size is made of symbolic graphs without torch. They are compared with torch
+once, when they are exported; the graphs of each size are compared with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..engines.cache import cache_root, locked, remembered_digest
+from ..engines.host import missing_export, require_export
+from ..engines.parity import check_parity
+from ..errors import StreamDiffVSRError
+from ..graphs.arrays import Array
+from ..graphs.golden import RunGraph, fitted, record_golden
+from ..graphs.library import GraphLibrary, GraphOptions
+from ..graphs.spec import (
+    GRAPH_VERSION,
+    GRAPHS,
+    Geometry,
+    GraphSet,
+    GraphSpec,
+    Size,
+    onnx_file,
+)
+
+Progress = Callable[[str], None]
+Sources = Mapping[str, Path]  # the symbolic graph's file, by the graph's name
+SHIPPED = Path(__file__).resolve().parent.parent / "models" / "tiny" / "graphs"
+EXACT = "fp32"
+# LR sizes at which an export is compared with torch: odd numbers of fours, and sides that are
+# padded. Each is multiplied by the flow scale, whose network needs as much.
+CHECK_SIZES = ((36, 44), (32, 64), (41, 33))
+LEAST_CHECKED = 64  # LR pixels of a side that a set is checked at, times the flow scale, at least
+
+
+class GraphSource:
+    """The symbolic graphs of one model.
+
+    Args:
+        model: The model's folder.
+        digest: The digest of its files.
+    """
+
+    def __init__(self, model: Path, digest: str) -> None:
+        self._model, self._digest = model, digest
+        self._cache = cache_root() / "graphs" / f"{digest[:16]}-v{GRAPH_VERSION}"
+
+    def find(self, options: GraphOptions) -> tuple[GraphLibrary, Sources] | None:
+        """Returns the graphs if all are there and undamaged, else None."""
+        library, found = self._found(options)
+        return (library, found) if library and len(found) == len(GRAPHS) else None
+
+    def get(self, options: GraphOptions, progress: Progress) -> tuple[GraphLibrary, Sources]:
+        """Returns the graphs; what is missing is exported, and compared with torch.
+
+        Raises:
+            StreamDiffVSRError: The packages of the export are missing, the model cannot be read, or
+                a graph differs from torch.
+        """
+        if (found := self.find(options)) is not None:
+            return found
+        require_graphs(options)
+        with locked(self._cache):
+            if self.find(options) is None:  # another process may have exported them meanwhile
+                self._export(options, progress)
+        found = self.find(options)
+        assert found is not None
+        return found
+
+    def _found(self, options: GraphOptions) -> tuple[GraphLibrary | None, dict[str, Path]]:
+        first: GraphLibrary | None = None
+        found: dict[str, Path] = {}
+        for folder in (SHIPPED, self._cache):
+            library = GraphLibrary.read(folder, self._digest)
+            if library is None:
+                continue
+            first = first or library
+            for graph, file in options.files().items():
+                known = file in library.files
+                if known and not library.damaged(folder, file, remembered_digest):
+                    found.setdefault(graph, folder / file)
+        return first, found
+
+    def _export(self, options: GraphOptions, progress: Progress) -> None:
+        from ..export.graph_folder import export_library, torch_reference
+        from ..export.model import load_model
+
+        missing = [graph for graph in GRAPHS if graph not in self._found(options)[1]]
+        progress("load weights")
+        match = {"on": True, "off": False}.get(options.colour)
+        model = load_model(self._model, match_colour=match)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        library = export_library(
+            model,
+            self._cache,
+            options,
+            missing,
+            GraphLibrary.read(self._cache, self._digest),
+            lambda name: progress(f"export {name}"),
+        )
+        if find_spec("onnxruntime") is not None:
+            scale = options.flow_scale
+            made = {graph: self._cache / options.file(graph) for graph in missing}
+            for height, width in CHECK_SIZES:
+                size = (height * scale, width * scale)
+                progress(f"compare with torch at {size[1]}x{size[0]}")
+                run = torch_reference(model, options, size)
+                _compare(library, made, options, size, run)
+        library.write(self._cache)
+
+
+def _compare(
+    library: GraphLibrary, made: Sources, options: GraphOptions, size: Size, run: RunGraph
+) -> None:
+    """Raises unless new graphs compute at a size what torch does."""
+    from ..engines.onnxruntime_backend import OrtEngine
+
+    with tempfile.TemporaryDirectory(prefix="streamdiffvsr-") as name:
+        folder = Path(name)
+        graphs = write_set(library, made, options, Geometry(size, options.flow_scale), folder)
+        record_golden(run, graphs.specs(), folder)
+        for graph, spec in graphs.specs().items():
+            if graph in made:
+                check_parity(OrtEngine(folder / onnx_file(graph), spec), folder, options.precision)
+
+
+def require_graphs(options: GraphOptions) -> None:
+    """Raises `StreamDiffVSRError`, naming what is missing, if graphs cannot be exported here."""
+    if missing_export():
+        shipped = "only the built-in model has graphs for 2 or 4 steps in fp32 and fp16"
+        try:
+            require_export()
+        except StreamDiffVSRError as error:
+            why = f"{shipped}; others are exported, and for that {error.why}"
+            raise StreamDiffVSRError(error.what, why, error.remedy) from None
+
+
+def write_set(
+    library: GraphLibrary,
+    sources: Sources,
+    options: GraphOptions,
+    geometry: Geometry,
+    folder: Path,
+) -> GraphSet:
+    """Writes the graphs of one geometry, and `graphs.json`, into an existing folder.
+
+    Weights files are linked, or copied where the disk has no links.
+    """
+    from ..engines.specialise import specialise
+    from ..graphs.onnx_network import activation_bytes
+
+    graphs = GraphSet(
+        geometry=geometry,
+        precision=options.precision,
+        dims=library.dims_of(options),
+        steps=options.steps,
+        correlation=options.correlation,
+        model_digest=library.model_digest,
+        exporter=library.exporter,
+    )
+    padded, specs = _padded_specs(graphs), graphs.specs()
+    alive = {}
+    for name, source in sources.items():
+        target = folder / onnx_file(name)
+        for weights in specialise(source, target, padded[name], specs[name]):
+            _link(source.parent / weights, folder / weights)
+        alive[name] = activation_bytes(target)
+    graphs = replace(graphs, activation_bytes=alive)
+    graphs.write(folder)
+    return graphs
+
+
+def _padded_specs(graphs: GraphSet) -> dict[str, GraphSpec]:
+    geometry = graphs.geometry
+    return replace(graphs, geometry=replace(geometry, size=geometry.padded)).specs()
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, another owner, or a disk without links
+        shutil.copyfile(source, target)
+
+
+def record_reference(graphs: GraphSet, sources: Sources, folder: Path) -> None:
+    """Writes what the symbolic float32 graphs compute at a set's size, for the parity gate.
+
+    Args:
+        sources: The symbolic graphs in float32.
+        folder: The set's folder.
+    """
+    from ..engines.onnxruntime_backend import run_symbolic
+
+    def run(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return run_symbolic(sources[name], inputs)
+
+    record_golden(fitted(run, _padded_specs(graphs), graphs.specs()), graphs.specs(), folder)
+
+
+def small_geometry(geometry: Geometry) -> Geometry:
+    """Returns a geometry like another one, with sides near the least, to check graphs at.
+
+    Sides keep their remainders, so frames are padded alike and are halved to odd sizes alike.
+    """
+    least = LEAST_CHECKED * geometry.flow_scale
+    height, width = (min(side, least + side % LEAST_CHECKED) for side in geometry.size)
+    small = Geometry((height, width), geometry.flow_scale)
+    if geometry.tile is None:
+        return small
+    tile = [
+        min(side, full, LEAST_CHECKED + side % LEAST_CHECKED)
+        for side, full in zip(geometry.tile, small.padded, strict=True)
+    ]
+    return replace(small, tile=(tile[0], tile[1]))
