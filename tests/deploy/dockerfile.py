@@ -68,7 +68,7 @@ def context() -> Iterator[Path]:
 
 
 def ignored(path: str, patterns: list[str]) -> bool:
-    """Whether Docker leaves a file out: the last pattern that matches it or a folder of it decides."""
+    """Whether Docker leaves a file out, as the last pattern says that matches it or its folder."""
     for pattern in reversed(patterns):
         escaped = re.escape(pattern.removeprefix("!"))
         regex = escaped.replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")

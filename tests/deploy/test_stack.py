@@ -30,7 +30,7 @@ from streamdiffvsr.tests.live.preview.rig import get, output, preview
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd/streamdiffvsr-live.service"
-DASHBOARD = DEPLOY / "grafana/dashboards/streamdiffvsr.json"
+DASHBOARD = DEPLOY / "grafana/dashboards/live.json"
 # What Prometheus makes itself, for every target.
 OF_PROMETHEUS = {"up"}
 FUNCTIONS = {"rate", "increase", "sum", "by", "histogram_quantile", "and", "offset"}
