@@ -8,11 +8,14 @@ default is Python's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 OR_DOCTOR = "{also:doctor}"  # ", or see streamdiffvsr doctor", behind another remedy
+MAX_SHOWN = 60  # characters of a bad value that a message repeats
 _PLACEHOLDER = re.compile(r"\{(option|without|command|also):([\w ]+)(?:=([^{}]*))?\}")
 
 
@@ -158,3 +161,17 @@ class StreamDiffVSRError(Exception):
 
 class UsageError(StreamDiffVSRError):
     """The command line or a call asks for something that has no meaning (exit code 2)."""
+
+
+def shown(value: object) -> str:
+    """Returns a value as a message shows it: in JSON, cut to a readable length."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
+
+
+def refuse(key: str, value: object, supported: str) -> NoReturn:
+    """Raises a ValueError with the value that cannot be used, and the supported ones."""
+    raise ValueError(f"{key} is {shown(value)}: supported is {supported}")

@@ -171,7 +171,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
-ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "platformdirs", "psutil")
+ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "msgspec", "platformdirs", "psutil")
 # Also needed by every backend but torch, whose engines are the networks themselves.
 FOR_GRAPHS = ("onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 # The widget and its names of values, by the option of a build or a job.

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+import logging
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast, get_type_hints
 
-from ..errors import StreamDiffVSRError
-from ..graphs.schedule import BETA_SCHEDULES, PREDICTIONS, SPACINGS, ScheduleConfig
-from ..graphs.spec import FLOW_SCALES
+import msgspec
+from msgspec import inspect
+
+from ..errors import StreamDiffVSRError, refuse, shown
+from ..graphs.schedule import ScheduleConfig
 from .configs import (
     RAFT_LARGE,
     RAFT_SMALL,
     AutoencoderConfig,
-    ConfigReader,
     ControlNetConfig,
     ModelConfigs,
     RAFTConfig,
     UNetConfig,
 )
-from .folder_layout import part_folder
+from .folder_layout import SCHEDULER_FILE, part_folder
 
+Config = TypeVar("Config")
+Only = dict[str, tuple[object, ...]]
+MAX_CONFIG_BYTES = 1_000_000  # a real one has about 2 kB
 KNOWN = {"raft_large": RAFT_LARGE, "raft_small": RAFT_SMALL}
 SUFFIXES = (".safetensors", ".pth")
-MAX_FLOW_WIDTH = 4096
-BLOCKS, NORMS = ("residual", "bottleneck"), ("instance", "batch", "none")
-KERNEL_SIDES = (1, 3, 5, 7)
 GET_RAFT = "see docs/models.md, which says how to get raft_large.safetensors"
 
 
@@ -78,78 +82,12 @@ def read_flow(folder: Path) -> RAFTConfig:
     """
     files = find_flow(folder)
     if files.config is not None:
-        return _raft(ConfigReader.open(files.config))
+        return read_config(files.config, RAFTConfig)
     return next(config for stem, config in KNOWN.items() if files.weights.name.startswith(stem))
 
 
-def _raft(file: ConfigReader) -> RAFTConfig:
-    """Reads the fields of RAFTConfig from `flow/config.json`; RAFT-large's where missing."""
-    limits = {"corr_block_num_levels": 6, "corr_block_radius": 16, "num_flow_updates": 64}
-    lengths = {"motion_encoder_corr_layers": (1, 2), "motion_encoder_flow_layers": (2, 2)}
-    values: dict[str, Any] = {}
-    for field in fields(RAFTConfig):
-        key, default = field.name, getattr(RAFT_LARGE, field.name)
-        if key == "recurrent_block_kernel_size":
-            values[key] = _kernels(file, key, default)
-        elif isinstance(default, tuple):
-            count = lengths.get(key, (5, 5))
-            values[key] = file.integers(key, default, 1, MAX_FLOW_WIDTH, lengths=count)
-        elif isinstance(default, str):
-            values[key] = file.text(key, default, BLOCKS if key.endswith("block") else NORMS)
-        else:
-            low = 0 if key == "mask_predictor_hidden_size" else 1
-            values[key] = file.integer(key, default, low, limits.get(key, MAX_FLOW_WIDTH))
-    if values["flow_scale"] not in FLOW_SCALES:
-        file.refuse("flow_scale", values["flow_scale"], "1, 2 or 4")
-    _check_widths(file, values)
-    file.finish(())
-    return RAFTConfig(**values)
-
-
-def _check_widths(file: ConfigReader, values: dict[str, Any]) -> None:
-    """Checks that the widths fit each other; a module would fail long after its construction."""
-    for encoder in ("feature_encoder", "context_encoder"):
-        key, widths = f"{encoder}_layers", list(values[f"{encoder}_layers"])
-        if widths[0] != widths[1]:  # layer 1 has no shortcut that could change the width
-            file.refuse(key, widths, "equal first and second widths")
-        if values[f"{encoder}_block"] == "bottleneck" and any(w % 4 for w in widths[1:4]):
-            file.refuse(key, widths, "multiples of 4 for bottleneck blocks")
-    hidden = values["recurrent_block_hidden_state_size"]
-    if values["context_encoder_layers"][-1] <= hidden:
-        needs = f"a last width above recurrent_block_hidden_state_size ({hidden})"
-        file.refuse("context_encoder_layers", list(values["context_encoder_layers"]), needs)
-    if values["motion_encoder_out_channels"] <= 2:
-        file.refuse(
-            "motion_encoder_out_channels",
-            values["motion_encoder_out_channels"],
-            "above 2: the flow itself takes two",
-        )
-
-
-def _kernels(
-    file: ConfigReader, key: str, default: tuple[tuple[int, int], ...]
-) -> tuple[tuple[int, int], ...]:
-    kernels = file.items(key, tuple(list(kernel) for kernel in default), (1, 2))
-    for kernel in kernels:
-        pair = isinstance(kernel, list) and len(kernel) == 2
-        if not pair or any(type(side) is not int or side not in KERNEL_SIDES for side in kernel):
-            file.refuse(key, kernel, "a pair of 1, 3, 5 or 7")
-    return tuple((kernel[0], kernel[1]) for kernel in kernels)
-
-
-MAX_WIDTH = 16_384
-MAX_LEVELS = 8
-MAX_LAYERS = 16
-HINT_STAGES = 3  # a x4 model: two stride-2 convolutions between three widths
-VAE_STAGES = 3  # two halvings: the latent is LR-sized
-
-DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
-UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
-DEFAULT_DOWN = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-DEFAULT_UP = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-
 # Key -> the values that the modules support, the default first.
-DENOISER_ONLY: dict[str, tuple[object, ...]] = {
+DENOISER_ONLY: Only = {
     "act_fn": ("silu", "swish"),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "mid_block_scale_factor": (1,),
@@ -162,41 +100,46 @@ DENOISER_ONLY: dict[str, tuple[object, ...]] = {
     "encoder_hid_dim": (None,),
     "encoder_hid_dim_type": (None,),
 }
-UNET_ONLY: dict[str, tuple[object, ...]] = {
-    "center_input_sample": (False,),
-    "reverse_transformer_layers_per_block": (None,),
-    "dual_cross_attention": (False,),
-    "resnet_skip_time_act": (False,),
-    "resnet_out_scale_factor": (1.0,),
-    "time_embedding_type": ("positional",),
-    "time_embedding_dim": (None,),
-    "time_embedding_act_fn": (None,),
-    "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "attention_type": ("default",),
-    "class_embeddings_concat": (False,),
-    "cross_attention_norm": (None,),
+ONLY: dict[type, Only] = {
+    UNetConfig: DENOISER_ONLY
+    | {
+        "center_input_sample": (False,),
+        "reverse_transformer_layers_per_block": (None,),
+        "dual_cross_attention": (False,),
+        "resnet_skip_time_act": (False,),
+        "resnet_out_scale_factor": (1.0,),
+        "time_embedding_type": ("positional",),
+        "time_embedding_dim": (None,),
+        "time_embedding_act_fn": (None,),
+        "timestep_post_act": (None,),
+        "time_cond_proj_dim": (None,),
+        "conv_in_kernel": (3,),
+        "conv_out_kernel": (3,),
+        "attention_type": ("default",),
+        "class_embeddings_concat": (False,),
+        "cross_attention_norm": (None,),
+    },
+    ControlNetConfig: DENOISER_ONLY
+    | {
+        "controlnet_conditioning_channel_order": ("rgb",),
+        "global_pool_conditions": (False,),
+        "conditioning_channels": (3,),
+    },
+    AutoencoderConfig: {
+        "act_fn": ("relu",),
+        "upsample_fn": ("nearest",),
+        "upsampling_scaling_factor": (2,),
+        "in_channels": (3,),
+        "out_channels": (3,),
+        "shift_factor": (0.0,),
+    },
+    ScheduleConfig: {
+        "thresholding": (False,),
+        "trained_betas": (None,),
+        "rescale_betas_zero_snr": (False,),
+    },
 }
-CONTROLNET_ONLY: dict[str, tuple[object, ...]] = {
-    "controlnet_conditioning_channel_order": ("rgb",),
-    "global_pool_conditions": (False,),
-    "conditioning_channels": (3,),
-}
-VAE_ONLY: dict[str, tuple[object, ...]] = {
-    "act_fn": ("relu",),
-    "upsample_fn": ("nearest",),
-    "upsampling_scaling_factor": (2,),
-    "in_channels": (3,),
-    "out_channels": (3,),
-    "shift_factor": (0.0,),
-}
-SCHEDULER_ONLY: dict[str, tuple[object, ...]] = {
-    "thresholding": (False,),
-    "trained_betas": (None,),
-    "rescale_betas_zero_snr": (False,),
-}
+CLIPS = "absent, which means true"  # diffusers' default of clip_sample is the unsupported one
 # Read only by training or other pipelines, or without effect on these block types.
 DENOISER_HARMLESS = (
     "sample_size",
@@ -206,8 +149,19 @@ DENOISER_HARMLESS = (
     "addition_embed_type_num_heads",
     "mid_block_only_cross_attention",
 )
-VAE_HARMLESS = ("block_out_channels", "force_upcast", "latent_shift")
-SCHEDULER_HARMLESS = ("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value")
+HARMLESS: dict[type, tuple[str, ...]] = {
+    UNetConfig: DENOISER_HARMLESS,
+    ControlNetConfig: DENOISER_HARMLESS,
+    AutoencoderConfig: ("block_out_channels", "force_upcast", "latent_shift"),
+    ScheduleConfig: (
+        "clip_sample",
+        "clip_sample_range",
+        "dynamic_thresholding_ratio",
+        "sample_max_value",
+    ),
+}
+
+log = logging.getLogger(__name__)
 
 
 def read_configs(folder: Path) -> ModelConfigs:
@@ -217,155 +171,95 @@ def read_configs(folder: Path) -> ModelConfigs:
         StreamDiffVSRError: Names the file, the key, the value and what is supported.
     """
     return ModelConfigs(
-        unet=read_unet(part_folder(folder, "unet") / "config.json"),
-        controlnet=read_controlnet(part_folder(folder, "controlnet") / "config.json"),
-        vae=read_vae(part_folder(folder, "vae") / "config.json"),
+        unet=read_config(part_folder(folder, "unet") / "config.json", UNetConfig),
+        controlnet=read_config(part_folder(folder, "controlnet") / "config.json", ControlNetConfig),
+        vae=read_config(part_folder(folder, "vae") / "config.json", AutoencoderConfig),
         flow=read_flow(folder),
-        scheduler=read_scheduler(folder / "scheduler" / "scheduler_config.json"),
+        scheduler=read_config(folder / SCHEDULER_FILE, ScheduleConfig),
     )
 
 
-def read_unet(path: Path) -> UNetConfig:
-    """Reads `unet/config.json`, the config of diffusers' UNet2DConditionModel."""
-    file = ConfigReader.open(path)
-    shared = _denoiser(file, UNET_ONLY)
-    levels = len(shared["block_out_channels"])
-    config = UNetConfig(
-        **shared,
-        out_channels=file.integer("out_channels", 4, 1, MAX_WIDTH),
-        up_block_types=_block_types(file, "up_block_types", DEFAULT_UP, UP_BLOCKS, levels),
-    )
-    file.finish(DENOISER_HARMLESS)
-    return config
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """Reads one file, and logs the keys that it ignores: one may mean a model of another kind.
 
-
-def read_controlnet(path: Path) -> ControlNetConfig:
-    """Reads `controlnet/config.json`, the config of diffusers' ControlNetModel."""
-    file = ConfigReader.open(path)
-    key = "conditioning_embedding_out_channels"
-    hint = file.integers(key, (16, 32, 96, 256), 1, MAX_WIDTH, lengths=(1, MAX_LEVELS))
-    if len(hint) != HINT_STAGES:
-        needs = f"a list of {HINT_STAGES}, for the two halvings from HR to LR"
-        file.refuse(key, list(hint), needs)
-    config = ControlNetConfig(
-        **_denoiser(file, CONTROLNET_ONLY),
-        conditioning_channels=3,
-        conditioning_embedding_out_channels=hint,
-    )
-    file.finish(DENOISER_HARMLESS)
-    return config
-
-
-def read_vae(path: Path) -> AutoencoderConfig:
-    """Reads `vae/config.json`, the config of the temporal tiny autoencoder."""
-    file = ConfigReader.open(path)
-    for key, supported in VAE_ONLY.items():
-        file.only(key, *supported)
-    stages = (VAE_STAGES, VAE_STAGES)
-    blocks = {
-        key: file.integers(key, default, 1, MAX_LAYERS, lengths=stages)
-        for key, default in (
-            ("num_encoder_blocks", (1, 3, 3, 3)),
-            ("num_decoder_blocks", (3, 3, 3, 1)),
-        )
-    }
-    if blocks["num_decoder_blocks"] != blocks["num_encoder_blocks"][::-1]:
-        file.refuse(
-            "num_decoder_blocks",
-            list(blocks["num_decoder_blocks"]),
-            "num_encoder_blocks reversed: each decoder block takes one encoder block's features",
-        )
-    widths: list[int] = []
-    for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
-        widths += file.integers(key, (64,) * 4, 1, MAX_WIDTH, lengths=stages)
-        if len(set(widths)) != 1:
-            file.refuse(key, file.raw(key, None), "one width everywhere, encoder and decoder")
-    config = AutoencoderConfig(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=file.integer("latent_channels", 4, 1, 256),
-        width=widths[0],
-        latent_magnitude=file.number("latent_magnitude", 3.0, 1e-3, 1e6),
-        scaling_factor=file.number("scaling_factor", 1.0, 1e-6, 1e6),
-        match_colour=file.flag("match_colour", False),
-        **blocks,
-    )
-    file.finish(VAE_HARMLESS)
-    return config
-
-
-def read_scheduler(path: Path) -> ScheduleConfig:
-    """Reads `scheduler/scheduler_config.json`, the config of diffusers' DDIMScheduler."""
-    file = ConfigReader.open(path)
-    for key, supported in SCHEDULER_ONLY.items():
-        file.only(key, *supported)
-    if file.raw("clip_sample", True) is not False:  # diffusers' default is the unsupported one
-        value = file.raw("clip_sample", "absent, which means true")
-        file.refuse("clip_sample", value, "false: latents are not clipped")
-    train = file.integer("num_train_timesteps", 1000, 1, 100_000)
-    values: dict[str, Any] = {
-        "num_train_timesteps": train,
-        "beta_start": file.number("beta_start", 0.0001, 1e-9, 0.999),
-        "beta_end": file.number("beta_end", 0.02, 1e-9, 0.999),
-        "beta_schedule": file.text("beta_schedule", "linear", BETA_SCHEDULES),
-        "prediction_type": file.text("prediction_type", "epsilon", PREDICTIONS),
-        "timestep_spacing": file.text("timestep_spacing", "leading", SPACINGS),
-        "steps_offset": file.integer("steps_offset", 0, 0, train - 1),
-        "set_alpha_to_one": file.flag("set_alpha_to_one", True),
-    }
-    file.finish(SCHEDULER_HARMLESS)
+    Raises:
+        StreamDiffVSRError: The file is no JSON object, or has a value that cannot be used.
+    """
+    values = _json_object(path)
+    only = ONLY.get(kind, {})
     try:
-        return ScheduleConfig(**values)
+        for key, supported in only.items():
+            value = values.get(key, supported[0])
+            if not any(value is s or (s is not None and value == s) for s in supported):
+                refuse(key, value, " or ".join(map(shown, supported)))
+        if kind is ScheduleConfig and (clip := values.get("clip_sample", CLIPS)) is not False:
+            refuse("clip_sample", clip, "false: latents are not clipped")
+        used = _fields(kind, values)
+        config = kind(**used)
     except ValueError as error:
-        raise StreamDiffVSRError(f"{path} cannot be used", str(error)) from None
+        raise StreamDiffVSRError(f"cannot use {path}", str(error)) from None
+    known = {*used, *only, *HARMLESS.get(kind, ())}
+    unknown = sorted(key for key in values if key not in known and not key.startswith("_"))
+    if unknown:
+        log.warning("%s: ignoring unknown keys: %s", path, ", ".join(unknown[:8]))
+    return config
 
 
-def _denoiser(file: ConfigReader, only: dict[str, tuple[object, ...]]) -> dict[str, Any]:
-    for key, supported in (DENOISER_ONLY | only).items():
-        file.only(key, *supported)
-    widths = file.integers(
-        "block_out_channels", (320, 640, 1280, 1280), 4, MAX_WIDTH, lengths=(1, MAX_LEVELS)
-    )
-    if widths[0] % 2:
-        file.refuse(
-            "block_out_channels", list(widths), "an even first width, for the sines of time"
-        )
-    levels = len(widths)
-    groups = file.integer("norm_num_groups", 32, 1, MAX_WIDTH)
-    # diffusers misnamed the number of heads; if the right name is there, it takes precedence.
-    named = file.raw("num_attention_heads", None) is not None
-    key = "num_attention_heads" if named else "attention_head_dim"
-    heads = file.per_level(key, 8, 1, MAX_WIDTH, levels=levels)
-    for width, count in zip(widths, heads, strict=True):
-        if width % groups or width % count:
-            needs = f"multiples of norm_num_groups ({groups}) and of the heads {list(heads)}"
-            file.refuse("block_out_channels", list(widths), needs)
-    return {
-        "in_channels": file.integer("in_channels", 4, 1, MAX_WIDTH),
-        "block_out_channels": widths,
-        "down_block_types": _block_types(
-            file, "down_block_types", DEFAULT_DOWN, DOWN_BLOCKS, levels
-        ),
-        "layers_per_block": file.integer("layers_per_block", 2, 1, MAX_LAYERS),
-        "heads": heads,
-        "cross_attention_dim": file.integer("cross_attention_dim", 1280, 1, MAX_WIDTH),
-        "only_cross_attention": file.flags_per_level("only_cross_attention", False, levels=levels),
-        "use_linear_projection": file.flag("use_linear_projection", False),
-        "transformer_layers": file.per_level(
-            "transformer_layers_per_block", 1, 1, MAX_LAYERS, levels=levels
-        ),
-        "norm_num_groups": groups,
-        "norm_eps": file.number("norm_eps", 1e-5, 0.0, 1.0),
-        "flip_sin_to_cos": file.flag("flip_sin_to_cos", True),
-        "freq_shift": file.number("freq_shift", 0, 0, 1),
-    }
+def _json_object(path: Path) -> dict[str, Any]:
+    what = f"cannot read {path}"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise StreamDiffVSRError(what, f"a config has at most {MAX_CONFIG_BYTES} bytes")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StreamDiffVSRError(
+            what, "no such file", "the folder layout is in docs/models.md"
+        ) from None
+    except OSError as error:
+        raise StreamDiffVSRError(what, error.strerror or str(error)) from None
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError, JSONDecodeError
+        raise StreamDiffVSRError(
+            what, f"it is not valid JSON ({error})", "fetch the file again"
+        ) from None
+    if not isinstance(values, dict):
+        raise StreamDiffVSRError(what, "it holds no JSON object", "fetch the file again")
+    return values
 
 
-def _block_types(
-    file: ConfigReader, key: str, default: tuple[str, ...], known: tuple[str, ...], levels: int
-) -> tuple[str, ...]:
-    types = file.items(key, default, (levels, levels))
-    for block in types:
-        if block not in known:
-            file.refuse(key, block, " or ".join(known))
-    return types
+def _fields(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of the fields that a file has, each checked against its type."""
+    hints, used = get_type_hints(kind, include_extras=True), {}
+    for field in cast(inspect.StructType, inspect.type_info(kind)).fields:
+        key, supported = field.name, _described(field.type)
+        if key == "attention_head_dim" and values.get("num_attention_heads") is not None:
+            continue  # the right name takes precedence, and the other may have any value
+        if key in values:
+            try:
+                used[key] = msgspec.convert(values[key], hints[key])
+            except (msgspec.ValidationError, UnicodeEncodeError) as error:
+                value = values[key]
+                for index in re.findall(r"\[(\d+)\]", str(error).rpartition(" - at `$")[2]):
+                    value = value[int(index)]  # what is wrong in a list
+                refuse(key, value, supported)
+        elif field.required:
+            raise ValueError(f"{key} is absent: supported is {supported}")
+    return used
+
+
+def _described(kind: inspect.Type) -> str:
+    """Returns what a message calls the values of a type."""
+    match kind:
+        case inspect.IntType(ge=low, le=high):
+            return "a whole number" if low is None else f"a whole number from {low} to {high}"
+        case inspect.FloatType(ge=low, le=high):
+            return "a number" if low is None else f"a number from {low:g} to {high:g}"
+        case inspect.LiteralType(values=values):
+            return " or ".join(map(shown, values))
+        case inspect.TupleType(item_types=items):
+            return f"a list of {len(items)}, each {_described(items[0])}"
+        case inspect.VarTupleType(item_type=item, min_length=low, max_length=high):
+            count = "" if low is None else f" of {low} to {high}"
+            return f"a list{count}, each {_described(item)}"
+        case inspect.UnionType(types=types):
+            return f"{_described(types[0])}, or a list of them"
+    return "true or false" if isinstance(kind, inspect.BoolType) else "a word"

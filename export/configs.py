@@ -1,121 +1,200 @@
-"""The configurations of the networks, and the checked reader that fills them from JSON."""
+"""The configurations of the networks: their keys as in the files, their bounds, and their rules.
+
+msgspec checks the types when `config_files.read_config` reads a file; what concerns several keys is
+checked whenever a configuration is made.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from ..errors import StreamDiffVSRError
+from msgspec import Meta, Struct
+
+from ..errors import StreamDiffVSRError, refuse, shown
 from ..graphs.schedule import ScheduleConfig
+from ..graphs.spec import FlowScale
+
+Value = TypeVar("Value")
+
+Width = Annotated[int, Meta(ge=1, le=16_384)]
+Layers = Annotated[int, Meta(ge=1, le=16)]
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+Widths = Annotated[
+    tuple[Annotated[int, Meta(ge=4, le=16_384)], ...], Meta(min_length=1, max_length=8)
+]
+DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
+# A x4 model: two stride-2 convolutions from HR to LR, two halvings to an LR-sized latent.
+ThreeWidths = tuple[Width, Width, Width]
+ThreeLayers = tuple[Layers, Layers, Layers]
+
+FlowWidth = Annotated[int, Meta(ge=1, le=4096)]
+FiveWidths = tuple[FlowWidth, FlowWidth, FlowWidth, FlowWidth, FlowWidth]
+FlowBlock = Literal["residual", "bottleneck"]
+FlowNorm = Literal["instance", "batch", "none"]
+Side = Literal[1, 3, 5, 7]
 
 
-@dataclass(frozen=True, slots=True)
-class DenoiserConfig:
+class DenoiserConfig(Struct, frozen=True, kw_only=True):
     """The common part of the UNet's and the ControlNet's configs: the way down, and the attention.
 
-    `heads[i]` is the number of attention heads at level i (diffusers calls it attention_head_dim).
-    With `only_cross_attention[i]`, both attentions of a block take the prompt; none is
+    With `only_cross_attention` at a level, both attentions of a block take the prompt; none is
     self-attention.
     """
 
-    in_channels: int
-    block_out_channels: tuple[int, ...]
-    down_block_types: tuple[str, ...]
-    layers_per_block: int
-    heads: tuple[int, ...]
-    cross_attention_dim: int
-    only_cross_attention: tuple[bool, ...]
-    use_linear_projection: bool
-    transformer_layers: tuple[int, ...]
-    norm_num_groups: int
-    norm_eps: float
-    flip_sin_to_cos: bool
-    freq_shift: float
+    in_channels: Width = 4
+    block_out_channels: Widths = (320, 640, 1280, 1280)
+    down_block_types: tuple[DownBlock, ...] = (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D")
+    layers_per_block: Layers = 2
+    attention_head_dim: Width | tuple[Width, ...] = 8  # diffusers misnamed the number of heads
+    num_attention_heads: Width | tuple[Width, ...] | None = None  # takes precedence
+    cross_attention_dim: Width = 1280
+    only_cross_attention: bool | tuple[bool, ...] = False
+    use_linear_projection: bool = False
+    transformer_layers_per_block: Layers | tuple[Layers, ...] = 1
+    norm_num_groups: Width = 32
+    norm_eps: Unit = 1e-5
+    flip_sin_to_cos: bool = True
+    freq_shift: Unit = 0.0
+
+    def __post_init__(self) -> None:
+        widths, groups, heads = self.block_out_channels, self.norm_num_groups, self._named_heads
+        for key in (
+            "down_block_types",
+            "up_block_types",
+            "attention_head_dim",
+            "num_attention_heads",
+            "only_cross_attention",
+            "transformer_layers_per_block",
+        ):
+            value = getattr(self, key, None)
+            if isinstance(value, tuple) and len(value) != len(widths):
+                refuse(key, value, f"a list of {len(widths)}, one per level")
+        if widths[0] % 2:
+            refuse("block_out_channels", widths, "an even first width, for the sines of time")
+        if any(w % groups or w % n for w, n in zip(widths, self.heads, strict=True)):
+            needs = f"multiples of norm_num_groups ({groups}) and of the heads {shown(heads)}"
+            refuse("block_out_channels", widths, needs)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The number of attention heads at each level."""
+        return self._per_level(self._named_heads)
+
+    @property
+    def cross_only(self) -> tuple[bool, ...]:
+        """`only_cross_attention` at each level."""
+        return self._per_level(self.only_cross_attention)
+
+    @property
+    def transformer_layers(self) -> tuple[int, ...]:
+        """The number of transformer blocks in each attention of each level."""
+        return self._per_level(self.transformer_layers_per_block)
+
+    @property
+    def _named_heads(self) -> int | tuple[int, ...]:
+        named = self.num_attention_heads
+        return self.attention_head_dim if named is None else named
+
+    def _per_level(self, value: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+        return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
 
 
-@dataclass(frozen=True, slots=True)
-class UNetConfig(DenoiserConfig):
+class UNetConfig(DenoiserConfig, frozen=True, kw_only=True):
     """The denoising UNet (Rombach et al., arXiv:2112.10752), conditioned on LR by concatenation."""
 
-    out_channels: int
-    up_block_types: tuple[str, ...]
+    out_channels: Width = 4
+    up_block_types: tuple[UpBlock, ...] = ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3)
 
 
-@dataclass(frozen=True, slots=True)
-class ControlNetConfig(DenoiserConfig):
+class ControlNetConfig(DenoiserConfig, frozen=True, kw_only=True):
     """The ControlNet (Zhang et al., arXiv:2302.05543), whose input is the warped previous frame."""
 
-    conditioning_channels: int
-    conditioning_embedding_out_channels: tuple[int, ...]
+    conditioning_channels: ClassVar[int] = 3
+    conditioning_embedding_out_channels: ThreeWidths
 
 
-@dataclass(frozen=True, slots=True)
-class AutoencoderConfig:
+class AutoencoderConfig(Struct, frozen=True, kw_only=True):
     """The temporal tiny autoencoder: TAESD's blocks with a temporal processor in each."""
 
-    in_channels: int
-    out_channels: int
-    latent_channels: int
-    width: int
-    num_encoder_blocks: tuple[int, ...]
-    num_decoder_blocks: tuple[int, ...]
-    latent_magnitude: float
-    scaling_factor: float
+    in_channels: ClassVar[int] = 3
+    out_channels: ClassVar[int] = 3
+    latent_channels: Annotated[int, Meta(ge=1, le=256)] = 4
+    encoder_block_out_channels: ThreeWidths
+    decoder_block_out_channels: ThreeWidths
+    num_encoder_blocks: ThreeLayers
+    num_decoder_blocks: ThreeLayers
+    latent_magnitude: Annotated[float, Meta(ge=1e-3, le=1e6)] = 3.0
+    scaling_factor: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
     match_colour: bool = False  # ours: the output takes LR's broad colours (`graphs.match_colour`)
 
+    def __post_init__(self) -> None:
+        if self.num_decoder_blocks != self.num_encoder_blocks[::-1]:
+            needs = "num_encoder_blocks reversed: a decoder block takes an encoder block's features"
+            refuse("num_decoder_blocks", self.num_decoder_blocks, needs)
+        for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
+            if set(widths := getattr(self, key)) != {self.width}:
+                refuse(key, widths, "one width everywhere, encoder and decoder")
 
-@dataclass(frozen=True, slots=True)
-class RAFTConfig:
-    """RAFT (Teed, Deng, arXiv:2003.12039) in the parameters of torchvision's builder."""
-
-    feature_encoder_layers: tuple[int, ...]
-    feature_encoder_block: str
-    feature_encoder_norm_layer: str
-    context_encoder_layers: tuple[int, ...]
-    context_encoder_block: str
-    context_encoder_norm_layer: str
-    corr_block_num_levels: int
-    corr_block_radius: int
-    motion_encoder_corr_layers: tuple[int, ...]
-    motion_encoder_flow_layers: tuple[int, ...]
-    motion_encoder_out_channels: int
-    recurrent_block_hidden_state_size: int
-    recurrent_block_kernel_size: tuple[tuple[int, int], ...]
-    flow_head_hidden_size: int
-    mask_predictor_hidden_size: int  # 0: no mask predictor, the flow is upsampled bilinearly
-    num_flow_updates: int = 12
-    flow_scale: int = 1  # the flow is computed at HR divided by this, as in training
+    @property
+    def width(self) -> int:
+        """The number of channels of every block."""
+        return self.encoder_block_out_channels[0]
 
 
-RAFT_LARGE = RAFTConfig(
-    feature_encoder_layers=(64, 64, 96, 128, 256),
-    feature_encoder_block="residual",
-    feature_encoder_norm_layer="instance",
-    context_encoder_layers=(64, 64, 96, 128, 256),
-    context_encoder_block="residual",
-    context_encoder_norm_layer="batch",
-    corr_block_num_levels=4,
-    corr_block_radius=4,
-    motion_encoder_corr_layers=(256, 192),
-    motion_encoder_flow_layers=(128, 64),
-    motion_encoder_out_channels=128,
-    recurrent_block_hidden_state_size=128,
-    recurrent_block_kernel_size=((1, 5), (5, 1)),
-    flow_head_hidden_size=256,
-    mask_predictor_hidden_size=256,
-)
+class RAFTConfig(Struct, frozen=True, kw_only=True):
+    """RAFT (Teed, Deng, arXiv:2003.12039) in the parameters of torchvision's builder.
+
+    The defaults are RAFT-large.
+    """
+
+    feature_encoder_layers: FiveWidths = (64, 64, 96, 128, 256)
+    feature_encoder_block: FlowBlock = "residual"
+    feature_encoder_norm_layer: FlowNorm = "instance"
+    context_encoder_layers: FiveWidths = (64, 64, 96, 128, 256)
+    context_encoder_block: FlowBlock = "residual"
+    context_encoder_norm_layer: FlowNorm = "batch"
+    corr_block_num_levels: Annotated[int, Meta(ge=1, le=6)] = 4
+    corr_block_radius: Annotated[int, Meta(ge=1, le=16)] = 4
+    motion_encoder_corr_layers: Annotated[
+        tuple[FlowWidth, ...], Meta(min_length=1, max_length=2)
+    ] = (256, 192)
+    motion_encoder_flow_layers: tuple[FlowWidth, FlowWidth] = (128, 64)
+    motion_encoder_out_channels: Annotated[int, Meta(ge=3, le=4096)] = 128  # two are the flow
+    recurrent_block_hidden_state_size: FlowWidth = 128
+    recurrent_block_kernel_size: Annotated[
+        tuple[tuple[Side, Side], ...], Meta(min_length=1, max_length=2)
+    ] = ((1, 5), (5, 1))
+    flow_head_hidden_size: FlowWidth = 256
+    # 0: no mask predictor, the flow is upsampled bilinearly
+    mask_predictor_hidden_size: Annotated[int, Meta(ge=0, le=4096)] = 256
+    num_flow_updates: Annotated[int, Meta(ge=1, le=64)] = 12
+    flow_scale: FlowScale = 1  # the flow is computed at HR divided by this, as in training
+
+    def __post_init__(self) -> None:
+        """Checks that the widths fit each other; a module would fail long after its making."""
+        for key, widths, block in (
+            ("feature_encoder_layers", self.feature_encoder_layers, self.feature_encoder_block),
+            ("context_encoder_layers", self.context_encoder_layers, self.context_encoder_block),
+        ):
+            if widths[0] != widths[1]:  # layer 1 has no shortcut that could change the width
+                refuse(key, widths, "equal first and second widths")
+            if block == "bottleneck" and any(width % 4 for width in widths[1:4]):
+                refuse(key, widths, "multiples of 4 for bottleneck blocks")
+        hidden = self.recurrent_block_hidden_state_size
+        if self.context_encoder_layers[-1] <= hidden:
+            needs = f"a last width above recurrent_block_hidden_state_size ({hidden})"
+            refuse("context_encoder_layers", self.context_encoder_layers, needs)
+
+
+RAFT_LARGE = RAFTConfig()
 RAFT_SMALL = RAFTConfig(
     feature_encoder_layers=(32, 32, 64, 96, 128),
     feature_encoder_block="bottleneck",
-    feature_encoder_norm_layer="instance",
     context_encoder_layers=(32, 32, 64, 96, 160),
     context_encoder_block="bottleneck",
     context_encoder_norm_layer="none",
-    corr_block_num_levels=4,
     corr_block_radius=3,
     motion_encoder_corr_layers=(96,),
     motion_encoder_flow_layers=(64, 32),
@@ -155,150 +234,3 @@ class ModelConfigs:
                     f"{name} is {value} but {other} is {expected}",
                     "use parts of one model",
                 )
-
-
-MAX_CONFIG_BYTES = 1_000_000  # a real one has about 2 kB
-MAX_SHOWN = 60  # characters of a bad value that a message repeats
-
-log = logging.getLogger(__name__)
-
-
-def shown(value: object) -> str:
-    """Returns a value as a message shows it: in JSON, cut to a readable length."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
-
-
-class ConfigReader:
-    """Typed access to one config file, which records the keys that were read."""
-
-    def __init__(self, path: Path, values: dict[str, Any]) -> None:
-        self.path = path
-        self._values = values
-        self._seen: set[str] = set()
-
-    @classmethod
-    def open(cls, path: Path) -> ConfigReader:
-        """Reads a JSON object.
-
-        Raises:
-            StreamDiffVSRError: The file is missing, too large, not JSON, or not a JSON object.
-        """
-        what = f"cannot read {path}"
-        try:
-            if path.stat().st_size > MAX_CONFIG_BYTES:
-                raise StreamDiffVSRError(what, f"a config has at most {MAX_CONFIG_BYTES} bytes")
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise StreamDiffVSRError(
-                what, "no such file", "the folder layout is in docs/models.md"
-            ) from None
-        except OSError as error:
-            raise StreamDiffVSRError(what, error.strerror or str(error)) from None
-        except (ValueError, RecursionError) as error:  # also UnicodeDecodeError, JSONDecodeError
-            raise StreamDiffVSRError(
-                what, f"it is not valid JSON ({error})", "fetch the file again"
-            ) from None
-        if not isinstance(values, dict):
-            raise StreamDiffVSRError(what, "it holds no JSON object", "fetch the file again")
-        return cls(path, values)
-
-    def refuse(self, key: str, value: object, supported: str) -> NoReturn:
-        """Raises an error with the value that cannot be used, and the supported ones."""
-        raise StreamDiffVSRError(
-            f"{self.path}: {key} is {shown(value)}", f"supported is {supported}"
-        )
-
-    def has(self, key: str) -> bool:
-        """Returns whether the file has the key, even if its value is null."""
-        return key in self._values
-
-    def raw(self, key: str, default: object) -> Any:
-        """Returns the value as it is in the file, or the default if the key is missing."""
-        self._seen.add(key)
-        return self._values.get(key, default)
-
-    def only(self, key: str, *supported: object) -> None:
-        """Refuses any value but these; a missing key stands for the first."""
-        value = self.raw(key, supported[0])
-        if not any(value is s or (s is not None and value == s) for s in supported):
-            self.refuse(key, value, " or ".join(shown(s) for s in supported))
-
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
-        """Returns a whole number within [low, high]."""
-        return self._integer(key, self.raw(key, default), low, high)
-
-    def number(self, key: str, default: float, low: float, high: float) -> float:
-        """Returns a number within [low, high]."""
-        value = self.raw(key, default)
-        if type(value) not in (int, float) or not low <= value <= high:  # NaN is not within
-            self.refuse(key, value, f"a number from {low:g} to {high:g}")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        """Returns true or false."""
-        value = self.raw(key, default)
-        if type(value) is not bool:
-            self.refuse(key, value, "true or false")
-        return value
-
-    def text(self, key: str, default: str, supported: Iterable[str]) -> str:
-        """Returns one of the supported words."""
-        value, words = self.raw(key, default), tuple(supported)
-        if value not in words:
-            self.refuse(key, value, " or ".join(shown(word) for word in words))
-        return str(value)
-
-    def integers(
-        self, key: str, default: tuple[int, ...], low: int, high: int, *, lengths: tuple[int, int]
-    ) -> tuple[int, ...]:
-        """Returns a list of whole numbers within [low, high], its length within `lengths`."""
-        values = self.items(key, default, lengths)
-        return tuple(self._integer(key, value, low, high) for value in values)
-
-    def per_level(
-        self, key: str, default: int, low: int, high: int, *, levels: int
-    ) -> tuple[int, ...]:
-        """Returns a number per level; a single number applies to all levels."""
-        value = self.raw(key, default)
-        if isinstance(value, list):
-            return self.integers(key, (), low, high, lengths=(levels, levels))
-        return (self._integer(key, value, low, high),) * levels
-
-    def flags_per_level(self, key: str, default: bool, *, levels: int) -> tuple[bool, ...]:
-        """Returns a flag per level; a single flag applies to all levels."""
-        value = self.raw(key, default)
-        flags = value if isinstance(value, list) else [value] * levels
-        if len(flags) != levels or any(type(flag) is not bool for flag in flags):
-            self.refuse(key, value, f"true, false, or a list of {levels} of them")
-        return tuple(flags)
-
-    def items(
-        self, key: str, default: tuple[Any, ...], lengths: tuple[int, int]
-    ) -> tuple[Any, ...]:
-        """Returns a list of any values, its length within `lengths`."""
-        value = self.raw(key, list(default))
-        low, high = lengths
-        if not isinstance(value, list) or not low <= len(value) <= high:
-            count = f"{low}" if low == high else f"{low} to {high}"
-            self.refuse(key, value, f"a list of {count}")
-        return tuple(value)
-
-    def finish(self, harmless: Iterable[str]) -> None:
-        """Logs the keys that were not read: one may mean a model of another kind.
-
-        Args:
-            harmless: Keys that are known not to affect inference.
-        """
-        known = self._seen | set(harmless)
-        unknown = sorted(k for k in self._values if k not in known and not k.startswith("_"))
-        if unknown:
-            log.warning("%s: ignoring unknown keys: %s", self.path, ", ".join(unknown[:8]))
-
-    def _integer(self, key: str, value: object, low: int, high: int) -> int:
-        if type(value) is not int or not low <= value <= high:
-            self.refuse(key, value, f"a whole number from {low} to {high}")
-        return value

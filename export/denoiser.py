@@ -92,7 +92,7 @@ def transformer(
         config.cross_attention_dim,
         config.heads[level],
         layers=config.transformer_layers[level],
-        cross_only=config.only_cross_attention[level] if cross_only is None else cross_only,
+        cross_only=config.cross_only[level] if cross_only is None else cross_only,
         linear=config.use_linear_projection,
         groups=config.norm_num_groups,
     )

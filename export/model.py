@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from ..errors import StreamDiffVSRError
@@ -155,7 +156,7 @@ def load_model(folder: Path, *, match_colour: bool | None = None) -> Model:
     explain_layout(folder)
     configs = read_configs(folder)
     if match_colour is not None:
-        configs = replace(configs, vae=replace(configs.vae, match_colour=match_colour))
+        configs = replace(configs, vae=structs.replace(configs.vae, match_colour=match_colour))
     digest = model_digest(folder)
     return Model(
         configs=configs,

@@ -13,12 +13,11 @@ from typing import Any
 
 from ..errors import StreamDiffVSRError, UsageError
 from .config_files import find_flow
-from .folder_layout import PARTS, part_folder, part_weights
+from .folder_layout import PARTS, SCHEDULER_FILE, part_folder, part_weights
 from .weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEMS, find_weights
 
 CHUNK_BYTES = 1 << 22
 ContentDigest = Callable[[Path], str]
-SCHEDULER_FILE = "scheduler/scheduler_config.json"
 PROMPT_FILE = "prompt_embeds.safetensors"
 TEXT_ENCODER_CONFIG = "text_encoder/config.json"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import refuse, shown
 from .arrays import Array
 from .spec import DEFAULT_STEPS
 
@@ -36,17 +37,22 @@ class ScheduleConfig:
     set_alpha_to_one: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
-        _one_of("prediction_type", self.prediction_type, PREDICTIONS)
-        _one_of("timestep_spacing", self.timestep_spacing, SPACINGS)
-        if not 1 <= self.num_train_timesteps <= 100_000:
-            raise ValueError(
-                f"num_train_timesteps must be 1 to 100000, {self.num_train_timesteps=}"
-            )
-        if self.steps_offset < 0:
-            raise ValueError(f"steps_offset must not be negative, {self.steps_offset=}")
-        if not 0.0 < self.beta_start <= self.beta_end < 1.0:
-            raise ValueError(f"betas must rise within (0, 1): {self.beta_start=} {self.beta_end=}")
+        for key, words in (
+            ("beta_schedule", BETA_SCHEDULES),
+            ("prediction_type", PREDICTIONS),
+            ("timestep_spacing", SPACINGS),
+        ):
+            if (word := getattr(self, key)) not in words:
+                refuse(key, word, " or ".join(map(shown, words)))
+        last, start, end = self.num_train_timesteps - 1, self.beta_start, self.beta_end
+        if not 0 <= last < 100_000:
+            refuse("num_train_timesteps", last + 1, "a whole number from 1 to 100000")
+        if not 0 <= self.steps_offset <= last:
+            refuse("steps_offset", self.steps_offset, f"a whole number from 0 to {last}")
+        if not 1e-9 <= start <= 0.999:
+            refuse("beta_start", start, "a number from 1e-09 to 0.999")
+        if not start <= end <= 0.999:
+            refuse("beta_end", end, f"a number from beta_start ({start:g}) to 0.999")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,6 @@ class StepTable:
 
     def __len__(self) -> int:
         return len(self.timesteps)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; supported: {', '.join(known)}")
 
 
 def alphas_cumprod(config: ScheduleConfig) -> Array:

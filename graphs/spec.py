@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from ..errors import UsageError
 
@@ -20,7 +20,8 @@ MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
 MAX_PIXELS = 7680 * 4320  # of an input frame; anything above is a mistake or an attack
 TILE_OVERLAP = 32  # LR pixels that neighbouring tiles share, feathered; an eighth of small tiles
 DEFAULT_STEPS = 4  # of denoising; the released model is trained for them
-FLOW_SCALES = (1, 2, 4)  # the flow is computed at HR divided by this
+FlowScale = Literal[1, 2, 4]  # the flow is computed at HR divided by this
+FLOW_SCALES: tuple[int, ...] = get_args(FlowScale)
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
 # Each lane is a stream: its graphs run one after another; graphs of two lanes run concurrently.
 LANES = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))

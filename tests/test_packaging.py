@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -78,20 +79,56 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
     assert holders == {"onnxruntime": {"cpu"}, "onnxruntime-gpu": {"cuda"}, "torch": {"export"}}
 
 
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+
+
+def test_every_dependency_has_one_pin_for_each_python():
+    requirements = pytest.importorskip("packaging.requirements", reason="of the dev extra")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [requirements.Requirement(text) for line in lines if (text := line.partition("#")[0])]
+    for python in PYTHONS:
+        valid = [
+            pin.name.lower().replace("_", "-")
+            for pin in pins
+            if pin.marker is None or pin.marker.evaluate({"python_version": python})
+        ]
+        assert len(valid) == len(set(valid)), python
+        project = PROJECT["project"]
+        extras = project["optional-dependencies"]
+        wanted = [*project["dependencies"], *extras["cpu"], *extras["cuda"], *extras["live"]]
+        names = {requirements.Requirement(line).name.lower().replace("_", "-") for line in wanted}
+        assert names <= set(valid), "the images are made from pins alone"
+    for pin in pins:
+        assert re.fullmatch(r"==[\w.]+", str(pin.specifier))
+    assert "torch==2.13.0" in lines
+
+
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory) -> Path:
-    """A wheel of this checkout, built in a copy: a build writes files next to its sources."""
+def checkout(tmp_path_factory) -> Path:
+    """A copy of this checkout to build in: a build writes next to what it builds."""
     if int(installed_version("setuptools").split(".")[0]) < 77:
         pytest.skip("needs setuptools 77, see the dev extra")
     copy = tmp_path_factory.mktemp("checkout") / "a-name_1"
     junk = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "demo-out")
     shutil.copytree(ROOT, copy, ignore=junk)
-    build = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+    return copy
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout) -> Path:
+    """A wheel of this checkout."""
+    return built("wheel", checkout)
+
+
+def built(kind: str, folder: Path) -> Path:
+    """The wheel or sdist that is built from a folder."""
+    build = f"from setuptools.build_meta import build_{kind}; print(build_{kind}('dist'))"
     done = subprocess.run(
-        [sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, env=_no_path()
+        [sys.executable, "-c", build], cwd=folder, capture_output=True, text=True, env=_no_path()
     )
     assert done.returncode == 0, done.stderr
-    return copy / "dist" / done.stdout.splitlines()[-1]
+    assert "Deprecat" not in done.stderr and "Warning" not in done.stderr, done.stderr
+    return folder / "dist" / done.stdout.splitlines()[-1]
 
 
 def _no_path() -> dict[str, str]:
@@ -128,3 +165,23 @@ def test_the_wheel_runs_where_there_is_no_checkout(wheel, tmp_path):
         env=_no_path(),
     )
     assert (done.returncode, done.stdout) == (0, f"streamdiffvsr {streamdiffvsr.__version__}\n")
+
+
+@pytest.mark.slow
+def test_the_sdist_is_small_and_makes_the_same_wheel(checkout, wheel, tmp_path):
+    sdist = built("sdist", checkout)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (inside,) = tmp_path.iterdir()
+    top = {path.name for path in inside.iterdir()}
+    assert top.isdisjoint({"tests", "docs", "research", "examples", "example_workflows", "tools"})
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt"} <= top
+    again = zipfile.ZipFile(built("wheel", inside))
+    first = zipfile.ZipFile(wheel)
+    contents = [
+        {info.filename: info.CRC for info in one.infolist() if ".dist-info/" not in info.filename}
+        for one in (first, again)
+    ]
+    assert contents[0] == contents[1]
+    for file in (sdist, wheel):
+        assert file.stat().st_size < 10_000_000, f"{file.name} is what everybody downloads"

@@ -27,8 +27,8 @@ MIB = 2**20
 # In addition to torch and its own dependencies.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": (
-        "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "jsonschema", "numpy",
-        "nvtx", "pillow", "platformdirs", "psutil", "pytest", "pytest-timeout", "rich",
+        "av", "cuda-bindings", "cuda-core", "filelock", "huggingface-hub", "jsonschema", "msgspec",
+        "numpy", "nvtx", "pillow", "platformdirs", "psutil", "pytest", "pytest-timeout", "rich",
         "safetensors", "transformers", "typer",
     ),
     "onnxruntime": (

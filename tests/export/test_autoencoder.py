@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor
 
 from streamdiffvsr.export.autoencoder import Block, TemporalAutoencoder, pool
 from streamdiffvsr.export.configs import AutoencoderConfig
 
 CONFIG = AutoencoderConfig(
-    in_channels=3,
-    out_channels=3,
     latent_channels=4,
-    width=12,
+    encoder_block_out_channels=(12, 12, 12),
+    decoder_block_out_channels=(12, 12, 12),
     num_encoder_blocks=(1, 3, 3),
     num_decoder_blocks=(3, 3, 1),
     latent_magnitude=3.0,
@@ -47,8 +46,8 @@ def make(config: AutoencoderConfig = CONFIG) -> TemporalAutoencoder:
 def theirs(vae: TemporalAutoencoder) -> Any:
     config = vae.config
     other = diffusers.AutoencoderTiny(
-        encoder_block_out_channels=(config.width,) * len(config.num_encoder_blocks),
-        decoder_block_out_channels=(config.width,) * len(config.num_decoder_blocks),
+        encoder_block_out_channels=config.encoder_block_out_channels,
+        decoder_block_out_channels=config.decoder_block_out_channels,
         num_encoder_blocks=config.num_encoder_blocks,
         num_decoder_blocks=config.num_decoder_blocks,
         latent_channels=config.latent_channels,
@@ -62,7 +61,13 @@ def theirs(vae: TemporalAutoencoder) -> Any:
 
 CONFIGS = [
     CONFIG,
-    replace(CONFIG, width=8, num_encoder_blocks=(1, 2, 1), num_decoder_blocks=(1, 2, 1)),
+    replace(
+        CONFIG,
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 2, 1),
+        num_decoder_blocks=(1, 2, 1),
+    ),
     replace(CONFIG, latent_channels=6),
 ]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.export import config_files
-from streamdiffvsr.export.config_files import read_configs, read_flow
-from streamdiffvsr.export.configs import RAFT_LARGE, RAFT_SMALL
+from streamdiffvsr.export.config_files import read_config, read_configs, read_flow
+from streamdiffvsr.export.configs import RAFT_LARGE, RAFT_SMALL, ControlNetConfig, UNetConfig
+from streamdiffvsr.graphs.schedule import ScheduleConfig
 
 Edit = Callable[[str, dict[str, Any]], Path]
 UNET, CONTROLNET, VAE = "unet/config.json", "controlnet/config.json", "vae/config.json"
@@ -35,7 +35,7 @@ def test_reads_the_recorded_model(parity_model: Path) -> None:
     configs = read_configs(parity_model)
     assert configs.unet.block_out_channels == (32, 32, 64, 64)
     assert configs.unet.heads == (8, 8, 8, 8)
-    assert configs.unet.only_cross_attention == (True, True, True, False)
+    assert configs.unet.cross_only == (True, True, True, False)
     assert configs.controlnet.conditioning_embedding_out_channels == (8, 16, 32)
     assert (configs.vae.width, configs.vae.num_decoder_blocks) == (16, (3, 3, 1))
     assert configs.flow is RAFT_LARGE
@@ -46,14 +46,14 @@ def test_reads_the_recorded_model(parity_model: Path) -> None:
 def test_missing_keys_have_diffusers_defaults(tmp_path: Path) -> None:
     """Compared with diffusers itself, as far as its defaults are a model that runs here."""
     diffusers = pytest.importorskip("diffusers")
-    for name, read, reference in (
-        ("unet", config_files.read_unet, diffusers.UNet2DConditionModel),
-        ("controlnet", config_files.read_controlnet, diffusers.ControlNetModel),
+    for name, kind, reference in (
+        ("unet", UNetConfig, diffusers.UNet2DConditionModel),
+        ("controlnet", ControlNetConfig, diffusers.ControlNetModel),
     ):
         path = tmp_path / f"{name}.json"
         hint = {"conditioning_embedding_out_channels": [8, 16, 32]}
         path.write_text(json.dumps(hint if name == "controlnet" else {}), encoding="utf-8")
-        config = read(path)
+        config = read_config(path, kind)
         with torch.device("meta"):
             expected = reference(**(hint if name == "controlnet" else {})).config
         assert config.block_out_channels == tuple(expected.block_out_channels)
@@ -64,20 +64,25 @@ def test_missing_keys_have_diffusers_defaults(tmp_path: Path) -> None:
     path = tmp_path / "scheduler.json"
     path.write_text('{"clip_sample": false}', encoding="utf-8")
     expected = diffusers.DDIMScheduler().config
-    read_scheduler = config_files.read_scheduler(path)
+    read_scheduler = read_config(path, ScheduleConfig)
     for key in read_scheduler.__dataclass_fields__:
         assert getattr(read_scheduler, key) == expected[key], key
 
 
 def test_the_right_name_of_heads_wins(edit: Edit) -> None:
     path = edit(UNET, {"num_attention_heads": [1, 2, 4, 8], "attention_head_dim": 2})
-    assert config_files.read_unet(path).heads == (1, 2, 4, 8)
+    assert read_config(path, UNetConfig).heads == (1, 2, 4, 8)
+
+
+def test_the_other_name_of_heads_may_then_have_any_value(edit: Edit) -> None:
+    path = edit(UNET, {"num_attention_heads": 4, "attention_head_dim": None})
+    assert read_config(path, UNetConfig).heads == (4,) * 4
 
 
 def test_scalars_are_meant_for_every_level(edit: Edit) -> None:
     path = edit(UNET, {"only_cross_attention": True, "transformer_layers_per_block": [1, 2, 1, 1]})
-    config = config_files.read_unet(path)
-    assert config.only_cross_attention == (True,) * 4
+    config = read_config(path, UNetConfig)
+    assert config.cross_only == (True,) * 4
     assert config.transformer_layers == (1, 2, 1, 1)
 
 
@@ -109,6 +114,7 @@ def test_scalars_are_meant_for_every_level(edit: Edit) -> None:
         (UNET, "transformer_layers_per_block", [[1], [1], [1], [1]]),
         (UNET, "cross_attention_dim", [32, 32, 32, 32]),
         (UNET, "in_channels", True),
+        (UNET, "in_channels", 7.0),
         (UNET, "norm_eps", float("nan")),
         (UNET, "norm_eps", 10**400),
         (UNET, "flip_sin_to_cos", 1),
@@ -153,6 +159,8 @@ def test_scalars_are_meant_for_every_level(edit: Edit) -> None:
         (SCHEDULER, "beta_end", 1e9),
         (SCHEDULER, "set_alpha_to_one", "yes"),
         (FLOW, "feature_encoder_block", "dense"),
+        (FLOW, "feature_encoder_block", "\ud800"),
+        (FLOW, "flow_scale", 3),
         (FLOW, "context_encoder_norm_layer", "group"),
         (FLOW, "feature_encoder_layers", [8, 8, 16]),
         (FLOW, "feature_encoder_layers", [8, 16, 16, 16, 32]),
@@ -201,6 +209,31 @@ def test_an_odd_first_width_is_refused(edit: Edit, tiny_model: Path) -> None:
         read_configs(tiny_model)
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        (CONTROLNET, "conditioning_embedding_out_channels"),
+        (VAE, "num_encoder_blocks"),
+        (VAE, "encoder_block_out_channels"),
+    ],
+)
+def test_a_key_whose_default_is_another_kind_of_model_is_needed(
+    tiny_model: Path, file: str, key: str
+) -> None:
+    path = tiny_model / file
+    keys = json.loads(path.read_text(encoding="utf-8"))
+    del keys[key]
+    path.write_text(json.dumps(keys), encoding="utf-8")
+    with pytest.raises(StreamDiffVSRError, match=rf"{file}: {key} is absent: supported is a list"):
+        read_configs(tiny_model)
+
+
+def test_the_wrong_item_of_a_list_is_named(edit: Edit, tiny_model: Path) -> None:
+    edit(FLOW, {"recurrent_block_kernel_size": [[3, 3], [5, 4]]})
+    with pytest.raises(StreamDiffVSRError, match="recurrent_block_kernel_size is 4: supported is"):
+        read_configs(tiny_model)
+
+
 def test_clipping_is_refused_where_diffusers_would_default_to_it(tiny_model: Path) -> None:
     path = tiny_model / SCHEDULER
     keys = json.loads(path.read_text(encoding="utf-8"))
@@ -212,7 +245,10 @@ def test_clipping_is_refused_where_diffusers_would_default_to_it(tiny_model: Pat
 
 def test_betas_that_fall_are_refused(edit: Edit, tiny_model: Path) -> None:
     edit(SCHEDULER, {"beta_start": 0.5, "beta_end": 0.1})
-    with pytest.raises(StreamDiffVSRError, match=r"scheduler_config.json cannot be used: betas"):
+    with pytest.raises(
+        StreamDiffVSRError,
+        match=r"scheduler_config\.json: beta_end is 0\.1: supported is .*beta_start \(0\.5\)",
+    ):
         read_configs(tiny_model)
 
 

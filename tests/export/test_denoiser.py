@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from streamdiffvsr.export.blocks import sinusoidal_embedding
-from streamdiffvsr.export.config_files import read_controlnet, read_unet
+from streamdiffvsr.export.config_files import read_config
+from streamdiffvsr.export.configs import ControlNetConfig, UNetConfig
 from streamdiffvsr.export.denoiser import ControlNet, UNet, as_batch
 from streamdiffvsr.export.presets import PRESETS, SHARED_KEYS
 
@@ -95,9 +96,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     their_controlnet = randomised(
         diffusers.ControlNetModel(**shared, conditioning_embedding_out_channels=HINT), 2
     )
-    unet = UNet(read_unet(save_config(theirs, folder / "unet.json")))
+    unet = UNet(read_config(save_config(theirs, folder / "unet.json"), UNetConfig))
     controlnet = ControlNet(
-        read_controlnet(save_config(their_controlnet, folder / "controlnet.json"))
+        read_config(save_config(their_controlnet, folder / "controlnet.json"), ControlNetConfig)
     )
     unet.load_state_dict(theirs.state_dict())
     controlnet.load_state_dict(their_controlnet.state_dict())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from streamdiffvsr.export.configs import RAFT_LARGE, RAFT_SMALL, RAFTConfig

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import linecache
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -243,19 +245,33 @@ def _number(frame: Image, frames: list[Image]) -> int | None:
 
 
 class _Lines:
-    """Counts lines of the runtime that this thread runs, and interrupts at one of them."""
+    """Counts lines of the runtime that this thread runs, and interrupts at one of them.
+
+    Python checks for Ctrl-C at calls and jumps, and releases a lock in C: a real one never comes
+    between the end of a `with` block and that release. One that is due there comes a line later.
+    """
 
     def __init__(self, stop: int = 0) -> None:
         self.count, self.stop = 0, stop
+        self._entries: dict[tuple[Any, int], int] = {}
 
     def trace(self, frame: Any, event: str, argument: object) -> Any:
         if "runtime" not in Path(frame.f_code.co_filename).parts:
             return None
         if event == "line":
             self.count += 1
-            if self.count == self.stop:
-                raise KeyboardInterrupt
+            releases = self._releases_a_lock(frame)
+            if 0 < self.stop <= self.count and not releases:
+                raise KeyboardInterrupt  # which also ends the tracing
         return self.trace
+
+    def _releases_a_lock(self, frame: Any) -> bool:
+        """Returns whether the line is that of a `with` of a lock, after its block."""
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if not re.match(r"\s*with .*lock\b", line):
+            return False
+        entry = self._entries.setdefault((frame.f_code, frame.f_lineno), frame.f_lasti)
+        return bool(frame.f_lasti > entry)
 
 
 def _lines_run(work: Any, up: Upscaler, mode: Any) -> int:
