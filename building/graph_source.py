@@ -47,11 +47,15 @@ class GraphSource:
     Args:
         model: The model's folder.
         digest: The digest of its files.
+        own: The folder for graphs that are exported; None is one in the user's cache, which is
+            searched after the graphs that the built-in model ships.
     """
 
-    def __init__(self, model: Path, digest: str) -> None:
+    def __init__(self, model: Path, digest: str, own: Path | None = None) -> None:
         self._model, self._digest = model, digest
-        self._cache = cache_root() / "graphs" / f"{digest[:16]}-v{GRAPH_VERSION}"
+        cached = cache_root() / "graphs" / f"{digest[:16]}-v{GRAPH_VERSION}"
+        self._own = own or cached
+        self._folders = (own,) if own else (SHIPPED, cached)
 
     def find(self, options: GraphOptions) -> tuple[GraphLibrary, Sources] | None:
         """Returns the graphs if all are there and undamaged, else None."""
@@ -68,7 +72,7 @@ class GraphSource:
         if (found := self.find(options)) is not None:
             return found
         require_graphs(options)
-        with locked(self._cache):
+        with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 self._export(options, progress)
         found = self.find(options)
@@ -78,7 +82,7 @@ class GraphSource:
     def _found(self, options: GraphOptions) -> tuple[GraphLibrary | None, dict[str, Path]]:
         first: GraphLibrary | None = None
         found: dict[str, Path] = {}
-        for folder in (SHIPPED, self._cache):
+        for folder in self._folders:
             library = GraphLibrary.read(folder, self._digest)
             if library is None:
                 continue
@@ -97,24 +101,24 @@ class GraphSource:
         progress("load weights")
         match = {"on": True, "off": False}.get(options.colour)
         model = load_model(self._model, match_colour=match)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        self._own.mkdir(parents=True, exist_ok=True)
         library = export_library(
             model,
-            self._cache,
+            self._own,
             options,
             missing,
-            GraphLibrary.read(self._cache, self._digest),
+            GraphLibrary.read(self._own, self._digest),
             lambda name: progress(f"export {name}"),
         )
         if find_spec("onnxruntime") is not None:
             scale = options.flow_scale
-            made = {graph: self._cache / options.file(graph) for graph in missing}
+            made = {graph: self._own / options.file(graph) for graph in missing}
             for height, width in CHECK_SIZES:
                 size = (height * scale, width * scale)
                 progress(f"compare with torch at {size[1]}x{size[0]}")
                 run = torch_reference(model, options, size)
                 _compare(library, made, options, size, run)
-        library.write(self._cache)
+        library.write(self._own)
 
 
 def _compare(
@@ -135,7 +139,7 @@ def _compare(
 def require_graphs(options: GraphOptions) -> None:
     """Raises `StreamDiffVSRError`, naming what is missing, if graphs cannot be exported here."""
     if missing_export():
-        shipped = "only the built-in model has graphs for 2 or 4 steps in fp32 and fp16"
+        shipped = "the built-in model's own graphs have 2 or 4 steps and are in fp32"
         try:
             require_export()
         except StreamDiffVSRError as error:

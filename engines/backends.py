@@ -82,7 +82,7 @@ class Backend:
         open: (engine folder, graph, device, scratch memory to share or None) -> engine.
         unavailable: device -> why the installed library cannot be used there, or an empty string.
             A GPU that is not there is not its concern.
-        compile: Replaces a graph's ONNX files by its engine: (folder, graph, key, scratch memory in
+        compile: Replaces a graph's ONNX file by its engine: (folder, graph, key, scratch memory in
             bytes or None, progress as a fraction); None if the exported file itself is run.
         target: (compute capabilities or None for the usual, precision, device) -> what its engines
             depend on there.

@@ -98,7 +98,7 @@ def optimization_level(backend: str, asked: int | None) -> int | None:
 def compile_graph(
     folder: Path, spec: GraphSpec, key: EngineKey, workspace_bytes: int | None, progress: Fraction
 ) -> None:
-    """Replaces a graph's ONNX files by its plan.
+    """Replaces a graph's ONNX file by its plan; weights, which graphs share, stay.
 
     Raises:
         StreamDiffVSRError: The library refused it; the message quotes the library.
@@ -116,7 +116,6 @@ def compile_graph(
     rewrite_graph(onnx, group_norms=library.has_group_norms)
     build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
     onnx.unlink()
-    onnx.with_name(f"{onnx.name}.data").unlink(missing_ok=True)
 
 
 def open_plan(

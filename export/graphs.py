@@ -209,7 +209,9 @@ class Features(nn.Module):
         if self.flow_scale > 1:
             up = F.avg_pool2d(up, self.flow_scale)
         if self.flow_scale * FACTOR > SCALE**2:  # else sides of HR are multiples already
-            up = replicate_pad(up, (-(-up.shape[2] // 8) * 8, -(-up.shape[3] // 8) * 8))
+            # Not by -(-n // 8): exporters write a division that rounds towards zero.
+            height, width = ((n + FACTOR - 1) // FACTOR * FACTOR for n in up.shape[2:])
+            up = replicate_pad(up, (height, width))
         return self.raft.encode(up)
 
 

@@ -83,8 +83,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, graphs: Path, parity_engines: Path)
     fake: Any = type("module", (), {"IBuilderConfig": RtxConfig, "ComputeCapability": capability})
 
     def compile(folder: Path, spec: GraphSpec, *_: object) -> None:
-        for path in folder.glob(f"{onnx_file(spec.name)}*"):
-            path.unlink()
+        (folder / onnx_file(spec.name)).unlink()
         (folder / tensorrt_backend.plan_file(spec.name)).write_bytes(
             f"plan of {spec.name}".encode()
         )

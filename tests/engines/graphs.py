@@ -9,10 +9,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 from safetensors.numpy import save_file
 
 from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
+from streamdiffvsr.graphs.onnx_network import weights_files
 from streamdiffvsr.graphs.spec import GraphSpec, golden_file, onnx_file
 
 
@@ -23,16 +25,17 @@ def specs_of(engines: Path) -> dict[str, GraphSpec]:
 
 def copy_graph(engines: Path, name: str, folder: Path) -> Path:
     """One graph with its weights; returns the ONNX file."""
-    for path in engines.glob(f"{onnx_file(name)}*"):
-        shutil.copy(path, folder)
-    return folder / onnx_file(name)
+    source = engines / onnx_file(name)
+    for weights in weights_files(onnx.load(str(source), load_external_data=False)):
+        shutil.copy(engines / weights, folder)
+    return Path(shutil.copy(source, folder))
 
 
 def make_graph_folder(engines: Path, folder: Path) -> Path:
     """Makes what an export of the recorded model leaves, with tensors recorded by ONNX Runtime."""
     folder.mkdir()
     for name, spec in specs_of(engines).items():
-        onnx = copy_graph(engines, name, folder)
+        path = copy_graph(engines, name, folder)
         draw = np.random.default_rng(0)
         inputs = {
             t.name: np.ones(t.shape, t.dtype)
@@ -41,7 +44,7 @@ def make_graph_folder(engines: Path, folder: Path) -> Path:
             for t in spec.inputs
         }
         outputs = {t.name: np.empty(t.shape, t.dtype) for t in spec.outputs}
-        OrtEngine(onnx, spec).bind(inputs | outputs).enqueue()
+        OrtEngine(path, spec).bind(inputs | outputs).enqueue()
         record = {f"in.{k}": v for k, v in inputs.items()}
         save_file(record | {f"out.{k}": v for k, v in outputs.items()}, folder / golden_file(name))
     read_manifest(engines).graphs.write(folder)

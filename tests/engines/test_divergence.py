@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from streamdiffvsr.engines.divergence import (
 from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.engines.registry import BACKENDS
 from streamdiffvsr.graphs.spec import onnx_file
+from streamdiffvsr.tests.engines.graphs import copy_graph
 
 GRAPH = "decode"
 
@@ -43,8 +43,7 @@ def folders(parity_engines: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Twice the same graph; a test may change the second."""
     for name in ("reference", "engine"):
         (tmp_path / name).mkdir()
-        for path in parity_engines.glob(f"{onnx_file(GRAPH)}*"):
-            shutil.copy(path, tmp_path / name)
+        copy_graph(parity_engines, GRAPH, tmp_path / name)
     return tmp_path / "reference", tmp_path / "engine"
 
 

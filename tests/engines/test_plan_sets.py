@@ -219,4 +219,4 @@ def test_a_graph_is_rewritten_as_its_library_can_take_it(
     assert counts["GroupNormalization"] == (88 if has_norms else 0)
     assert counts["Transpose"] == 202
     assert settings == BuildSettings((89, 121), 2**20, optimization_level=5)
-    assert [p.name for p in tmp_path.iterdir()] == ["denoise.plan"]
+    assert {p.suffix for p in tmp_path.iterdir()} == {".plan", ".data"}

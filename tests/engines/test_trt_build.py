@@ -143,7 +143,7 @@ def test_a_broken_onnx_is_one_line_in_the_parsers_words(
     if harm == "gone":
         onnx.unlink()
     elif harm == "weights gone":
-        onnx.with_name(f"{onnx.name}.data").unlink()
+        next(tmp_path.glob("*.data")).unlink()
     elif harm == "text":
         onnx.write_bytes(b"hello" * 100)  # to protobuf, unknown fields
     else:

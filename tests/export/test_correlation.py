@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamdiffvsr.export import correlation
 from streamdiffvsr.export.correlation import AllPairs, OnDemand
 from streamdiffvsr.export.reference import GridSampledCorrelation
+from streamdiffvsr.graphs import plan
 
 CASES = [  # (h, w), levels, radius
     ((16, 16), 4, 4),
@@ -67,23 +67,23 @@ def test_chunks_change_nothing(points: int, monkeypatch: pytest.MonkeyPatch) -> 
     where = positions(size, "borders")
     expected = AllPairs(current, previous, levels, radius).lookup(where)
     window = 4 * channels * levels * (2 * radius + 2) ** 2
-    monkeypatch.setattr(correlation, "CHUNK_BYTES", points * window + window // 2)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", points * window + window // 2)
     chunked = OnDemand(current, previous, levels, radius)
     assert chunked.chunk == points
     torch.testing.assert_close(chunked.lookup(where), expected, atol=3e-6, rtol=0)
 
 
 def test_a_chunk_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correlation, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
     assert OnDemand(*maps((8, 8)), 2, 1).chunk == 1
 
 
 def test_chunks_are_no_more_than_a_graph_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correlation, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 1)
     size, levels, radius = (21, 31), 2, 2
     current, previous = maps(size)
     chunked = OnDemand(current, previous, levels, radius)
-    assert -(-21 * 31 // chunked.chunk) <= correlation.MAX_CHUNKS
+    assert -(-21 * 31 // chunked.chunk) <= plan.MAX_CHUNKS
     where = positions(size, "inside")
     expected = AllPairs(current, previous, levels, radius).lookup(where)
     torch.testing.assert_close(chunked.lookup(where), expected, atol=3e-6, rtol=0)
