@@ -285,7 +285,7 @@ def _live() -> Check:
     if missing := host.missing_live():
         remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
         return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
-    from ..runtime.media.encoder_trial import live_encoder
+    from ..runtime.media.formats import live_encoder
 
     return Check("live", OK, f"cameras and streams; H.264 by {live_encoder((360, 640)).name}")
 

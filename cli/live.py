@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from ..building.provider import EngineProvider
     from ..runtime.live.engine_pool import QualityLevels
     from ..runtime.live.frame import Sink
-    from ..runtime.live.run import Ended
-    from ..runtime.live.session import LiveSession
+    from ..runtime.live.session import Ended, LiveSession
 
 EVERY_S = 1.0  # from one JSON status line to the next
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
@@ -273,8 +272,7 @@ def live(
     from ..building.provider import EngineProvider
     from ..runtime.live.addresses import parse_source
     from ..runtime.live.engine_pool import EnginePool
-    from ..runtime.live.run import run_session
-    from ..runtime.live.session import LiveSession
+    from ..runtime.live.session import LiveSession, run_session
     from ..runtime.live.source import LiveSource
 
     reporter = Reporter(as_json=json)

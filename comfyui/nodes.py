@@ -10,11 +10,10 @@ from . import host
 from .host import explained
 from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node
 from .loader import Loader, Unload
-from .upscale import ProcessFrame, Upscale
-from .video import UpscaleVideo
+from .upscale import ProcessFrame, Upscale, UpscaleVideo
 
 if TYPE_CHECKING:
-    from .images import NodeState
+    from .run import NodeState
 
 ENDING = ".safetensors"
 PREFIX = "StreamDiffVSR/state"
@@ -63,7 +62,7 @@ class CreateState:
         frame_index: int = 1,
     ) -> tuple[NodeState]:
         from ..runtime.state import StreamState
-        from .images import NodeState
+        from .run import NodeState
 
         if initial_frame is None and initial_lq_frame is None:
             return (NodeState(StreamState()),)
@@ -95,7 +94,7 @@ class ExtractState:
         import torch
 
         from ..runtime.stages import to_uint8
-        from .images import from_frame
+        from .run import from_frame
 
         stream = state.stream
         black = torch.zeros(1, 64, 64, 3)
@@ -155,7 +154,7 @@ class LoadState:
     @explained
     def run(self, path: str) -> tuple[NodeState]:
         from ..runtime.state import StreamState
-        from .images import NodeState
+        from .run import NodeState
 
         return (NodeState.after(StreamState.load(_found(path))),)
 
@@ -176,7 +175,7 @@ def _pair(upscaled: Any, frame: Any) -> tuple[Any, Any]:
         StreamDiffVSRError: One is not connected, or the sizes do not match.
     """
     from ..graphs.spec import SCALE
-    from .images import size_of, to_frame
+    from .run import size_of, to_frame
 
     if upscaled is None or frame is None:
         raise StreamDiffVSRError(

@@ -6,22 +6,30 @@ Waterman, Patterson: Roofline, doi:10.1145/1498765.1498785.)
 
 The rates are measured in the same run. Each is the best of several repetitions, as other work on
 the machine can only slow a repetition down; the spread shows by how much. The bytes of a copy count
-twice, as it reads and writes them.
+twice, as it reads and writes them. A CPU's rates are measured with as many threads as its engines
+use: the product is one ONNX Runtime operator, run as an engine; numpy copies, one slice per thread.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...engines.interface import kind_of, ordinal_of
+from ...engines.onnxruntime_backend import OrtEngine, usable_cpus
+from ...errors import StreamDiffVSRError
 from ...graphs.spec import Precision
 from .engine_work import FrameWork, engine_work
 from .graph_work import GraphWork
-from .product import Sample
+from .product import Sample, product_arrays, product_spec, sample, write_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,6 @@ def measure_rates(device: str, precision: Precision) -> Rates:
         ordinal = ordinal_of(device)
         products, copies = matrix_on_gpu(precision, ordinal), copy_on_gpu(ordinal)
     else:
-        from .rates_cpu import copy_rate, matrix_rate
-
         products, copies = matrix_rate(precision), copy_rate()
     return Rates(
         gflops=_best(products),
@@ -173,3 +179,47 @@ def _share(limit: float | None, measured: float | None) -> float | None:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+SIDE = {"fp32": 1024, "fp16": 512}  # short, so that some repetitions are undisturbed
+COPY_BYTES = 256 * 2**20  # several times the caches of a large server
+PRODUCTS, COPIES, WARM_UP = 60, 15, 2
+
+
+def matrix_rate(precision: Precision) -> Sample | str:
+    """Returns the GFLOP/s of a square matrix product, or why it could not be measured."""
+    side = SIDE[precision]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_product(Path(folder), side, precision)
+            engine = OrtEngine(path, product_spec(side, precision))
+        bound = engine.bind(product_arrays(side, precision))
+    except (StreamDiffVSRError, ImportError) as error:
+        return f"no matrix rate: {error}"
+    times = _times(bound.enqueue, PRODUCTS)
+    how = f"matrix product {side}x{side} {precision} by onnxruntime, {usable_cpus()} threads"
+    return sample(times, 2e-9 * side**3, how)
+
+
+def copy_rate() -> Sample | str:
+    """Returns the GB/s of a copy in host memory."""
+    threads = usable_cpus()
+    source = np.ones(COPY_BYTES, np.uint8)  # written, so that its pages are in memory
+    target = np.full_like(source, 2)
+    pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        times = _times(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)), COPIES)
+    how = f"copy of {COPY_BYTES // 2**20} MiB by numpy, {threads} threads, read and written"
+    return sample(times, 2e-9 * COPY_BYTES, how)
+
+
+def _times(run: Callable[[], object], repetitions: int) -> list[float]:
+    """Returns the seconds of each run after a warm-up."""
+    for _ in range(WARM_UP):
+        run()
+    times = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return times

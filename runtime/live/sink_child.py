@@ -20,9 +20,9 @@ import av
 from ...durable import write_atomically
 from ..media import libav
 from ..media.colour import FULL, Colour
-from ..media.encoder_trial import live_candidate
 from ..media.encoder_trial_child import why_not
 from ..media.encoders import SOFTWARE, live_options, live_pixel_format
+from ..media.formats import live_candidate
 from ..media.rgb import RgbFrame
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder
 from ..processes import messages

@@ -15,14 +15,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ..media.encoder_trial import live_encoder
 from ..media.encoders import HARDWARE
-from ..media.formats import check_size
+from ..media.formats import check_size, live_encoder
 from ..processes.child import Child
 from ..processes.messages import pack
 from .frame import OutputFrame, Sink
-from .sink_in_process import InProcess
-from .sink_targets import Target, parse_target
+from .sink_targets import InProcess, Target, parse_target
 from .source import REFUSED, Backoff
 
 LISTEN_S = 60.0

@@ -22,21 +22,23 @@ from ...errors import StreamDiffVSRError, option
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
 from .encoders import IMAGE_NAME, ImageFormat, VideoFormat
-from .info import VideoInfo
-from .segment import Segment
+from .info import Segment, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """The expected result of a join.
+class Joined:
+    """The result of a join, or of its rehearsal.
 
     Attributes:
-        copied: Number of copied streams by kind, such as {"audio": 1}.
-        notes: Lines on what will be left out and why.
+        bytes: Size of the output; 0 of a rehearsal.
+        copied: Number of copied streams by kind: "audio", "subtitle", "data", "attachment",
+            "cover", "chapter".
+        notes: Lines on what was left out and why.
     """
 
-    copied: dict[str, int]
-    notes: tuple[str, ...]
+    bytes: int
+    copied: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def rehearse(
@@ -46,7 +48,7 @@ def rehearse(
     audio: str = "copy",
     *,
     deadline_s: float = DEADLINE_S,
-) -> Rehearsed:
+) -> Joined:
     """Tries what an output takes over from its source.
 
     Args:
@@ -60,8 +62,9 @@ def rehearse(
         StreamDiffVSRError: The container cannot hold the sound, or the source cannot be read.
     """
     child = Child(
-        "runtime.media.rehearsal_child",
+        "runtime.media.join_child",
         {
+            "rehearsal": True,
             "source": str(Path(source).absolute()),
             "container": form.container,
             "codec": form.codec,
@@ -73,7 +76,7 @@ def rehearse(
     )
     try:
         done, _ = child.receive()
-        return Rehearsed(done["copied"], tuple(done["notes"]))
+        return Joined(0, done["copied"], tuple(done["notes"]))
     finally:
         child.close()
 
@@ -151,22 +154,6 @@ _MEMORY_BYTES = 8 << 30
 
 class JoinFailedError(StreamDiffVSRError):
     """All frames are complete, but sound or other streams could not be joined to them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The result of a join.
-
-    Attributes:
-        bytes: Size of the output.
-        copied: Number of copied streams by kind: "audio", "subtitle", "data", "attachment",
-            "cover", "chapter".
-        notes: Lines on what was left out and why.
-    """
-
-    bytes: int
-    copied: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
 
 
 def join(

@@ -24,8 +24,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from ....errors import StreamDiffVSRError
 from ...media.redact import redact
 from .access import addresses
-from .feed import Feed
 from .metrics import CONTENT_TYPE, Metrics
+from .preview import Feed
 from .viewers import Audience, Packet, Viewer
 
 _RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only methods that PNG has

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.preview import feed
+from streamdiffvsr.runtime.live.preview import preview as sink
 from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     decoded,
@@ -99,7 +99,7 @@ def test_what_is_too_large_for_browsers_is_shown_smaller(shown: tuple[Preview, T
 def test_nothing_is_encoded_while_nobody_watches(
     shown: tuple[Preview, Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_LINGER_S", 0.2)
+    monkeypatch.setattr(sink, "_LINGER_S", 0.2)
     opened, _ = shown
     for index in range(50):
         opened.offer(output(index, (8, 8)))
