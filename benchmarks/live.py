@@ -19,7 +19,7 @@ from ..graphs.spec import SCALE, Size, format_size
 from ..runtime.live.addresses import Address, parse_source
 from ..runtime.live.engine_pool import EnginePool, QualityLevels
 from ..runtime.live.frame import OutputFrame, Sink
-from ..runtime.live.session import LiveSession
+from ..runtime.live.session import LiveSession, SessionThread
 from ..runtime.live.source import LiveSource
 from ..runtime.processes.child import Child
 from ..runtime.upscaler import load
@@ -284,10 +284,9 @@ class _Run:
         self._feed = LiveSource(address, reconnect=False)
         sinks: Sequence[Sink] = [taking]
         self._session = LiveSession(self._feed, shelf, sinks, limit_ms=limit_ms)
-        self._error: StreamDiffVSRError | None = None
-        self._stop, self._ended = threading.Event(), threading.Event()
+        self._stop = threading.Event()
         self._before = self._after = self._session.status()
-        threading.Thread(target=self._play, name="live", daemon=True).start()
+        self._loop = SessionThread(self._session, self._stop)
 
     def wait(self) -> str:
         """Waits until it is measured; returns why it ended before that, or ""."""
@@ -296,8 +295,8 @@ class _Run:
             self._after = self._session.status()
             self._taking.close(0)
             self._stop.set()
-            self._ended.wait(_END_S)
-        if self._ended.is_set():  # otherwise an engine is running, and must stay open
+            self._loop.done.wait(_END_S)
+        if self._loop.done.is_set():  # otherwise an engine is running, and must stay open
             self._shelf.close()
         return stopped
 
@@ -319,8 +318,8 @@ class _Run:
 
     def failure(self, stopped: str) -> StreamDiffVSRError:
         """Returns the error to raise if no frame was measured."""
-        if self._error is not None:
-            return self._error
+        if self._loop.error is not None:
+            return self._loop.error
         what = f"could not measure {self._address.shown!r}"
         if self._taking.unread:
             return StreamDiffVSRError(
@@ -348,25 +347,13 @@ class _Run:
 
     def _over(self) -> str:
         """Returns why no more frames will come, or ""."""
-        if self._error is not None:
-            return str(self._error)
-        if self._ended.is_set():
+        if self._loop.error is not None:
+            return str(self._loop.error)
+        if self._loop.done.is_set():
             status = self._session.status()
             return f"the source has ended: {status['source']['error'] or 'there is no more of it'}"
         note = self._session.status()["note"]
         return note if note.startswith("bicubic: ") and self._model else ""
-
-    def _play(self) -> None:
-        try:
-            self._session.run(self._stop)
-        except StreamDiffVSRError as error:
-            self._error = error
-        except Exception as error:  # the thread would end silently
-            self._error = StreamDiffVSRError(
-                "the live session failed", f"{type(error).__name__}: {error}", "please report it"
-            )
-        finally:
-            self._ended.set()
 
 
 def _times(taken: list[Taken]) -> dict[str, Any]:

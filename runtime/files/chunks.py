@@ -105,7 +105,7 @@ def split(job: Job, chunks: int) -> list[FrameRange]:
 def _cuts(job: Job) -> Iterator[FrameRange]:
     """Yields an endless part for each cut that begins a segment, and one for the job's end."""
     detector, segmenter, times = CutDetector(), Segmenter(), Times()
-    source, frames = frames_of(job, None)
+    source, frames = frames_of(job)
     count, pts = 0, None
     with source:
         for frame in frames:
@@ -134,23 +134,20 @@ def _run_all(
     job: Job, parts: Sequence[FrameRange], folder: Path, opens: Mapping[str, str | None], tell: Tell
 ) -> None:
     """Runs each part in a process that opens the engines; the first failure ends all."""
-    done = dict.fromkeys(range(len(parts)), 0)
+    done = [0] * len(parts)
     workers: list[Child] = []
-
-    def note(number: int, frames: int) -> None:
-        done[number] = frames
 
     with ThreadPoolExecutor(len(parts)) as pool:
         try:
             futures: set[Future[None]] = set()
             for part in parts:
                 workers.append(_start(job, part, folder, opens, len(parts)))
-                futures.add(pool.submit(_follow, workers[-1], part.number, note))
+                futures.add(pool.submit(_follow, workers[-1], done, part.number))
             while futures:
                 ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
                 for future in ended:
                     future.result()
-                tell(sum(done.values()))
+                tell(sum(done))
         finally:
             for worker in workers:
                 worker.close()
@@ -174,9 +171,10 @@ def _start(
     )
 
 
-def _follow(worker: Child, number: int, note: Callable[[int, int], None]) -> None:
+def _follow(worker: Child, done: list[int], number: int) -> None:
+    """Notes how many frames of a part are done, until all are."""
     while True:
         message, _ = worker.receive()
         if message["kind"] == "end":
             return
-        note(number, message["frames"])
+        done[number] = message["frames"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -60,10 +59,6 @@ class Disk:
         doubt = "; that may not be enough" if self.tight else ""
         end = shown(self.output)
         return f"disk: {_about(self.needed)}{have} while it runs, {end} at the end{doubt}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the attributes for programs."""
-        return asdict(self)
 
 
 def look_at_disk(
@@ -182,10 +177,6 @@ class Processes:
     def total(self) -> int:
         """The sum of all."""
         return self.decode + self.encode + self.between + self.command
-
-    def to_json(self) -> dict[str, int]:
-        """Returns the attributes for programs."""
-        return asdict(self)
 
 
 def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) -> Processes:

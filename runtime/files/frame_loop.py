@@ -19,7 +19,7 @@ from ..media.reader import FileSource, SourceFrame
 from ..media.writer import SegmentWriter
 from ..scene_cuts import CutDetector, Thumbnail
 from ..state import StreamState
-from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
+from .checkpoint import Checkpoint, Segmenter, Times, frames_of
 from .job import FrameUpscaler, Job
 from .journal import Journal
 
@@ -98,7 +98,7 @@ def upscale_range(
     start = journal.point or Checkpoint(0, state, None, part.pts, part.times)
     if part.frames is not None and start.frames >= part.frames:
         return journal
-    source, frames = frames_of(job, _resume_after(part, start))
+    source, frames = frames_of(job, start, part.first)
     marked = _mark_cuts(job, part, start, frames)
     segments = Segmenter()
     with (
@@ -150,14 +150,6 @@ def _mark_cuts(
         yield MarkedFrame(frame, cut, detector.memory)
         if done + 1 == part.frames:
             return
-
-
-def _resume_after(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
-    if point.pts is None:
-        return None
-    count = part.first + point.frames
-    seekable = point.times.offset == 0 and point.damaged == 0
-    return ResumeAfter(count, point.pts, point.state.previous_lr, seekable)
 
 
 @contextmanager

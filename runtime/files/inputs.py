@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,12 +85,6 @@ def name_pairs(inputs: Sequence[str], output: str, *, images: bool = False) -> J
     return JobList(pairs, folder)
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Returns a sort key that ignores case and places "shot 2" before "shot 10"."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-
 def _found(inputs: Sequence[str]) -> tuple[list[Path], bool]:
     """Returns the inputs without repetition, and whether they are a batch."""
     found: dict[str, Path] = {}
@@ -114,7 +107,7 @@ def _named_by(text: str) -> tuple[list[Path], bool]:
     media = [one for one in matches if _is_media(one)]
     if not media and path.suffix and not glob.has_magic(path.suffix):  # an unknown ending, by name
         media = [one for one in matches if one.suffix == path.suffix and one.is_file()]
-    media.sort(key=lambda one: natural(str(one)))
+    media.sort(key=lambda one: readable.natural_key(str(one)))
     if not media:
         raise StreamDiffVSRError(
             f"could not read {text!r}", "no video and no folder of images matches that pattern"
@@ -158,7 +151,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], bool]:
 
 def _with_ending(entries: Iterable[Path], endings: Iterable[str]) -> list[Path]:
     chosen = (entry for entry in entries if entry.suffix.lower() in endings and entry.is_file())
-    return sorted(chosen, key=lambda one: natural(one.name))
+    return sorted(chosen, key=lambda one: readable.natural_key(one.name))
 
 
 def _folder(output: str, count: int) -> Path:
@@ -251,8 +244,8 @@ def run_batch(
 ) -> list[Outcome]:
     """Runs jobs; every failure becomes an outcome, while Ctrl-C is raised as usual.
 
-    All jobs are inspected before the first one is run. Jobs of one group use the same engines: they
-    are run group by group, in the order of the first job of each.
+    All jobs are inspected before the first one is run. Jobs of one size use the same engines: they
+    are run size by size, in the order of the first job of each.
 
     Args:
         look: Inspects a job's input; raises what is wrong with it.
@@ -278,7 +271,7 @@ def run_batch(
                 settle(Outcome(pair, "skipped", why=done))
             else:
                 seen = look(pair)
-                groups.setdefault(seen.group, []).append((pair, seen))
+                groups.setdefault(seen.job.info.size, []).append((pair, seen))
     for pair, seen in (pair for group in groups.values() for pair in group):
         with _failure_settles(pair, settle):
             started = time.monotonic()

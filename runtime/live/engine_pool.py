@@ -179,19 +179,6 @@ Tell = Callable[[str], None]
 MAX_POOLED = 2  # sizes: a source that changes back and forth finds both
 
 
-class _Opening:
-    """The progress of opening or building the engines of one size."""
-
-    def __init__(self) -> None:
-        self._step, self._since = "opening", time.monotonic()
-
-    def at(self, step: str) -> None:
-        self._step = step
-
-    def now(self) -> tuple[str, int]:
-        return self._step, int(time.monotonic() - self._since)
-
-
 class EnginePool:
     """Opens the ladders of quality levels for the sizes in use, and keeps them.
 
@@ -205,7 +192,7 @@ class EnginePool:
         self._open, self._tell = open_ladder, tell
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
-        self._opening: dict[Size, _Opening] = {}
+        self._opening: dict[Size, tuple[str, float]] = {}  # the step, and since when all take
         self._lock = threading.Lock()
 
     def put(self, ladder: QualityLevels) -> None:
@@ -221,7 +208,7 @@ class EnginePool:
                 return self._ladders[size]
             if size in self._opening or size in self._failures:
                 return None
-            self._opening[size] = _Opening()
+            self._opening[size] = "opening", time.monotonic()
         self._tell(
             f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
             "the first time; bicubic meanwhile"
@@ -243,20 +230,19 @@ class EnginePool:
         with self._lock:
             if size in self._failures:
                 return f"bicubic: {self._failures[size]}"
-            if size not in self._opening:
-                return ""
-            step, seconds = self._opening[size].now()
-            return (
-                f"bicubic until the engines for {format_size(size)} are there: {step}, {seconds} s"
-            )
+        if (opening := self.opening(size)) is None:
+            return ""
+        return "bicubic until the engines for {size} are there: {step}, {seconds} s".format(
+            **opening
+        )
 
     def opening(self, size: Size) -> dict[str, Any] | None:
         """Returns `size`, `step` and `seconds` of engines being opened; None if none are."""
         with self._lock:
             if size not in self._opening:
                 return None
-            step, seconds = self._opening[size].now()
-            return {"size": format_size(size), "step": step, "seconds": seconds}
+            step, since = self._opening[size]
+        return {"size": format_size(size), "step": step, "seconds": int(time.monotonic() - since)}
 
     def close(self) -> bool:
         """Closes the engines; returns whether a thread is still opening some."""
@@ -268,8 +254,13 @@ class EnginePool:
         return opening
 
     def _fetch(self, size: Size) -> None:
+        since = self._opening[size][1]
+
+        def at(step: str) -> None:
+            self._opening[size] = step, since
+
         try:
-            ladder = self._open(size, self._opening[size].at)
+            ladder = self._open(size, at)
         except Exception as error:  # the thread would end silently
             expected = isinstance(error, StreamDiffVSRError)
             with self._lock:

@@ -15,30 +15,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, Protocol
+from typing import Any
 
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import SCALE, format_size
 from ..media.rgb import Bicubic
 from .engine_pool import BICUBIC, EnginePool, EngineThread, HangLimits, LatencyBudget, QualityLevels
 from .frame import Continuity, Image, LiveFrame, OutputFrame, Sink
+from .source import LiveSource
 from .status import Tally, memory_mb
 
 WAIT_S = 0.2
 Made = tuple[Image, str, dict[str, float]]  # the output frame, its rung, milliseconds by stage
-
-
-class Source(Protocol):
-    """The interface of a session's source, such as `LiveSource`."""
-
-    def newest(self, timeout_s: float) -> LiveFrame | None:
-        """Returns a frame newer than the last one, or None; raises EOFError at the end."""
-
-    def status(self) -> dict[str, Any]:
-        """Returns the status; see `LiveSource.status`."""
-
-    def close(self) -> None:
-        """Stops the source."""
 
 
 class LiveSession:
@@ -52,7 +40,7 @@ class LiveSession:
 
     def __init__(
         self,
-        source: Source,
+        source: LiveSource,
         shelf: EnginePool,
         sinks: Sequence[Sink],
         *,
@@ -224,7 +212,7 @@ class Ended:
 
 def run_session(
     session: LiveSession,
-    source: Source,
+    source: LiveSource,
     shelf: EnginePool,
     max_seconds: float | None = None,
     max_frames: int | None = None,
@@ -236,11 +224,10 @@ def run_session(
         show: Receives the session's status four times a second.
     """
     stop = threading.Event()
-    loop = _Loop(session, stop, max_frames)
     until = None if max_seconds is None else time.monotonic() + max_seconds
     reason = "stopped"
     with _signals_set(stop):
-        loop.start()
+        loop = SessionThread(session, stop, max_frames)
         while not loop.done.wait(_TICK_S) and not stop.is_set():
             show(session.status())
             if until is not None and time.monotonic() > until:
@@ -260,16 +247,22 @@ def run_session(
     return Ended(loop.reason or reason, None, stuck)
 
 
-class _Loop:
-    """Runs the session in a thread, so that the main thread is always free for signals."""
+class SessionThread:
+    """Runs a session in a thread, so that the main thread is always free for signals.
 
-    def __init__(self, session: LiveSession, stop: threading.Event, max_frames: int | None) -> None:
+    Attributes:
+        done: Set when the session has ended.
+        error: The error that ended it, or None.
+        reason: "source" or "frames" if one of them has ended, else "".
+    """
+
+    def __init__(
+        self, session: LiveSession, stop: threading.Event, max_frames: int | None = None
+    ) -> None:
         self.done = threading.Event()
         self.error: StreamDiffVSRError | None = None
         self.reason = ""
         self._session, self._stop, self._max_frames = session, stop, max_frames
-
-    def start(self) -> None:
         threading.Thread(target=self._run, name="live", daemon=True).start()
 
     def _run(self) -> None:
@@ -296,7 +289,7 @@ def _nothing_left(sinks: list[Sink]) -> StreamDiffVSRError | None:
     return StreamDiffVSRError("no sink is left", why)
 
 
-def _close(sinks: list[Sink], source: Source) -> None:
+def _close(sinks: list[Sink], source: LiveSource) -> None:
     """Closes the source and all sinks at once; does not wait for those that are late."""
     closers = [threading.Thread(target=sink.close, args=(_SINKS_S,), daemon=True) for sink in sinks]
     closers.append(threading.Thread(target=source.close, daemon=True))

@@ -19,9 +19,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...durable import beside
 from ...engines.plugins import plugins
-from ...errors import StreamDiffVSRError, UsageError, option
+from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
-from ..media.preflight import check_output
+from ..media.preflight import already_there, check_folder, check_output
 from ..media.redact import HIDDEN, redact
 from .frame import NullSink, OutputFrame, Sink
 
@@ -187,8 +187,9 @@ def _hls(text: str, overwrite: bool) -> Target | None:
     if path is None or path.suffix.lower() != ".m3u8":
         return None
     failure = f"could not write {text!r}"
-    _check_folder(path.absolute().parent, failure)
-    _check_free(failure, overwrite, path.exists)
+    check_folder(path.absolute().parent, failure)
+    if not overwrite and path.exists():
+        raise already_there(failure)
     return Target("hls", str(path.absolute()), "hls", text, overwrite)
 
 
@@ -246,12 +247,11 @@ def _images(text: str, overwrite: bool) -> Target | None:
             f"{redact(text)!r} is no output", why, f"use {path.stem}-%06d{path.suffix}"
         )
     folder = path.absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise StreamDiffVSRError(failure, f"{str(folder)!r} is not a folder")
-    _check_folder(folder if folder.exists() else folder.parent, failure)
+    check_folder(folder if folder.exists() else folder.parent, failure)
     before, after = (re.escape(part) for part in _NUMBER.split(name)[::2])
     matches = re.compile(rf"{before}\d+{after}").fullmatch
-    _check_free(failure, overwrite, lambda: folder.is_dir() and any_match(folder, matches))
+    if not overwrite and folder.is_dir() and any_match(folder, matches):
+        raise already_there(failure)
     return Target("images", str(folder / name), _IMAGES[ending], text, overwrite)
 
 
@@ -259,20 +259,6 @@ def any_match(folder: Path, matches: Callable[[str], object]) -> bool:
     """Returns whether a name in the folder matches."""
     with os.scandir(folder) as entries:
         return any(matches(entry.name) for entry in entries)
-
-
-def _check_folder(folder: Path, failure: str) -> None:
-    if not folder.is_dir():
-        raise StreamDiffVSRError(failure, f"there is no folder {str(folder)!r}", "create it first")
-    if not os.access(folder, os.W_OK):
-        raise StreamDiffVSRError(failure, f"no permission to write in {str(folder)!r}")
-
-
-def _check_free(failure: str, overwrite: bool, taken: Callable[[], bool]) -> None:
-    if not overwrite and taken():
-        raise StreamDiffVSRError(
-            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
-        )
 
 
 def _null(text: str, overwrite: bool) -> Target | None:

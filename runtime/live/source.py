@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,12 +37,7 @@ class Disconnected(Exception):
         self.cause, self.why, self.remedy = cause, redact(why), remedy
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A frame from the child; ``header`` is its message."""
-
-    image: Image
-    header: dict[str, Any]
+Received = tuple[Image, dict[str, Any]]  # a frame from the child, and its message
 
 
 class Connection:
@@ -147,7 +141,7 @@ class Connection:
             )
         except StreamDiffVSRError as error:
             raise Disconnected("lost", error.why) from error
-        return Received(image, header)
+        return image, header
 
     def _attach(self, header: dict[str, Any]) -> None:
         self.free()
@@ -401,14 +395,14 @@ class LiveSource:
         return connection
 
     def _keep(self, received: Received, first_index: int, codec: str) -> None:
-        header = received.header
+        image, header = received
         seconds, jumped = self._timeline.place(header["seconds"], header["captured"])
         shape = (header["height"], header["width"], header["format"])
         before, self._shape = self._shape, shape
         if jumped or shape != before:
             self._epoch += 1
         frame = LiveFrame(
-            image=received.image,
+            image=image,
             seconds=seconds,
             captured=header["captured"],
             epoch=self._epoch,

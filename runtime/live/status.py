@@ -17,15 +17,8 @@ from .frame import LiveFrame, OutputFrame
 
 _FPS_WINDOW_S = 2.0
 _SHOWN = (
-    "state",
-    "received",
-    "dropped",
-    "damaged",
-    "reconnects",
-    "attempts",
-    "size",
-    "codec",
-    "error",
+    *("state", "received", "dropped", "damaged", "reconnects"),
+    *("attempts", "size", "codec", "error"),
 )
 
 
