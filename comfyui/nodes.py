@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StreamDiffVSRError
 from . import host
 from .host import explained
-from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node
+from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node, widget
 from .loader import Loader, Unload
 from .upscale import ProcessFrame, Upscale, UpscaleVideo
 
@@ -40,15 +40,12 @@ class CreateState:
                     {"tooltip": "The same frame before upscaling, a quarter as wide and high."},
                 ),
                 "seed": ("INT", {**SEED[1], "tooltip": SEED_TIP}),
-                "frame_index": (
+                "frame_index": widget(
                     "INT",
-                    {
-                        "default": 1,
-                        "min": 0,
-                        "max": 2**31 - 1,
-                        "tooltip": "Number of the next frame, from 0. Used only if frames are "
-                        "connected.",
-                    },
+                    1,
+                    "Number of the next frame, from 0. Used only if frames are connected.",
+                    min=0,
+                    max=2**31 - 1,
                 ),
             },
         }
@@ -137,7 +134,7 @@ class LoadState:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Path of the state file, or its name in ComfyUI's output or input folder."
-        return {"required": {"path": ("STRING", {"default": "", "tooltip": tip})}}
+        return {"required": {"path": widget("STRING", "", tip)}}
 
     @classmethod
     def IS_CHANGED(cls, path: str) -> float:

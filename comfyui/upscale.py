@@ -19,6 +19,7 @@ from .inputs import (
     Input,
     chosen_flow_scale,
     node,
+    widget,
 )
 
 if TYPE_CHECKING:
@@ -141,13 +142,11 @@ VIDEO: Input = (
         "video_path."
     },
 )
-VIDEO_PATH: Input = (
+VIDEO_PATH = widget(
     "STRING",
-    {
-        "default": "",
-        "tooltip": "The video to upscale, if none is connected: the path of a file, or its name in "
-        "ComfyUI's input folder.",
-    },
+    "",
+    "The video to upscale, if none is connected: the path of a file, or its name in ComfyUI's"
+    " input folder.",
 )
 IMAGES: Input = (
     "IMAGE",
@@ -156,61 +155,36 @@ IMAGES: Input = (
         "video and video_path."
     },
 )
-OUTPUT_PATH: Input = (
+OUTPUT_PATH = widget(
     "STRING",
-    {
-        "default": "",
-        "tooltip": "The video to write, inside ComfyUI's output folder. Empty: an .mp4 there, with "
-        "the input's name and a number.",
-    },
+    "",
+    "The video to write, inside ComfyUI's output folder. Empty: an .mp4 there, with the "
+    "input's name and a number.",
 )
-FRAMES_PER_BATCH: Input = (
+FRAMES_PER_BATCH = widget(
     "INT",
-    {
-        "default": 16,
-        "min": 1,
-        "max": 64,
-        "tooltip": "Without effect, kept for older workflows: frames are upscaled one by one.",
-    },
+    16,
+    "Without effect, kept for older workflows: frames are upscaled one by one.",
+    min=1,
+    max=64,
 )
-START_FRAME: Input = (
-    "INT",
-    {
-        "default": 0,
-        "min": 0,
-        "max": 2**31 - 1,
-        "tooltip": "The first frame to upscale, counted from 0.",
-    },
+START_FRAME = widget("INT", 0, "The first frame to upscale, counted from 0.", min=0, max=2**31 - 1)
+END_FRAME = widget(
+    "INT", -1, "The last frame to upscale, counted from 0. -1: to the end.", min=-1, max=2**31 - 1
 )
-END_FRAME: Input = (
-    "INT",
-    {
-        "default": -1,
-        "min": -1,
-        "max": 2**31 - 1,
-        "tooltip": "The last frame to upscale, counted from 0. -1: to the end.",
-    },
-)
-OVERWRITE: Input = (
-    "BOOLEAN",
-    {"default": False, "tooltip": "Replace an existing file at output_path."},
-)
-DEINTERLACE: Input = (
+OVERWRITE = widget("BOOLEAN", False, "Replace an existing file at output_path.")
+DEINTERLACE = widget(
     ["auto", "on", "off", "tff", "bff"],
-    {
-        "default": "auto",
-        "tooltip": "Deinterlace a video file before upscaling. auto: the frames that are marked as "
-        "interlaced, by themselves or by the file. on: all frames. tff, bff: all frames, with the "
-        "upper or lower field first. off: none.",
-    },
+    "auto",
+    "Deinterlace a video file before upscaling. auto: the frames that are marked as "
+    "interlaced, by themselves or by the file. on: all frames. tff, bff: all frames, with the"
+    " upper or lower field first. off: none.",
 )
-AUDIO: Input = (
+AUDIO = widget(
     ["copy", "transcode", "none"],
-    {
-        "default": "copy",
-        "tooltip": "Sound of the new file. copy: unchanged. transcode: re-encoded as AAC, Opus or "
-        "FLAC, whichever suits the file. none: left out.",
-    },
+    "copy",
+    "Sound of the new file. copy: unchanged. transcode: re-encoded as AAC, Opus or FLAC, "
+    "whichever suits the file. none: left out.",
 )
 
 

@@ -7,7 +7,7 @@ those of the file. libav reads animated GIF and PNG, and AVIF of more than 8 bit
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from .image_kinds_child import (
 )
 from .info import VideoInfo
 from .libav import check_frame_size
-from .picture_child import Picture, describe_picture
+from .picture_child import Picture, Request, describe_picture
 
 _TOO_SHORT_MS, _INSTEAD_MS = 10, 100  # as in browsers
 
@@ -59,9 +59,6 @@ def is_animated_image(path: Path) -> bool:
 class AnimatedImages:
     """The pictures of one animation.
 
-    Args:
-        path, shown, failure, begin, beat: As in ``VideoFrames``.
-
     Attributes:
         damaged: Always 0: a picture that cannot be decoded is an error.
 
@@ -69,16 +66,9 @@ class AnimatedImages:
         StreamDiffVSRError: It cannot be read, or is too large.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shown: Path,
-        failure: str,
-        *,
-        begin: float | None,
-        beat: Callable[[], None],
-    ) -> None:
-        self._shown, self._failure, self._begin, self._beat = shown, failure, begin, beat
+    def __init__(self, request: Request) -> None:
+        path, self._shown, failure, self._beat, self._begin, *_ = request
+        self._failure = failure
         self.damaged = 0
         data = path.read_bytes()
         kind = kind_of(data[:START_BYTES])

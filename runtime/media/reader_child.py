@@ -20,7 +20,7 @@ from .animation_reader_child import AnimatedImages, is_animated_image
 from .colour import UNCONVERTED, Colour
 from .image_reader_child import ImageFrames, is_images
 from .libav import check_frame_size
-from .picture_child import Picture
+from .picture_child import Picture, Request
 from .pixels import is_plain, upright_rgb, upright_size
 from .video_reader_child import VideoFrames
 
@@ -51,21 +51,18 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 def _opened(
     arguments: dict[str, Any], failure: str, sender: _Sender
 ) -> VideoFrames | ImageFrames | AnimatedImages:
-    path, shown = Path(arguments["path"]), Path(arguments["shown"])
-    begin, fps = arguments.get("begin"), messages.unpack(arguments.get("fps"))
-    if is_images(path):
-        return ImageFrames(path, shown, failure, begin=begin, fps=fps, beat=sender.beat)
-    if is_animated_image(path):
-        return AnimatedImages(path, shown, failure, begin=begin, beat=sender.beat)
-    return VideoFrames(
-        path,
-        shown,
+    request = Request(
+        Path(arguments["path"]),
+        Path(arguments["shown"]),
         failure,
-        begin=begin,
-        deinterlace=arguments.get("deinterlace", "auto"),
-        fps=fps,
-        beat=sender.beat,
+        sender.beat,
+        arguments.get("begin"),
+        arguments.get("deinterlace", "auto"),
+        messages.unpack(arguments.get("fps")),
     )
+    if is_images(request.path):
+        return ImageFrames(request)
+    return (AnimatedImages if is_animated_image(request.path) else VideoFrames)(request)
 
 
 class _Sender:
