@@ -211,22 +211,15 @@ SourceOption = Annotated[
 ]
 NoReconnect = Annotated[
     bool,
-    typer.Option(
-        "--no-reconnect",
-        metavar="",
-        help="End when the source ends or fails, instead of opening it again.",
-    ),
+    opt.flag("--no-reconnect", "End when the source ends or fails, instead of opening it again."),
 ]
-OverwriteSinks = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace existing output files.")
-]
+OverwriteSinks = Annotated[bool, opt.flag("--overwrite", "Replace existing output files.")]
 JsonLines = Annotated[
     bool,
-    typer.Option(
+    opt.flag(
         "--json",
-        metavar="",
-        help="Print messages and a status every second as JSON lines, and the result, or the "
-        "error, as the last one.",
+        "Print messages and a status every second as JSON lines, and the result, or the error, as"
+        " the last one.",
         show_default="on if stdout is not a terminal",
     ),
 ]

@@ -27,6 +27,12 @@ MAX_SEED = 2**63 - 1
 DEFAULT_SIZE = "320x180"
 ENGINES = "Model and engines"  # the help panel of the options of a build
 
+
+def flag(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Returns an option without a value."""
+    return typer.Option(name, metavar="", help=help, rich_help_panel=panel, **more)
+
+
 Engines = Annotated[
     Path | None,
     typer.Option(
@@ -71,12 +77,7 @@ Seed = Annotated[
     ),
 ]
 Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        metavar="",
-        help="Print the result, or the error, as one JSON object on the last line.",
-    ),
+    bool, flag("--json", "Print the result, or the error, as one JSON object on the last line.")
 ]
 JsonFile = Annotated[
     str | None,

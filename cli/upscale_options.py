@@ -15,6 +15,7 @@ import typer
 
 from ..errors import UsageError
 from ..runtime.media.encoders import CODECS, IMAGES, either, encoder_of
+from .options import flag
 
 PART, OUTPUT, LONG, COMPARISON = (
     "Reading the input",
@@ -57,19 +58,12 @@ Output = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option(
-        "--overwrite",
-        metavar="",
-        help="Replace existing outputs; without --resume, also restart unfinished ones.",
+    flag(
+        "--overwrite", "Replace existing outputs; without --resume, also restart unfinished ones."
     ),
 ]
 Plan = Annotated[
-    bool,
-    typer.Option(
-        "--plan",
-        metavar="",
-        help="Show what would be done and what it would need, without doing it.",
-    ),
+    bool, flag("--plan", "Show what would be done and what it would need, without doing it.")
 ]
 
 Start = Annotated[
@@ -122,11 +116,10 @@ Deinterlace = Annotated[
 ]
 NoSceneCuts = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--no-scene-cuts",
-        metavar="",
-        help="Do not look for scene cuts: let the last frame of a scene guide the next scene, too.",
-        rich_help_panel=PART,
+        "Do not look for scene cuts: let the last frame of a scene guide the next scene, too.",
+        PART,
     ),
 ]
 
@@ -187,13 +180,7 @@ Images = Annotated[
 ]
 
 Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        metavar="",
-        help="Continue an interrupted run; skip outputs that are finished.",
-        rich_help_panel=LONG,
-    ),
+    bool, flag("--resume", "Continue an interrupted run; skip outputs that are finished.", LONG)
 ]
 Chunks = Annotated[
     int,
@@ -208,11 +195,8 @@ Chunks = Annotated[
 ]
 NoDiskCheck = Annotated[
     bool,
-    typer.Option(
-        "--no-disk-check",
-        metavar="",
-        help="Start even if the free disk space looks too small for the output.",
-        rich_help_panel=LONG,
+    flag(
+        "--no-disk-check", "Start even if the free disk space looks too small for the output.", LONG
     ),
 ]
 

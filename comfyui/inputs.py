@@ -96,7 +96,7 @@ BEFORE: Input = (
     STATE_TYPE,
     {
         "tooltip": "State after the previous frames of the video. At its start connect Create "
-        "Stream-DiffVSR State, or nothing where the input is optional.",
+        "Stream-DiffVSR State, or nothing where the input is optional."
     },
 )
 SETTINGS: dict[str, Input] = {

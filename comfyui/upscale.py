@@ -51,10 +51,7 @@ class Upscale:
                 "pipe": PIPE,
                 "images": ("IMAGE", {"tooltip": "Consecutive frames of a video, in order."}),
             },
-            "optional": {
-                "state": BEFORE,
-                **SETTINGS,
-            },
+            "optional": {"state": BEFORE, **SETTINGS},
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
@@ -89,20 +86,13 @@ class ProcessFrame:
                 "image": ("IMAGE", {"tooltip": "The frame to upscale."}),
                 "state": BEFORE,
             },
-            "optional": {
-                **{name: SETTINGS[name] for name in OF_ONE_FRAME},
-            },
+            "optional": {**{name: SETTINGS[name] for name in OF_ONE_FRAME}},
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     @explained
     def run(
-        self,
-        pipe: Pipe,
-        image: Any,
-        state: NodeState,
-        unique_id: str | None = None,
-        **widgets: Any,
+        self, pipe: Pipe, image: Any, state: NodeState, unique_id: str | None = None, **widgets: Any
     ) -> tuple[Any, NodeState]:
         from .run import upscale_images
 

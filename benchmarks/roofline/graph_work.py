@@ -117,10 +117,7 @@ def read_network(path: Path) -> Network:
 
 
 def _network(
-    name: str,
-    graph: onnx.GraphProto,
-    outer: Mapping[str, Tensor],
-    outer_numbers: Mapping[str, int],
+    name: str, graph: onnx.GraphProto, outer: Mapping[str, Tensor], outer_numbers: Mapping[str, int]
 ) -> Network:
     import onnx
 

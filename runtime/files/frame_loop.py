@@ -244,13 +244,10 @@ class _JournalledSegments:
 def _check_same_size(job: Job, frame: SourceFrame) -> None:
     height, width = frame.image.shape[:2]
     if (height, width) != job.info.size:
+        end = f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
         raise StreamDiffVSRError(
             f"could not upscale {str(job.input)!r}",
             f"its frames change from {format_size(job.info.size)} to "
             f"{format_size((height, width))} at {frame.seconds:.2f} s",
-            f"upscale it in parts: {option('end', Bare(_time(frame, job)))} first",
+            f"upscale it in parts: {option('end', Bare(end))} first",
         )
-
-
-def _time(frame: SourceFrame, job: Job) -> str:
-    return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"

@@ -138,12 +138,7 @@ def upscale_job(
 
 
 def carry_out(
-    job: Job,
-    size: Size,
-    engines: str,
-    chunks: int,
-    run_parts: RunParts,
-    progress: Progress | None,
+    job: Job, size: Size, engines: str, chunks: int, run_parts: RunParts, progress: Progress | None
 ) -> UpscaleReport:
     """Runs the parts of a job and joins them.
 

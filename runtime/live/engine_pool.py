@@ -138,12 +138,7 @@ class QualityLevels:
     """
 
     def __init__(
-        self,
-        engines: Mapping[str, Session],
-        *,
-        seed: int,
-        described: str,
-        device: str = "cpu",
+        self, engines: Mapping[str, Session], *, seed: int, described: str, device: str = "cpu"
     ) -> None:
         if not engines:
             raise ValueError("a ladder needs an engine")

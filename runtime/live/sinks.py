@@ -291,10 +291,9 @@ class EncodedSink:
         self._opened += 1
         self._origin = seconds if self._target.traits.one_file else 0.0
         if self._state == "retrying":
-            going_on = (
-                f"going on in {outlet.path.name!r}" if self._renamed(outlet) else "open again"
-            )
-            self._say(f"{self.name}: {going_on}")
+            renamed = self._target.traits.one_file and str(outlet.path) != self._target.where
+            where = f"going on in {outlet.path.name!r}" if renamed else "open again"
+            self._say(f"{self.name}: {where}")
         self._state = "open"
         self._opened_at = time.monotonic()
         return outlet
@@ -318,9 +317,6 @@ class EncodedSink:
         path = Path(self._target.where)
         taken = self._target.traits.one_file and self._tried and path.exists()
         return self._target.next_file() if taken else path
-
-    def _renamed(self, outlet: Outlet) -> bool:
-        return self._target.traits.one_file and str(outlet.path) != self._target.where
 
     def _finish(self, new_size: tuple[int, int] | None) -> None:
         """Finishes what is open: at the end, or because frames have another size now."""

@@ -232,10 +232,7 @@ class _Join:
             "source": str(like.path.absolute()) if like and like.holds_more else None,
         }
         child = Child(
-            "runtime.media.join_child",
-            arguments,
-            failure=self._failure,
-            memory_bytes=_MEMORY_BYTES,
+            "runtime.media.join_child", arguments, failure=self._failure, memory_bytes=_MEMORY_BYTES
         )
         try:
             child.send({"kind": "segments"}, self._segments_as_json())

@@ -37,11 +37,7 @@ _MOST_QUEUED_US = "500000"  # in the muxer's queue; lossless 4K is gigabytes per
 
 
 def open_output(
-    part: Path | BinaryIO,
-    container: str,
-    time_bases: Sequence[Fraction],
-    *,
-    any_tags: bool = False,
+    part: Path | BinaryIO, container: str, time_bases: Sequence[Fraction], *, any_tags: bool = False
 ) -> OutputContainer:
     """Opens an output file.
 

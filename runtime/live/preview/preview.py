@@ -47,10 +47,7 @@ class Feed:
     """
 
     def __init__(
-        self,
-        audience: Audience,
-        deliver: Callable[[Packet], None],
-        tell: Callable[[str], None],
+        self, audience: Audience, deliver: Callable[[Packet], None], tell: Callable[[str], None]
     ) -> None:
         self.written = self.dropped = self.restarts = 0
         self.error = ""
