@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from ...errors import StreamDiffVSRError, UsageError, option
 from ..processes.child import Child
 from ..processes.messages import Header, pack
-from . import encoders as encoder_options
 from .colour import FULL, LIMITED, RGB, Colour, with_mastering
 from .encoders import (
     CODECS,
@@ -33,6 +32,7 @@ from .encoders import (
     is_image_folder,
     live_options,
     live_pixel_format,
+    options,
 )
 from .info import VideoInfo
 
@@ -229,7 +229,10 @@ def choose_format(
         StreamDiffVSRError: The container cannot hold the codec, or the encoder does not work here.
     """
     if is_image_folder(output, images):
-        return _image_format(output, info, images, codec, encoder, crf, preset)
+        form = _image_format(output, info, images)
+        if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
+            raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
+        return form
     failure = f"could not write {str(output)!r}"
     container = CONTAINERS.get(output.suffix.lower())
     if container is None:
@@ -241,22 +244,15 @@ def choose_format(
     check_size(size, chosen, failure)
     name = _encoder(chosen, encoder)
     pixels, deep, note = _pixels(chosen, name, info, preset)
-    options = encoder_options.options(name, crf=crf, preset=preset)
-    made = VideoFormat(container, chosen, name, pixels, options, deep, note)
-    if name == CODECS[chosen].software:
-        return made
-    return _tried(made, size, hardware=encoder == "hardware", crf=crf, preset=preset)
+    names = CODECS[chosen].hardware if encoder == "hardware" else (name,)
+    made = [
+        VideoFormat(container, chosen, each, pixels, options(each, crf, preset), deep, note)
+        for each in names
+    ]
+    return made[0] if name == CODECS[chosen].software else first_that_works(made, size)
 
 
-def _image_format(
-    output: Path,
-    info: VideoInfo,
-    images: str | None,
-    codec: str,
-    encoder: str,
-    crf: int | None,
-    preset: str | None,
-) -> ImageFormat:
+def _image_format(output: Path, info: VideoInfo, images: str | None) -> ImageFormat:
     kind = {"jpeg": "jpg", "tiff": "tif"}.get(images or "png", images or "png")
     if kind not in IMAGES:
         raise UsageError(
@@ -264,8 +260,6 @@ def _image_format(
         )
     if output.suffix.lower() in CONTAINERS and not output.is_dir():
         raise UsageError(f"images need a folder, and {str(output)!r} is named like a video")
-    if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
-        raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
     return ImageFormat(f".{kind}", deep=info.depth > 8 and kind in DEEP_IMAGES)
 
 
@@ -315,24 +309,3 @@ def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tu
     if deep and not row.hardware_10bit:
         return "nv12", False, f"{encoder} makes 8 bits of the input's {info.depth}"
     return ("p010le" if deep else "nv12"), deep, ""
-
-
-def _tried(
-    first: VideoFormat,
-    size: tuple[int, int],
-    *,
-    hardware: bool,
-    crf: int | None,
-    preset: str | None,
-) -> VideoFormat:
-    """Returns the first hardware encoder that works here with a frame of that size.
-
-    Raises:
-        StreamDiffVSRError: None works, or not the one named.
-    """
-    names = CODECS[first.codec].hardware if hardware else (first.encoder,)
-    made = [
-        replace(first, encoder=name, options=encoder_options.options(name, crf=crf, preset=preset))
-        for name in names
-    ]
-    return first_that_works(made, size)

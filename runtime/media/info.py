@@ -90,11 +90,6 @@ class VideoInfo:
     least_frames: int = 0
 
     @property
-    def has_audio(self) -> bool:
-        """Whether it has sound."""
-        return self.audio_streams > 0
-
-    @property
     def holds_more(self) -> bool:
         """Whether libav may find tags or streams in the file, in addition to the picture."""
         return not self.images and self.container != "webp"

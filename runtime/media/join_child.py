@@ -361,17 +361,20 @@ def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
     if arguments["source"] is None:
         return None
     try:
-        return StreamCopier(
-            Path(arguments["source"]),
-            container=arguments["container"],
-            suffix=arguments["suffix"],
-            codec=arguments["codec"],
-            sound=arguments["audio"],
-            copy_rest=arguments["copy_rest"],
-            part=part,
-        )
+        return _copier(arguments, copy_rest=arguments["copy_rest"], part=part)
     except StreamDiffVSRError as error:
         raise _RefusedError(error.what, error.why, error.remedy) from error
+
+
+def _copier(arguments: dict[str, Any], **options: Any) -> StreamCopier:
+    return StreamCopier(
+        Path(arguments["source"]),
+        container=arguments["container"],
+        suffix=arguments["suffix"],
+        codec=arguments["codec"],
+        sound=arguments["audio"],
+        **options,
+    )
 
 
 _MOST_PACKETS = 2000
@@ -395,15 +398,7 @@ def _rehearse(arguments: dict[str, Any]) -> messages.Header:
 def _rehearsed(arguments: dict[str, Any]) -> dict[str, Any]:
     """Joins the beginning of the source; returns what was copied and left out."""
     container = arguments["container"]
-    origin = StreamCopier(
-        Path(arguments["source"]),
-        container=container,
-        suffix=arguments["suffix"],
-        codec=arguments["codec"],
-        sound=arguments["audio"],
-        copy_rest=True,
-        most_bytes=_MOST_BYTES,
-    )
+    origin = _copier(arguments, copy_rest=True, most_bytes=_MOST_BYTES)
     bases = [Fraction(1, 90000), *origin.time_bases]
     output = open_output(io.BytesIO(), container, bases, any_tags=origin.own_tags)
     picture = output.add_stream(SOFTWARE[HOLDS[container][0]])
