@@ -74,17 +74,12 @@ def clock_running(size: Size, fps: int) -> Iterator[str]:
     Raises:
         StreamDiffVSRError: The process does not start.
     """
-    child = Child(
-        "benchmarks.live_clock_child",
-        {"size": size, "fps": fps},
-        failure="the clock did not start",
-        blas_threads=True,
-    )
-    try:
+    task, failure = "benchmarks.live_clock_child", "the clock did not start"
+    with closing(
+        Child(task, {"size": size, "fps": fps}, failure=failure, blas_threads=True)
+    ) as child:
         message, _ = child.receive()
         yield f"tcp://127.0.0.1:{message['port']}"
-    finally:
-        child.close()
 
 
 WARM_UP, WARM_UP_S = 8, 5.0  # frames, or seconds where frames are slow: engines load, queues fill

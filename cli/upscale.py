@@ -70,7 +70,7 @@ class JobRunner:
     def work(self, seen: JobReport, label: str = "") -> dict[str, Any]:
         """Does the job, or only plans it, and returns the job's entry in the output of `--json`."""
         asked = self._asked
-        folder = self._engines(seen.job.info.size)
+        folder = self._engines(seen.group)
         plan = self._planned(seen, folder)
         self._show(plan)
         if asked.plan:

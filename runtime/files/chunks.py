@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -135,22 +136,16 @@ def _run_all(
 ) -> None:
     """Runs each part in a process that opens the engines; the first failure ends all."""
     done = [0] * len(parts)
-    workers: list[Child] = []
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        try:
-            futures: set[Future[None]] = set()
-            for part in parts:
-                workers.append(_start(job, part, folder, opens, len(parts)))
-                futures.add(pool.submit(_follow, workers[-1], done, part.number))
-            while futures:
-                ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
-                for future in ended:
-                    future.result()
-                tell(sum(done))
-        finally:
-            for worker in workers:
-                worker.close()
+    with ThreadPoolExecutor(len(parts)) as pool, ExitStack() as workers:
+        futures: set[Future[None]] = set()
+        for part in parts:
+            worker = workers.enter_context(closing(_start(job, part, folder, opens, len(parts))))
+            futures.add(pool.submit(_follow, worker, done, part.number))
+        while futures:
+            ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            tell(sum(done))
 
 
 def _start(

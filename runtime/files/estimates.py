@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 from statistics import median
 
@@ -213,19 +213,12 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
     """
     if frames is not None and frames < WORTH_FRAMES:
         return None
-    outputs = upscaler.stream_frames(_grey_frames(upscaler.size))
+    grey = MarkedImage(np.full((*upscaler.size, 3), 128, np.uint8))
+    frames_in = repeat(grey, TIMED + 2)  # a stream may take one more than it gives back
     ends = []
-    try:
+    with closing(upscaler.stream_frames(frames_in)) as outputs:  # some may be begun ahead
         for _ in outputs:
             ends.append(time.perf_counter())
             if len(ends) > TIMED or (len(ends) > 1 and ends[-1] - ends[0] > ENOUGH_S):
                 break
-    finally:
-        outputs.close()  # some frames may have been begun ahead
     return median(later - earlier for earlier, later in pairwise(ends))
-
-
-def _grey_frames(size: tuple[int, int]) -> Iterator[MarkedImage]:
-    frame = MarkedImage(np.full((*size, 3), 128, np.uint8))
-    for _ in range(TIMED + 2):  # a stream may take one more than it gives back
-        yield frame

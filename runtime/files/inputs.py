@@ -244,8 +244,8 @@ def run_batch(
 ) -> list[Outcome]:
     """Runs jobs; every failure becomes an outcome, while Ctrl-C is raised as usual.
 
-    All jobs are inspected before the first one is run. Jobs of one size use the same engines: they
-    are run size by size, in the order of the first job of each.
+    All jobs are inspected before the first one is run. Jobs of one group use the same engines: they
+    are run group by group, in the order of the first job of each.
 
     Args:
         look: Inspects a job's input; raises what is wrong with it.
@@ -271,7 +271,7 @@ def run_batch(
                 settle(Outcome(pair, "skipped", why=done))
             else:
                 seen = look(pair)
-                groups.setdefault(seen.job.info.size, []).append((pair, seen))
+                groups.setdefault(seen.group, []).append((pair, seen))
     for pair, seen in (pair for group in groups.values() for pair in group):
         with _failure_settles(pair, settle):
             started = time.monotonic()

@@ -12,7 +12,7 @@ from ...engines.host import free_host_bytes
 from ...engines.manifest import Manifest, read_manifest
 from ...errors import Bare, StreamDiffVSRError, UsageError, option, said
 from ...graphs.plan import Plan
-from ...graphs.spec import format_bytes, format_size
+from ...graphs.spec import Size, format_bytes, format_size
 from ..media.colour import writes_mastering
 from ..media.encoders import ImageFormat, VideoFormat
 from ..media.preflight import check_output
@@ -37,6 +37,11 @@ class JobReport:
     frames: int | None
     seconds: float | None
     left_out: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> Size:
+        """The input size (h, w): jobs of one size share their engines."""
+        return self.job.info.size
 
     @property
     def least_frames(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -112,24 +113,17 @@ def _one_works(
     candidates: Sequence[dict[str, Any]], size: tuple[int, int], refused: list[str]
 ) -> bool:
     """Tries candidates in one process until one works; adds the reason of each failure."""
-    child: Child | None = None
+    task = "runtime.media.encoder_trial_child"
+    order = {"candidates": list(candidates), "size": list(size), "attempt_s": ATTEMPT_S}
     try:
-        child = Child(
-            "runtime.media.encoder_trial_child",
-            {"candidates": list(candidates), "size": list(size), "attempt_s": ATTEMPT_S},
-            failure="it failed",
-            deadline_s=ATTEMPT_S,
-        )
-        for _ in candidates:
-            answer, _ = child.receive()
-            if not answer["why"]:
-                return True
-            refused.append(answer["why"])
+        with closing(Child(task, order, failure="it failed", deadline_s=ATTEMPT_S)) as child:
+            for _ in candidates:
+                answer, _ = child.receive()
+                if not answer["why"]:
+                    return True
+                refused.append(answer["why"])
     except StreamDiffVSRError as error:  # it crashed or hung: another process tries the rest
         refused.append(error.why or error.what)
-    finally:
-        if child:
-            child.close()
     return False
 
 

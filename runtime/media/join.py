@@ -74,11 +74,9 @@ def rehearse(
         failure=f"could not read {str(source)!r}",
         deadline_s=deadline_s,
     )
-    try:
+    with contextlib.closing(child):
         done, _ = child.receive()
         return Joined(0, done["copied"], tuple(done["notes"]))
-    finally:
-        child.close()
 
 
 def publish_images(
