@@ -218,25 +218,20 @@ def check_begun(job: Job, engines: str | None, chunks: int) -> int:
     identity = job.identity(engines or "", chunks)
     if engines is None:
         del identity["engines"]
-    _check_resumable(job, folder_of(job.output), identity, kept)
-    return kept
-
-
-def _check_resumable(job: Job, folder: Path, identity: dict[str, Any], kept: int) -> None:
     failure = f"could not write {str(job.output)!r}"
-    if not job.options.resume:
+    if not options.resume:
         raise StreamDiffVSRError(
             failure,
             f"an interrupted run has left {kept} frames of it",
             f"go on with {option('resume', True)}, or start over with {option('overwrite', True)}",
         )
-    other = differing(folder, identity)
-    if other:
+    if other := differing(folder_of(job.output), identity):
         raise StreamDiffVSRError(
             failure,
             f"the interrupted run was another one: {', '.join(other)}",
             f"resume it as it was begun, or start over with {option('overwrite', True)}",
         )
+    return kept
 
 
 def _join(job: Job, journals: Sequence[Journal]) -> Joined:
