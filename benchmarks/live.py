@@ -203,7 +203,6 @@ def measure_live(
     engines: Path | None,
     seconds: float,
     latency_ms: float | None = None,
-    seed: int = 0,
     device: str | None = None,
     on_stop: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -215,7 +214,6 @@ def measure_live(
         engines: An engine set; None enlarges by bicubic, which measures the rest of the path.
         seconds: The time to measure, after opening and a warm-up.
         latency_ms: The limit of `live --latency-ms` in ms, above which frames are bicubic; or None.
-        seed: The seed of the noise.
         device: The GPU that the engines run on, "cuda:1"; None is the first.
         on_stop: Receives one line if measuring ended early; the figures until then are returned.
 
@@ -230,7 +228,7 @@ def measure_live(
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
-        shelf = EnginePool(_opener(engines, seed, device), tell=lambda _: None)
+        shelf = EnginePool(_opener(engines, device), tell=lambda _: None)
         taking = Taking(seconds, stamped=is_clock(source))
         found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
     if stopped:
@@ -369,7 +367,7 @@ def _opened(source: str, size: Size) -> Iterator[Address]:
         yield parse_source(url)
 
 
-def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
+def _opener(engines: Path | None, device: str | None) -> Open:
     def open_ladder(size: Size, at: Callable[[str], None]) -> QualityLevels:
         if engines is None:
             raise StreamDiffVSRError("no engines were given")
@@ -386,6 +384,6 @@ def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
         engine, where = load(engines, device).session(), device or key.device
-        return QualityLevels({"full": engine}, seed=seed, described=described, device=where)
+        return QualityLevels({"full": engine}, seed=0, described=described, device=where)
 
     return open_ladder

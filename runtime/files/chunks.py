@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from os import PathLike
 from pathlib import Path
 
 from ...engines.manifest import read_manifest
@@ -20,42 +19,14 @@ from ..processes.child import Child
 from ..scene_cuts import CutDetector
 from .checkpoint import Segmenter, Times, frames_of
 from .frame_loop import FrameRange
-from .job import FileOptions, Job, Progress
+from .job import Job, Progress
 from .journal import Journal
-from .upscale import UpscaleReport, carry_out, open_job
+from .upscale import UpscaleReport, carry_out
 
 PARTS = "parts.json"
 _LONGEST_FRAME_S = 3600.0  # the deadline for a frame, or for opening engines, in a worker
 
 Tell = Callable[[int], None]
-
-
-def upscale_chunks(
-    input: str | PathLike[str],
-    output: str | PathLike[str],
-    engines: Path,
-    options: FileOptions | None = None,
-    *,
-    chunks: int,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> UpscaleReport:
-    """Upscales a video in several processes, each with engines of its own.
-
-    Args:
-        engines: An engine set for frames of the input's size.
-        chunks: The most processes; there are fewer if there are not enough scene cuts.
-        device: The GPU that all processes use, "cuda:1"; None is the first.
-
-    Raises:
-        StreamDiffVSRError: See `upscale_file`.
-        UsageError: Scene cuts are turned off.
-    """
-    options = options or FileOptions()
-    _check_cuts(options)
-    size = read_manifest(engines).graphs.geometry.size
-    job = open_job(input, output, options, size)
-    return upscale_job_in_chunks(job, engines, chunks=chunks, device=device, progress=progress)
 
 
 def upscale_job_in_chunks(
@@ -66,12 +37,20 @@ def upscale_job_in_chunks(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Upscales a job that `open_job` or `inspect_job` has opened; see `upscale_chunks`.
+    """Upscales a video in several processes, each with engines of its own.
+
+    Args:
+        job: A job that `open_job` or `inspect_job` has opened.
+        engines: An engine set for frames of the input's size.
+        chunks: The most processes; there are fewer if there are not enough scene cuts.
+        device: The GPU that all processes use, "cuda:1"; None is the first.
 
     Raises:
-        StreamDiffVSRError, UsageError: See `upscale_chunks`.
+        StreamDiffVSRError: See `upscale_file`.
+        UsageError: Scene cuts are turned off.
     """
-    _check_cuts(job.options)
+    if not job.options.scene_cuts:
+        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
     manifest = read_manifest(engines)
     opens = {"engines": str(engines.absolute()), "device": device}
 
@@ -82,11 +61,6 @@ def upscale_job_in_chunks(
 
     size = manifest.graphs.geometry.size
     return carry_out(job, size, manifest.key.digest(), chunks, in_processes, progress)
-
-
-def _check_cuts(options: FileOptions) -> None:
-    if not options.scene_cuts:
-        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
 
 
 def split(job: Job, chunks: int) -> list[FrameRange]:

@@ -219,6 +219,7 @@ def _before(pts: int | None, limit: int | None) -> bool:
     return pts is not None and limit is not None and pts < limit
 
 
+_STEP_S = 1 / 25  # where frames have no times
 _MAX_STEP_S = 10.0  # a larger one is a jump of the source's clock, not a pause
 
 
@@ -227,26 +228,23 @@ class Pace:
 
     Args:
         mailbox: Its `alive` counts silence; waiting here does not count as silence.
-        fallback_s: Seconds from one frame to the next where frames have no times.
     """
 
     def __init__(
         self,
         mailbox: FrameMailbox,
         *,
-        fallback_s: float = 1 / 25,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._mailbox, self._fallback_s = mailbox, fallback_s
-        self._clock, self._sleep = clock, sleep
+        self._mailbox, self._clock, self._sleep = mailbox, clock, sleep
         self._due: float | None = None
         self._last: float | None = None
 
     def wait(self, seconds: float | None) -> None:
         """Returns when the frame of that time is due."""
         now = self._clock()
-        step = self._fallback_s
+        step = _STEP_S
         if seconds is not None and self._last is not None:
             step = seconds - self._last
         self._last = seconds

@@ -64,11 +64,6 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="preview-feed", daemon=True)
         self._thread.start()
 
-    @property
-    def encoding(self) -> bool:
-        """Whether the child process exists."""
-        return self._child is not None
-
     def offer(self, frame: OutputFrame) -> None:
         """Takes the newest frame and drops one that still waits. Never blocks."""
         self.newest = frame

@@ -103,7 +103,7 @@ def test_nothing_is_encoded_while_nobody_watches(
     opened, _ = shown
     for index in range(50):
         opened.offer(output(index, (8, 8)))
-    assert not opened._feed.encoding
+    assert opened._feed._child is None
     assert opened.status()["written"] == 0
     assert opened.status()["dropped"] == 0
     assert opened.status()["state"] == "waiting"
@@ -111,7 +111,7 @@ def test_nothing_is_encoded_while_nobody_watches(
     async def look() -> None:
         async with joined(opened) as connection:
             await anext(packets(connection))  # of a frame that was offered before it came
-            assert opened._feed.encoding
+            assert opened._feed._child is not None
             assert opened.status()["state"] == "open"
             await connection.send_json({"watch": ""})
             await asyncio.to_thread(wait_until, lambda: opened.status()["state"] == "waiting")
@@ -119,7 +119,7 @@ def test_nothing_is_encoded_while_nobody_watches(
     asyncio.run(asyncio.wait_for(look(), 30))
     written = opened.status()["written"]
     with playing(*shown, fps=100):
-        wait_until(lambda: not opened._feed.encoding)  # the process has ended too
+        wait_until(lambda: opened._feed._child is None)  # the process has ended too
     assert opened.status()["written"] <= written + 1
 
 
