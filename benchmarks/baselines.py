@@ -80,12 +80,10 @@ def measure_command(command: list[str], size: Size, subject: str, p50: float) ->
 def _run(command: list[str], video: Path) -> float:
     output = video.with_name("out.mp4")
     output.unlink(missing_ok=True)
-    places = {"{input}": str(video), "{output}": str(output)}
-    arguments = []
-    for part in command:
-        for place, path in places.items():
-            part = part.replace(place, path)
-        arguments.append(part)
+    places = str(video), str(output)
+    arguments = [
+        part.replace("{input}", places[0]).replace("{output}", places[1]) for part in command
+    ]
     started = time.perf_counter()
     try:
         done = subprocess.run(

@@ -125,7 +125,7 @@ class SinkProcess:
         self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(frame.image).data)
         self._receive(self._deadlines.frame_s)
 
-    def finish(self, deadline_s: float | None = None) -> None:
+    def finish(self) -> None:
         """Writes what the encoder still holds, and ends the child.
 
         Raises:
@@ -133,7 +133,7 @@ class SinkProcess:
         """
         try:
             self._child.send({"kind": "end"})
-            self._receive(self._deadlines.close_s if deadline_s is None else deadline_s)
+            self._receive(self._deadlines.close_s)
         finally:
             self.kill()
 
