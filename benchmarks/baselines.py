@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from ..engines.manifest import Manifest
 from ..errors import StreamDiffVSRError, UsageError
@@ -80,12 +80,10 @@ def measure_command(command: list[str], size: Size, subject: str, p50: float) ->
 def _run(command: list[str], video: Path) -> float:
     output = video.with_name("out.mp4")
     output.unlink(missing_ok=True)
-    places = {"{input}": str(video), "{output}": str(output)}
-    arguments = []
-    for part in command:
-        for place, path in places.items():
-            part = part.replace(place, path)
-        arguments.append(part)
+    places = str(video), str(output)
+    arguments = [
+        part.replace("{input}", places[0]).replace("{output}", places[1]) for part in command
+    ]
     started = time.perf_counter()
     try:
         done = subprocess.run(
@@ -110,22 +108,10 @@ def _run(command: list[str], video: Path) -> float:
     return took
 
 
-class Baseline(Protocol):
-    """A baseline that upscales the clip frame by frame."""
-
-    id: str
-    describe: str
-    most: int  # the most frames of a round, fewer for slow baselines
-
-    def frame(self) -> None:
-        """Upscales the next frame, and waits until it is done."""
-        ...
-
-
 class BicubicBaseline:
     """Bicubic by swscale on one thread, as `live` shows it if the model is too slow."""
 
-    id, most = "bicubic", 1000
+    id, most = "bicubic", 1000  # the most frames of a round, fewer for slow baselines
     describe = "bicubic x4 by swscale on the CPU"
 
     def __init__(self, manifest: Manifest) -> None:
@@ -133,7 +119,7 @@ class BicubicBaseline:
         self._enlarge = Bicubic(SCALE)
 
     def frame(self) -> None:
-        """See `Baseline`."""
+        """Upscales the next frame of the clip."""
         self._enlarge(next(self._frames))
 
 
@@ -156,7 +142,7 @@ class ReferenceBaseline:
         next(self._steps)  # the first frame has no guidance, and chooses kernels
 
     def frame(self) -> None:
-        """See `Baseline`."""
+        """Upscales the next frame of the clip, and waits until it is done."""
         next(self._steps)
 
     @staticmethod
@@ -180,6 +166,9 @@ class ReferenceBaseline:
         for index, frame in enumerate(endless(size)):
             _, _, state = reference.step(frame, state, frame_noise(0, index, shape))
             yield
+
+
+Baseline: TypeAlias = BicubicBaseline | ReferenceBaseline
 
 
 class Race:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..graphs.spec import SCALE, Size
-from ..runtime.files.upscale import FileOptions, upscale_file
-from ..runtime.files.video_file import write_video
+from ..runtime.files.upscale import FileOptions, upscale_file, write_video
 from ..runtime.media.encoders import h264_format
 from ..runtime.media.reader import FileSource
 from ..runtime.upscaler import Image, Upscaler

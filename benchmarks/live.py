@@ -19,7 +19,7 @@ from ..graphs.spec import SCALE, Size, format_size
 from ..runtime.live.addresses import Address, parse_source
 from ..runtime.live.engine_pool import EnginePool, QualityLevels
 from ..runtime.live.frame import OutputFrame, Sink
-from ..runtime.live.session import LiveSession
+from ..runtime.live.session import LiveSession, SessionThread
 from ..runtime.live.source import LiveSource
 from ..runtime.processes.child import Child
 from ..runtime.upscaler import load
@@ -74,17 +74,12 @@ def clock_running(size: Size, fps: int) -> Iterator[str]:
     Raises:
         StreamDiffVSRError: The process does not start.
     """
-    child = Child(
-        "benchmarks.live_clock_child",
-        {"size": size, "fps": fps},
-        failure="the clock did not start",
-        blas_threads=True,
-    )
-    try:
+    task, failure = "benchmarks.live_clock_child", "the clock did not start"
+    with closing(
+        Child(task, {"size": size, "fps": fps}, failure=failure, blas_threads=True)
+    ) as child:
         message, _ = child.receive()
         yield f"tcp://127.0.0.1:{message['port']}"
-    finally:
-        child.close()
 
 
 WARM_UP, WARM_UP_S = 8, 5.0  # frames, or seconds where frames are slow: engines load, queues fill
@@ -208,7 +203,6 @@ def measure_live(
     engines: Path | None,
     seconds: float,
     latency_ms: float | None = None,
-    seed: int = 0,
     device: str | None = None,
     on_stop: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -220,7 +214,6 @@ def measure_live(
         engines: An engine set; None enlarges by bicubic, which measures the rest of the path.
         seconds: The time to measure, after opening and a warm-up.
         latency_ms: The limit of `live --latency-ms` in ms, above which frames are bicubic; or None.
-        seed: The seed of the noise.
         device: The GPU that the engines run on, "cuda:1"; None is the first.
         on_stop: Receives one line if measuring ended early; the figures until then are returned.
 
@@ -235,7 +228,7 @@ def measure_live(
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
-        shelf = EnginePool(_opener(engines, seed, device), tell=lambda _: None)
+        shelf = EnginePool(_opener(engines, device), tell=lambda _: None)
         taking = Taking(seconds, stamped=is_clock(source))
         found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
     if stopped:
@@ -284,10 +277,9 @@ class _Run:
         self._feed = LiveSource(address, reconnect=False)
         sinks: Sequence[Sink] = [taking]
         self._session = LiveSession(self._feed, shelf, sinks, limit_ms=limit_ms)
-        self._error: StreamDiffVSRError | None = None
-        self._stop, self._ended = threading.Event(), threading.Event()
+        self._stop = threading.Event()
         self._before = self._after = self._session.status()
-        threading.Thread(target=self._play, name="live", daemon=True).start()
+        self._loop = SessionThread(self._session, self._stop)
 
     def wait(self) -> str:
         """Waits until it is measured; returns why it ended before that, or ""."""
@@ -296,8 +288,8 @@ class _Run:
             self._after = self._session.status()
             self._taking.close(0)
             self._stop.set()
-            self._ended.wait(_END_S)
-        if self._ended.is_set():  # otherwise an engine is running, and must stay open
+            self._loop.done.wait(_END_S)
+        if self._loop.done.is_set():  # otherwise an engine is running, and must stay open
             self._shelf.close()
         return stopped
 
@@ -319,8 +311,8 @@ class _Run:
 
     def failure(self, stopped: str) -> StreamDiffVSRError:
         """Returns the error to raise if no frame was measured."""
-        if self._error is not None:
-            return self._error
+        if self._loop.error is not None:
+            return self._loop.error
         what = f"could not measure {self._address.shown!r}"
         if self._taking.unread:
             return StreamDiffVSRError(
@@ -348,25 +340,13 @@ class _Run:
 
     def _over(self) -> str:
         """Returns why no more frames will come, or ""."""
-        if self._error is not None:
-            return str(self._error)
-        if self._ended.is_set():
+        if self._loop.error is not None:
+            return str(self._loop.error)
+        if self._loop.done.is_set():
             status = self._session.status()
             return f"the source has ended: {status['source']['error'] or 'there is no more of it'}"
         note = self._session.status()["note"]
         return note if note.startswith("bicubic: ") and self._model else ""
-
-    def _play(self) -> None:
-        try:
-            self._session.run(self._stop)
-        except StreamDiffVSRError as error:
-            self._error = error
-        except Exception as error:  # the thread would end silently
-            self._error = StreamDiffVSRError(
-                "the live session failed", f"{type(error).__name__}: {error}", "please report it"
-            )
-        finally:
-            self._ended.set()
 
 
 def _times(taken: list[Taken]) -> dict[str, Any]:
@@ -387,7 +367,7 @@ def _opened(source: str, size: Size) -> Iterator[Address]:
         yield parse_source(url)
 
 
-def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
+def _opener(engines: Path | None, device: str | None) -> Open:
     def open_ladder(size: Size, at: Callable[[str], None]) -> QualityLevels:
         if engines is None:
             raise StreamDiffVSRError("no engines were given")
@@ -404,6 +384,6 @@ def _opener(engines: Path | None, seed: int, device: str | None) -> Open:
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
         engine, where = load(engines, device).session(), device or key.device
-        return QualityLevels({"full": engine}, seed=seed, described=described, device=where)
+        return QualityLevels({"full": engine}, seed=0, described=described, device=where)
 
     return open_ladder

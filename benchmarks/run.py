@@ -261,9 +261,6 @@ class Benchmark:
             size = subject.manifest.graphs.geometry.size
             self._commands.append(measure_command(command, size, subject.id, p50))
 
-    def _file(self, subject: Subject) -> dict[str, Any]:
-        return run_file(subject.upscaler)
-
     def _file_rate(self, subject: Subject) -> dict[str, Any]:
         frames = self._counts[subject.id] * self._settings.rounds
         return {"file_rate": measure_file_rate(subject.upscaler, frames)}
@@ -308,7 +305,7 @@ class Benchmark:
 
 # What need not be repeated, and would disturb the rounds.
 AROUND: dict[str, Callable[[Benchmark, Subject], dict[str, Any]]] = {
-    "a file, from disk to disk": Benchmark._file,
+    "a file, from disk to disk": lambda _, subject: run_file(subject.upscaler),
     "whole files against the engines alone": Benchmark._file_rate,
     "the limits of this machine": Benchmark._roofline,
 }

@@ -157,11 +157,6 @@ def plain_lane(upscaler: Upscaler, recorder: Recorder | None = None) -> Lane:
     return Lane(variant, overlap=True, recorder=recorder)
 
 
-def overlapped_lane(upscaler: Upscaler, mode: Mode) -> Lane:
-    """Returns a lane on three streams, captured where possible, as files and live sources run."""
-    return Lane(upscaler, mode, overlap=True)
-
-
 def watched(upscaler: Upscaler, recorder: Recorder) -> Upscaler:
     """Returns the upscaler overlapped but not captured, so that each stage shows on its stream.
 
@@ -203,7 +198,7 @@ class Subject:
         }
         if self.manifest.graphs.geometry.tile is None:
             for mode in FRAMES_AHEAD:
-                self._lanes[mode] = overlapped_lane(self.upscaler, mode)
+                self._lanes[mode] = Lane(self.upscaler, mode, overlap=True)  # as files and live run
         self.times: dict[str, Times] = {name: Times() for name in self._lanes}
         self.rounds: dict[str, list[float]] = {name: [] for name in self.modes}
         self.spans: list[Span] = []

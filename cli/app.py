@@ -62,13 +62,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version",
-            metavar="",
-            callback=_show_version,
-            is_eager=True,
-            help="Print the version and exit.",
-        ),
+        opt.flag("--version", "Print the version and exit.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     pass

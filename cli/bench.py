@@ -169,11 +169,7 @@ Command = Annotated[
 ]
 Quick = Annotated[
     bool,
-    typer.Option(
-        "--quick",
-        metavar="",
-        help="Measure only frame times: no start-up, memory, video files or roofline.",
-    ),
+    opt.flag("--quick", "Measure only frame times: no start-up, memory, video files or roofline."),
 ]
 TraceFile = Annotated[
     Path | None,

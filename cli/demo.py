@@ -21,7 +21,6 @@ from ..errors import StreamDiffVSRError
 from .options import make_folder
 
 if TYPE_CHECKING:
-    from ..building.provider import EngineProvider
     from ..runtime.files.job import FrameUpscaler
     from ..runtime.frame_stream import Image, S, Upscaled
     from ..runtime.state import StreamState
@@ -40,13 +39,15 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
     """
     from ..building.provider import EngineProvider
     from ..runtime.files import compare  # first: its library may be missing
+    from ..runtime.media.reader import probe
+    from .engines import build_engines
 
     started = time.monotonic()
     truth = compare.read_picture(_asset(TRUTH))
     provider = EngineProvider(BuildRequest(device=device))
     device = provider.choice.device  # refused before anything is written
     clip = _copied_clip(out)
-    engines = _build(clip, provider, quiet=quiet)
+    engines = build_engines(provider, probe(clip).size, quiet=quiet)
     report, watched = _upscale(clip, out / "clip_4x.mp4", engines, device, quiet=quiet)
     sheet = out / "side_by_side.png"
     result = {
@@ -122,13 +123,6 @@ def _show(result: dict[str, Any]) -> None:
     typer.echo(f"look at: {result['side_by_side']}  ({scores})")
     typer.echo("engines: {engines}  (used again next time)".format(**result))
     typer.echo(f"took {result['total_seconds']:.0f} s")
-
-
-def _build(clip: Path, provider: EngineProvider, *, quiet: bool) -> Path:
-    from ..runtime.media.reader import probe
-    from .engines import build_engines
-
-    return build_engines(provider, probe(clip).size, quiet=quiet)
 
 
 def _upscale(

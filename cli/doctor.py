@@ -285,7 +285,7 @@ def _live() -> Check:
     if missing := host.missing_live():
         remedy = "for cameras and streams: pip install 'streamdiffvsr[live]'"
         return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
-    from ..runtime.media.encoder_trial import live_encoder
+    from ..runtime.media.formats import live_encoder
 
     return Check("live", OK, f"cameras and streams; H.264 by {live_encoder((360, 640)).name}")
 
@@ -306,22 +306,22 @@ def _broken(name: str, error: Exception) -> Check:
 def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the sentences about what can run here and about what cannot."""
     checks = {check.name: check for check in found}
-    can: list[str] = []
-    cannot: list[str] = []
     runs = all(checks[name].status == OK for name in ("video", "backend onnxruntime"))
     runs = runs and "conflict" not in checks
     gpu = any(check.name == "gpu" and check.status == OK for check in found)
     cuda = gpu and checks["gpu onnxruntime"].status == OK
     where = "on the GPU with CUDA, and on the CPU" if cuda else "on the CPU (slow)"
-    (can if runs else cannot).append(f"upscale files with ONNX Runtime {where}")
-    live = runs and checks["live"].status == OK
-    (can if live else cannot).append("upscale cameras and streams as they come")
-    builds = runs and checks["export"].status == OK
-    (can if builds else cannot).append("build engines from a model")
-    model = checks["model"].status == OK
-    (can if model else cannot).append("run without a model of your own: the built-in one")
-    plans = checks["export"].status == OK and checks["backend tensorrt-rtx"].status == OK
-    (can if plans else cannot).append(f"build TensorRT-RTX engines, for GPUs of {RTX_GPUS}")
+    live, export, model, rtx = (
+        checks[name].status == OK for name in ("live", "export", "model", "backend tensorrt-rtx")
+    )
+    claims = [
+        (runs, f"upscale files with ONNX Runtime {where}"),
+        (runs and live, "upscale cameras and streams as they come"),
+        (runs and export, "build engines from a model"),
+        (model, "run without a model of your own: the built-in one"),
+        (export and rtx, f"build TensorRT-RTX engines, for GPUs of {RTX_GPUS}"),
+    ]
     if not gpu:
-        cannot.append("upscale with TensorRT or TensorRT-RTX: that needs an NVIDIA GPU")
+        claims.append((False, "upscale with TensorRT or TensorRT-RTX: that needs an NVIDIA GPU"))
+    can, cannot = ([line for works, line in claims if works is answer] for answer in (True, False))
     return tuple(can), tuple(cannot)

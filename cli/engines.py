@@ -32,12 +32,8 @@ OlderThan = Annotated[
         help="Also remove sets that were built more than DAYS days ago.",
     ),
 ]
-Everything = Annotated[
-    bool, typer.Option("--all", metavar="", help="Remove all sets in the cache.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", metavar="", help="Show what would be removed; remove nothing.")
-]
+Everything = Annotated[bool, opt.flag("--all", "Remove all sets in the cache.")]
+DryRun = Annotated[bool, opt.flag("--dry-run", "Show what would be removed; remove nothing.")]
 
 
 @engines_app.callback()

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from ..building.provider import EngineProvider
     from ..runtime.live.engine_pool import QualityLevels
     from ..runtime.live.frame import Sink
-    from ..runtime.live.run import Ended
-    from ..runtime.live.session import LiveSession
+    from ..runtime.live.session import Ended
 
 EVERY_S = 1.0  # from one JSON status line to the next
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
@@ -209,21 +208,14 @@ SourceOption = Annotated[
 ]
 NoReconnect = Annotated[
     bool,
-    typer.Option(
-        "--no-reconnect",
-        metavar="",
-        help="End when the source ends or fails, instead of opening it again.",
-    ),
+    opt.flag("--no-reconnect", "End when the source ends or fails, instead of opening it again."),
 ]
-OverwriteSinks = Annotated[
-    bool, typer.Option("--overwrite", metavar="", help="Replace existing output files.")
-]
+OverwriteSinks = Annotated[bool, opt.flag("--overwrite", "Replace existing output files.")]
 JsonLines = Annotated[
     bool,
-    typer.Option(
+    opt.flag(
         "--json",
-        metavar="",
-        help="Print JSON lines: messages, a status every second, and the result or the error last."
+        "Print JSON lines: messages, a status every second, and the result or the error last."
         + opt.default("on if stdout is not a terminal"),
     ),
 ]
@@ -269,12 +261,15 @@ def live(
     from ..building.provider import EngineProvider
     from ..runtime.live.addresses import parse_source
     from ..runtime.live.engine_pool import EnginePool
-    from ..runtime.live.run import run_session
-    from ..runtime.live.session import LiveSession
+    from ..runtime.live.session import LiveSession, run_session
     from ..runtime.live.source import LiveSource
 
     reporter = Reporter(as_json=json)
-    tell, seen = reporter.tell, SessionStatus()
+    tell, session = reporter.tell, None
+
+    def status() -> dict[str, Any]:  # the preview is opened before the session
+        return session.status() if session else {"state": "connecting"}
+
     provider = EngineProvider(build, tell)
     address = parse_source(source, _pairs(option))
     if engines is None:
@@ -283,21 +278,11 @@ def live(
     sinks = _sinks(to or [], overwrite, tell)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
-            sinks.append(_preview(preview or PREVIEW, token, seen, tell))
+            sinks.append(_preview(preview or PREVIEW, token, status, tell))
         with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
-            session = seen.session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
+            session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
             ended = run_session(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
-
-
-class SessionStatus:
-    """Returns the status of a session when called; for sinks that are opened before it."""
-
-    def __init__(self) -> None:
-        self.session: LiveSession | None = None
-
-    def __call__(self) -> dict[str, Any]:
-        return self.session.status() if self.session else {"state": "connecting"}
 
 
 @contextmanager
@@ -399,7 +384,9 @@ def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
     return opened
 
 
-def _preview(place: str, token: str | None, status: SessionStatus, tell: Tell) -> Sink:
+def _preview(
+    place: str, token: str | None, status: Callable[[], dict[str, Any]], tell: Tell
+) -> Sink:
     from ..runtime.live.preview.preview import Preview
 
     host, _, port = place.rpartition(":")

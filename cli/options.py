@@ -36,6 +36,11 @@ def default(words: str) -> str:
     return rf" [dim]\[default: {words}][/]"
 
 
+def flag(name: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """Returns an option without a value."""
+    return typer.Option(name, metavar="", help=help, rich_help_panel=panel, **more)
+
+
 Engines = Annotated[
     Path | None,
     typer.Option(
@@ -79,12 +84,7 @@ Seed = Annotated[
     ),
 ]
 Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        metavar="",
-        help="Print the result, or the error, as one JSON object on the last line.",
-    ),
+    bool, flag("--json", "Print the result, or the error, as one JSON object on the last line.")
 ]
 JsonFile = Annotated[
     str | None,

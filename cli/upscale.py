@@ -22,8 +22,7 @@ from .engines import build_engines, engine_provider
 from .upscale_options import CompareMode
 
 if TYPE_CHECKING:
-    from ..runtime.files.batch import Outcome
-    from ..runtime.files.inputs import InOut, JobList
+    from ..runtime.files.inputs import InOut, JobList, Outcome
     from ..runtime.files.job import FileOptions
     from ..runtime.files.job_report import JobPlan, JobReport
     from ..runtime.files.upscale import UpscaleReport
@@ -320,14 +319,14 @@ def _single(pair: InOut, asked: UpscaleCommand) -> dict[str, Any]:
 
 def _done_before(pair: InOut) -> str:
     """Returns why `--resume` has nothing left to do for a job, or ""."""
-    from ..runtime.files.batch import why_done
+    from ..runtime.files.inputs import why_done
     from ..runtime.files.journal import frames_kept
 
     return "" if frames_kept(pair.output) else why_done(pair)
 
 
 def _batch(named: JobList, asked: UpscaleCommand) -> dict[str, Any]:
-    from ..runtime.files.batch import run_batch
+    from ..runtime.files.inputs import run_batch
 
     assert named.folder is not None
     if asked.compare is not None:

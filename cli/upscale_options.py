@@ -15,7 +15,7 @@ import typer
 
 from ..errors import UsageError
 from ..runtime.media.encoders import CODECS, IMAGES, either, encoder_of
-from .options import default
+from .options import default, flag
 
 PART, OUTPUT, LONG, COMPARISON = (
     "Reading the input",
@@ -58,20 +58,14 @@ Output = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--overwrite",
-        metavar="",
-        help="Replace existing outputs, and start unfinished ones over; with --resume, continue "
-        "the unfinished ones instead.",
+        "Replace existing outputs, and start unfinished ones over; with --resume, continue the "
+        "unfinished ones instead.",
     ),
 ]
 Plan = Annotated[
-    bool,
-    typer.Option(
-        "--plan",
-        metavar="",
-        help="Show what would be done and what it would need, without doing it.",
-    ),
+    bool, flag("--plan", "Show what would be done and what it would need, without doing it.")
 ]
 
 Start = Annotated[
@@ -122,11 +116,10 @@ Deinterlace = Annotated[
 ]
 NoSceneCuts = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--no-scene-cuts",
-        metavar="",
-        help="Do not look for scene cuts: let the last frame of a scene guide the next scene, too.",
-        rich_help_panel=PART,
+        "Do not look for scene cuts: let the last frame of a scene guide the next scene, too.",
+        PART,
     ),
 ]
 
@@ -188,12 +181,11 @@ Images = Annotated[
 
 Resume = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--resume",
-        metavar="",
-        help="Continue the unfinished outputs of an interrupted run; skip finished ones, unless "
+        "Continue the unfinished outputs of an interrupted run; skip finished ones, unless "
         "--overwrite is given.",
-        rich_help_panel=LONG,
+        LONG,
     ),
 ]
 Chunks = Annotated[
@@ -209,11 +201,8 @@ Chunks = Annotated[
 ]
 NoDiskCheck = Annotated[
     bool,
-    typer.Option(
-        "--no-disk-check",
-        metavar="",
-        help="Start even if the free disk space looks too small for the output.",
-        rich_help_panel=LONG,
+    flag(
+        "--no-disk-check", "Start even if the free disk space looks too small for the output.", LONG
     ),
 ]
 

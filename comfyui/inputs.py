@@ -14,6 +14,11 @@ from ..graphs.spec import DEFAULT_STEPS
 Input = tuple[Any, dict[str, Any]]
 
 
+def widget(kind: Any, default: object, tip: str, **limits: object) -> Input:
+    """Returns an input with its default, tooltip and further options, such as its range."""
+    return kind, {"default": default, **limits, "tooltip": tip}
+
+
 class _Any(str):
     """A type that links to every other, as ComfyUI asks whether two types are unequal."""
 
@@ -30,86 +35,68 @@ FLOW_SCALES = {"auto": None, "1": 1, "1/2": 2, "1/4": 4}
 SEEDS = 2**63  # the number of a stream's seeds; ComfyUI's 2**64 are taken modulo this
 
 PIPE: Input = (PIPE_TYPE, {"tooltip": "The model, from Load Stream-DiffVSR Model."})
-STEPS: Input = (
+STEPS = widget(
     "INT",
-    {
-        "default": DEFAULT_STEPS,
-        "min": 1,
-        "max": 50,
-        "tooltip": f"Denoising steps per frame. The model is made for {DEFAULT_STEPS}. Each number "
-        "needs engines of its own, which are built on first use.",
-    },
+    DEFAULT_STEPS,
+    f"Denoising steps per frame. The model is made for {DEFAULT_STEPS}. Each number "
+    "needs engines of its own, which are built on first use.",
+    min=1,
+    max=50,
 )
-SEED: Input = (
+SEED = widget(
     "INT",
-    {
-        "default": 0,
-        "min": 0,
-        "max": 2**64 - 1,
-        "tooltip": "Seed of the model's random noise. It counts only at the start of a video: a "
-        "connected state with a previous frame keeps its own seed.",
-    },
+    0,
+    "Seed of the model's random noise. It counts only at the start of a video: a connected "
+    "state with a previous frame keeps its own seed.",
+    min=0,
+    max=2**64 - 1,
 )
-GUIDANCE: Input = (
+GUIDANCE = widget(
     "FLOAT",
-    {
-        "default": 0.0,
-        "min": 0.0,
-        "max": 20.0,
-        "step": 0.5,
-        "tooltip": "Without effect, kept for older workflows: the model has only the empty prompt, "
-        "so there is nothing to guide towards.",
-    },
+    0.0,
+    "Without effect, kept for older workflows: the model has only the empty prompt, so there "
+    "is nothing to guide towards.",
+    min=0.0,
+    max=20.0,
+    step=0.5,
 )
-CONTROLNET: Input = (
+CONTROLNET = widget(
     "FLOAT",
-    {
-        "default": 1.0,
-        "min": 0.0,
-        "max": 2.0,
-        "step": 0.1,
-        "tooltip": "How strongly the previous frame guides the next one. 0: each frame is upscaled "
-        "by itself. 1: the usual strength.",
-    },
+    1.0,
+    "How strongly the previous frame guides the next one. 0: each frame is upscaled by "
+    "itself. 1: the usual strength.",
+    min=0.0,
+    max=2.0,
+    step=0.1,
 )
-COARSE_FLOW: Input = (
+COARSE_FLOW = widget(
     "BOOLEAN",
-    {
-        "default": False,
-        "tooltip": "Compute the optical flow at the input's size. The same as flow_scale 1/4, and "
-        "only used if flow_scale is auto. It is faster, takes less memory, and is less exact. "
-        "Frames must have at least 128 pixels a side.",
-    },
+    False,
+    "Compute the optical flow at the input's size. The same as flow_scale 1/4, and only used "
+    "if flow_scale is auto. It is faster, takes less memory, and is less exact. Frames must "
+    "have at least 128 pixels a side.",
 )
-FLOW_SCALE: Input = (
+FLOW_SCALE = widget(
     list(FLOW_SCALES),
-    {
-        "default": "auto",
-        "tooltip": "Size at which the optical flow is computed, as a fraction of the output's. "
-        "1 is exact; less is faster and takes less memory. auto: by the model and the size.",
-    },
+    "auto",
+    "Size at which the optical flow is computed, as a fraction of the output's. 1 is exact; "
+    "less is faster and takes less memory. auto: by the model and the size.",
 )
-NO_TEMPORAL: Input = (
+NO_TEMPORAL = widget(
     "BOOLEAN",
-    {
-        "default": False,
-        "tooltip": "Turn off the decoder's temporal processors, which use the previous frame for "
-        "steadier output.",
-    },
+    False,
+    "Turn off the decoder's temporal processors, which use the previous frame for steadier output.",
 )
-SCENE_CUTS: Input = (
+SCENE_CUTS = widget(
     "BOOLEAN",
-    {
-        "default": True,
-        "tooltip": "Detect scene cuts, and ignore the previous frame after one, so that it does "
-        "not ghost.",
-    },
+    True,
+    "Detect scene cuts, and ignore the previous frame after one, so that it does not ghost.",
 )
 BEFORE: Input = (
     STATE_TYPE,
     {
         "tooltip": "State after the previous frames of the video. At its start connect Create "
-        "Stream-DiffVSR State, or nothing where the input is optional.",
+        "Stream-DiffVSR State, or nothing where the input is optional."
     },
 )
 SETTINGS: dict[str, Input] = {

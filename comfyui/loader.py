@@ -9,7 +9,7 @@ from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError
 from . import host
 from .host import explained, for_nodes, require
-from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, Input, node
+from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, node, widget
 
 if TYPE_CHECKING:
     from .pipe import Pipe
@@ -89,33 +89,22 @@ DEVICE_TIP = (
     "Where the model runs. auto: on the GPU if ComfyUI uses one, else on the CPU. cuda: on the GPU "
     "that ComfyUI uses. cuda:N: on GPU number N, from 0."
 )
-DTYPE: Input = (
+DTYPE = widget(
     ["float16", "bfloat16", "float32", "auto", "float8"],
-    {
-        "default": "auto",
-        "tooltip": "Number format of the engines. auto: float16 on a GPU. A CPU always computes in "
-        "float32. bfloat16 runs as float16. float8 needs TensorRT and a recent GPU.",
-    },
+    "auto",
+    "Number format of the engines. auto: float16 on a GPU. A CPU always computes in float32. "
+    "bfloat16 runs as float16. float8 needs TensorRT and a recent GPU.",
 )
-LOCAL: Input = (
-    YES_NO,
-    {
-        "default": "true",
-        "tooltip": "Look for the model in ComfyUI/models/StreamDiffVSR before it is downloaded.",
-    },
+LOCAL = widget(
+    YES_NO, "true", "Look for the model in ComfyUI/models/StreamDiffVSR before it is downloaded."
 )
-FETCH: Input = (
-    YES_NO,
-    {"default": "true", "tooltip": "Download the model from Hugging Face if it is not here."},
-)
+FETCH = widget(YES_NO, "true", "Download the model from Hugging Face if it is not here.")
 BACKEND_TIP = "Library that runs the model. auto: the fastest that is installed and works."
-MODEL_PATH: Input = (
+MODEL_PATH = widget(
     "STRING",
-    {
-        "default": "",
-        "tooltip": "A model to use instead of model_version: the path of a folder, or owner/name "
-        "of a Hugging Face repository. Empty: model_version.",
-    },
+    "",
+    "A model to use instead of model_version: the path of a folder, or owner/name of a "
+    "Hugging Face repository. Empty: model_version.",
 )
 SIDE = {"default": 0, "min": 0, "max": 7680}
 WIDTH_TIP = (
@@ -136,17 +125,14 @@ class Loader:
         """Returns the inputs; ComfyUI calls it with each page load, so new folders are found."""
         return {
             "required": {
-                "model_version": (names(), {"default": "v1", "tooltip": MODEL_TIP}),
-                "device": (_devices(), {"default": "auto", "tooltip": DEVICE_TIP}),
+                "model_version": widget(names(), "v1", MODEL_TIP),
+                "device": widget(_devices(), "auto", DEVICE_TIP),
                 "dtype": DTYPE,
             },
             "optional": {
                 "use_local_models": LOCAL,
                 "use_huggingface": FETCH,
-                "backend": (
-                    ["auto", *ranked_names()],
-                    {"default": "auto", "tooltip": BACKEND_TIP},
-                ),
+                "backend": widget(["auto", *ranked_names()], "auto", BACKEND_TIP),
                 "model_path": MODEL_PATH,
                 "width": ("INT", {**SIDE, "tooltip": WIDTH_TIP}),
                 "height": ("INT", {**SIDE, "tooltip": HEIGHT_TIP}),

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StreamDiffVSRError
 from . import host
 from .host import explained
-from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node
+from .inputs import ADVANCED, SEED, SEEDS, STATE_TYPE, node, widget
 from .loader import Loader, Unload
-from .upscale import ProcessFrame, Upscale
-from .video import UpscaleVideo
+from .upscale import ProcessFrame, Upscale, UpscaleVideo
 
 if TYPE_CHECKING:
-    from .images import NodeState
+    from .run import NodeState
 
 ENDING = ".safetensors"
 PREFIX = "StreamDiffVSR/state"
@@ -41,15 +40,12 @@ class CreateState:
                     {"tooltip": "The same frame before upscaling, a quarter as wide and high."},
                 ),
                 "seed": ("INT", {**SEED[1], "tooltip": SEED_TIP}),
-                "frame_index": (
+                "frame_index": widget(
                     "INT",
-                    {
-                        "default": 1,
-                        "min": 0,
-                        "max": 2**31 - 1,
-                        "tooltip": "Number of the next frame, from 0. Used only if frames are "
-                        "connected.",
-                    },
+                    1,
+                    "Number of the next frame, from 0. Used only if frames are connected.",
+                    min=0,
+                    max=2**31 - 1,
                 ),
             },
         }
@@ -63,7 +59,7 @@ class CreateState:
         frame_index: int = 1,
     ) -> tuple[NodeState]:
         from ..runtime.state import StreamState
-        from .images import NodeState
+        from .run import NodeState
 
         if initial_frame is None and initial_lq_frame is None:
             return (NodeState(StreamState()),)
@@ -95,7 +91,7 @@ class ExtractState:
         import torch
 
         from ..runtime.stages import to_uint8
-        from .images import from_frame
+        from .run import from_frame
 
         stream = state.stream
         black = torch.zeros(1, 64, 64, 3)
@@ -138,7 +134,7 @@ class LoadState:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Path of the state file, or its name in ComfyUI's output or input folder."
-        return {"required": {"path": ("STRING", {"default": "", "tooltip": tip})}}
+        return {"required": {"path": widget("STRING", "", tip)}}
 
     @classmethod
     def IS_CHANGED(cls, path: str) -> float:
@@ -155,7 +151,7 @@ class LoadState:
     @explained
     def run(self, path: str) -> tuple[NodeState]:
         from ..runtime.state import StreamState
-        from .images import NodeState
+        from .run import NodeState
 
         return (NodeState.after(StreamState.load(_found(path))),)
 
@@ -176,7 +172,7 @@ def _pair(upscaled: Any, frame: Any) -> tuple[Any, Any]:
         StreamDiffVSRError: One is not connected, or the sizes do not match.
     """
     from ..graphs.spec import SCALE
-    from .images import size_of, to_frame
+    from .run import size_of, to_frame
 
     if upscaled is None or frame is None:
         raise StreamDiffVSRError(

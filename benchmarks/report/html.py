@@ -20,15 +20,7 @@ from .files import write_text
 from .metrics import METRICS
 from .plots import FRAME_COLOURS, histogram, roofline, timeline
 from .trace import frames
-from .wording import (
-    MODES,
-    NONE,
-    baseline_name,
-    digits,
-    megabytes,
-    ms,
-    seconds,
-)
+from .wording import MODES, NONE, baseline_name, digits, megabytes, ms, seconds
 
 _PAGE = Path(__file__).with_name("page")
 

@@ -3,6 +3,11 @@
 A set of `onnxruntime` contains ONNX. A compiled one, or torch's, does not: its graphs are those of
 an ONNX set of the same model, size and precision in the user's cache, or are traced from the
 model's configs without its weights (a minute or more, so the result is kept in the cache).
+
+For that, modules and inputs are on torch's meta device, so tracing needs no memory and computes
+nothing. The operators are those that `export/onnx_export.py` writes, except that weights are not
+transposed ahead; they refer to data files that do not exist, so the graphs cannot be run. This
+needs the export extra. Models are looked for on this disk, and never downloaded.
 """
 
 from __future__ import annotations
@@ -10,23 +15,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...durable import write_atomically
 from ...engines.cache import cache_root, engines_root, remembered_digest
 from ...engines.cache_listing import is_engine_set
+from ...engines.host import require_export
 from ...engines.manifest import Manifest, read_manifest
 from ...errors import StreamDiffVSRError
+from ...export.model_source import BUILT_IN, PROMPT_FILE, resolve_model
 from ...graphs.plan import Plan
-from ...graphs.spec import GRAPHS, TILED, Geometry, Precision, onnx_file
+from ...graphs.spec import DEFAULT_STEPS, GRAPHS, TILED, Geometry, GraphSpec, Precision, onnx_file
 from ...runtime.stages import TileGrid
 from .graph_work import GraphWork, count_file
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ...export.configs import ModelConfigs
+
 
 Progress = Callable[[str], None]
 COUNT_VERSION = 1  # raise this when the same graphs would be counted differently
@@ -132,7 +144,6 @@ def _keep(manifest: Manifest, works: dict[str, GraphWork]) -> dict[str, GraphWor
 
 
 def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, GraphWork]:
-    from .weightless import Traced, trace_work
 
     graphs = manifest.graphs
     configs, prompt_tokens = _configs(folder, manifest)
@@ -150,7 +161,6 @@ def _traced(folder: Path, manifest: Manifest, progress: Progress) -> dict[str, G
 def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
     """Returns the configs and prompt length of the model that the set was built from."""
     from ...export.model_source import model_digest
-    from .weightless import configs_of, find_local
 
     remedy = "count where the model is, or build it for onnxruntime"
     what = f"the work of {folder} cannot be counted"
@@ -163,3 +173,181 @@ def _configs(folder: Path, manifest: Manifest) -> tuple[ModelConfigs, int]:
         why = f"it holds no ONNX, and {manifest.model_name} is not the model it was built from"
         raise StreamDiffVSRError(what, why, remedy)
     return configs_of(source)
+
+
+STEPS = DEFAULT_STEPS
+PROMPT_TOKENS = 77  # by the text encoder that the released model was trained with
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """The model and the geometry to trace.
+
+    Attributes:
+        plan: The size, flow, correlation and tiles.
+        steps: The length of the folded tables, which does not change the operators.
+    """
+
+    configs: ModelConfigs
+    plan: Plan
+    precision: Precision = "fp16"
+    steps: int = STEPS
+    prompt_tokens: int = PROMPT_TOKENS
+
+
+def trace_work(traced: Traced, only: Iterable[str] = GRAPHS) -> Iterator[tuple[str, GraphWork]]:
+    """Writes each graph to a temporary folder, and yields its name and work.
+
+    Raises:
+        StreamDiffVSRError: The export extra is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_graphs(traced, Path(folder), only):
+            yield path.stem, count_file(path)
+
+
+def write_graphs(traced: Traced, folder: Path, only: Iterable[str] = GRAPHS) -> Iterator[Path]:
+    """Writes graphs without weights as ONNX files, and yields their paths one by one.
+
+    Raises:
+        StreamDiffVSRError: The export extra is not installed.
+    """
+    require_export()
+    import torch
+
+    from ...export.graph_folder import CORRELATIONS, model_dims
+    from ...export.graphs import build_graphs
+    from ...graphs.schedule import step_table
+    from ...graphs.spec import graph_specs
+
+    plan, table = traced.plan, step_table(traced.configs.scheduler, traced.steps)
+    with torch.device("meta"):
+        model = _model(traced)
+        correlation = CORRELATIONS[plan.correlation]
+        modules = build_graphs(model, plan.geometry, traced.precision, table, correlation)
+    specs = graph_specs(plan.geometry, model_dims(model), traced.precision)
+    for name in only:
+        path = folder / onnx_file(name)
+        with torch.device("meta"):
+            exported = _export(modules[name], specs[name])
+        _save(exported, path)
+        yield path
+
+
+def _model(traced: Traced) -> Any:
+    import torch
+
+    from ...export.model import Model
+    from ...export.random_model import networks
+
+    configs = traced.configs
+    parts: dict[str, Any] = {
+        name: network.eval().requires_grad_(False) for name, network in networks(configs).items()
+    }
+    prompt = torch.empty(1, traced.prompt_tokens, configs.unet.cross_attention_dim)
+    return Model(configs=configs, prompt_embeds=prompt, digest="", **parts)
+
+
+def _export(module: nn.Module, spec: GraphSpec) -> Any:
+    """Returns the exporter's representation of a module with weights on the meta device."""
+    import torch
+
+    from ...export.graph_folder import example_inputs, tracing
+    from ...export.onnx_export import OPSET
+
+    with tracing():
+        program = torch.onnx.export(
+            module,
+            example_inputs(spec),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in spec.inputs],
+            output_names=[s.name for s in spec.outputs],
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model
+
+
+def _save(model: Any, path: Path) -> None:
+    """Folds small constants, and saves the model with references to missing weights."""
+    import onnx
+    import onnx_ir
+    import onnxscript.optimizer
+
+    from ...export.graph_folder import tracing
+    from ...export.onnx_export import SMALL_BYTES, fold_small_constants
+
+    for value in model.graph.initializers.values():
+        value.const_value = _stand_in(value.const_value)
+    with tracing(), _no_complaints():
+        onnxscript.optimizer.inline(model)
+        onnxscript.optimizer.fold_constants(model, input_size_limit=SMALL_BYTES)
+        onnxscript.optimizer.remove_unused_nodes(model)
+        onnx.save_model(onnx_ir.serde.serialize_model(model), str(path))
+        fold_small_constants(path)
+
+
+def _stand_in(weight: Any) -> Any:
+    """Returns ones for a weight that may be folded, or else a reference to a missing file."""
+    import numpy as np
+    import onnx_ir
+
+    from ...export.onnx_export import SMALL_BYTES
+
+    if weight.nbytes <= SMALL_BYTES:
+        ones = np.ones(tuple(weight.shape), weight.dtype.numpy())
+        return onnx_ir.Tensor(ones, name=weight.name)
+    return onnx_ir.ExternalTensor(
+        f"{weight.name}.weights",
+        0,
+        weight.nbytes,
+        weight.dtype,
+        shape=weight.shape,
+        name=weight.name,
+    )
+
+
+@contextmanager
+def _no_complaints() -> Iterator[None]:
+    """Silences numpy: the stand-ins for weights may overflow where real weights do not."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        yield
+
+
+def find_local(name: str) -> Path:
+    """Returns the folder of a model by the name that engines were built with.
+
+    Raises:
+        StreamDiffVSRError: The model is not on this disk.
+    """
+    if name == BUILT_IN or Path(name).expanduser().exists():
+        return resolve_model(name)
+    repository, _, revision = name.partition("@")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except Exception as error:  # not installed, not downloaded, or not a repository's name
+        raise StreamDiffVSRError(f"the model {name} is not on this disk") from error
+
+
+def configs_of(folder: Path) -> tuple[ModelConfigs, int]:
+    """Returns the configs of a model folder, and the number of tokens of its prompt."""
+    from ...export.config_files import read_configs
+
+    return read_configs(folder), _prompt_tokens(folder / PROMPT_FILE)
+
+
+def _prompt_tokens(path: Path) -> int:
+    """Returns the length of a prompt's embedding, from its file's header or by default."""
+    if not path.is_file():
+        return PROMPT_TOKENS
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        (name,) = file.keys()
+        return int(file.get_slice(name).get_shape()[1])

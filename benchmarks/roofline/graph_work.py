@@ -17,82 +17,21 @@ So this is a lower bound for every implementation of these operators, not an est
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...errors import StreamDiffVSRError
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_graphsurgeon as gs
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """The shape and element size of a value."""
-
-    shape: tuple[int, ...]
-    itemsize: int
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the dense tensor."""
-        return self.size * self.itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One operator.
-
-    Attributes:
-        inputs, outputs: Names of values; "" is an optional input that is absent.
-        attributes: The numbers, lists and strings by name; graphs are in `bodies`.
-        bodies: The graphs inside the operator (Loop, Scan, If) by attribute.
-    """
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    bodies: Mapping[str, Network] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The operators of a graph, in order.
-
-    Attributes:
-        tensors: The tensors by name, including those outside a body.
-        numbers: The constant single integers by name, such as how often a loop runs.
-    """
-
-    name: str
-    nodes: tuple[Node, ...]
-    tensors: Mapping[str, Tensor]
-    numbers: Mapping[str, int]
-
-    def tensor(self, name: str) -> Tensor:
-        """Returns the tensor of a value.
-
-        Raises:
-            StreamDiffVSRError: Its shape is not static.
-        """
-        try:
-            return self.tensors[name]
-        except KeyError:
-            raise StreamDiffVSRError(
-                f"the work of {self.name} cannot be counted", f"{name} has no static shape"
-            ) from None
-
-
-def read_network(path: Path) -> Network:
+def read_network(path: Path) -> gs.Graph:
     """Reads an ONNX file; the data file next to it is not needed.
 
     Raises:
@@ -100,65 +39,46 @@ def read_network(path: Path) -> Network:
     """
     try:
         import onnx
+        import onnx_graphsurgeon as gs
     except ImportError as error:
         raise StreamDiffVSRError(
             "the work of a graph cannot be counted",
-            "onnx is not installed",
+            f"{error.name} is not installed",
             "run pip install 'streamdiffvsr[export]'",
         ) from error
     try:
         model = onnx.load(str(path), load_external_data=False)
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        graph = gs.import_onnx(model)
     except OSError as error:
         raise StreamDiffVSRError(f"cannot read {path}", error.strerror or str(error)) from error
     except Exception as error:  # protobuf and onnx raise exceptions of their own
         raise StreamDiffVSRError(f"{path} is not an ONNX graph", str(error)) from error
-    return _network(path.name, model.graph, {}, {})
+    return graph
 
 
-def _network(
-    name: str,
-    graph: onnx.GraphProto,
-    outer: Mapping[str, Tensor],
-    outer_numbers: Mapping[str, int],
-) -> Network:
-    import onnx
-
-    tensors, numbers = dict(outer), dict(outer_numbers)
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if (tensor := _tensor(value)) is not None:
-            tensors[value.name] = tensor
-    for weight in graph.initializer:
-        tensors[weight.name] = Tensor(tuple(weight.dims), _itemsize(weight.data_type))
-        inside = weight.data_location != onnx.TensorProto.EXTERNAL
-        if inside and prod(weight.dims) == 1 and weight.data_type == onnx.TensorProto.INT64:
-            numbers[weight.name] = int(onnx.numpy_helper.to_array(weight).reshape(()))
-    nodes = []
-    for proto in graph.node:
-        given = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
-        bodies = {
-            key: _network(f"{name}/{proto.name}", value, tensors, numbers)
-            for key, value in given.items()
-            if isinstance(value, onnx.GraphProto)
-        }
-        plain = {key: value for key, value in given.items() if key not in bodies}
-        nodes.append(Node(proto.op_type, tuple(proto.input), tuple(proto.output), plain, bodies))
-    return Network(name, tuple(nodes), tensors, numbers)
+def shape_of(tensor: gs.Tensor) -> tuple[int, ...]:
+    """Returns the shape of a tensor; raises `_UncountedError` unless it is static."""
+    shape = tensor.shape
+    if shape is None or not all(isinstance(side, int) for side in shape):
+        raise _UncountedError(f"{tensor.name} has no static shape")
+    return tuple(shape)
 
 
-def _tensor(value: onnx.ValueInfoProto) -> Tensor | None:
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
-        return None
-    if not all(dim.HasField("dim_value") for dim in kind.shape.dim):
-        return None
-    return Tensor(tuple(dim.dim_value for dim in kind.shape.dim), _itemsize(kind.elem_type))
+def bytes_of(*tensors: gs.Tensor) -> int:
+    """Returns the bytes of these tensors together; absent ones, which have no name, have none."""
+    return sum(
+        prod(shape_of(tensor)) * np.dtype(tensor.dtype).itemsize
+        for tensor in tensors
+        if tensor.name
+    )
 
 
-def _itemsize(kind: int) -> int:
-    import onnx
+class _UncountedError(Exception):
+    """Raised for an operator that cannot be counted; says why, and what to do."""
 
-    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why, remedy)
 
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -202,123 +122,80 @@ class Work:
     nbytes: int
 
 
-def node_work(network: Network, node: Node) -> Work | None:
-    """Returns the work of an operator by itself; None if it counts as fused.
-
-    Raises:
-        StreamDiffVSRError: The operator cannot be counted, or has no static shape.
-    """
+def node_work(node: gs.Node) -> Work | None:
+    """Returns the work of an operator by itself; None if it counts as fused."""
     if node.op in UNKNOWN:
-        raise StreamDiffVSRError(
-            f"the work of {network.name} cannot be counted",
-            f"the operator {node.op} is not known",
-            "rebuild the engines with this version",
-        )
+        why = f"the operator {node.op} is not known"
+        raise _UncountedError(why, "rebuild the engines with this version")
     kind = KINDS.get(node.op)
     if kind is None:
         return None
     if kind == "gather":
-        return Work(kind, 0, _gather_bytes(network, node))
-    flops = _FLOPS[kind](network, node) if kind in _FLOPS else 0
-    return Work(kind, flops, bytes_of(network, (*node.inputs, *node.outputs)))
+        return Work(kind, 0, _gather_bytes(node))
+    flops = _FLOPS[kind](node) if kind in _FLOPS else 0
+    return Work(kind, flops, bytes_of(*node.inputs, *node.outputs))
 
 
-def bytes_of(network: Network, names: Iterable[str]) -> int:
-    """Returns the bytes of these values together; absent ones have none."""
-    return sum(network.tensor(name).nbytes for name in names if name)
-
-
-def _conv_flops(network: Network, node: Node) -> int:
-    kernel = network.tensor(node.inputs[1]).shape
+def _conv_flops(node: gs.Node) -> int:
+    kernel = shape_of(node.inputs[1])
     # A kernel is (out, in / groups, ...), or if transposed (in, out / groups, ...). Either way each
     # element of the tensor with its first dimension is multiplied with all of the rest.
     counted = node.outputs[0] if node.op == "Conv" else node.inputs[0]
-    return 2 * network.tensor(counted).size * prod(kernel[1:])
+    return 2 * prod(shape_of(counted)) * prod(kernel[1:])
 
 
-def _product_flops(network: Network, node: Node) -> int:
-    first = network.tensor(node.inputs[0]).shape
-    inner = first[0] if node.attributes.get("transA") else first[-1]
-    return 2 * network.tensor(node.outputs[0]).size * inner
+def _product_flops(node: gs.Node) -> int:
+    first = shape_of(node.inputs[0])
+    inner = first[0] if node.attrs.get("transA") else first[-1]
+    return 2 * prod(shape_of(node.outputs[0])) * inner
 
 
 _FLOPS = {"conv": _conv_flops, "product": _product_flops}
 
 
-def _gather_bytes(network: Network, node: Node) -> int:
-    table, index = (network.tensor(name) for name in node.inputs[:2])
-    output = network.tensor(node.outputs[0])
-    reads = output.nbytes * (TAPS if node.op == "GridSample" else 1)
-    return index.nbytes + min(table.nbytes, reads) + output.nbytes
+def _gather_bytes(node: gs.Node) -> int:
+    table, index = (bytes_of(tensor) for tensor in node.inputs[:2])
+    output = bytes_of(node.outputs[0])
+    return index + min(table, output * (TAPS if node.op == "GridSample" else 1)) + output
 
 
 # Operators that may lie between the products and the softmax: scales, masks, conversions.
 BETWEEN = ("Add", "Cast", "Div", "Identity", "Mul", "Reshape")
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """One attention: the indices of its operators in the graph, and its work."""
+def find_attention(graph: gs.Graph) -> Iterator[tuple[set[int], Work]]:
+    """Yields the ids of the operators of each attention, and its work.
 
-    nodes: tuple[int, int, int]
-    work: Work
-
-
-def find_attention(network: Network) -> list[Attention]:
-    """Returns the attentions: each softmax between two matrix products of the graph."""
-    makers = {name: i for i, node in enumerate(network.nodes) for name in node.outputs}
-    takers: dict[str, list[int]] = {}
-    for i, node in enumerate(network.nodes):
-        for name in node.inputs:
-            takers.setdefault(name, []).append(i)
-    found = []
-    for i, node in enumerate(network.nodes):
-        if node.op != "Softmax":
-            continue
-        scores = _scores(network, makers, node.inputs[0])
-        mix = _mix(network, takers, node.outputs[0])
-        if scores is not None and mix is not None:
-            found.append(Attention((scores, i, mix), _work(network, scores, mix)))
-    return found
+    An attention is a softmax between two matrix products of the same graph.
+    """
+    ours = {id(node) for node in graph.nodes}
+    for node in graph.nodes:
+        if node.op == "Softmax":
+            scores, mix = _scores(node.inputs[0], ours), _mix(node.outputs[0], ours)
+            if scores is not None and mix is not None:
+                flops = _product_flops(scores) + _product_flops(mix)
+                nbytes = bytes_of(*scores.inputs, mix.inputs[1], *mix.outputs)
+                yield {id(scores), id(node), id(mix)}, Work(ATTENTION, flops, nbytes)
 
 
-def _scores(network: Network, makers: Mapping[str, int], name: str) -> int | None:
-    """Returns the index of the product whose result, scaled, is this value; or None."""
-    waiting = [name]
+def _scores(tensor: gs.Tensor, ours: set[int]) -> gs.Node | None:
+    """Returns the product whose result, scaled, is this tensor; or None."""
+    waiting = [tensor]
     while waiting:
-        index = makers.get(waiting.pop())
-        if index is None:
-            continue
-        node = network.nodes[index]
-        if node.op == "MatMul":
-            return index
-        if node.op in BETWEEN:
-            waiting.extend(node.inputs)
+        for node in waiting.pop().inputs:
+            if node.op == "MatMul" and id(node) in ours:
+                return node
+            if node.op in BETWEEN and id(node) in ours:
+                waiting.extend(node.inputs)
     return None
 
 
-def _mix(network: Network, takers: Mapping[str, list[int]], name: str) -> int | None:
-    """Returns the index of the product that takes this value as its weights; or None."""
-    index = next(iter(takers.get(name, [])), None)
-    if index is None:
-        return None
-    node = network.nodes[index]
-    if node.op == "MatMul":
-        return index
-    return _mix(network, takers, node.outputs[0]) if node.op in BETWEEN else None
-
-
-def _work(network: Network, scores: int, mix: int) -> Work:
-    first, last = network.nodes[scores], network.nodes[mix]
-    flops = sum(_flops(network, node) for node in (first, last))
-    names = (*first.inputs, last.inputs[1], *last.outputs)
-    return Work(ATTENTION, flops, bytes_of(network, names))
-
-
-def _flops(network: Network, node: Node) -> int:
-    work = node_work(network, node)
-    assert work is not None  # a matrix product
-    return work.flops
+def _mix(tensor: gs.Tensor, ours: set[int]) -> gs.Node | None:
+    """Returns the product that takes this tensor as its weights; or None."""
+    node = next((node for node in tensor.outputs if id(node) in ours), None)
+    if node is None or node.op == "MatMul":
+        return node
+    return _mix(node.outputs[0], ours) if node.op in BETWEEN else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,39 +257,40 @@ def count_file(path: Path) -> GraphWork:
             cannot be counted.
     """
     operators: Counter[Work] = Counter()
-    for work, count in _network_work(read_network(path), 1):
-        operators[work] += count
+    try:
+        for work, count in _graph_work(read_network(path), 1):
+            operators[work] += count
+    except _UncountedError as error:
+        what = f"the work of {path.name} cannot be counted"
+        raise StreamDiffVSRError(what, *error.args) from error
     return GraphWork(dict(operators))
 
 
-def _network_work(network: Network, runs: int) -> Iterator[tuple[Work, int]]:
-    attentions = find_attention(network)
-    within = {index for attention in attentions for index in attention.nodes}
-    for attention in attentions:
-        yield attention.work, runs
-    for index, node in enumerate(network.nodes):
-        if node.bodies:
-            yield from _body_work(network, node, runs)
-        elif index not in within and (work := node_work(network, node)) is not None:
-            yield work, runs
+def _graph_work(graph: gs.Graph, runs: int) -> Iterator[tuple[Work, int]]:
+    within: set[int] = set()
+    for nodes, work in find_attention(graph):
+        within |= nodes
+        yield work, runs
+    for node in graph.nodes:
+        if bodies := list(node.subgraphs()):
+            yield from _body_work(node, bodies, runs)
+        elif id(node) not in within and (found := node_work(node)) is not None:
+            yield found, runs
 
 
-def _body_work(network: Network, node: Node, runs: int) -> Iterator[tuple[Work, int]]:
+def _body_work(node: gs.Node, bodies: list[gs.Graph], runs: int) -> Iterator[tuple[Work, int]]:
     """Yields the work inside an operator: all turns of a loop, or the heavier branch of an If."""
     if node.op == "If":
-        branches = [list(_network_work(body, runs)) for body in node.bodies.values()]
+        branches = [list(_graph_work(body, runs)) for body in bodies]
         yield from max(branches, key=lambda works: sum(w.flops * n for w, n in works))
         return
-    yield from _network_work(node.bodies["body"], runs * _turns(network, node))
+    yield from _graph_work(bodies[0], runs * _turns(node))
 
 
-def _turns(network: Network, node: Node) -> int:
-    if node.op == "Loop" and node.inputs[0] in network.numbers:
-        return network.numbers[node.inputs[0]]
+def _turns(node: gs.Node) -> int:
+    count = node.inputs[0]
+    if node.op == "Loop" and hasattr(count, "values"):  # a constant
+        return int(count.values.item())
     if node.op == "Scan":
-        first_scanned = len(node.inputs) - int(node.attributes["num_scan_inputs"])
-        return network.tensor(node.inputs[first_scanned]).shape[0]
-    raise StreamDiffVSRError(
-        f"the work of {network.name} cannot be counted",
-        f"how often its {node.op} runs is known only while it runs",
-    )
+        return shape_of(node.inputs[len(node.inputs) - int(node.attrs["num_scan_inputs"])])[0]
+    raise _UncountedError(f"how often its {node.op} runs is known only while it runs")

@@ -6,22 +6,103 @@ Waterman, Patterson: Roofline, doi:10.1145/1498765.1498785.)
 
 The rates are measured in the same run. Each is the best of several repetitions, as other work on
 the machine can only slow a repetition down; the spread shows by how much. The bytes of a copy count
-twice, as it reads and writes them.
+twice, as it reads and writes them. A CPU's rates are measured with as many threads as its engines
+use: the product is one ONNX Runtime operator, run as an engine; numpy copies, one slice per thread.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from ...engines.interface import kind_of, ordinal_of
-from ...graphs.spec import Precision
+import numpy as np
+
+from ...engines.interface import HostArray, kind_of, ordinal_of
+from ...engines.onnxruntime_backend import OrtEngine, usable_cpus
+from ...errors import StreamDiffVSRError
+from ...graphs.spec import FLOAT, GraphSpec, Precision, TensorSpec
 from .engine_work import FrameWork, engine_work
 from .graph_work import GraphWork
-from .product import Sample
+
+OPSET = 20
+IR_VERSION = 10  # of that opset; the newest of onnx may be too new for engines
+
+
+def product_spec(side: int, precision: Precision) -> GraphSpec:
+    """Returns the spec of `product` = `a` @ `b`, all (side, side)."""
+    a, b, product = (
+        TensorSpec(name, (side, side), FLOAT[precision]) for name in ("a", "b", "product")
+    )
+    return GraphSpec("product", (a, b), (product,))
+
+
+def product_arrays(side: int, precision: Precision) -> dict[str, HostArray]:
+    """Returns random tensors by name: with zeros, a GPU needs less power and runs too fast."""
+    random = np.random.default_rng(0)
+    dtype = FLOAT[precision]
+    return {
+        name: random.standard_normal((side, side), np.float32).astype(dtype)
+        for name in ("a", "b", "product")
+    }
+
+
+def write_product(folder: Path, side: int, precision: Precision) -> Path:
+    """Writes the graph as ONNX, and returns its path.
+
+    Raises:
+        StreamDiffVSRError: onnx is not installed.
+    """
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError as error:
+        raise StreamDiffVSRError(
+            "onnx is not installed", remedy="run pip install 'streamdiffvsr[export]'"
+        ) from error
+    spec = product_spec(side, precision)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(FLOAT[precision]))
+    values = {t.name: helper.make_tensor_value_info(t.name, kind, t.shape) for t in spec.inputs}
+    product = helper.make_tensor_value_info("product", kind, spec.outputs[0].shape)
+    node = helper.make_node("MatMul", ["a", "b"], ["product"])
+    graph = helper.make_graph([node], "product", [*values.values()], [product])
+    opsets = [helper.make_opsetid("", OPSET)]
+    path = folder / "product.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), str(path))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The repetitions of one measurement, in its unit.
+
+    Attributes:
+        how: How it was measured, for the reader of the result.
+    """
+
+    values: tuple[float, ...]
+    how: str
+
+    @property
+    def best(self) -> float:
+        """The largest value."""
+        return max(self.values)
+
+    @property
+    def spread(self) -> float:
+        """The distance of the median below the best, as a share of the best."""
+        return 1 - median(self.values) / self.best
+
+
+def sample(seconds: Sequence[float], amount: float, how: str) -> Sample:
+    """Returns the rates of an amount (in 1e9 operations or bytes) done in each of these times."""
+    return Sample(tuple(amount / s for s in seconds), how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +142,6 @@ def measure_rates(device: str, precision: Precision) -> Rates:
         ordinal = ordinal_of(device)
         products, copies = matrix_on_gpu(precision, ordinal), copy_on_gpu(ordinal)
     else:
-        from .rates_cpu import copy_rate, matrix_rate
-
         products, copies = matrix_rate(precision), copy_rate()
     return Rates(
         gflops=_best(products),
@@ -173,3 +252,47 @@ def _share(limit: float | None, measured: float | None) -> float | None:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+SIDE = {"fp32": 1024, "fp16": 512}  # short, so that some repetitions are undisturbed
+COPY_BYTES = 256 * 2**20  # several times the caches of a large server
+PRODUCTS, COPIES, WARM_UP = 60, 15, 2
+
+
+def matrix_rate(precision: Precision) -> Sample | str:
+    """Returns the GFLOP/s of a square matrix product, or why it could not be measured."""
+    side = SIDE[precision]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_product(Path(folder), side, precision)
+            engine = OrtEngine(path, product_spec(side, precision))
+        bound = engine.bind(product_arrays(side, precision))
+    except (StreamDiffVSRError, ImportError) as error:
+        return f"no matrix rate: {error}"
+    times = _times(bound.enqueue, PRODUCTS)
+    how = f"matrix product {side}x{side} {precision} by onnxruntime, {usable_cpus()} threads"
+    return sample(times, 2e-9 * side**3, how)
+
+
+def copy_rate() -> Sample | str:
+    """Returns the GB/s of a copy in host memory."""
+    threads = usable_cpus()
+    source = np.ones(COPY_BYTES, np.uint8)  # written, so that its pages are in memory
+    target = np.full_like(source, 2)
+    pairs = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        times = _times(lambda: list(pool.map(lambda pair: np.copyto(*pair), pairs)), COPIES)
+    how = f"copy of {COPY_BYTES // 2**20} MiB by numpy, {threads} threads, read and written"
+    return sample(times, 2e-9 * COPY_BYTES, how)
+
+
+def _times(run: Callable[[], object], repetitions: int) -> list[float]:
+    """Returns the seconds of each run after a warm-up."""
+    for _ in range(WARM_UP):
+        run()
+    times = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return times

@@ -22,7 +22,7 @@ from ...engines.manifest import EngineKey
 from ...engines.registry import BACKENDS, Backend
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import FLOAT, GRAPH_VERSION, Precision
-from .product import Sample, product_arrays, product_spec, sample, write_product
+from .limits import Sample, product_arrays, product_spec, sample, write_product
 
 SIDE = {"fp32": 4096, "fp16": 8192}
 COPY_BYTES = 2**30  # many times any cache

@@ -109,7 +109,7 @@ def write_counts(progress: Callable[[str], None], count: Count | None = None) ->
 
 
 def _traced() -> Count:
-    from ...benchmarks.roofline.weightless import Traced, trace_work
+    from ...benchmarks.roofline.engine_work import Traced, trace_work
 
     configs = preset_configs(PRESET)
     return lambda plan, names: trace_work(Traced(configs, plan, PRECISION, STEPS), names)

@@ -85,42 +85,31 @@ class Segmenter:
         return self._length >= LONGEST
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeAfter:
-    """The frame after which a run begins.
+def frames_of(
+    job: Job, after: Checkpoint | None = None, first: int = 0
+) -> tuple[FileSource, Iterator[SourceFrame]]:
+    """Returns the source, which the caller closes, and its frames after a checkpoint, or all.
 
-    Attributes:
-        frames: The number of the job's frames up to and including this one.
-        pts: The frame's time in the file, in ticks.
-        image: The frame's picture, if it is known.
-        seekable: Whether the frame can be found by its time: not if times jump or data is damaged.
-    """
-
-    frames: int
-    pts: int
-    image: Image | None
-    seekable: bool
-
-
-def frames_of(job: Job, last: ResumeAfter | None) -> tuple[FileSource, Iterator[SourceFrame]]:
-    """Returns the source, which the caller closes, and its frames after the last one, or all.
+    Args:
+        first: The index in the job of the first frame of the checkpoint's part.
 
     Raises:
         StreamDiffVSRError: The input is no longer what it was.
     """
-    if last is None:
+    if after is None or after.pts is None:
         return _from_start(job)
-    if last.seekable:
-        source = job.open(float(last.pts * job.info.time_base))
+    image = after.state.previous_lr
+    if after.times.offset == 0 and after.damaged == 0:  # else it cannot be found by its time
+        source = job.open(float(after.pts * job.info.time_base))
         for frame in source:
-            if frame.pts == last.pts and _same(frame, last.image):
+            if frame.pts == after.pts and _same(frame, image):
                 return source, source
-            if frame.pts > last.pts:
+            if frame.pts > after.pts:
                 break
         source.close()
     source, frames = _from_start(job)
-    found = next(itertools.islice(frames, last.frames - 1, None), None)
-    if found is None or found.pts != last.pts or not _same(found, last.image):
+    found = next(itertools.islice(frames, first + after.frames - 1, None), None)
+    if found is None or found.pts != after.pts or not _same(found, image):
         source.close()
         raise StreamDiffVSRError(
             f"could not go on with {str(job.output)!r}",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from dataclasses import asdict
-from os import PathLike
 from pathlib import Path
 
 from ...engines.manifest import read_manifest
@@ -19,42 +19,14 @@ from ..frame_stream import CutDetector
 from ..processes.child import Child
 from .checkpoint import Segmenter, Times, frames_of
 from .frame_loop import FrameRange
-from .job import FileOptions, Job, Progress
+from .job import Job, Progress
 from .journal import Journal
-from .upscale import UpscaleReport, carry_out, open_job
+from .upscale import UpscaleReport, carry_out
 
 PARTS = "parts.json"
 _LONGEST_FRAME_S = 3600.0  # the deadline for a frame, or for opening engines, in a worker
 
 Tell = Callable[[int], None]
-
-
-def upscale_chunks(
-    input: str | PathLike[str],
-    output: str | PathLike[str],
-    engines: Path,
-    options: FileOptions | None = None,
-    *,
-    chunks: int,
-    device: str | None = None,
-    progress: Progress | None = None,
-) -> UpscaleReport:
-    """Upscales a video in several processes, each with engines of its own.
-
-    Args:
-        engines: An engine set for frames of the input's size.
-        chunks: The most processes; there are fewer if there are not enough scene cuts.
-        device: The GPU that all processes use, "cuda:1"; None is the first.
-
-    Raises:
-        StreamDiffVSRError: See `upscale_file`.
-        UsageError: Scene cuts are turned off.
-    """
-    options = options or FileOptions()
-    _check_cuts(options)
-    size = read_manifest(engines).graphs.geometry.size
-    job = open_job(input, output, options, size)
-    return upscale_job_in_chunks(job, engines, chunks=chunks, device=device, progress=progress)
 
 
 def upscale_job_in_chunks(
@@ -65,12 +37,20 @@ def upscale_job_in_chunks(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> UpscaleReport:
-    """Upscales a job that `open_job` or `inspect_job` has opened; see `upscale_chunks`.
+    """Upscales a video in several processes, each with engines of its own.
+
+    Args:
+        job: A job that `open_job` or `inspect_job` has opened.
+        engines: An engine set for frames of the input's size.
+        chunks: The most processes; there are fewer if there are not enough scene cuts.
+        device: The GPU that all processes use, "cuda:1"; None is the first.
 
     Raises:
-        StreamDiffVSRError, UsageError: See `upscale_chunks`.
+        StreamDiffVSRError: See `upscale_file`.
+        UsageError: Scene cuts are turned off.
     """
-    _check_cuts(job.options)
+    if not job.options.scene_cuts:
+        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
     manifest = read_manifest(engines)
     opens = {"engines": str(engines.absolute()), "device": device}
 
@@ -81,11 +61,6 @@ def upscale_job_in_chunks(
 
     size = manifest.graphs.geometry.size
     return carry_out(job, size, manifest.key.digest(), chunks, in_processes, progress)
-
-
-def _check_cuts(options: FileOptions) -> None:
-    if not options.scene_cuts:
-        raise UsageError("chunks begin at scene cuts, and those are turned off", "", "allow them")
 
 
 def split(job: Job, chunks: int) -> list[FrameRange]:
@@ -105,7 +80,7 @@ def split(job: Job, chunks: int) -> list[FrameRange]:
 def _cuts(job: Job) -> Iterator[FrameRange]:
     """Yields an endless part for each cut that begins a segment, and one for the job's end."""
     detector, segmenter, times = CutDetector(), Segmenter(), Times()
-    source, frames = frames_of(job, None)
+    source, frames = frames_of(job)
     count, pts = 0, None
     with source:
         for frame in frames:
@@ -134,26 +109,17 @@ def _run_all(
     job: Job, parts: Sequence[FrameRange], folder: Path, opens: Mapping[str, str | None], tell: Tell
 ) -> None:
     """Runs each part in a process that opens the engines; the first failure ends all."""
-    done = dict.fromkeys(range(len(parts)), 0)
-    workers: list[Child] = []
-
-    def note(number: int, frames: int) -> None:
-        done[number] = frames
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        try:
-            futures: set[Future[None]] = set()
-            for part in parts:
-                workers.append(_start(job, part, folder, opens, len(parts)))
-                futures.add(pool.submit(_follow, workers[-1], part.number, note))
-            while futures:
-                ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
-                for future in ended:
-                    future.result()
-                tell(sum(done.values()))
-        finally:
-            for worker in workers:
-                worker.close()
+    done = [0] * len(parts)
+    with ThreadPoolExecutor(len(parts)) as pool, ExitStack() as workers:
+        futures: set[Future[None]] = set()
+        for part in parts:
+            worker = workers.enter_context(closing(_start(job, part, folder, opens, len(parts))))
+            futures.add(pool.submit(_follow, worker, done, part.number))
+        while futures:
+            ended, futures = wait(futures, 0.5, FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            tell(sum(done))
 
 
 def _start(
@@ -174,9 +140,10 @@ def _start(
     )
 
 
-def _follow(worker: Child, number: int, note: Callable[[int, int], None]) -> None:
+def _follow(worker: Child, done: list[int], number: int) -> None:
+    """Notes how many frames of a part are done, until all are."""
     while True:
         message, _ = worker.receive()
         if message["kind"] == "end":
             return
-        note(number, message["frames"])
+        done[number] = message["frames"]

@@ -22,7 +22,7 @@ from ..media.preflight import check_output
 from ..media.reader import FileSource, SourceFrame
 from .job import Job, Progress
 from .job_report import clock
-from .video_file import write_video
+from .upscale import write_video
 
 GAP = 8  # pixels around and between the columns
 LINES = 16  # this many lines of text fill a picture's height: legible on a sheet shown small

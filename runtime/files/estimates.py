@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise, repeat
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -60,10 +59,6 @@ class Disk:
         doubt = "; that may not be enough" if self.tight else ""
         end = shown(self.output)
         return f"disk: {_about(self.needed)}{have} while it runs, {end} at the end{doubt}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the attributes for programs."""
-        return asdict(self)
 
 
 def look_at_disk(
@@ -183,10 +178,6 @@ class Processes:
         """The sum of all."""
         return self.decode + self.encode + self.between + self.command
 
-    def to_json(self) -> dict[str, int]:
-        """Returns the attributes for programs."""
-        return asdict(self)
-
 
 def processes(size: Size, output_size: Size, form: VideoFormat | ImageFormat) -> Processes:
     """Returns the host memory that decoding, encoding and the command will take.
@@ -222,19 +213,12 @@ def seconds_per_frame(upscaler: FrameUpscaler, frames: int | None) -> float | No
     """
     if frames is not None and frames < WORTH_FRAMES:
         return None
-    outputs = upscaler.stream_frames(_grey_frames(upscaler.size))
+    grey = MarkedImage(np.full((*upscaler.size, 3), 128, np.uint8))
+    frames_in = repeat(grey, TIMED + 2)  # a stream may take one more than it gives back
     ends = []
-    try:
+    with closing(upscaler.stream_frames(frames_in)) as outputs:  # some may be begun ahead
         for _ in outputs:
             ends.append(time.perf_counter())
             if len(ends) > TIMED or (len(ends) > 1 and ends[-1] - ends[0] > ENOUGH_S):
                 break
-    finally:
-        outputs.close()  # some frames may have been begun ahead
     return median(later - earlier for earlier, later in pairwise(ends))
-
-
-def _grey_frames(size: tuple[int, int]) -> Iterator[MarkedImage]:
-    frame = MarkedImage(np.full((*size, 3), 128, np.uint8))
-    for _ in range(TIMED + 2):  # a stream may take one more than it gives back
-        yield frame

@@ -18,7 +18,7 @@ from ..frame_stream import CutDetector, Thumbnail, Upscaled
 from ..media.reader import FileSource, SourceFrame
 from ..media.writer import SegmentWriter
 from ..state import StreamState
-from .checkpoint import Checkpoint, ResumeAfter, Segmenter, Times, frames_of
+from .checkpoint import Checkpoint, Segmenter, Times, frames_of
 from .job import FrameUpscaler, Job
 from .journal import Journal
 
@@ -97,7 +97,7 @@ def upscale_range(
     start = journal.point or Checkpoint(0, state, None, part.pts, part.times)
     if part.frames is not None and start.frames >= part.frames:
         return journal
-    source, frames = frames_of(job, _resume_after(part, start))
+    source, frames = frames_of(job, start, part.first)
     marked = _mark_cuts(job, part, start, frames)
     segments = Segmenter()
     with (
@@ -149,14 +149,6 @@ def _mark_cuts(
         yield MarkedFrame(frame, cut, detector.memory)
         if done + 1 == part.frames:
             return
-
-
-def _resume_after(part: FrameRange, point: Checkpoint) -> ResumeAfter | None:
-    if point.pts is None:
-        return None
-    count = part.first + point.frames
-    seekable = point.times.offset == 0 and point.damaged == 0
-    return ResumeAfter(count, point.pts, point.state.previous_lr, seekable)
 
 
 @contextmanager
@@ -251,13 +243,10 @@ class _JournalledSegments:
 def _check_same_size(job: Job, frame: SourceFrame) -> None:
     height, width = frame.image.shape[:2]
     if (height, width) != job.info.size:
+        end = f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"
         raise StreamDiffVSRError(
             f"could not upscale {str(job.input)!r}",
             f"its frames change from {format_size(job.info.size)} to "
             f"{format_size((height, width))} at {frame.seconds:.2f} s",
-            f"upscale it in parts: {option('end', Bare(_time(frame, job)))} first",
+            f"upscale it in parts: {option('end', Bare(end))} first",
         )
-
-
-def _time(frame: SourceFrame, job: Job) -> str:
-    return f"{float(frame.pts * frame.time_base - job.first_seconds):.3f}"

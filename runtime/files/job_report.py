@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ class JobReport:
     left_out: tuple[str, ...] = ()
 
     @property
-    def least_frames(self) -> int:
-        """The number of frames that there are at least."""
-        return min(self.frames or 0, self.job.info.least_frames)
-
-    @property
     def group(self) -> Size:
         """The input size (h, w): jobs of one size share their engines."""
         return self.job.info.size
+
+    @property
+    def least_frames(self) -> int:
+        """The number of frames that there are at least."""
+        return min(self.frames or 0, self.job.info.least_frames)
 
 
 def inspect_job(pair: InOut, options: FileOptions, *, folder_there: bool = True) -> JobReport:
@@ -248,7 +248,8 @@ class JobPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan for programs; sizes as "WxH", bytes and seconds as numbers."""
-        look, form, manifest = self.look, self.look.job.format, self.manifest
+        look, form, key = self.look, self.look.job.format, self.manifest and self.manifest.key
+        of_engines = ("backend", "precision", "device", "flow", "tile")
         how = (
             {
                 "container": form.container,
@@ -269,16 +270,12 @@ class JobPlan:
             "depth": look.job.info.depth,
             **how,
             "engines": None if self.engines is None else str(self.engines),
-            "backend": None if manifest is None else manifest.key.backend,
-            "precision": None if manifest is None else manifest.key.precision,
-            "device": None if manifest is None else manifest.key.device,
-            "flow": None if manifest is None else manifest.key.flow,
-            "tile": None if manifest is None else manifest.key.tile,
+            **{name: getattr(key, name, None) for name in of_engines},
             "chunks": self.chunks,
             "memory": None if self.memory is None else self.memory.to_json(),
-            "processes": self.processes.to_json(),
+            "processes": asdict(self.processes),
             "memory_bytes": self.memory_bytes,
-            "disk": self.disk.to_json(),
+            "disk": asdict(self.disk),
             "kept_frames": self.kept,
             "seconds": self.seconds,
             "notes": list(self.notes),

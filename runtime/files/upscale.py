@@ -17,9 +17,12 @@ from typing import Any
 
 from ...errors import StreamDiffVSRError, option
 from ...graphs.spec import Size, format_size
+from ..media.encoders import VideoFormat
+from ..media.formats import check_size
+from ..media.info import Segment, VideoInfo
 from ..media.join import Joined, JoinFailedError, join
 from ..media.preflight import check_output
-from ..media.segment import Segment
+from ..media.writer import SegmentWriter
 from .frame_loop import FrameRange, upscale_range
 from .job import FileOptions, FrameUpscaler, Job, Progress
 from .journal import Journal, clear, differing, folder_of, frames_kept, locked, note_job
@@ -135,12 +138,7 @@ def upscale_job(
 
 
 def carry_out(
-    job: Job,
-    size: Size,
-    engines: str,
-    chunks: int,
-    run_parts: RunParts,
-    progress: Progress | None,
+    job: Job, size: Size, engines: str, chunks: int, run_parts: RunParts, progress: Progress | None
 ) -> UpscaleReport:
     """Runs the parts of a job and joins them.
 
@@ -220,25 +218,20 @@ def check_begun(job: Job, engines: str | None, chunks: int) -> int:
     identity = job.identity(engines or "", chunks)
     if engines is None:
         del identity["engines"]
-    _check_resumable(job, folder_of(job.output), identity, kept)
-    return kept
-
-
-def _check_resumable(job: Job, folder: Path, identity: dict[str, Any], kept: int) -> None:
     failure = f"could not write {str(job.output)!r}"
-    if not job.options.resume:
+    if not options.resume:
         raise StreamDiffVSRError(
             failure,
             f"an interrupted run has left {kept} frames of it",
             f"go on with {option('resume', True)}, or start over with {option('overwrite', True)}",
         )
-    other = differing(folder, identity)
-    if other:
+    if other := differing(folder_of(job.output), identity):
         raise StreamDiffVSRError(
             failure,
             f"the interrupted run was another one: {', '.join(other)}",
             f"resume it as it was begun, or start over with {option('overwrite', True)}",
         )
+    return kept
 
 
 def _join(job: Job, journals: Sequence[Journal]) -> Joined:
@@ -280,5 +273,68 @@ def _report(
         cuts=sum(point.found_cuts for point in points) + len(points) - 1,  # parts begin at cuts
         resumed_at=kept,
         copied=dict(joined.copied),
-        notes=tuple(joined.notes),
+        notes=joined.notes,
     )
+
+
+@contextmanager
+def write_video(
+    path: Path,
+    *,
+    size: Size,
+    format: VideoFormat,
+    like: VideoInfo | None = None,
+    time_base: Fraction | None = None,
+    overwrite: bool = False,
+    timed: bool = False,
+) -> Iterator[SegmentWriter]:
+    """Gives the block a writer of frames; the file exists once the block has ended.
+
+    The frames become one segment, from which :func:`join` makes the output with the tags of the
+    source and without its sound. Any error, Ctrl-C included, leaves no file.
+
+    Args:
+        size: (H, W) of the frames.
+        format: The encoding.
+        like: The source of tags, colours and pixel aspect, if there is one.
+        time_base: Seconds per tick; None for that of `like`. At least one of the two is needed.
+        overwrite: Replace an existing file.
+        timed: See `SegmentWriter`.
+
+    Raises:
+        StreamDiffVSRError: See :func:`check_output`; or the size cannot be encoded, there was no
+            frame, the disk is full, or another program has created the output meanwhile.
+    """
+    failure = f"could not write {str(path)!r}"
+    check_output(path, source=like.path if like else None, overwrite=overwrite)
+    if path.is_dir():  # which `check_output` allows for images
+        raise StreamDiffVSRError(failure, "it exists and is not a plain file")
+    check_size(size, format.codec, failure)
+    with locked(path) as folder:
+        clear(folder)
+        try:
+            with SegmentWriter(
+                folder,
+                size=size,
+                like=like,
+                time_base=time_base,
+                format=format,
+                failure=failure,
+                timed=timed,
+            ) as writer:
+                writer.begin("video")
+                yield writer
+            segments = [(folder, segment) for segment in writer.finished()]
+            if not segments:
+                raise StreamDiffVSRError(failure, "there was no frame to write")
+            join(
+                segments,
+                path,
+                like=like,
+                format=format,
+                audio="none",
+                copy_rest=False,
+                overwrite=overwrite,
+            )
+        finally:
+            clear(folder)

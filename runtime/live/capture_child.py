@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 import av
 from av.video.reformatter import VideoReformatter
@@ -219,38 +219,32 @@ def _before(pts: int | None, limit: int | None) -> bool:
     return pts is not None and limit is not None and pts < limit
 
 
+_STEP_S = 1 / 25  # where frames have no times
 _MAX_STEP_S = 10.0  # a larger one is a jump of the source's clock, not a pause
-
-
-class _Pulse(Protocol):
-    alive: float | None
 
 
 class Pace:
     """Waits until frames are due, by a clock that starts with the first one.
 
     Args:
-        pulse: Counts silence; waiting here does not count as silence.
-        fallback_s: Seconds from one frame to the next where frames have no times.
+        mailbox: Its `alive` counts silence; waiting here does not count as silence.
     """
 
     def __init__(
         self,
-        pulse: _Pulse,
+        mailbox: FrameMailbox,
         *,
-        fallback_s: float = 1 / 25,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._pulse, self._fallback_s = pulse, fallback_s
-        self._clock, self._sleep = clock, sleep
+        self._mailbox, self._clock, self._sleep = mailbox, clock, sleep
         self._due: float | None = None
         self._last: float | None = None
 
     def wait(self, seconds: float | None) -> None:
         """Returns when the frame of that time is due."""
         now = self._clock()
-        step = self._fallback_s
+        step = _STEP_S
         if seconds is not None and self._last is not None:
             step = seconds - self._last
         self._last = seconds
@@ -259,9 +253,9 @@ class Pace:
             return
         self._due += step
         if self._due > now:
-            self._pulse.alive = None
+            self._mailbox.alive = None
             self._sleep(self._due - now)
-            self._pulse.alive = self._clock()
+            self._mailbox.alive = self._clock()
 
 
 _KEY_FRAME_S = 10.0  # cameras send one sooner

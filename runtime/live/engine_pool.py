@@ -1,18 +1,28 @@
 """Engines of a live session: the levels of quality for one size, the choice of a level by latency,
-and the pool of sizes in use.
+the pool of sizes in use, and the thread that runs them.
+
+Nothing can end a call into a GPU or a library that never returns. So the session waits no longer
+than a frame can reasonably take, goes on without the engines, and gives up on them, and on this
+process, much later.
 """
 
 from __future__ import annotations
 
+import queue
+import statistics
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import StreamDiffVSRError
+from ...graphs.arrays import Image
 from ...graphs.spec import Size, format_size
-from ..frame_stream import Image, Session
+from ..frame_stream import Session
 from ..state import StreamState
+from .status import gpu_status
 
 BICUBIC = "bicubic"
 DOWN_AFTER = 3  # late frames in a row; one alone only becomes bicubic
@@ -128,12 +138,7 @@ class QualityLevels:
     """
 
     def __init__(
-        self,
-        engines: Mapping[str, Session],
-        *,
-        seed: int,
-        described: str,
-        device: str = "cpu",
+        self, engines: Mapping[str, Session], *, seed: int, described: str, device: str = "cpu"
     ) -> None:
         if not engines:
             raise ValueError("a ladder needs an engine")
@@ -169,19 +174,6 @@ Tell = Callable[[str], None]
 MAX_POOLED = 2  # sizes: a source that changes back and forth finds both
 
 
-class _Opening:
-    """The progress of opening or building the engines of one size."""
-
-    def __init__(self) -> None:
-        self._step, self._since = "opening", time.monotonic()
-
-    def at(self, step: str) -> None:
-        self._step = step
-
-    def now(self) -> tuple[str, int]:
-        return self._step, int(time.monotonic() - self._since)
-
-
 class EnginePool:
     """Opens the ladders of quality levels for the sizes in use, and keeps them.
 
@@ -195,7 +187,7 @@ class EnginePool:
         self._open, self._tell = open_ladder, tell
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
-        self._opening: dict[Size, _Opening] = {}
+        self._opening: dict[Size, tuple[str, float]] = {}  # the step, and since when all take
         self._lock = threading.Lock()
 
     def put(self, ladder: QualityLevels) -> None:
@@ -211,7 +203,7 @@ class EnginePool:
                 return self._ladders[size]
             if size in self._opening or size in self._failures:
                 return None
-            self._opening[size] = _Opening()
+            self._opening[size] = "opening", time.monotonic()
         self._tell(
             f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
             "the first time; bicubic meanwhile"
@@ -233,20 +225,19 @@ class EnginePool:
         with self._lock:
             if size in self._failures:
                 return f"bicubic: {self._failures[size]}"
-            if size not in self._opening:
-                return ""
-            step, seconds = self._opening[size].now()
-            return (
-                f"bicubic until the engines for {format_size(size)} are there: {step}, {seconds} s"
-            )
+        if (opening := self.opening(size)) is None:
+            return ""
+        return "bicubic until the engines for {size} are there: {step}, {seconds} s".format(
+            **opening
+        )
 
     def opening(self, size: Size) -> dict[str, Any] | None:
         """Returns `size`, `step` and `seconds` of engines being opened; None if none are."""
         with self._lock:
             if size not in self._opening:
                 return None
-            step, seconds = self._opening[size].now()
-            return {"size": format_size(size), "step": step, "seconds": seconds}
+            step, since = self._opening[size]
+        return {"size": format_size(size), "step": step, "seconds": int(time.monotonic() - since)}
 
     def close(self) -> bool:
         """Closes the engines; returns whether a thread is still opening some."""
@@ -258,8 +249,13 @@ class EnginePool:
         return opening
 
     def _fetch(self, size: Size) -> None:
+        since = self._opening[size][1]
+
+        def at(step: str) -> None:
+            self._opening[size] = step, since
+
         try:
-            ladder = self._open(size, self._opening[size].at)
+            ladder = self._open(size, at)
         except Exception as error:  # the thread would end silently
             expected = isinstance(error, StreamDiffVSRError)
             with self._lock:
@@ -272,3 +268,125 @@ class EnginePool:
             for old in list(self._ladders)[:-MAX_POOLED]:
                 self._ladders.pop(old)  # not closed: it may be making a frame right now
         self._tell(f"engines for {format_size(size)}: {ladder.described}")
+
+
+Stepped = tuple[Image, dict[str, float]]  # the frame, milliseconds by stage
+
+WARM_UP = 3  # frames of a rung before its usual time is known
+_REMEMBERED = 32
+_GPU_S = 1.0  # between two looks at the GPU's memory
+
+
+@dataclass(frozen=True, slots=True)
+class HangLimits:
+    """Limits of the time that a frame may take.
+
+    Attributes:
+        least_s: No frame is overdue earlier than this, in seconds.
+        times: The deadline in median times of the frame's rung, where that is longer.
+        unknown_s: The deadline in seconds before that is known: the first frame may compile.
+        give_up: Deadlines after which a frame is taken as lost.
+    """
+
+    least_s: float = 10.0
+    times: float = 20.0
+    unknown_s: float = 120.0
+    give_up: float = 6.0
+
+
+@dataclass(slots=True)
+class _Job:
+    ladder: QualityLevels
+    rung: str
+    image: Image
+    deadline_s: float
+    began: float = field(default_factory=time.monotonic)
+    done: threading.Event = field(default_factory=threading.Event)
+    made: Stepped | None = None
+    error: Exception | None = None
+
+
+class EngineThread:
+    """Makes frames with ladders of quality levels, one at a time, for one session.
+
+    Attributes:
+        gpu: The `gpu_status` of the GPU that the engines run on; it may be a second old. Only
+            the engines' own thread asks for it, as a GPU that hangs may not answer.
+    """
+
+    def __init__(self, limits: HangLimits | None = None) -> None:
+        self.limits = limits or HangLimits()
+        self.gpu: dict[str, Any] | None = None
+        self._gpu_at = float("-inf")
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._overdue: _Job | None = None
+        self._ladder: QualityLevels | None = None
+        self._costs_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds that an overdue frame has taken; 0 if engines can be used. From any thread."""
+        job = self._overdue
+        return 0.0 if job is None or job.done.is_set() else time.monotonic() - job.began
+
+    @property
+    def lost(self) -> bool:
+        """Returns whether the overdue frame has taken so long that it will never come."""
+        job = self._overdue
+        return job is not None and self.stuck_s > self.limits.give_up * job.deadline_s
+
+    def usual_s(self, rung: str) -> float | None:
+        """Returns the seconds that a frame of that rung usually takes, or None if unknown."""
+        costs = list(self._costs_s[rung])  # a late frame may be adding its own
+        return statistics.median(costs) if len(costs) >= WARM_UP else None
+
+    def step(self, ladder: QualityLevels, rung: str, image: Image) -> Stepped | None:
+        """Runs `QualityLevels.step` in the engines' thread; returns None when it is overdue.
+
+        Then `stuck_s` says for how long, and the ladder must not be used until that is 0. A
+        frame that comes too late is dropped; only the time that it took is kept.
+        """
+        assert not self.stuck_s
+        if ladder is not self._ladder:
+            self._ladder = ladder
+            self._costs_s.clear()
+        job = _Job(ladder, rung, image, self._deadline_s(rung))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+        if not job.done.wait(job.deadline_s):
+            self._overdue = job
+            return None
+        self._overdue = None
+        if job.error is not None:
+            raise job.error
+        return job.made
+
+    def close(self) -> None:
+        """Ends the thread, if it can be ended; a later `step` starts another."""
+        if self._thread is not None and not self.stuck_s:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _deadline_s(self, rung: str) -> float:
+        limits, usual_s = self.limits, self.usual_s(rung)
+        return limits.unknown_s if usual_s is None else max(limits.least_s, limits.times * usual_s)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job.made = job.ladder.step(job.rung, job.image)
+            except Exception as error:  # raised where the frame was asked for
+                job.error = error
+            self._costs_s[job.rung].append(time.monotonic() - job.began)
+            job.done.set()
+            device = job.ladder.device
+            del job  # the frame is the session's now
+            self._look_at_gpu(device)
+
+    def _look_at_gpu(self, device: str) -> None:
+        if time.monotonic() - self._gpu_at > _GPU_S:
+            self.gpu, self._gpu_at = gpu_status(device), time.monotonic()

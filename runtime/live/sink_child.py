@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from fractions import Fraction
 from io import RawIOBase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import av
 
 from ...durable import write_atomically
 from ..media import libav
 from ..media.colour import FULL, Colour
-from ..media.encoder_trial import live_candidate
 from ..media.encoder_trial_child import why_not
 from ..media.encoders import SOFTWARE, live_options, live_pixel_format
+from ..media.formats import live_candidate
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ..processes import messages
 
@@ -101,11 +101,11 @@ class ImageSeries:
         self._encode(0)  # fails now if the codec refuses the size
 
     def memory(self, count: int) -> memoryview:
-        """See ``Output``."""
+        """Returns the memory for the next frame's pixels."""
         return self._rgb.memory(count)
 
     def write(self, pixels: memoryview, ticks: int) -> None:
-        """See ``Output``."""
+        """Writes the frame in that memory as the next image."""
         self._rgb.take(pixels)
         path = self._folder / (self._name % self._number)
         if not self._overwrite and path.exists():
@@ -115,7 +115,7 @@ class ImageSeries:
         self._number += 1
 
     def close(self) -> None:
-        """See ``Output``."""
+        """Does nothing: every image is complete."""
 
     def _encode(self, ticks: int) -> bytes:
         context: Any = av.CodecContext.create(self.encoder, "w")  # a new one for each image
@@ -139,21 +139,6 @@ _LASTING = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 }
 _UNKNOWN = (av.error.ProtocolNotFoundError, av.error.MuxerNotFoundError)
-
-
-class Output(Protocol):
-    """The output that frames are written to."""
-
-    encoder: str
-
-    def memory(self, count: int) -> memoryview:
-        """Returns the memory for the next frame's pixels."""
-
-    def write(self, pixels: memoryview, ticks: int) -> None:
-        """Writes the frame in that memory, to be shown at `ticks`."""
-
-    def close(self) -> None:
-        """Writes what is still buffered, and finishes."""
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
@@ -209,11 +194,11 @@ class Stream:
         self._last_key: int | None = None
 
     def memory(self, count: int) -> memoryview:
-        """See :class:`Output`."""
+        """Returns the memory for the next frame's pixels."""
         return self._rgb.memory(count)
 
     def write(self, pixels: memoryview, ticks: int) -> None:
-        """See :class:`Output`; a time that is not later than the last is moved after it."""
+        """Writes the frame in that memory; a time not later than the last is moved after it."""
         self._rgb.take(pixels)
         duration = TICKS // 30
         if self._last is not None:
@@ -224,7 +209,7 @@ class Stream:
         self._mux(self._encoder.encode(ticks, key=key), duration)
 
     def close(self) -> None:
-        """See :class:`Output`."""
+        """Writes what is still buffered, and finishes."""
         self._mux(self._encoder.flush(), 0)
         self._container.close()
 
@@ -246,7 +231,7 @@ class Stream:
         )
 
 
-def _open(arguments: dict[str, Any]) -> Output:
+def _open(arguments: dict[str, Any]) -> ImageSeries | Stream:
     if arguments["kind"] == "images":
         return ImageSeries(arguments)
     _claim(arguments)
@@ -276,7 +261,7 @@ def _limit(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _next(inbox: RawIOBase, output: Output) -> tuple[messages.Header, memoryview]:
+def _next(inbox: RawIOBase, output: ImageSeries | Stream) -> tuple[messages.Header, memoryview]:
     try:
         return messages.receive(inbox, output.memory)
     except (EOFError, OSError):  # the parent is gone: finish the output

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +19,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ...durable import beside
 from ...engines.plugins import plugins
-from ...errors import StreamDiffVSRError, UsageError, option
+from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
-from ..media.preflight import check_output
+from ..media.preflight import already_there, check_folder, check_output
 from ..media.redact import HIDDEN, redact
 from .frame import NullSink, OutputFrame, Sink
 
@@ -185,8 +187,9 @@ def _hls(text: str, overwrite: bool) -> Target | None:
     if path is None or path.suffix.lower() != ".m3u8":
         return None
     failure = f"could not write {text!r}"
-    _check_folder(path.absolute().parent, failure)
-    _check_free(failure, overwrite, path.exists)
+    check_folder(path.absolute().parent, failure)
+    if not overwrite and path.exists():
+        raise already_there(failure)
     return Target("hls", str(path.absolute()), "hls", text, overwrite)
 
 
@@ -244,12 +247,11 @@ def _images(text: str, overwrite: bool) -> Target | None:
             f"{redact(text)!r} is no output", why, f"use {path.stem}-%06d{path.suffix}"
         )
     folder = path.absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise StreamDiffVSRError(failure, f"{str(folder)!r} is not a folder")
-    _check_folder(folder if folder.exists() else folder.parent, failure)
+    check_folder(folder if folder.exists() else folder.parent, failure)
     before, after = (re.escape(part) for part in _NUMBER.split(name)[::2])
     matches = re.compile(rf"{before}\d+{after}").fullmatch
-    _check_free(failure, overwrite, lambda: folder.is_dir() and any_match(folder, matches))
+    if not overwrite and folder.is_dir() and any_match(folder, matches):
+        raise already_there(failure)
     return Target("images", str(folder / name), _IMAGES[ending], text, overwrite)
 
 
@@ -257,20 +259,6 @@ def any_match(folder: Path, matches: Callable[[str], object]) -> bool:
     """Returns whether a name in the folder matches."""
     with os.scandir(folder) as entries:
         return any(matches(entry.name) for entry in entries)
-
-
-def _check_folder(folder: Path, failure: str) -> None:
-    if not folder.is_dir():
-        raise StreamDiffVSRError(failure, f"there is no folder {str(folder)!r}", "create it first")
-    if not os.access(folder, os.W_OK):
-        raise StreamDiffVSRError(failure, f"no permission to write in {str(folder)!r}")
-
-
-def _check_free(failure: str, overwrite: bool, taken: Callable[[], bool]) -> None:
-    if not overwrite and taken():
-        raise StreamDiffVSRError(
-            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
-        )
 
 
 def _null(text: str, overwrite: bool) -> Target | None:
@@ -295,3 +283,77 @@ for _kind in (
     *plugins(GROUP),
 ):
     register(_kind)
+
+
+class InProcess:
+    """One opening of a target; it has the methods of a `SinkProcess`, and no deadlines.
+
+    Args:
+        target: The place to write to; its kind has `open`.
+        size: The size (H, W) of the frames.
+    """
+
+    def __init__(self, target: Target, size: tuple[int, int]) -> None:
+        self.size, self.path = size, Path(target.where)
+        self._target = target
+        self._writer: FrameWriter | None = None
+        self._busy = threading.Lock()
+
+    def open(self) -> str:
+        """Opens the target; returns an empty string, as no encoder is in use.
+
+        Raises:
+            StreamDiffVSRError: It could not be opened.
+        """
+        opener: Callable[[Target], FrameWriter] | None = self._target.traits.open
+        assert opener is not None
+        with self._reporting():
+            self._writer = opener(self._target)
+        return ""
+
+    def write(self, frame: OutputFrame, ticks: int) -> None:
+        """Writes one frame.
+
+        Raises:
+            StreamDiffVSRError: It was not written.
+        """
+        with self._reporting():
+            if self._writer is None:
+                raise StreamDiffVSRError(self._target.failure, "it is closed")
+            self._writer.write(frame)
+
+    def finish(self) -> None:
+        """Closes the target.
+
+        Raises:
+            StreamDiffVSRError: The output is not finished.
+        """
+        with self._reporting():
+            self._close()
+
+    def kill(self) -> None:
+        """Closes the target, unless a call is under way, which nothing can end; never raises."""
+        if self._busy.acquire(blocking=False):
+            try:
+                self._close()
+            except Exception:  # the failure that led here is reported already
+                self._writer = None
+            finally:
+                self._busy.release()
+
+    def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Holds the lock, and turns any failure into an error of the target."""
+        with self._busy:
+            try:
+                yield
+            except StreamDiffVSRError:
+                raise
+            except Exception as error:  # it is another package's code
+                why = f"{type(error).__name__}: {error}"
+                raise StreamDiffVSRError(self._target.failure, why) from error

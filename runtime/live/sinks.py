@@ -15,14 +15,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...errors import StreamDiffVSRError
-from ..media.encoder_trial import live_encoder
 from ..media.encoders import HARDWARE
-from ..media.formats import check_size
+from ..media.formats import check_size, live_encoder
 from ..processes.child import Child
 from ..processes.messages import pack
 from .frame import OutputFrame, Sink
-from .sink_in_process import InProcess
-from .sink_targets import Target, parse_target
+from .sink_targets import InProcess, Target, parse_target
 from .source import REFUSED, Backoff
 
 LISTEN_S = 60.0
@@ -127,7 +125,7 @@ class SinkProcess:
         self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(frame.image).data)
         self._receive(self._deadlines.frame_s)
 
-    def finish(self, deadline_s: float | None = None) -> None:
+    def finish(self) -> None:
         """Writes what the encoder still holds, and ends the child.
 
         Raises:
@@ -135,7 +133,7 @@ class SinkProcess:
         """
         try:
             self._child.send({"kind": "end"})
-            self._receive(self._deadlines.close_s if deadline_s is None else deadline_s)
+            self._receive(self._deadlines.close_s)
         finally:
             self.kill()
 
@@ -293,10 +291,9 @@ class EncodedSink:
         self._opened += 1
         self._origin = seconds if self._target.traits.one_file else 0.0
         if self._state == "retrying":
-            going_on = (
-                f"going on in {outlet.path.name!r}" if self._renamed(outlet) else "open again"
-            )
-            self._say(f"{self.name}: {going_on}")
+            renamed = self._target.traits.one_file and str(outlet.path) != self._target.where
+            where = f"going on in {outlet.path.name!r}" if renamed else "open again"
+            self._say(f"{self.name}: {where}")
         self._state = "open"
         self._opened_at = time.monotonic()
         return outlet
@@ -320,9 +317,6 @@ class EncodedSink:
         path = Path(self._target.where)
         taken = self._target.traits.one_file and self._tried and path.exists()
         return self._target.next_file() if taken else path
-
-    def _renamed(self, outlet: Outlet) -> bool:
-        return self._target.traits.one_file and str(outlet.path) != self._target.where
 
     def _finish(self, new_size: tuple[int, int] | None) -> None:
         """Finishes what is open: at the end, or because frames have another size now."""

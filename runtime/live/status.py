@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,8 @@ from .frame import LiveFrame, OutputFrame
 
 _FPS_WINDOW_S = 2.0
 _SHOWN = (
-    "state",
-    "received",
-    "dropped",
-    "damaged",
-    "reconnects",
-    "attempts",
-    "size",
-    "codec",
-    "error",
+    *("state", "received", "dropped", "damaged", "reconnects"),
+    *("attempts", "size", "codec", "error"),
 )
 
 
@@ -108,9 +100,9 @@ SMOOTHING = 0.2
 class Tally:
     """Counts output frames; may be read from any thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
-        self._started = clock()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
         self._recent: deque[tuple[float, float]] = deque()  # (finished, latency in ms)
         self._stage_ms: dict[str, float] = {}
         self._resets: Counter[str] = Counter()
@@ -137,9 +129,9 @@ class Tally:
         with self._lock:
             self._forget_old()
             latencies = [latency for _, latency in self._recent]
-            span = min(WINDOW_S, max(self._clock() - self._started, 1e-3))
+            span = min(WINDOW_S, max(time.monotonic() - self._started, 1e-3))
             return {
-                "uptime_s": round(self._clock() - self._started, 1),
+                "uptime_s": round(time.monotonic() - self._started, 1),
                 "frames": self._frames,
                 "passed_through": self._passed,
                 "resets": dict(self._resets),
@@ -149,7 +141,7 @@ class Tally:
             }
 
     def _forget_old(self) -> None:
-        limit = self._clock() - WINDOW_S
+        limit = time.monotonic() - WINDOW_S
         while self._recent and self._recent[0][0] < limit:
             self._recent.popleft()
 

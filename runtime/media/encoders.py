@@ -297,7 +297,7 @@ def encoder_of(name: str) -> Encoder:
     return ENCODERS.get(name) or ENCODERS[name.rpartition("_")[2]]
 
 
-def options(encoder: str, *, crf: int | None, preset: str | None) -> dict[str, str]:
+def options(encoder: str, crf: int | None, preset: str | None) -> dict[str, str]:
     """Returns the options that the encoder is opened with.
 
     Raises:
@@ -320,7 +320,7 @@ def h264_format(path: Path, *, crf: int = 17, preset: str = "medium") -> VideoFo
         failure = f"could not write {str(path)!r}"
         why = f"no H.264 file is written with the ending {path.suffix!r}"
         raise StreamDiffVSRError(failure, why, f"use one of {', '.join(H264_CONTAINERS)}")
-    chosen = options("libx264", crf=crf, preset=preset)
+    chosen = options("libx264", crf, preset)
     return VideoFormat(container, "h264", "libx264", "yuv420p", chosen, deep=False)
 
 

@@ -1,29 +1,130 @@
-"""Chooses container, codec, pixel format and encoder options for an output."""
+"""Chooses container, codec, pixel format and encoder options for an output.
+
+A build of libav may name an encoder whose driver or chip is missing, and a driver may crash or
+hang, so hardware encoders are tried, on a frame of the actual size, in a process of their own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from ...errors import StreamDiffVSRError, UsageError
+from ...errors import StreamDiffVSRError, UsageError, option
+from ..processes.child import Child
 from ..processes.messages import Header, pack
-from . import encoders as encoder_options
 from .colour import FULL, LIMITED, RGB, Colour, with_mastering
-from .encoder_trial import first_that_works
 from .encoders import (
     CODECS,
     CONTAINERS,
     DEEP_IMAGES,
+    HARDWARE,
     HOLDS,
     IMAGES,
     OF_ENCODER,
+    SOFTWARE,
     ImageFormat,
     VideoFormat,
     either,
     is_image_folder,
+    live_options,
+    live_pixel_format,
+    options,
 )
 from .info import VideoInfo
+
+ATTEMPT_S = 15.0  # an idle driver may take seconds to wake up
+
+_answers: dict[tuple[int, int], LiveEncoder] = {}
+_asking = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEncoder:
+    """The encoder to use for live video, and one line on why the preferred ones were refused."""
+
+    name: str
+    why: str
+
+
+def live_encoder(size: tuple[int, int]) -> LiveEncoder:
+    """Returns the H.264 encoder for live frames of (H, W): one in hardware that works, else x264.
+
+    The first answer for a size takes a second or so; it is kept while this process runs.
+    """
+    with _asking:
+        if size not in _answers:
+            _answers[size] = _ask(size)
+        return _answers[size]
+
+
+def live_candidate(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns the message by which a child tries an encoder as live video opens it."""
+    options = live_options(name, size, Fraction(30), 23)
+    return {"encoder": name, "pixel_format": live_pixel_format(name), "options": options}
+
+
+def first_that_works(formats: Sequence[VideoFormat], size: tuple[int, int]) -> VideoFormat:
+    """Returns the first format whose encoder can encode a frame of (H, W).
+
+    Raises:
+        StreamDiffVSRError: None can; the message has the reason of each.
+    """
+    refused = _refused(
+        [
+            {"encoder": one.encoder, "pixel_format": one.pixel_format, "options": one.options}
+            for one in formats
+        ],
+        size,
+    )
+    if len(refused) < len(formats):
+        return formats[len(refused)]
+    if len(formats) == 1:
+        what, why = f"{formats[0].encoder} does not work here", refused[0]
+    else:
+        reasons = zip(formats, refused, strict=True)
+        what = "no encoder in hardware works here"
+        why = "; ".join(f"{one.encoder}: {reason}" for one, reason in reasons)
+    raise StreamDiffVSRError(what, why, f"use {option('encoder', 'software')}")
+
+
+def _ask(size: tuple[int, int]) -> LiveEncoder:
+    names = HARDWARE["h264"]
+    refused = _refused([live_candidate(name, size) for name in names], size)
+    reasons = zip(names, refused, strict=False)
+    why = "; ".join(f"{name}: {' '.join(reason.split())}" for name, reason in reasons)
+    return LiveEncoder([*names, SOFTWARE["h264"]][len(refused)], why)
+
+
+def _refused(candidates: Sequence[dict[str, Any]], size: tuple[int, int]) -> list[str]:
+    """Returns the reason of each failing candidate before the first one that works."""
+    refused: list[str] = []
+    while len(refused) < len(candidates):
+        if _one_works(candidates[len(refused) :], size, refused):
+            break
+    return refused
+
+
+def _one_works(
+    candidates: Sequence[dict[str, Any]], size: tuple[int, int], refused: list[str]
+) -> bool:
+    """Tries candidates in one process until one works; adds the reason of each failure."""
+    task = "runtime.media.encoder_trial_child"
+    order = {"candidates": list(candidates), "size": list(size), "attempt_s": ATTEMPT_S}
+    try:
+        with closing(Child(task, order, failure="it failed", deadline_s=ATTEMPT_S)) as child:
+            for _ in candidates:
+                answer, _ = child.receive()
+                if not answer["why"]:
+                    return True
+                refused.append(answer["why"])
+    except StreamDiffVSRError as error:  # it crashed or hung: another process tries the rest
+        refused.append(error.why or error.what)
+    return False
 
 
 def check_size(size: tuple[int, int], codec: str, failure: str) -> None:
@@ -122,7 +223,10 @@ def choose_format(
         StreamDiffVSRError: The container cannot hold the codec, or the encoder does not work here.
     """
     if is_image_folder(output, images):
-        return _image_format(output, info, images, codec, encoder, crf, preset)
+        form = _image_format(output, info, images)
+        if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
+            raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
+        return form
     failure = f"could not write {str(output)!r}"
     container = CONTAINERS.get(output.suffix.lower())
     if container is None:
@@ -134,22 +238,15 @@ def choose_format(
     check_size(size, chosen, failure)
     name = _encoder(chosen, encoder)
     pixels, deep, note = _pixels(chosen, name, info, preset)
-    options = encoder_options.options(name, crf=crf, preset=preset)
-    made = VideoFormat(container, chosen, name, pixels, options, deep, note)
-    if name == CODECS[chosen].software:
-        return made
-    return _tried(made, size, hardware=encoder == "hardware", crf=crf, preset=preset)
+    names = CODECS[chosen].hardware if encoder == "hardware" else (name,)
+    made = [
+        VideoFormat(container, chosen, each, pixels, options(each, crf, preset), deep, note)
+        for each in names
+    ]
+    return made[0] if name == CODECS[chosen].software else first_that_works(made, size)
 
 
-def _image_format(
-    output: Path,
-    info: VideoInfo,
-    images: str | None,
-    codec: str,
-    encoder: str,
-    crf: int | None,
-    preset: str | None,
-) -> ImageFormat:
+def _image_format(output: Path, info: VideoInfo, images: str | None) -> ImageFormat:
     kind = {"jpeg": "jpg", "tiff": "tif"}.get(images or "png", images or "png")
     if kind not in IMAGES:
         raise UsageError(
@@ -157,8 +254,6 @@ def _image_format(
         )
     if output.suffix.lower() in CONTAINERS and not output.is_dir():
         raise UsageError(f"images need a folder, and {str(output)!r} is named like a video")
-    if (codec, encoder, crf, preset) != ("auto", "auto", None, None):
-        raise UsageError("images have no codec, encoder, CRF or preset", "", "leave them out")
     return ImageFormat(f".{kind}", deep=info.depth > 8 and kind in DEEP_IMAGES)
 
 
@@ -208,24 +303,3 @@ def _pixels(codec: str, encoder: str, info: VideoInfo, preset: str | None) -> tu
     if deep and not row.hardware_10bit:
         return "nv12", False, f"{encoder} makes 8 bits of the input's {info.depth}"
     return ("p010le" if deep else "nv12"), deep, ""
-
-
-def _tried(
-    first: VideoFormat,
-    size: tuple[int, int],
-    *,
-    hardware: bool,
-    crf: int | None,
-    preset: str | None,
-) -> VideoFormat:
-    """Returns the first hardware encoder that works here with a frame of that size.
-
-    Raises:
-        StreamDiffVSRError: None works, or not the one named.
-    """
-    names = CODECS[first.codec].hardware if hardware else (first.encoder,)
-    made = [
-        replace(first, encoder=name, options=encoder_options.options(name, crf=crf, preset=preset))
-        for name in names
-    ]
-    return first_that_works(made, size)

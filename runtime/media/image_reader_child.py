@@ -6,7 +6,7 @@ import io
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from .image_kinds_child import (
 )
 from .info import VideoInfo
 from .libav import MAX_PIXELS
-from .picture_child import Picture, describe_picture
+from .picture_child import Picture, Request, describe_picture
 from .readable import DEFAULT_FPS, SUFFIXES, images_in, is_numbered, numbered_images
 
 # In JPEG and PNG, the bytes before the EXIF data, which is a small TIFF file.
@@ -89,14 +89,6 @@ def is_images(path: Path) -> bool:
 class ImageFrames:
     """The pictures of a series of images: picture k is shown from k/fps to (k+1)/fps.
 
-    Args:
-        path: The folder, the pattern or the image.
-        shown: The path as the user wrote it.
-        failure: The beginning of error messages.
-        begin: As in ``FileSource``.
-        fps: Frames per second; 24 if None.
-        beat: Called before each image.
-
     Attributes:
         damaged: Number of images that were only partly decoded.
 
@@ -104,22 +96,12 @@ class ImageFrames:
         StreamDiffVSRError: There is no image in the folder, or it cannot be read.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shown: Path,
-        failure: str,
-        *,
-        begin: float | None,
-        fps: Fraction | None,
-        beat: Callable[[], None],
-    ) -> None:
-        self._shown, self._failure, self._beat = shown, failure, beat
+    def __init__(self, request: Request) -> None:
+        path, self._shown, self._failure, self._beat, self._begin, _, fps = request
         self._fps = fps or Fraction(DEFAULT_FPS)
         self._is_folder = path.is_dir()
         self._is_one = not self._is_folder and not is_numbered(path)
         self._files = [path] if self._is_one else self._listed(path)
-        self._begin = begin
         self._first: Picture | None = None
         self.damaged = 0
 

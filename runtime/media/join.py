@@ -22,21 +22,23 @@ from ...errors import StreamDiffVSRError, option
 from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import Header, pack
 from .encoders import IMAGE_NAME, ImageFormat, VideoFormat
-from .info import VideoInfo
-from .segment import Segment
+from .info import Segment, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """The expected result of a join.
+class Joined:
+    """The result of a join, or of its rehearsal.
 
     Attributes:
-        copied: Number of copied streams by kind, such as {"audio": 1}.
-        notes: Lines on what will be left out and why.
+        bytes: Size of the output; 0 of a rehearsal.
+        copied: Number of copied streams by kind: "audio", "subtitle", "data", "attachment",
+            "cover", "chapter".
+        notes: Lines on what was left out and why.
     """
 
-    copied: dict[str, int]
-    notes: tuple[str, ...]
+    bytes: int
+    copied: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def rehearse(
@@ -46,7 +48,7 @@ def rehearse(
     audio: str = "copy",
     *,
     deadline_s: float = DEADLINE_S,
-) -> Rehearsed:
+) -> Joined:
     """Tries what an output takes over from its source.
 
     Args:
@@ -60,8 +62,9 @@ def rehearse(
         StreamDiffVSRError: The container cannot hold the sound, or the source cannot be read.
     """
     child = Child(
-        "runtime.media.rehearsal_child",
+        "runtime.media.join_child",
         {
+            "rehearsal": True,
             "source": str(Path(source).absolute()),
             "container": form.container,
             "codec": form.codec,
@@ -71,11 +74,9 @@ def rehearse(
         failure=f"could not read {str(source)!r}",
         deadline_s=deadline_s,
     )
-    try:
+    with contextlib.closing(child):
         done, _ = child.receive()
-        return Rehearsed(done["copied"], tuple(done["notes"]))
-    finally:
-        child.close()
+        return Joined(0, done["copied"], tuple(done["notes"]))
 
 
 def publish_images(
@@ -153,22 +154,6 @@ class JoinFailedError(StreamDiffVSRError):
     """All frames are complete, but sound or other streams could not be joined to them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """The result of a join.
-
-    Attributes:
-        bytes: Size of the output.
-        copied: Number of copied streams by kind: "audio", "subtitle", "data", "attachment",
-            "cover", "chapter".
-        notes: Lines on what was left out and why.
-    """
-
-    bytes: int
-    copied: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
 def join(
     segments: Sequence[tuple[Path, Segment]],
     output: str | PathLike[str],
@@ -208,8 +193,7 @@ def join(
     if isinstance(format, ImageFormat):
         size = publish_images(segments, output, overwrite=overwrite)
         return Joined(bytes=size, notes=left_out_of_images(like) if like else ())
-    join_ = _Join(segments, output, like, overwrite)
-    options = {
+    arguments = {
         "container": format.container,
         "tag": format.tag,
         "codec": format.codec,
@@ -218,92 +202,74 @@ def join(
         "shift": pack(shift),
         "start": pack(span[0]),
         "end": pack(span[1]),
+        "suffix": output.suffix,
+        "rate": pack(like.average_rate if like else None),
+        "source": str(like.path.absolute()) if like and like.holds_more else None,
     }
-    return join_.run(options, progress)
+    return _join_video(segments, output, arguments, progress, overwrite=overwrite)
 
 
-class _Join:
-    def __init__(
-        self,
-        segments: Sequence[tuple[Path, Segment]],
-        output: Path,
-        like: VideoInfo | None,
-        overwrite: bool,
-    ) -> None:
-        self._segments, self._output, self._like = segments, output, like
-        self._overwrite = overwrite
-        self._failure = f"could not write {str(output)!r}"
-        # In the folder of unfinished work, which is cleaned up after a crash.
-        self._part = segments[0][0].absolute() / f".joined{output.suffix}"
-
-    def run(self, options: Header, progress: Progress | None) -> Joined:
-        like = self._like
-        arguments = options | {
-            "part": str(self._part),
-            "suffix": self._output.suffix,
-            "rate": pack(like.average_rate if like else None),
-            "source": str(like.path.absolute()) if like and like.holds_more else None,
-        }
-        child = Child(
-            "runtime.media.join_child",
-            arguments,
-            failure=self._failure,
-            memory_bytes=_MEMORY_BYTES,
-        )
+def _join_video(
+    segments: Sequence[tuple[Path, Segment]],
+    output: Path,
+    arguments: Header,
+    progress: Progress | None,
+    *,
+    overwrite: bool,
+) -> Joined:
+    failure = f"could not write {str(output)!r}"
+    # In the folder of unfinished work, which is cleaned up after a crash.
+    part = segments[0][0].absolute() / f".joined{output.suffix}"
+    arguments = {**arguments, "part": str(part)}
+    child = Child(
+        "runtime.media.join_child", arguments, failure=failure, memory_bytes=_MEMORY_BYTES
+    )
+    try:
+        listed = [(str(folder.absolute()), segment.to_json()) for folder, segment in segments]
+        child.send({"kind": "segments"}, json.dumps(listed).encode())
+        done = _follow(child, sum(segment.frames for _, segment in segments), progress)
+        if "failed" in done:
+            _save(part, output, failure, done)
+        if not overwrite and output.exists():
+            raise StreamDiffVSRError(failure, "a file of that name has come into being meanwhile")
         try:
-            child.send({"kind": "segments"}, self._segments_as_json())
-            done = self._follow(child, progress)
-            if "failed" in done:
-                self._save(done)
-            self._publish()
-        except BaseException:
-            child.close()
-            with contextlib.suppress(OSError):
-                self._part.unlink()
-            raise
+            os.replace(part, output)
+        except OSError as error:
+            raise StreamDiffVSRError(failure, error.strerror or str(error)) from error
+        durable.folder_to_disk(output.parent)
+    except BaseException:
         child.close()
-        return Joined(done["bytes"], done["copied"], tuple(done["notes"]))
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    child.close()
+    return Joined(done["bytes"], done["copied"], tuple(done["notes"]))
 
-    def _segments_as_json(self) -> bytes:
-        return json.dumps(
-            [(str(folder.absolute()), segment.to_json()) for folder, segment in self._segments]
-        ).encode()
 
-    def _follow(self, child: Child, progress: Progress | None) -> Header:
-        total = sum(segment.frames for _, segment in self._segments)
-        while True:
-            answer, _ = child.receive(_STEP_S)
-            if answer["kind"] == "done":
-                return answer
-            if progress and answer["kind"] == "beat":
-                progress(answer["frames"], total)
+def _follow(child: Child, total: int, progress: Progress | None) -> Header:
+    while True:
+        answer, _ = child.receive(_STEP_S)
+        if answer["kind"] == "done":
+            return answer
+        if progress and answer["kind"] == "beat":
+            progress(answer["frames"], total)
 
-    def _save(self, done: Header) -> NoReturn:
-        """Saves a picture that could not become the output, and raises the error."""
-        saved = next(path for path in _names_of_saved(self._output) if not path.exists())
-        (why, remedy), what = done["failed"], "the finished picture"
-        try:
-            os.replace(self._part, saved)
-        except OSError as error:
-            why = f"{why}; {what} cannot be saved as {str(saved)!r} either"
-            why += f": {error.strerror or error}"
-            raise StreamDiffVSRError(self._failure, why, remedy) from error
-        durable.folder_to_disk(saved.parent)
-        kept = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
-        kept += f" in {str(saved)!r}; {option('resume', True)} joins the frames again"
-        kept += f", also with another {option('audio')}"
-        raise JoinFailedError(self._failure, why, f"{remedy}; {kept}" if remedy else kept)
 
-    def _publish(self) -> None:
-        if not self._overwrite and self._output.exists():
-            raise StreamDiffVSRError(
-                self._failure, "a file of that name has come into being meanwhile"
-            )
-        try:
-            os.replace(self._part, self._output)
-        except OSError as error:
-            raise StreamDiffVSRError(self._failure, error.strerror or str(error)) from error
-        durable.folder_to_disk(self._output.parent)
+def _save(part: Path, output: Path, failure: str, done: Header) -> NoReturn:
+    """Saves a picture that could not become the output, and raises the error."""
+    saved = next(path for path in _names_of_saved(output) if not path.exists())
+    (why, remedy), what = done["failed"], "the finished picture"
+    try:
+        os.replace(part, saved)
+    except OSError as error:
+        why = f"{why}; {what} cannot be saved as {str(saved)!r} either"
+        why += f": {error.strerror or error}"
+        raise StreamDiffVSRError(failure, why, remedy) from error
+    durable.folder_to_disk(saved.parent)
+    kept = f"{what}, without sound, is" if done["alone"] else f"{what} and its sound are"
+    kept += f" in {str(saved)!r}; {option('resume', True)} joins the frames again"
+    kept += f", also with another {option('audio')}"
+    raise JoinFailedError(failure, why, f"{remedy}; {kept}" if remedy else kept)
 
 
 def _names_of_saved(output: Path) -> Iterator[Path]:

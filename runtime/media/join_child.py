@@ -1,15 +1,21 @@
-"""Muxes the packets of segments and of copied streams into the output file."""
+"""Muxes the packets of segments and of copied streams into the output file.
+
+A rehearsal joins the beginning of a source to an output in memory. It runs the code of the join
+itself, so that both report the same, and finds before any frame is upscaled what a muxer refuses
+only at the first packet.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from io import RawIOBase
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +26,8 @@ from ... import durable
 from ...errors import StreamDiffVSRError, option
 from ..processes import messages
 from . import libav
-from .segment import LONGEST_TICKS, Segment
+from .encoders import HOLDS, SOFTWARE
+from .info import LONGEST_TICKS, Segment
 from .stream_copy_child import StreamCopier
 from .stream_rules_child import TimeWindow
 from .video_encoder_child import DecodingTimes
@@ -30,11 +37,7 @@ _MOST_QUEUED_US = "500000"  # in the muxer's queue; lossless 4K is gigabytes per
 
 
 def open_output(
-    part: Path | BinaryIO,
-    container: str,
-    time_bases: Sequence[Fraction],
-    *,
-    any_tags: bool = False,
+    part: Path | BinaryIO, container: str, time_bases: Sequence[Fraction], *, any_tags: bool = False
 ) -> OutputContainer:
     """Opens an output file.
 
@@ -212,8 +215,14 @@ _IN_MATROSKA = {"container": "matroska", "suffix": ".mkv", "tag": ""}  # holds e
 
 
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
-    """Takes the ``segments``, sends ``beat`` with the frames done, and at the end ``done``."""
+    """Takes the ``segments``, sends ``beat`` with the frames done, and at the end ``done``.
+
+    A rehearsal takes nothing, and sends ``done`` with what was copied and left out.
+    """
     libav.quiet()
+    if arguments.get("rehearsal"):
+        messages.send(outbox, {"kind": "done", **_rehearse(arguments)})
+        return
     _, payload = messages.receive(inbox)
     entries = read_entries(payload)
     part = Path(arguments["part"])
@@ -352,14 +361,67 @@ def _origin(arguments: dict[str, Any], part: TimeWindow) -> StreamCopier | None:
     if arguments["source"] is None:
         return None
     try:
-        return StreamCopier(
-            Path(arguments["source"]),
-            container=arguments["container"],
-            suffix=arguments["suffix"],
-            codec=arguments["codec"],
-            sound=arguments["audio"],
-            copy_rest=arguments["copy_rest"],
-            part=part,
-        )
+        return _copier(arguments, copy_rest=arguments["copy_rest"], part=part)
     except StreamDiffVSRError as error:
         raise _RefusedError(error.what, error.why, error.remedy) from error
+
+
+def _copier(arguments: dict[str, Any], **options: Any) -> StreamCopier:
+    return StreamCopier(
+        Path(arguments["source"]),
+        container=arguments["container"],
+        suffix=arguments["suffix"],
+        codec=arguments["codec"],
+        sound=arguments["audio"],
+        **options,
+    )
+
+
+_MOST_PACKETS = 2000
+_MOST_BYTES = 32 << 20  # of the source: its streams may lie far apart
+
+
+def _rehearse(arguments: dict[str, Any]) -> messages.Header:
+    """Returns what a join copies and leaves out; its error says what works instead."""
+    try:
+        return _rehearsed(arguments)
+    except StreamDiffVSRError:
+        raise
+    except Exception as error:
+        raise StreamDiffVSRError(
+            f"could not join all that the input holds to a {arguments['suffix']} file",
+            libav.describe(error),
+            _what_works(arguments),
+        ) from error
+
+
+def _rehearsed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Joins the beginning of the source; returns what was copied and left out."""
+    container = arguments["container"]
+    origin = _copier(arguments, copy_rest=True, most_bytes=_MOST_BYTES)
+    bases = [Fraction(1, 90000), *origin.time_bases]
+    output = open_output(io.BytesIO(), container, bases, any_tags=origin.own_tags)
+    picture = output.add_stream(SOFTWARE[HOLDS[container][0]])
+    origin.join(output, picture)
+    output.start_encoding()
+    origin.begin(output)
+    for _ in islice(origin.copy_until(output, None), _MOST_PACKETS):
+        pass
+    output.close()
+    return {"copied": dict(origin.copied), "notes": list(origin.notes)}
+
+
+def _what_works(arguments: dict[str, Any]) -> str:
+    """Returns the first remedy that works when tried; "" if there is none."""
+    ways = {
+        "give the output a name that ends in .mkv": {"container": "matroska", "suffix": ".mkv"},
+        f"use {option('audio', 'transcode')}": {"audio": "transcode"},
+        f"leave the sound out with {option('audio', 'none')}": {"audio": "none"},
+    }
+    for way, changed in ways.items():
+        if changed.items() <= arguments.items():
+            continue
+        with contextlib.suppress(Exception):
+            _rehearsed(arguments | changed)
+            return way
+    return ""

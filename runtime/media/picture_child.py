@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import av
@@ -21,6 +23,26 @@ from .pixels import (
     quarter_turns,
     upright_size,
 )
+
+
+class Request(NamedTuple):
+    """The request that a reader carries out.
+
+    Attributes:
+        path: The file, the folder or the pattern.
+        shown: The path as the user wrote it.
+        failure: The beginning of error messages.
+        beat: Called after each packet, or before each picture.
+        begin, deinterlace, fps: As in ``FileSource``.
+    """
+
+    path: Path
+    shown: Path
+    failure: str
+    beat: Callable[[], None]
+    begin: float | None
+    deinterlace: str
+    fps: Fraction | None
 
 
 class Picture(NamedTuple):

@@ -91,29 +91,37 @@ def check_output(
     if not is_image_folder(path, images) and path.suffix.lower() not in CONTAINERS:
         why = f"no video file is written with the ending {path.suffix!r}"
         raise StreamDiffVSRError(failure, why, f"use one of {', '.join(CONTAINERS)}")
-    folder = path.absolute().parent
-    if not folder.exists():
-        raise StreamDiffVSRError(failure, f"there is no folder {str(folder)!r}", "create it first")
-    if not folder.is_dir():
-        raise StreamDiffVSRError(failure, f"{str(folder)!r} is not a folder")
-    if not os.access(folder, os.W_OK):
-        raise StreamDiffVSRError(failure, f"no permission to write in {str(folder)!r}")
+    check_folder(path.absolute().parent, failure)
     if not path.exists():
         return
     if is_image_folder(path, images):
-        _check_folder(path, failure, source, overwrite=overwrite)
+        _check_images(path, failure, source, overwrite=overwrite)
         return
     if not path.is_file():
         raise StreamDiffVSRError(failure, "it exists and is not a plain file")
     if source is not None and Path(source).exists() and path.samefile(source):
         raise StreamDiffVSRError(failure, "it is the input file itself", "choose another name")
     if not overwrite:
-        raise StreamDiffVSRError(
-            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
-        )
+        raise already_there(failure)
 
 
-def _check_folder(
+def check_folder(folder: Path, failure: str) -> None:
+    """Raises `StreamDiffVSRError`, which begins with `failure`, unless a folder can be written."""
+    if not folder.exists():
+        raise StreamDiffVSRError(failure, f"there is no folder {str(folder)!r}", "create it first")
+    if not folder.is_dir():
+        raise StreamDiffVSRError(failure, f"{str(folder)!r} is not a folder")
+    if not os.access(folder, os.W_OK):
+        raise StreamDiffVSRError(failure, f"no permission to write in {str(folder)!r}")
+
+
+def already_there(failure: str) -> StreamDiffVSRError:
+    """Returns the error for an output that exists and may not be replaced."""
+    remedy = f"choose another name, or {option('overwrite', True)}"
+    return StreamDiffVSRError(failure, "it already exists", remedy)
+
+
+def _check_images(
     path: Path, failure: str, source: str | PathLike[str] | None, *, overwrite: bool
 ) -> None:
     """Checks that an existing folder holds only numbered images, and may be replaced."""
@@ -125,6 +133,4 @@ def _check_folder(
         why = f"the folder holds {others[0]!r}, which is none of its frames"
         raise StreamDiffVSRError(failure, why, "choose a new folder")
     if names and not overwrite:
-        raise StreamDiffVSRError(
-            failure, "it already exists", f"choose another name, or {option('overwrite', True)}"
-        )
+        raise already_there(failure)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -41,11 +41,8 @@ def probe(
         StreamDiffVSRError: It is missing, a folder without images, empty, unreadable, cut off, not
             a video, sound only, too large, or gave no answer within ``deadline_s`` seconds.
     """
-    child = start_reader(path, deadline_s=deadline_s, frames=False, fps=fps)
-    try:
+    with closing(start_reader(path, deadline_s=deadline_s, frames=False, fps=fps)) as child:
         return receive_info(child, path, deadline_s)
-    finally:
-        child.close()
 
 
 def start_reader(
@@ -244,10 +241,5 @@ class FileSource:
     def __enter__(self) -> FileSource:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

@@ -1,26 +1,43 @@
 """Describes a file to the parent process, then sends its frames one by one.
 
-Frames come from ``video_reader_child``, ``image_reader_child`` or ``animation_reader_child``.
+Frames come from ``video_reader_child`` or ``image_reader_child``, or are those of an animated WebP
+or AVIF, read here as a video that plays once: Pillow builds each picture from those before it, one
+at a time, and times are those of the file. libav reads animated GIF and PNG, and AVIF of more than
+8 bits.
 """
 
 from __future__ import annotations
 
 import time
+from array import array
+from collections.abc import Iterator
 from contextlib import closing
+from fractions import Fraction
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from av.video.reformatter import VideoReformatter
 
 from ...errors import StreamDiffVSRError
 from ..processes import messages
 from . import libav
-from .animation_reader_child import AnimatedImages, is_animated_image
 from .colour import UNCONVERTED, Colour
+from .image_kinds_child import (
+    AVIF,
+    MAX_BYTES,
+    START_BYTES,
+    WEBP,
+    Kind,
+    avif_needs_libav,
+    is_animation,
+    kind_of,
+    riff_chunks,
+)
 from .image_reader_child import ImageFrames, is_images
+from .info import VideoInfo
 from .libav import check_frame_size
-from .picture_child import Picture
+from .picture_child import Picture, Request, describe_picture
 from .pixels import is_plain, upright_rgb, upright_size
 from .video_reader_child import VideoFrames
 
@@ -51,21 +68,18 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 def _opened(
     arguments: dict[str, Any], failure: str, sender: _Sender
 ) -> VideoFrames | ImageFrames | AnimatedImages:
-    path, shown = Path(arguments["path"]), Path(arguments["shown"])
-    begin, fps = arguments.get("begin"), messages.unpack(arguments.get("fps"))
-    if is_images(path):
-        return ImageFrames(path, shown, failure, begin=begin, fps=fps, beat=sender.beat)
-    if is_animated_image(path):
-        return AnimatedImages(path, shown, failure, begin=begin, beat=sender.beat)
-    return VideoFrames(
-        path,
-        shown,
+    request = Request(
+        Path(arguments["path"]),
+        Path(arguments["shown"]),
         failure,
-        begin=begin,
-        deinterlace=arguments.get("deinterlace", "auto"),
-        fps=fps,
-        beat=sender.beat,
+        sender.beat,
+        arguments.get("begin"),
+        arguments.get("deinterlace", "auto"),
+        messages.unpack(arguments.get("fps")),
     )
+    if is_images(request.path):
+        return ImageFrames(request)
+    return (AnimatedImages if is_animated_image(request.path) else VideoFrames)(request)
 
 
 class _Sender:
@@ -126,3 +140,154 @@ def _check_colour(colour: Colour, failure: str) -> None:
             f"its colours are coded as {name}, which is not converted here",
             "convert it to BT.709 or BT.2020 Y'CbCr first",
         )
+
+
+_TOO_SHORT_MS, _INSTEAD_MS = 10, 100  # as in browsers
+
+
+class _Times(NamedTuple):
+    """The times and durations of the pictures, in ticks of the base."""
+
+    base: Fraction
+    shown: array[int]
+    lengths: array[int]
+    sample_aspect: Fraction = Fraction(1)
+
+
+def is_animated_image(path: Path) -> bool:
+    """Returns whether it is an animation that libav does not read correctly."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return False
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+        kind = kind_of(start, path.suffix)
+        if kind not in (WEBP, AVIF) or not is_animation(path, start, kind):
+            return False
+        return kind is WEBP or not avif_needs_libav(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
+class AnimatedImages:
+    """The pictures of one animation.
+
+    Attributes:
+        damaged: Always 0: a picture that cannot be decoded is an error.
+
+    Raises:
+        StreamDiffVSRError: It cannot be read, or is too large.
+    """
+
+    def __init__(self, request: Request) -> None:
+        path, self._shown, failure, self._beat, self._begin, *_ = request
+        self._failure = failure
+        self.damaged = 0
+        data = path.read_bytes()
+        kind = kind_of(data[:START_BYTES])
+        assert kind is not None
+        self._kind: Kind = kind
+        if kind is WEBP:  # Pillow allocates memory when it opens one
+            check_frame_size(_number(data, 24) + 1, _number(data, 27) + 1, failure)
+        try:
+            from .image_files_child import Tags, opened
+
+            self._tags = Tags.of(data)
+            self._image: Any = opened(data, kind.pillow, failure)
+            self._times = _webp_times(data) if kind is WEBP else _avif_times(path)
+        except (MemoryError, StreamDiffVSRError):
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+        self._count: int = min(self._image.n_frames, len(self._times.shown))
+        self._first: Any = None
+
+    def describe(self) -> VideoInfo:
+        """Decodes the first picture and returns the description."""
+        if not self._count:
+            raise StreamDiffVSRError(self._failure, "no picture is in it")
+        self._first = frame = self._decoded(0)
+        base, shown, lengths, aspect = self._times
+        last = self._count - 1
+        seconds = (shown[last] + lengths[last] - shown[0]) * base
+        return describe_picture(
+            frame,
+            path=self._shown,
+            codec=self._kind.codec,
+            sample_aspect=aspect,
+            average_rate=self._count / seconds if seconds else None,
+            time_base=base,
+            start_time=shown[0],
+            duration_seconds=float(seconds) or None,
+            frames=self._count,
+            counted=True,
+            least_frames=self._count,
+            audio_streams=0,
+            container=self._kind.name.lower(),
+        )
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yields each picture with its time, from ``begin`` on; all before are decoded too."""
+        base, shown, lengths, _ = self._times
+        start = 0
+        while (
+            self._begin is not None
+            and start + 1 < self._count
+            and float(shown[start + 1] * base) <= self._begin
+        ):
+            start += 1
+        for index in range(self._count):
+            self._beat()
+            frame, self._first = self._first or self._decoded(index), None
+            if index >= start:
+                yield Picture(frame, shown[index], lengths[index])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._image.close()
+
+    def _decoded(self, index: int) -> Any:
+        from .image_files_child import upright_frame
+
+        try:
+            self._image.seek(index)
+            self._image.load()
+            return self._tags.put_on(upright_frame(self._image))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> StreamDiffVSRError:
+        return StreamDiffVSRError(
+            self._failure, f"the animation cannot be decoded: {libav.describe(error)}"
+        )
+
+
+def _webp_times(data: bytes) -> _Times:
+    """Returns times in milliseconds, from the duration of each frame."""
+    times, now = _Times(Fraction(1, 1000), array("q"), array("q")), 0
+    for name, start, _ in riff_chunks(data):
+        if name == b"ANMF":
+            duration = _number(data, start + 12)
+            times.shown.append(now)
+            times.lengths.append(duration if duration > _TOO_SHORT_MS else _INSTEAD_MS)
+            now += times.lengths[-1]
+    return times
+
+
+def _avif_times(path: Path) -> _Times:
+    """Returns the times of the track's packets, which are in order of display."""
+    with libav.open_input(path) as container:
+        stream = libav.moving_picture(container)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        times = _Times(Fraction(stream.time_base), array("q"), array("q"), aspect)
+        for packet in libav.packets(container, [stream]):
+            if packet is not None and packet.size and packet.pts is not None:
+                times.shown.append(packet.pts)
+                times.lengths.append(packet.duration or 1)
+        return times
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 3], "little")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import av
@@ -22,6 +21,7 @@ from .picture_child import (
     Deinterlacer,
     Fields,
     Picture,
+    Request,
     declared_fields,
     describe_picture,
     fields_wanted,
@@ -114,30 +114,13 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 class VideoFrames:
     """The frames of one file, in order of display.
 
-    Args:
-        path: The file.
-        shown: The path as the user wrote it.
-        failure: The beginning of error messages.
-        begin, deinterlace, fps: As in ``FileSource``.
-        beat: Called after each packet.
-
     Attributes:
         damaged: Number of packets with any sign of damage, from the first picture given.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        shown: Path,
-        failure: str,
-        *,
-        begin: float | None,
-        deinterlace: str,
-        fps: Fraction | None,
-        beat: Callable[[], None],
-    ) -> None:
-        self._path, self._shown, self._failure, self._beat = path, shown, failure, beat
-        self._begin, self._deinterlace, self._fps = begin, deinterlace, fps
+    def __init__(self, request: Request) -> None:
+        self._path, self._shown, self._failure, self._beat = request[:4]
+        self._begin, self._deinterlace, self._fps = request[4:]
         self.damaged = self._damaged_before = 0
         self._sought = False
         self._last_error = ""

@@ -9,7 +9,6 @@ import contextlib
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from ..processes.child import DEADLINE_S, Child
 from ..processes.messages import pack
 from .encoders import CODECS, ImageFormat, VideoFormat
 from .formats import encoder_arguments, memory_bytes
-from .info import VideoInfo
-from .segment import Segment
+from .info import Segment, VideoInfo
 
 _SAVE_S = 600.0  # bringing gigabytes to a slow disk takes minutes
 _IMAGE_MEMORY_BYTES = 8 << 30
@@ -83,9 +81,9 @@ class SegmentWriter:
         self._dtype = np.dtype(np.uint16 if format.deep else np.uint8)
         self._whole: list[Segment] = []
         self._begun: list[str] = []  # those that may be incomplete
-        task, arguments, memory = _task(size, time_base, like, format, first_index)
+        arguments, memory = _arguments(size, time_base, like, format, first_index)
         self._child = Child(
-            task,
+            "runtime.media.writer_child",
             arguments | {"folder": str(self.folder), "after_pts": after_pts},
             failure=self._failure,
             deadline_s=deadline_s,
@@ -100,12 +98,7 @@ class SegmentWriter:
     def __enter__(self) -> SegmentWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self.close()
         elif not self._closed:
@@ -215,16 +208,17 @@ class SegmentWriter:
             self._begun.remove(segment.name)
 
 
-def _task(
+def _arguments(
     size: tuple[int, int],
     time_base: Fraction,
     like: VideoInfo | None,
     format: VideoFormat | ImageFormat,
     first_index: int,
-) -> tuple[str, dict[str, Any], int]:
-    """Returns the child's module, its arguments and the bytes of memory it may use."""
+) -> tuple[dict[str, Any], int]:
+    """Returns the child's arguments and the bytes of memory that it may use."""
     if isinstance(format, ImageFormat):
         arguments = {
+            "images": True,
             "size": list(size),
             "time_base": pack(time_base),
             "suffix": format.suffix,
@@ -232,8 +226,7 @@ def _task(
             "deep": format.deep,
             "first_index": first_index,
         }
-        return "runtime.media.image_writer_child", arguments, _IMAGE_MEMORY_BYTES
+        return arguments, _IMAGE_MEMORY_BYTES
     container = CODECS[format.codec].segments
-    kind = {"container": container, "suffix": f".{container}"}
-    arguments = encoder_arguments(size, time_base, like, format) | kind
-    return "runtime.media.writer_child", arguments, memory_bytes(size, format)
+    kind = {"images": False, "container": container, "suffix": f".{container}"}
+    return encoder_arguments(size, time_base, like, format) | kind, memory_bytes(size, format)

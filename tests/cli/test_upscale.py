@@ -255,7 +255,7 @@ def test_an_input_is_described_and_tried_once(cli, clip, tmp_path, parity_engine
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--engines", parity_engines, "--json")
     assert (ran.code, ran.json["frames"]) == (0, 3)
     assert tasks == [
-        *("reader_child", "rehearsal_child"),
+        *("reader_child", "join_child"),  # the rehearsal of the join
         *("reader_child", "writer_child", "join_child"),
     ]
     assert sum(opened) == 4  # the writer alone does without it

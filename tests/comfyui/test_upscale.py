@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from streamdiffvsr.comfyui.images import to_frame
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
+from streamdiffvsr.comfyui.run import to_frame
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.frame_stream import CutDetector
 from streamdiffvsr.runtime.state import StreamState

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
-from streamdiffvsr.runtime.files.batch import Outcome, run_batch
-from streamdiffvsr.runtime.files.inputs import InOut
+from streamdiffvsr.runtime.files.inputs import InOut, Outcome, run_batch
 
 
 @dataclass(frozen=True)

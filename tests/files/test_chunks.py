@@ -10,14 +10,20 @@ from typing import Any
 import psutil
 import pytest
 
+from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.engines.onnxruntime_backend import THREADS
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.runtime.files import chunk_child
 from streamdiffvsr.runtime.files import chunks as in_chunks
-from streamdiffvsr.runtime.files.chunks import split, upscale_chunks
+from streamdiffvsr.runtime.files.chunks import split, upscale_job_in_chunks
 from streamdiffvsr.runtime.files.job import Job
 from streamdiffvsr.runtime.files.journal import folder_of
-from streamdiffvsr.runtime.files.upscale import FileOptions, upscale_file
+from streamdiffvsr.runtime.files.upscale import (
+    FileOptions,
+    UpscaleReport,
+    open_job,
+    upscale_file,
+)
 from streamdiffvsr.runtime.processes import messages
 from streamdiffvsr.runtime.upscaler import load
 from streamdiffvsr.tests.files.films import film, pictures
@@ -26,6 +32,13 @@ from streamdiffvsr.tests.media.clips import see
 CUTS = (26, 40, 52)
 FRAMES = 70
 OPTIONS = FileOptions(seed=5, preset="ultrafast")
+
+
+def upscale_chunks(
+    source: Path, output: Path, engines: Path, options: FileOptions, **how: Any
+) -> UpscaleReport:
+    job = open_job(source, output, options, read_manifest(engines).graphs.geometry.size)
+    return upscale_job_in_chunks(job, engines, **how)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
-from streamdiffvsr.runtime.files.video_file import write_video
+from streamdiffvsr.runtime.files.upscale import write_video
 from streamdiffvsr.runtime.media.encoders import VideoFormat, h264_format, options
 from streamdiffvsr.runtime.media.preflight import check_output
 from streamdiffvsr.runtime.media.reader import probe

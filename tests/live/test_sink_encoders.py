@@ -7,10 +7,10 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.live.sinks import open_sink
-from streamdiffvsr.runtime.media import encoder_trial
-from streamdiffvsr.runtime.media.encoder_trial import live_candidate, live_encoder
+from streamdiffvsr.runtime.media import formats
 from streamdiffvsr.runtime.media.encoder_trial_child import why_not
 from streamdiffvsr.runtime.media.encoders import HARDWARE, SOFTWARE, live_options
+from streamdiffvsr.runtime.media.formats import live_candidate, live_encoder
 from streamdiffvsr.tests.live.receivers import children, feed, look, output
 
 SIZE = (180, 320)
@@ -23,7 +23,7 @@ def attempt(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_answers_yet(monkeypatch):
-    monkeypatch.setattr(encoder_trial, "_answers", {})
+    monkeypatch.setattr(formats, "_answers", {})
 
 
 def test_the_choice_has_encoded_a_frame_and_says_why_it_is_no_other():
@@ -43,7 +43,7 @@ def test_an_encoder_that_is_not_in_libav_is_refused():
 
 def test_the_answer_is_asked_for_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(encoder_trial, "_ask", lambda size: asked.append(size) or "it")
+    monkeypatch.setattr(formats, "_ask", lambda size: asked.append(size) or "it")
     assert [live_encoder(SIZE) for _ in range(3)] == ["it"] * 3
     live_encoder((360, 640))
     assert asked == [SIZE, (360, 640)]
@@ -66,7 +66,7 @@ def test_a_driver_that_crashes_is_left_out_and_the_others_are_asked(monkeypatch)
         def close(self):
             pass
 
-    monkeypatch.setattr(encoder_trial, "Child", Crashing)
+    monkeypatch.setattr(formats, "Child", Crashing)
     choice = live_encoder(SIZE)
     assert choice.name == CHIPS[2]
     crashed = "its process ended (killed by signal 11)"

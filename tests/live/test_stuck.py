@@ -16,10 +16,8 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.engine_pool import EnginePool
-from streamdiffvsr.runtime.live.engine_thread import WARM_UP, EngineThread, HangLimits
-from streamdiffvsr.runtime.live.run import END_S, run_session
-from streamdiffvsr.runtime.live.session import LiveSession
+from streamdiffvsr.runtime.live.engine_pool import WARM_UP, EnginePool, EngineThread, HangLimits
+from streamdiffvsr.runtime.live.session import END_S, LiveSession, run_session
 from streamdiffvsr.tests.live.hanging import HANGS_AT
 from streamdiffvsr.tests.live.stand_ins import (
     KeepingSink,

@@ -7,9 +7,8 @@ from typing import Any
 
 from streamdiffvsr.runtime.media.encoders import VideoFormat
 from streamdiffvsr.runtime.media.formats import choose_format
-from streamdiffvsr.runtime.media.info import VideoInfo
+from streamdiffvsr.runtime.media.info import Segment, VideoInfo
 from streamdiffvsr.runtime.media.join import Joined, join
-from streamdiffvsr.runtime.media.segment import Segment
 from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import moving, see
 

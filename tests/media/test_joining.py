@@ -12,11 +12,11 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.formats import choose_format
-from streamdiffvsr.runtime.media.image_writer_child import write_image
+from streamdiffvsr.runtime.media.info import Segment
 from streamdiffvsr.runtime.media.join import join
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.segment import Segment
 from streamdiffvsr.runtime.media.writer import SegmentWriter
+from streamdiffvsr.runtime.media.writer_child import write_image
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, moving, see
 from streamdiffvsr.tests.media.copying import names
 from streamdiffvsr.tests.media.segmenting import joined, written

@@ -9,8 +9,8 @@ import pytest
 
 from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.media.formats import choose_format
+from streamdiffvsr.runtime.media.info import Segment
 from streamdiffvsr.runtime.media.reader import probe
-from streamdiffvsr.runtime.media.segment import Segment
 from streamdiffvsr.runtime.media.writer import SegmentWriter
 from streamdiffvsr.tests.media.clips import NTSC, VFR, Clip, see
 from streamdiffvsr.tests.media.copying import names

@@ -54,7 +54,7 @@ def test_a_folder_is_described_like_a_video(tmp_path):
     assert (info.size, info.frames, info.images, info.codec) == ((48, 64), 6, True, "png")
     assert (info.average_rate, info.time_base) == (Fraction(30000, 1001), Fraction(1001, 30000))
     assert info.duration_seconds == pytest.approx(6 * 1001 / 30000)
-    assert (info.depth, info.alpha, info.has_audio, info.start_time) == (8, False, False, 0)
+    assert (info.depth, info.alpha, info.audio_streams, info.start_time) == (8, False, 0, 0)
 
 
 def test_images_have_24_frames_a_second_unless_told_otherwise(tmp_path):

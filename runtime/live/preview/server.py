@@ -4,50 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import math
 import socket
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from aiohttp import WSCloseCode, WSMsgType, web
+from PIL import Image as pillow
 
 from ....errors import StreamDiffVSRError
+from ....graphs.arrays import Image
 from ...media.redact import redact
 from .access import addresses
-from .feed import Feed
 from .metrics import CONTENT_TYPE, Metrics
+from .preview import Feed
 from .viewers import Audience, Packet, Viewer
 
-_RGB8 = (8, 2, 0, 0, 0)  # bits, colour type, and the only methods that PNG has
-_FILTER_UP = 2
 
-
-def png(image: npt.NDArray[np.uint8]) -> bytes:
+def png(image: Image) -> bytes:
     """Encodes (H, W, 3) uint8 RGB as a PNG file."""
-    height, width, _ = image.shape
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = _FILTER_UP  # each byte less the one above it, modulo 256
-    flat = image.reshape(height, 3 * width)
-    rows[0, 1:] = flat[0]
-    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    header = struct.pack(">II5B", width, height, *_RGB8)
-    data = zlib.compress(rows.data, 1)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, body) for name, body in chunks)
-
-
-def _chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    file = io.BytesIO()
+    pillow.fromarray(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def shown(value: Any) -> Any:

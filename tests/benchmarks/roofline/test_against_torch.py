@@ -11,10 +11,11 @@ pytest.importorskip("torch", reason="engines are built with the export extra")
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamdiffvsr.benchmarks.roofline.engine_work import FrameWork, engine_work
-from streamdiffvsr.benchmarks.roofline.weightless import (
+from streamdiffvsr.benchmarks.roofline.engine_work import (
+    FrameWork,
     Traced,
     configs_of,
+    engine_work,
     find_local,
     trace_work,
 )

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="counting needs the export extra")
 
-from streamdiffvsr.benchmarks.roofline import weightless
+from streamdiffvsr.benchmarks.roofline import engine_work as counting
 from streamdiffvsr.benchmarks.roofline.engine_work import engine_work, frame_runs
 from streamdiffvsr.benchmarks.roofline.graph_work import GraphWork, Work
 from streamdiffvsr.engines.cache import engines_root
@@ -35,15 +35,15 @@ def compiled(parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> list[weightless.Traced]:
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[counting.Traced]:
     """Returns the list of graphs that the code asks to be traced; none is traced."""
     asked = []
 
-    def trace(wanted: weightless.Traced, names: Iterable[str] = GRAPHS) -> Iterator[object]:
+    def trace(wanted: counting.Traced, names: Iterable[str] = GRAPHS) -> Iterator[object]:
         asked.append(wanted)
         return ((name, WORK) for name in names)
 
-    monkeypatch.setattr(weightless, "trace_work", trace)
+    monkeypatch.setattr(counting, "trace_work", trace)
     return asked
 
 
@@ -53,7 +53,7 @@ def rename_model(folder: Path, name: str) -> None:
 
 
 def test_a_compiled_set_has_the_work_of_the_exported_one_in_the_cache(
-    compiled: Path, parity_engines: Path, traced: list[weightless.Traced]
+    compiled: Path, parity_engines: Path, traced: list[counting.Traced]
 ) -> None:
     engines_root().mkdir(parents=True)
     shutil.copytree(parity_engines, engines_root() / "exported")
@@ -62,7 +62,7 @@ def test_a_compiled_set_has_the_work_of_the_exported_one_in_the_cache(
 
 
 def test_else_its_graphs_are_traced_once(
-    compiled: Path, traced: list[weightless.Traced], parity_model: Path
+    compiled: Path, traced: list[counting.Traced], parity_model: Path
 ) -> None:
     rename_model(compiled, str(parity_model))
     lines: list[str] = []
@@ -81,7 +81,7 @@ def test_else_its_graphs_are_traced_once(
     ],
 )
 def test_without_its_model_one_line_says_what_is_needed(
-    compiled: Path, traced: list[weightless.Traced], model: str, why: str
+    compiled: Path, traced: list[counting.Traced], model: str, why: str
 ) -> None:
     rename_model(compiled, model)
     with pytest.raises(StreamDiffVSRError, match=f"{why}; count where the model is"):

@@ -82,11 +82,11 @@ def conforms(found: dict[str, Any]) -> bool:
 
 def test_the_cpu_is_measured_with_the_engines_threads() -> None:
     pytest.importorskip("onnx", reason="the product is written as ONNX")
-    from streamdiffvsr.benchmarks.roofline import rates_cpu
+    from streamdiffvsr.benchmarks.roofline import limits
 
-    product = rates_cpu.matrix_rate("fp32")
+    product = limits.matrix_rate("fp32")
     assert not isinstance(product, str)
-    assert len(product.values) == rates_cpu.PRODUCTS and product.best == max(product.values)
+    assert len(product.values) == limits.PRODUCTS and product.best == max(product.values)
     assert 0 <= product.spread < 1
     assert f"{usable_cpus()} threads" in product.how
 
@@ -122,8 +122,8 @@ def test_the_clocks_are_those_of_the_gpu_that_runs(monkeypatch: pytest.MonkeyPat
 def test_where_onnx_is_missing_only_the_product_is(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from streamdiffvsr.benchmarks.roofline import rates_cpu
+    from streamdiffvsr.benchmarks.roofline import limits
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    found = rates_cpu.matrix_rate("fp32")
+    found = limits.matrix_rate("fp32")
     assert isinstance(found, str) and "onnx is not installed" in found

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.preview import feed
+from streamdiffvsr.runtime.live.preview import preview as sink
 from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import (
     decoded,
@@ -99,11 +99,11 @@ def test_what_is_too_large_for_browsers_is_shown_smaller(shown: tuple[Preview, T
 def test_nothing_is_encoded_while_nobody_watches(
     shown: tuple[Preview, Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "_LINGER_S", 0.2)
+    monkeypatch.setattr(sink, "_LINGER_S", 0.2)
     opened, _ = shown
     for index in range(50):
         opened.offer(output(index, (8, 8)))
-    assert not opened._feed.encoding
+    assert opened._feed._child is None
     assert opened.status()["written"] == 0
     assert opened.status()["dropped"] == 0
     assert opened.status()["state"] == "waiting"
@@ -111,7 +111,7 @@ def test_nothing_is_encoded_while_nobody_watches(
     async def look() -> None:
         async with joined(opened) as connection:
             await anext(packets(connection))  # of a frame that was offered before it came
-            assert opened._feed.encoding
+            assert opened._feed._child is not None
             assert opened.status()["state"] == "open"
             await connection.send_json({"watch": ""})
             await asyncio.to_thread(wait_until, lambda: opened.status()["state"] == "waiting")
@@ -119,7 +119,7 @@ def test_nothing_is_encoded_while_nobody_watches(
     asyncio.run(asyncio.wait_for(look(), 30))
     written = opened.status()["written"]
     with playing(*shown, fps=100):
-        wait_until(lambda: not opened._feed.encoding)  # the process has ended too
+        wait_until(lambda: opened._feed._child is None)  # the process has ended too
     assert opened.status()["written"] <= written + 1
 
 

@@ -54,7 +54,7 @@ def test_time_embeddings_are_rows_of_a_table() -> None:
 def test_the_kept_counts_are_those_of_the_graphs() -> None:
     """Traces the full-size model at the smallest size: two minutes, and no weights."""
     pytest.importorskip("torch", reason="tracing needs the export extra")
-    from streamdiffvsr.benchmarks.roofline.weightless import Traced, trace_work
+    from streamdiffvsr.benchmarks.roofline.engine_work import Traced, trace_work
     from streamdiffvsr.research.roofline.counts import preset_configs
 
     traced = Traced(preset_configs(PRESET), CASES[0].plan, PRECISION, STEPS)
