@@ -372,7 +372,7 @@ def _opener(engines: Path | None, device: str | None) -> Open:
         if engines is None:
             raise StreamDiffVSRError("no engines were given")
         manifest = read_manifest(engines)
-        if manifest.graphs.geometry.size != size:
+        if manifest.graphs.at(size).geometry.size != size:
             made_for = format_size(manifest.graphs.geometry.size)
             raise StreamDiffVSRError(
                 f"no engines for {format_size(size)}",
@@ -383,7 +383,7 @@ def _opener(engines: Path | None, device: str | None) -> Open:
         described = (
             f"{manifest.model_name} {key.size} {key.precision}, {key.backend} on {key.device}"
         )
-        engine, where = load(engines, device).session(), device or key.device
+        engine, where = load(engines, device, size).session(), device or key.device
         return QualityLevels({"full": engine}, seed=0, described=described, device=where)
 
     return open_ladder

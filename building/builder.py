@@ -13,7 +13,7 @@ from ..engines.cache import locked, refuse_foreign, remember_files, remembered_d
 from ..engines.manifest import EngineKey, read_manifest, verify_files
 from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
-from ..graphs.spec import DEFAULT_STEPS, Size
+from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
 from .request import BuildRequest
 from .spec import BuildSpec, Progress, check_memory, execute, resolve
@@ -85,6 +85,7 @@ def build(
     workspace_mib: int | None = None,
     optimization_level: int | None = None,
     color_match: str = "auto",
+    profile: SizeRange | None = None,
     progress: Progress = lambda _: None,
     in_process: bool = False,
 ) -> Path:
@@ -111,6 +112,7 @@ def build(
             choice, 3.
         color_match: "on": the output takes over the input's broad colours by back-projection
             in `decode`; "off": it has the model's colours; "auto": as the model's config says.
+        profile: The range of sizes that TensorRT engines take; None is `size` alone.
         progress: Called with one line whenever a step begins.
         in_process: Whether to build in this process, not in a child that may crash alone.
 
@@ -134,6 +136,7 @@ def build(
         compute_capabilities=None if compute_capabilities is None else tuple(compute_capabilities),
         workspace_mib=workspace_mib,
         optimization_level=optimization_level,
+        profile=profile,
     )
     return build_set(request, size, out=out, progress=progress, in_process=in_process)
 

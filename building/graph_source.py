@@ -28,6 +28,7 @@ from ..graphs.spec import (
     GraphSet,
     GraphSpec,
     Size,
+    SizeRange,
     onnx_file,
 )
 
@@ -153,10 +154,14 @@ def write_set(
     options: GraphOptions,
     geometry: Geometry,
     folder: Path,
+    sizes: SizeRange | None = None,
 ) -> GraphSet:
     """Writes the graphs of one geometry, and `graphs.json`, into an existing folder.
 
     Weights files are linked, or copied where the disk has no links.
+
+    Args:
+        sizes: The sizes that the engines will take; the graphs that depend on it stay symbolic.
     """
     from ..engines.specialise import specialise
     from ..graphs.onnx_network import activation_bytes
@@ -169,6 +174,7 @@ def write_set(
         correlation=options.correlation,
         model_digest=library.model_digest,
         exporter=library.exporter,
+        sizes=sizes,
     )
     padded, specs = _padded_specs(graphs), graphs.specs()
     alive = {}
@@ -177,6 +183,8 @@ def write_set(
         for weights in specialise(source, target, padded[name], specs[name]):
             _link(source.parent / weights, folder / weights)
         alive[name] = activation_bytes(target)
+        if sizes is not None and graphs.at(sizes.least).specs()[name] != specs[name]:
+            shutil.copyfile(source, target)
     graphs = replace(graphs, activation_bytes=alive)
     graphs.write(folder)
     return graphs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..graphs.spec import DEFAULT_STEPS, Size
+from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange
 
 if TYPE_CHECKING:
     from ..engines.registry import Choice
@@ -38,6 +38,7 @@ class BuildRequest:
             choice.
         optimization_level: How long TensorRT looks for faster engines, 0 to 5; None is its own
             choice, 3.
+        profile: The range of sizes of TensorRT engines that take more than one; None is one size.
     """
 
     model: str | None = None
@@ -53,6 +54,7 @@ class BuildRequest:
     compute_capabilities: tuple[int, ...] | None = None
     workspace_mib: int | None = None
     optimization_level: int | None = None
+    profile: SizeRange | None = None
 
     @property
     def run_on(self) -> str | None:

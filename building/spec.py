@@ -29,7 +29,7 @@ from ..engines.host import (
 from ..engines.interface import kind_of
 from ..engines.manifest import EngineKey, Target
 from ..engines.registry import BACKENDS, require_backend
-from ..errors import StreamDiffVSRError, UsageError, option
+from ..errors import StreamDiffVSRError, UsageError, option, without
 from ..graphs.library import GraphOptions
 from ..graphs.plan import Plan, make_plan
 from ..graphs.spec import (
@@ -38,6 +38,7 @@ from ..graphs.spec import (
     GRAPH_VERSION,
     Geometry,
     Size,
+    SizeRange,
     format_bytes,
     format_size,
 )
@@ -103,6 +104,7 @@ class BuildSpec:
         device: The device that makes and checks the engines, "cpu", "cuda" or "cuda:1".
         workspace_bytes: The most scratch memory of a compiled layer; None: the library's choice.
         started: `time.monotonic()` when the build began.
+        sizes: The sizes that the engines take; None is that of the geometry alone.
     """
 
     source: Path
@@ -114,6 +116,7 @@ class BuildSpec:
     device: str
     workspace_bytes: int | None
     started: float
+    sizes: SizeRange | None = None
 
     @property
     def graph_options(self) -> GraphOptions:
@@ -140,12 +143,14 @@ class BuildSpec:
     def to_json(self) -> dict[str, Any]:
         """Returns the build as JSON can carry it."""
         plain = {"source": str(self.source), "stage": str(self.stage)}
-        return asdict(self) | plain | {"geometry": self.geometry.to_json()}
+        sizes = None if self.sizes is None else self.sizes.to_json()
+        return asdict(self) | plain | {"geometry": self.geometry.to_json(), "sizes": sizes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BuildSpec:
         """Returns the build that `to_json` wrote."""
         made = {"key": EngineKey(**data["key"]), "geometry": Geometry.from_json(data["geometry"])}
+        made["sizes"] = SizeRange.from_json(data["sizes"])
         return cls(**{**data, "source": Path(data["source"]), "stage": Path(data["stage"]), **made})
 
 
@@ -221,7 +226,7 @@ def _write_graphs(order: BuildSpec, progress: Progress) -> None:
     source, options = GraphSource(order.source, key.model_digest), order.graph_options
     library, sources = source.get(options, progress)
     progress(f"make the graphs of {key.size}")
-    graphs = write_set(library, sources, options, order.geometry, order.stage)
+    graphs = write_set(library, sources, options, order.geometry, order.stage, order.sizes)
     if not order.is_checked_small:
         progress("reference")
         record_reference(graphs, source.get(order.exact_options, progress)[1], order.stage)
@@ -269,9 +274,12 @@ def resolve(
     started = time.monotonic()
     request = request.settled()
     _check(request)
+    sizes = request.profile
+    if sizes is not None:
+        sizes.check(size)
     planned = partial(
         make_plan,
-        size,
+        size if sizes is None else sizes.most,
         flow_scale=request.flow_scale,
         correlation=request.correlation,
         tile=request.tile,
@@ -289,6 +297,8 @@ def resolve(
     model = request.model or BUILT_IN
     source = resolve_model(model, request.revision)
     plan = planned(preferred=read_flow(source).flow_scale)
+    if sizes is not None:
+        plan = _ranged(plan, sizes)
     key = _key(request, plan, model_digest(source, remembered_digest), target)
     key = replace(key, optimization_level=level)
     if (match := MATCH_COLOUR[request.color_match]) is not None:
@@ -305,8 +315,29 @@ def resolve(
         device=request.device,
         workspace_bytes=None if workspace is None else workspace * 2**20,
         started=started,
+        sizes=sizes,
     )
     return order, plan
+
+
+def _ranged(plan: Plan, sizes: SizeRange) -> Plan:
+    """Returns the plan of the largest size at the usual one; raises if a range cannot have it."""
+    if plan.correlation == "on-demand":
+        raise UsageError(
+            f"engines for {sizes} are not possible",
+            f"flow of {format_size(sizes.most)} is looked up on demand, in chunks of that size",
+            f"use {option('flow_scale', 2)}, a smaller largest size, or engines of single sizes",
+        )
+    geometry = plan.geometry
+    if geometry.tile is not None and any(
+        tile > side for tile, side in zip(geometry.tile, sizes.least, strict=True)
+    ):
+        raise UsageError(
+            f"engines for {sizes} are not possible",
+            f"tiles of {format_size(geometry.tile)} do not fit {format_size(sizes.least)}",
+            f"use {option('tile', sizes.least)} or a larger smallest size",
+        )
+    return replace(plan, geometry=replace(geometry, size=sizes.usual))
 
 
 def _check(request: BuildRequest) -> None:
@@ -323,6 +354,18 @@ def _check(request: BuildRequest) -> None:
         )
     kind_of(request.device)  # raises if this is not a device
     check_gpu(request.device)
+    if request.profile is not None and not request.backend.startswith("tensorrt"):
+        raise UsageError(
+            f"{request.backend} has no engines for a range of sizes",
+            "its graphs are made for each size in a second",
+            f"{without('profile')}, or use {option('backend', 'tensorrt', 'tensorrt-rtx')}",
+        )
+    if request.profile is not None and request.precision == FP8:
+        raise UsageError(
+            "fp8 engines for a range of sizes are not possible",
+            "they are calibrated at one size",
+            f"use {option('precision', 'fp16')}, or {without('profile')}",
+        )
     if request.workspace_mib is not None and request.workspace_mib < 1:
         raise UsageError(f"a workspace of {request.workspace_mib} MiB is not possible")
 
@@ -371,4 +414,5 @@ def _key(request: BuildRequest, plan: Plan, digest: str, target: Target) -> Engi
         gpu=target.gpu,
         graph_version=GRAPH_VERSION,
         calibration=recipe_digest() if precision == FP8 else "",
+        sizes="" if request.profile is None else str(request.profile),
     )

@@ -54,7 +54,7 @@ def engines(
         return None
     started = time.monotonic()
     provider, device = engine_provider(build), build.run_on
-    wanted = opt.parse_sizes(sizes)
+    wanted = [build.profile.usual] if build.profile else opt.parse_sizes(sizes)
     built = []
     for size in wanted:
         folder = out / format_size(size) if out is not None and len(wanted) > 1 else out

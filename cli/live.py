@@ -335,7 +335,7 @@ def opener(
             # A model whose own flow is coarse has the same set for a cheaper rung.
             folders |= {rung: one for rung, one in cheaper.items() if one != made}
         device = provider.run_on
-        opened = {rung: load(folder, device).session() for rung, folder in folders.items()}
+        opened = {rung: load(folder, device, size).session() for rung, folder in folders.items()}
         what = opt.described(made, device)
         described = "{model} {size} {precision}, {backend} on {device}".format(**what)
         return QualityLevels(
@@ -347,8 +347,11 @@ def opener(
 
 def _given(engines: Path, size: Size) -> Path:
     """Returns the given engine set; raises `StreamDiffVSRError` if it is for another size."""
-    made_for = opt.described(engines)["size"]
-    if made_for != format_size(size):
+    from ..engines.manifest import read_manifest
+
+    graphs = read_manifest(engines).graphs
+    if graphs.at(size).geometry.size != size:
+        made_for = format_size(graphs.geometry.size)
         raise StreamDiffVSRError(
             f"no engines for {format_size(size)}",
             f"those of --engines are made for {made_for}",

@@ -18,7 +18,7 @@ import typer
 from ..building.request import BUILT_IN, BuildRequest
 from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError, UsageError
-from ..graphs.spec import DEFAULT_STEPS, Size, parse_size
+from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange, parse_size
 
 R = TypeVar("R")
 
@@ -117,6 +117,18 @@ def parse_capabilities(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+def parse_range(text: str) -> SizeRange:
+    """Returns the range of sizes written as MIN:OPT:MAX, each WxH."""
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise UsageError(
+            f"--profile {text!r:.60} is not a range of sizes",
+            remedy="write MIN:OPT:MAX, such as 160x96:320x180:640x360",
+        )
+    least, usual, most = (parse_size(part, "--profile") for part in parts)
+    return SizeRange(least, usual, most)
+
+
 def _build_option(kind: Any, *name: str, **attributes: Any) -> Any:
     return Annotated[kind, typer.Option(*name, rich_help_panel=ENGINES, **attributes)]
 
@@ -213,6 +225,14 @@ BUILD_OPTIONS: dict[str, Any] = {
         metavar="N",
         help="Effort of TensorRT's search for faster engines, from 0 (the shortest build) to 5."
         + default("3"),
+    ),
+    "profile": _build_option(
+        str | None,
+        "--profile",
+        metavar="MIN:OPT:MAX",
+        parser=parse_range,
+        help="Sizes of the input frames that TensorRT engines take, from MIN to MAX and tuned for "
+        "OPT, each WxH with sides that are multiples of 4." + default("one size"),
     ),
 }
 DEFAULTS = {field.name: field.default for field in fields(BuildRequest)}

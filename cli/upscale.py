@@ -49,7 +49,7 @@ class JobRunner:
 
     def __init__(self, asked: UpscaleCommand) -> None:
         self._asked = asked
-        self._opened: tuple[Path, Upscaler] | None = None
+        self._opened: tuple[Path, Size, Upscaler] | None = None
         self._provider = engine_provider(asked.build)
         self._checked = asked.engines is not None
 
@@ -120,18 +120,18 @@ class JobRunner:
         )
         if folder is None or chunks > 1:
             return plan
-        upscaler = self._open(folder)
+        upscaler = self._open(folder, seen.job.info.size)
         if not (self._asked.plan or self._person_reads()):
             return plan
         return replace(plan, frame_seconds=seconds_per_frame(upscaler, seen.frames))
 
-    def _open(self, folder: Path) -> Upscaler:
+    def _open(self, folder: Path, size: Size) -> Upscaler:
         from ..runtime.upscaler import load
 
-        if self._opened is None or self._opened[0] != folder:
+        if self._opened is None or self._opened[:2] != (folder, size):
             self._opened = None  # its memory goes before more is taken
-            self._opened = folder, load(folder, self._asked.build.run_on)
-        return self._opened[1]
+            self._opened = folder, size, load(folder, self._asked.build.run_on, size)
+        return self._opened[2]
 
     def _run(self, seen: JobReport, folder: Path, label: str) -> UpscaleReport:
         from ..runtime.files.chunks import upscale_job_in_chunks
@@ -144,7 +144,7 @@ class JobRunner:
                 return upscale_job_in_chunks(
                     job, folder, chunks=chunks, device=device, progress=progress
                 )
-            return upscale_job(job, self._open(folder), progress=progress)
+            return upscale_job(job, self._open(folder, job.info.size), progress=progress)
 
     def _compared(self, seen: JobReport, report: UpscaleReport) -> dict[str, Any]:
         asked = self._asked

@@ -46,6 +46,7 @@ def default_folder(model_name: str, key: EngineKey) -> Path:
         colour,
         gpu,
         level,
+        key.sizes and f"sizes-{plain_name(key.sizes)}",
     )
     return engines_root() / "_".join(p for p in (*parts, *options) if p)
 

@@ -7,13 +7,13 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..durable import write_atomically
 from ..errors import StreamDiffVSRError, UsageError, command, option
-from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, golden_file
+from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, Size, golden_file
 from .backends import Fraction
 from .host import Gpu, cuda_gpu, current_gpu
 from .interface import Engine, kind_of, ordinal_of
@@ -150,16 +150,20 @@ def _remove_export_files(folder: Path, backend: Backend, key: EngineKey) -> None
     (folder / GRAPHS_JSON).unlink()
 
 
-def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dict[str, Engine]]:
+def open_engines(
+    folder: Path, device: str | None = None, size: Size | None = None
+) -> tuple[Manifest, dict[str, Engine]]:
     """Opens every engine of a set, after checking its files against their digests.
 
     Engines for a GPU pass the parity gate once on each kind of GPU, driver and library.
 
     Args:
         device: The GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
+        size: LR size (h, w) of the frames, if the set takes a range of sizes; None is the one that
+            it is tuned for.
 
     Raises:
-        UsageError: The set is for another kind of device.
+        UsageError: The set is for another kind of device, or the size is not in its range.
         StreamDiffVSRError: The set is missing, damaged, cannot run here, or is not accepted.
     """
     manifest = read_manifest(folder)
@@ -167,9 +171,11 @@ def open_engines(folder: Path, device: str | None = None) -> tuple[Manifest, dic
     device = device_of(folder, manifest, device)
     _check_runs_here(folder, manifest, backend, device)
     verify_files(folder, manifest)
-    specs = manifest.graphs.specs()
     if manifest.key.device == "cuda":
         _accept_here(folder, manifest, backend, device)
+    if size is not None:
+        manifest = replace(manifest, graphs=manifest.graphs.at(size))
+    specs = manifest.graphs.specs()
     engines: dict[str, Engine] = {}
     for lane in LANES:
         scratch = None if backend.scratch is None else backend.scratch(device)

@@ -59,7 +59,8 @@ class EngineKey:
     `library` and `gpu` are those of `Target`. `calibration` is the digest of how an fp8 set was
     quantised, and empty in any other precision. `colour` is "on" or "off" if the build overrides
     the model's config on whether the output takes LR's broad colours, else empty.
-    `optimization_level` is None if the library's own was taken, or if it has none.
+    `optimization_level` is None if the library's own was taken, or if it has none. `sizes` is the
+    range of sizes "MIN:OPT:MAX" that the engines take, of which `size` is OPT, or empty.
     """
 
     model_digest: str
@@ -76,6 +77,7 @@ class EngineKey:
     calibration: str = ""
     colour: str = ""
     optimization_level: int | None = None
+    sizes: str = ""
 
     @property
     def match_colour(self) -> bool | None:

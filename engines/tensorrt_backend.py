@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import StreamDiffVSRError, UsageError, option, without
-from ..graphs.spec import GraphSpec, onnx_file
+from ..graphs.spec import GraphSet, GraphSpec, onnx_file
 from .cache import cache_root, plain_name
 from .cuda_driver import primary_context
 from .host import FP8, FP8_CAPABILITY, check_capability, cuda_gpu, why_no_gpu
@@ -112,6 +112,7 @@ def compile_graph(
         workspace_bytes=workspace_bytes,
         optimization_level=key.optimization_level,
         timing_cache=None if library.builds_for_named_gpus else _timing_cache(key),
+        bounds=_bounds(folder, spec) if key.sizes else (),
     )
     rewrite_graph(onnx, group_norms=library.has_group_norms)
     build_plan(library, onnx, spec, folder / plan_file(spec.name), settings, progress)
@@ -173,6 +174,14 @@ def obstacle(key: EngineKey, device: str) -> str:
     if not library.builds_for_named_gpus and key.gpu != f"{gpu.name} {gpu.sm}":
         return f"it was built for the {key.gpu}, and the GPU here is the {gpu.name} {gpu.sm}"
     return ""
+
+
+def _bounds(folder: Path, spec: GraphSpec) -> tuple[GraphSpec, ...]:
+    """Returns a graph at the bounds of its set's sizes; empty if it is the same at all."""
+    graphs = GraphSet.read(folder)
+    assert graphs.sizes is not None
+    bounds = tuple(graphs.at(size).specs()[spec.name] for size in graphs.sizes.to_json())
+    return bounds if len(set(bounds)) > 1 else ()
 
 
 def _usual(precision: str) -> tuple[int, ...]:

@@ -278,12 +278,15 @@ class BuildSettings:
         workspace_bytes: The most scratch memory that a layer may take; None is the library's.
         optimization_level: One of `OPTIMIZATION_LEVELS`; None is the library's.
         timing_cache: The file that keeps measured kernel times between builds, or None.
+        bounds: The graph at the least, the usual and the largest size of a range; empty if the plan
+            has one size.
     """
 
     compute_capabilities: tuple[int, ...] = RTX_CAPABILITIES
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
+    bounds: tuple[GraphSpec, ...] = ()
 
 
 def build_plan(
@@ -312,8 +315,10 @@ def build_plan(
     )
     parser = trt.OnnxParser(network, log.handle)  # owns the weights: kept until the plan is made
     _parse(library, parser, onnx)
-    _check_tensors(library, network, onnx, spec)
+    _check_tensors(library, network, onnx, spec, ranged=bool(settings.bounds))
     config = _made(library, log, builder.create_builder_config, "configure a build")
+    if settings.bounds:
+        _set_bounds(library, log, builder.create_optimization_profile(), config, settings.bounds)
     _configure(library, log, config, settings)
     with signals_held() as held:
         monitor = BuildProgress(library, progress, held)
@@ -373,13 +378,36 @@ def _parse(library: TrtLibrary, parser: Any, onnx: Path) -> None:
         )
 
 
-def _check_tensors(library: TrtLibrary, network: Any, onnx: Path, spec: GraphSpec) -> None:
+def _set_bounds(
+    library: TrtLibrary, log: TrtLog, profile: Any, config: Any, bounds: tuple[GraphSpec, ...]
+) -> None:
+    """Sets the sizes that a plan takes: the least, the one it is tuned for, and the largest."""
+    for tensors in zip(*(spec.inputs for spec in bounds), strict=True):
+        profile.set_shape(tensors[0].name, *(tensor.shape for tensor in tensors))
+    if config.add_optimization_profile(profile) < 0:
+        raise StreamDiffVSRError(f"{library.title} refuses the range of sizes", log.reason())
+
+
+def fits(found: TensorSpec, wanted: TensorSpec) -> bool:
+    """Returns whether a tensor, whose sides may be open (-1), can have the wanted shape."""
+    return (found.name, found.dtype, len(found.shape)) == (
+        wanted.name,
+        wanted.dtype,
+        len(wanted.shape),
+    ) and all(side in (-1, want) for side, want in zip(found.shape, wanted.shape, strict=True))
+
+
+def _check_tensors(
+    library: TrtLibrary, network: Any, onnx: Path, spec: GraphSpec, *, ranged: bool
+) -> None:
     """Checks the inputs and outputs: a file that is not a network parses as an empty one."""
     found = [network.get_input(i) for i in range(network.num_inputs)]
     given = [network.get_output(i) for i in range(network.num_outputs)]
     for kind, tensors, wanted in (("inputs", found, spec.inputs), ("outputs", given, spec.outputs)):
         have = [_described(tensor) for tensor in tensors]
-        if sorted(have, key=lambda t: t.name) != sorted(wanted, key=lambda t: t.name):
+        pairs = list(zip(*(sorted(x, key=lambda t: t.name) for x in (have, wanted)), strict=False))
+        right = all(fits(a, b) if ranged else a == b for a, b in pairs)
+        if len(have) != len(wanted) or not right:
             raise StreamDiffVSRError(
                 f"{onnx.name} is not the graph {spec.name}",
                 f"{library.title} finds the {kind} {_listed(have)}, not {_listed(wanted)}",

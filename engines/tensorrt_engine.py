@@ -19,7 +19,7 @@ from ..graphs.spec import GraphSpec, TensorSpec
 from .cuda_device import CudaStream
 from .cuda_driver import Context, Handle, capture_lock, driver_call, primary_context
 from .interface import Bound, Buffer, DeviceArray, Stream, check_buffers, ordinal_of
-from .tensorrt_build import DTYPES, TrtLibrary, TrtLog
+from .tensorrt_build import DTYPES, TrtLibrary, TrtLog, fits
 
 DIGEST_BYTES = 32
 # New kernels are stored after this many uncaptured runs: TensorRT-RTX compiles in the first.
@@ -161,18 +161,21 @@ class TrtEngine:
     def _check_tensors(self, plan: Path) -> None:
         engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        found = {
+        found = [
             TensorSpec(
                 name,
                 tuple(int(side) for side in engine.get_tensor_shape(name)),
                 DTYPES.get(engine.get_tensor_dtype(name).name, "unknown"),
             )
             for name in names
-        }
-        if wrong := found ^ {*self._spec.inputs, *self._spec.outputs}:
+        ]
+        wanted = {t.name: t for t in (*self._spec.inputs, *self._spec.outputs)}
+        wrong = wanted.keys() ^ set(names)
+        wrong |= {t.name for t in found if t.name not in wrong and not fits(t, wanted[t.name])}
+        if wrong:
             raise StreamDiffVSRError(
                 f"{plan.name} is not the graph that its manifest describes",
-                f"it differs in {', '.join(sorted({t.name for t in wrong}))}",
+                f"it differs in {', '.join(sorted(wrong))}",
                 "rebuild the engines",
             )
 
@@ -187,6 +190,9 @@ class TrtEngine:
                 self._log.reason(),
                 f"free GPU memory, or use {option('tile')} or a smaller input",
             )
+        for tensor in self._spec.inputs:
+            if -1 in tuple(self._engine.get_tensor_shape(tensor.name)):
+                context.set_input_shape(tensor.name, tensor.shape)
         if scratch is not None:
             scratch.join(context, int(self._engine.device_memory_size_v2))
         return context

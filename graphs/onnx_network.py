@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
@@ -35,6 +37,32 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     _set(graph.node, nodes)
     _set(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in read])
     _set(graph.value_info, [value for value in graph.value_info if value.name in made])
+
+
+def raw_data(tensor: onnx.TensorProto, folder: Path) -> bytes:
+    """Returns a tensor's bytes, which may be in a weights file of a folder.
+
+    onnx itself refuses a file with several hard links, and the sets of a model share one.
+
+    Raises:
+        ValueError: The file's name is not a plain one.
+        OSError: It cannot be read.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor).tobytes()
+    entry = {e.key: e.value for e in tensor.external_data}
+    if Path(entry["location"]).name != entry["location"]:
+        raise ValueError(f"weights in {entry['location']!r}")
+    with (folder / entry["location"]).open("rb") as file:
+        file.seek(int(entry.get("offset", 0)))
+        data: bytes = file.read(int(entry["length"]))
+        return data
+
+
+def value_of(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
+    """Returns a tensor's value; see `raw_data`."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.frombuffer(raw_data(tensor, folder), dtype).reshape(tuple(tensor.dims))
 
 
 def weights_files(network: onnx.ModelProto) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -263,6 +263,60 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
     return {spec.name: spec for spec in specs}
 
 
+@dataclass(frozen=True, slots=True)
+class SizeRange:
+    """The frame sizes (h, w) that the engines of one set take, and the one they are tuned for.
+
+    Engines of a range neither pad frames nor crop outputs, so sides are multiples of 4.
+    """
+
+    least: Size
+    usual: Size
+    most: Size
+
+    def __post_init__(self) -> None:
+        for size in (self.least, self.usual, self.most):
+            check_size(size)
+            if size != padded_size(size):
+                raise UsageError(
+                    f"{format_size(size)} is not possible in a range of sizes",
+                    f"sides must be multiples of {SCALE}, at least {MIN_SIDE}",
+                    "build engines of that size by itself",
+                )
+        if not all(a <= b <= c for a, b, c in zip(self.least, self.usual, self.most, strict=True)):
+            raise UsageError(
+                f"{self} is not a range of sizes",
+                "each side must not be smaller than in the size before",
+                "write MIN:OPT:MAX, such as 160x96:320x180:640x360",
+            )
+
+    def __str__(self) -> str:
+        return ":".join(format_size(size) for size in (self.least, self.usual, self.most))
+
+    def check(self, size: Size) -> None:
+        """Raises `UsageError` unless the engines take frames of a size."""
+        inside = zip(self.least, size, self.most, strict=True)
+        if size != padded_size(size) or not all(a <= b <= c for a, b, c in inside):
+            raise UsageError(
+                f"the engines do not take frames of {format_size(size)}",
+                f"they take {format_size(self.least)} to {format_size(self.most)}, in steps of "
+                f"{SCALE}",
+                "build engines of that size",
+            )
+
+    def to_json(self) -> list[Size]:
+        """Returns the manifest's entry, which `from_json` reads."""
+        return [self.least, self.usual, self.most]
+
+    @classmethod
+    def from_json(cls, data: Any) -> SizeRange | None:
+        """Reads the entry that `to_json` returns; None if there is none."""
+        if data is None:
+            return None
+        least, usual, most = map(_size, data)
+        return cls(least, usual, most)
+
+
 GRAPHS_JSON = "graphs.json"
 # Increase this when the same model at the same size would export to other graphs, or when TensorRT
 # would be given other graphs.
@@ -289,6 +343,7 @@ class GraphSet:
         exporter: Names and versions of the packages that wrote the graphs.
         activation_bytes: For each graph, the bytes of the intermediate tensors that are alive at
             its worst node.
+        sizes: The sizes that the engines take; None is that of the geometry alone.
     """
 
     geometry: Geometry
@@ -299,6 +354,18 @@ class GraphSet:
     model_digest: str
     exporter: Mapping[str, str]
     activation_bytes: Mapping[str, int] = field(default_factory=dict)
+    sizes: SizeRange | None = None
+
+    def at(self, size: Size) -> GraphSet:
+        """Returns the set for frames of a size (h, w); a set of one size as it is.
+
+        Raises:
+            UsageError: It is not in the range of sizes that the engines take.
+        """
+        if self.sizes is None:
+            return self
+        self.sizes.check(size)
+        return replace(self, geometry=replace(self.geometry, size=size))
 
     def specs(self) -> dict[str, GraphSpec]:
         """Returns every graph's inputs and outputs."""
@@ -315,6 +382,7 @@ class GraphSet:
             "model_digest": self.model_digest,
             "exporter": dict(self.exporter),
             "activation_bytes": dict(self.activation_bytes),
+            "sizes": None if self.sizes is None else self.sizes.to_json(),
         }
 
     @classmethod
@@ -337,6 +405,7 @@ class GraphSet:
             model_digest=str(data["model_digest"]),
             exporter={str(k): str(v) for k, v in data["exporter"].items()},
             activation_bytes={str(k): int(v) for k, v in data["activation_bytes"].items()},
+            sizes=SizeRange.from_json(data.get("sizes")),
         )
 
     def write(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -275,19 +276,24 @@ def _size_of(frame: Image) -> object:
     return frame.shape[:2] if frame.ndim == 3 else Bare("WxH")
 
 
-def load(engine_dir: str | Path, device: str | None = None) -> Upscaler:
+def load(engine_dir: str | Path, device: str | None = None, size: Size | None = None) -> Upscaler:
     """Opens an engine set that `streamdiffvsr.build` made.
 
     Args:
         device: The GPU, "cuda:1"; None is the first, or the CPU for a set made for the CPU.
+        size: LR size (h, w) of the frames, if the engines take a range of sizes; None is the size
+            that they are tuned for.
 
     Raises:
-        UsageError: The set is made for another kind of device.
+        UsageError: The set is made for another kind of device, or the size is not in its range.
         StreamDiffVSRError: The set is missing or damaged, its backend is not installed, or it does
             not fit in memory.
     """
-    check_memory(read_manifest(Path(engine_dir)), device)
-    manifest, engines = open_engines(Path(engine_dir), device)
+    manifest = read_manifest(Path(engine_dir))
+    if size is not None:
+        manifest = replace(manifest, graphs=manifest.graphs.at(size))
+    check_memory(manifest, device)
+    manifest, engines = open_engines(Path(engine_dir), device, size)
     if manifest.key.device != "cuda":
         return Upscaler(manifest, engines)
     return Upscaler(manifest, engines, CudaDevice(ordinal_of(device or "cuda")))

@@ -29,6 +29,6 @@ def serve(order: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     def tell(frames: int) -> None:
         messages.send(outbox, {"kind": "frames", "frames": frames})
 
-    upscaler = load(order["engines"], order["device"])
+    upscaler = load(order["engines"], order["device"], job.info.size)
     upscale_range(job, part, Path(order["folder"]), upscaler, tell)
     messages.send(outbox, {"kind": "end"})

@@ -21,7 +21,7 @@ def ready(monkeypatch, parity_engines):
 
     def export(order, progress):
         orders.append(order)
-        for path in parity_engines.glob("*.onnx*"):
+        for path in (*parity_engines.glob("*.onnx"), *parity_engines.glob("*.data")):
             shutil.copy(path, order.stage)
 
     monkeypatch.setattr(debug, "export", export)
