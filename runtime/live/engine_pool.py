@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import StreamDiffVSRError
 from ...graphs.spec import Size, format_size
 from ..frame_stream import Image, Session
+from ..processes.child import close_children_of
 from ..state import StreamState
 
 BICUBIC = "bicubic"
@@ -167,12 +168,14 @@ class QualityLevels:
 
 Tell = Callable[[str], None]
 MAX_POOLED = 2  # sizes: a source that changes back and forth finds both
+_TICK_S = 0.05
 
 
 class _Opening:
-    """The progress of opening or building the engines of one size."""
+    """The progress of opening or building the engines of one size, in a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.thread = threading.Thread(target=run, name="engines", daemon=True)
         self._step, self._since = "opening", time.monotonic()
 
     def at(self, step: str) -> None:
@@ -196,6 +199,7 @@ class EnginePool:
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
         self._opening: dict[Size, _Opening] = {}
+        self._stopped = False
         self._lock = threading.Lock()
 
     def put(self, ladder: QualityLevels) -> None:
@@ -209,14 +213,14 @@ class EnginePool:
             if size in self._ladders:
                 self._ladders[size] = self._ladders.pop(size)  # the last used is dropped last
                 return self._ladders[size]
-            if size in self._opening or size in self._failures:
+            if size in self._opening or size in self._failures or self._stopped:
                 return None
-            self._opening[size] = _Opening()
+            opening = self._opening[size] = _Opening(lambda: self._fetch(size))
         self._tell(
             f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
             "the first time; bicubic meanwhile"
         )
-        threading.Thread(target=self._fetch, args=(size,), name="engines", daemon=True).start()
+        opening.thread.start()
         return None
 
     def fail(self, size: Size, why: str) -> None:
@@ -248,6 +252,21 @@ class EnginePool:
             step, seconds = self._opening[size].now()
             return {"size": format_size(size), "step": step, "seconds": seconds}
 
+    def stop_opening(self, timeout_s: float) -> None:
+        """Opens no more engines, and ends the builds that are under way.
+
+        A build's process is killed, and its thread then removes the unfinished files. This method
+        waits for that for at most `timeout_s` seconds.
+        """
+        with self._lock:
+            self._stopped = True
+            threads = [opening.thread for opening in self._opening.values()]
+        until = time.monotonic() + timeout_s
+        for thread in threads:
+            while (thread.ident is None or thread.is_alive()) and time.monotonic() < until:
+                close_children_of(thread)
+                time.sleep(_TICK_S)
+
     def close(self) -> bool:
         """Closes the engines; returns whether a thread is still opening some."""
         with self._lock:
@@ -264,11 +283,19 @@ class EnginePool:
             expected = isinstance(error, StreamDiffVSRError)
             with self._lock:
                 self._opening.pop(size)
+                if self._stopped:
+                    self._failures[size] = "the session ended before its engines were ready"
+                    return
             self.fail(size, str(error) if expected else f"{type(error).__name__}: {error}")
             return
         with self._lock:
             self._opening.pop(size)
-            self._ladders[size] = ladder
-            for old in list(self._ladders)[:-MAX_POOLED]:
-                self._ladders.pop(old)  # not closed: it may be making a frame right now
-        self._tell(f"engines for {format_size(size)}: {ladder.described}")
+            wanted = not self._stopped
+            if wanted:
+                self._ladders[size] = ladder
+                for old in list(self._ladders)[:-MAX_POOLED]:
+                    self._ladders.pop(old)  # not closed: it may be making a frame right now
+        if wanted:
+            self._tell(f"engines for {format_size(size)}: {ladder.described}")
+        else:
+            ladder.close()
