@@ -65,6 +65,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     machine = describe_machine()
     print(table(clips))
     print(f"\n{verdict(found)}\n")
+    if quick:
+        print(f"--quick: the bounds are for {FRAMES} frames a clip, so none above counts\n")
     print(f"{speed['ms_per_frame_median']} ms a frame at 160x90 -> 640x360, {machine['cpu']}")
     return {
         "benchmark": "quality",
@@ -111,7 +113,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="pictures of your own")
     parser.add_argument("--frames", type=int, help=f"of a clip (default {FRAMES})")
-    parser.add_argument("--quick", action="store_true", help="few frames: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="few frames, for which the bounds do not hold: does it run at all?")
     parser.add_argument("--engines-out", type=Path, help="keep the engine sets in this folder")
     parser.add_argument("--json", type=Path, help="write the JSON line to this file too")
     options = parser.parse_args(arguments)
