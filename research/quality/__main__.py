@@ -104,7 +104,7 @@ def _say(line: str) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="tiny", help="tiny (built in), a folder, or a repo id")
+    parser.add_argument("--model", default="tiny", help="tiny (built in), a folder, or a repository")
     parser.add_argument(
         "--photographs",
         default="validation",
