@@ -89,7 +89,9 @@ class NoiseWatch:
         if between > LIMIT:
             why.append(f"rounds of one thing differ by {100 * between:.0f} % at p50")
         if probe > LIMIT:
-            why.append(f"a fixed piece of work took {100 * probe:.0f} % longer at worst than at best")
+            why.append(
+                f"a fixed piece of work took {100 * probe:.0f} % longer at worst than at best"
+            )
         if others > OTHERS_LIMIT:
             why.append(f"other processes had {100 * others:.0f} % of the processors")
         return {

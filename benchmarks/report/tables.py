@@ -215,7 +215,10 @@ def _ratios(result: Result, to: Terminal) -> None:
         frame = ms(held["frame_ms"]["p50"]) if held["frame_ms"] else NONE
         rows.append((f"{baseline_name(held)} / {held['subject']}", *_ratio_cells(held), frame))
     if rows:
-        to.heading("Ratios of frame times", "the time of the first divided by that of the second; above 1x the first is slower")
+        to.heading(
+            "Ratios of frame times",
+            "the time of the first divided by that of the second; above 1x the first is slower",
+        )
         to.table(("", "ratio", "spread", "pairs", "first's p50"), rows)
 
 

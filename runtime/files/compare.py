@@ -269,7 +269,7 @@ def _in_step(
 
 
 def _time(seconds: float) -> str:
-    """Returns a time in the input as h:mm:ss.ss, so that neighbouring frames have different ones."""
+    """Returns a time as h:mm:ss.ss, so that neighbouring frames have different ones."""
     whole, hundredths = divmod(round(100 * seconds), 100)
     return f"{clock(whole)}.{hundredths:02}"
 
