@@ -103,7 +103,7 @@ lint: setup ## formatting, lint, types, layers, the manual
 	@$(MKDOCS)
 
 docs: setup ## the manual as a site, in build/site; it loads nothing from elsewhere
-	@$(MKDOCS) && echo 'open build/site/index.html'
+	@$(MKDOCS) && echo 'open build/site/index.html; for search too: $(BIN)/python -m http.server -d build/site'
 
 clean: ## remove .venv and whatever was made here; the engines in the user's cache stay
 	rm -rf .venv .links build dist *.egg-info demo-out training-out .pytest_cache .mypy_cache .ruff_cache

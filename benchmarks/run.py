@@ -107,7 +107,7 @@ def make_result(
     }
 
 
-TIMED = "a frame from uint8 RGB to uint8 RGB in host memory; decoding and encoding are told apart"
+TIMED = "a frame from uint8 RGB to uint8 RGB in host memory, without decoding and encoding"
 BASELINES: dict[str, Callable[[Manifest], Baseline]] = {
     "bicubic": BicubicBaseline,
     "reference": ReferenceBaseline,

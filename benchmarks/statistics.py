@@ -87,11 +87,13 @@ class NoiseWatch:
         probe, others = spread(self._probes) if self._probes else 0.0, self._others()
         why = []
         if between > LIMIT:
-            why.append(f"rounds of one thing differ by {between:.0%} at p50")
+            why.append(f"rounds of one thing differ by {100 * between:.0f} % at p50")
         if probe > LIMIT:
-            why.append(f"a fixed piece of work took {probe:.0%} longer at worst than at best")
+            why.append(
+                f"a fixed piece of work took {100 * probe:.0f} % longer at worst than at best"
+            )
         if others > OTHERS_LIMIT:
-            why.append(f"other processes had {others:.0%} of the processors")
+            why.append(f"other processes had {100 * others:.0f} % of the processors")
         return {
             "noisy": bool(why),
             "why": why,

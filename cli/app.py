@@ -30,11 +30,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-engines_app.command("debug")(debug)
+engines_app.command("debug", cls=opt.Command)(debug)
 engines_app.command("operators")(operators)
 app.add_typer(engines_app, name="engines")
-app.command()(upscale)
-app.command()(live)
+app.command(cls=opt.Command)(upscale)
+app.command(cls=opt.Command)(live)
 app.add_typer(bench_app, name="bench")
 
 

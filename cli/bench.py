@@ -111,7 +111,7 @@ def live(
 
 
 bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)
-bench_app.command("live")(live)
+bench_app.command("live", cls=opt.Command)(live)
 
 EngineSets = Annotated[
     list[Path] | None,
@@ -181,10 +181,10 @@ ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write the result as an HTML page.")
 ]
 FirstResult = Annotated[
-    Path, typer.Argument(metavar="A", help="First result file, written by bench --json.")
+    Path, typer.Argument(metavar="A.json", help="First result file, written by bench --json.")
 ]
 SecondResult = Annotated[
-    Path, typer.Argument(metavar="B", help="Second result file, written by bench --json.")
+    Path, typer.Argument(metavar="B.json", help="Second result file, written by bench --json.")
 ]
 
 
@@ -230,7 +230,7 @@ def bench(
     _measure(folders, settings, outputs, quiet=quiet)
 
 
-@bench_app.command("compare")
+@bench_app.command("compare", cls=opt.Command)
 def compare(a: FirstResult, b: SecondResult, json: opt.Json = False) -> dict[str, Any]:
     """Show what changed from result A to result B, and whether it is more than their noise."""
     from ..benchmarks.report.compare import compare as compared

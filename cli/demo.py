@@ -118,7 +118,8 @@ def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
 
 def _show(result: dict[str, Any]) -> None:
     typer.echo("input:   {input}  ({frames} frames, {input_size})".format(**result))
-    typer.echo("output:  {output}  ({output_size}, {fps} fps, with sound)".format(**result))
+    made = f"{result['output_size']}, with sound; made at {result['fps']:.2f} frames/s"
+    typer.echo(f"output:  {result['output']}  ({made})")
     scores = "PSNR {ours:.2f} dB, bicubic {bicubic:.2f} dB".format(**result["psnr"])
     typer.echo(f"look at: {result['side_by_side']}  ({scores})")
     typer.echo("engines: {engines}  (used again next time)".format(**result))

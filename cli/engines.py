@@ -155,8 +155,11 @@ def _age(days: float) -> str:
 
 
 def _total(sets: Sequence[CachedSet]) -> str:
-    noun = "engine set" if len(sets) == 1 else "engine sets"
-    return f"{len(sets)} {noun}, {format_bytes(sum(entry.bytes for entry in sets), 'MiB')}"
+    left = sum(entry.path.name.startswith(".") for entry in sets)  # hidden while being built
+    whole = len(sets) - left
+    parts = [f"{whole} engine set{'' if whole == 1 else 's'}"] if whole or not left else []
+    parts += [f"the remains of {left} interrupted build{'' if left == 1 else 's'}"] if left else []
+    return f"{' and '.join(parts)}, {format_bytes(sum(each.bytes for each in sets), 'MiB')}"
 
 
 Graph = Annotated[

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from ..building.request import BUILT_IN, BuildRequest
 from ..engines.backends import ranked_names
@@ -277,6 +278,19 @@ def with_build_options(
         return run
 
     return decorate
+
+
+class Command(TyperCommand):
+    """A command whose usage line puts in brackets only the arguments that have a default."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Returns the words of the usage line after the command's name."""
+        pieces = [self.options_metavar or ""]
+        for each in self.params:
+            if isinstance(each, TyperArgument):
+                name = f"{each.metavar or each.name}{'...' if each.nargs != 1 else ''}"
+                pieces.append(f"[{name}]" if each.default else name)
+        return pieces
 
 
 def refuse_with_engines(build: BuildRequest, *others: object) -> None:

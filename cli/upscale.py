@@ -274,10 +274,20 @@ def upscale(
 
 def summary(report: Mapping[str, Any]) -> str:
     """Returns the line about a finished output."""
-    line = "{output}: {frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
+    made = f"{report['output']}: {made_in_words(report)}"
     damaged = f"; {report['damaged']} damaged packets in the input" if report["damaged"] else ""
     kept = f"; the first {report['resumed_at']} of an earlier run" if report["resumed_at"] else ""
-    return line.format(**report) + damaged + kept
+    return made + damaged + kept
+
+
+def made_in_words(report: Mapping[str, Any]) -> str:
+    """Returns the frames, the sizes, and the time and speed of the work, which is not the video's.
+
+    The speed leaves out the frames of an earlier run.
+    """
+    sizes = f"{report['input_size']} -> {report['output_size']}"
+    speed = f"{report['seconds']} s, {report['fps']:.2f} frames/s"
+    return f"{report['frames']} frames, {sizes}, made in {speed}"
 
 
 def _refuse_contradictions(
@@ -371,8 +381,7 @@ def _show_table(outcomes: Sequence[Outcome], counts: Mapping[str, int], seconds:
     width = max(len(str(outcome.pair.output)) for outcome in outcomes)
     for outcome in outcomes:
         if outcome.state == "done":
-            line = "{frames} frames, {input_size} -> {output_size}, {seconds} s ({fps} fps)"
-            what = line.format(**outcome.fields)
+            what = made_in_words(outcome.fields)
         else:  # why a job failed was printed when it did
             what = "" if outcome.state == "failed" else outcome.why
         typer.echo(f"{outcome.state:<8} {outcome.pair.output!s:<{width}}  {what}".rstrip())

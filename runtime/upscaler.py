@@ -78,13 +78,13 @@ class Upscaler:
     ) -> None:
         self.manifest = manifest
         self.engines = engines
-        self.device = device or CpuDevice()
+        self.device: Device = device or CpuDevice()
         self._geometry = manifest.graphs.geometry
         tile = self._geometry.tile
         self._grid = None if tile is None else TileGrid(self._geometry.padded, tile)
         on_gpu = self.device.name != "cpu"
-        self.in_slots = on_gpu and self._grid is None
-        self.stage_times = StageTimes()
+        self.in_slots: bool = on_gpu and self._grid is None
+        self.stage_times: StageTimes = StageTimes()
         if not self.in_slots:
             engines = timed(engines, self.stage_times)
         if on_gpu and self._grid is not None:  # the host blends tiles
@@ -280,6 +280,7 @@ def load(engine_dir: str | Path, device: str | None = None, size: Size | None = 
     """Opens an engine set that `streamdiffvsr.build` made.
 
     Args:
+        engine_dir: The folder of the engine set.
         device: The GPU, "cuda:1"; None is the first, or the CPU for a set made for the CPU.
         size: LR size (h, w) of the frames, if the engines take a range of sizes; None is the size
             that they are tuned for.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -14,6 +16,7 @@ from PIL import Image
 
 import streamdiffvsr
 from streamdiffvsr.benchmarks.report.files import result_schema, violation
+from streamdiffvsr.graphs.spec import DEFAULT_STEPS
 from streamdiffvsr.tests.media.clips import Clip, see
 
 EXAMPLES = Path(streamdiffvsr.__file__).resolve().parent / "examples"
@@ -105,3 +108,14 @@ def test_as_a_script_with_the_built_in_model(
     if name == "benchmark":
         result = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
         assert violation(result, result_schema()) is None and result["complete"]
+
+
+def test_the_manual_names_the_modules_that_examples_import_and_every_parameter() -> None:
+    page = (EXAMPLES.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    for script in EXAMPLES.glob("*.py"):
+        for module in re.findall(r"^from (streamdiffvsr\.\S+)", script.read_text(), re.MULTILINE):
+            assert f"`{module}`" in page, f"{script.name} imports {module}"
+    for function in (streamdiffvsr.build, streamdiffvsr.load):
+        for name in inspect.signature(function).parameters:
+            assert f"\n        {name}: " in inspect.getsource(function), name
+    assert f"`DEFAULT_STEPS` is {DEFAULT_STEPS}." in page

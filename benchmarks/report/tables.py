@@ -160,12 +160,12 @@ def _modes(modes: Result, to: Terminal) -> None:
     for name in (name for name in MODES if name in modes):
         mode = modes[name]
         frame, latency = mode["frame_ms"], mode.get("latency_ms")
-        rows.append((name, *quantile_cells(frame), digits(mode["fps"])))
+        rows.append((f"{name} mode", *quantile_cells(frame), digits(mode["fps"])))
         if latency:
-            rows.append(("  latency", *quantile_cells(latency)))
+            rows.append(("  its latency", *quantile_cells(latency)))
     if rows:
         to.table(("frame time, ms", *QUANTILES, "fps"), rows)
-    to.facts((f"{name}:", host_cost(modes[name])) for name in MODES if name in modes)
+    to.facts((f"{name} mode:", host_cost(modes[name])) for name in MODES if name in modes)
 
 
 def _stages(subject: Result, to: Terminal) -> None:
@@ -215,7 +215,10 @@ def _ratios(result: Result, to: Terminal) -> None:
         frame = ms(held["frame_ms"]["p50"]) if held["frame_ms"] else NONE
         rows.append((f"{baseline_name(held)} / {held['subject']}", *_ratio_cells(held), frame))
     if rows:
-        to.heading("Ratios of frame times", "above 1x: the first is slower")
+        to.heading(
+            "Ratios of frame times",
+            "the time of the first divided by that of the second; above 1x the first is slower",
+        )
         to.table(("", "ratio", "spread", "pairs", "first's p50"), rows)
 
 
@@ -269,7 +272,7 @@ def _subject_change(change: SubjectChange, to: Terminal) -> None:
         whys = dict.fromkeys(mode.band.why for mode in change.modes)
         to.facts([("by chance", "; ".join(whys))])
     latencies = [(mode.name, mode.latency) for mode in change.modes if mode.latency]
-    to.facts((f"{name} latency", _change_line(latency)) for name, latency in latencies)
+    to.facts((f"latency in {name} mode", _change_line(latency)) for name, latency in latencies)
     _changes("changed stages", change.stages, to)
     _changes("also changed", change.other, to)
 

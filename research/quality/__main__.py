@@ -65,6 +65,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     machine = describe_machine()
     print(table(clips))
     print(f"\n{verdict(found)}\n")
+    if quick:
+        print(f"--quick: the bounds are for {FRAMES} frames a clip, so none above counts\n")
     print(f"{speed['ms_per_frame_median']} ms a frame at 160x90 -> 640x360, {machine['cpu']}")
     return {
         "benchmark": "quality",
@@ -102,7 +104,9 @@ def _say(line: str) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="tiny", help="tiny (built in), a folder, or a repo id")
+    parser.add_argument(
+        "--model", default="tiny", help="tiny (built in), a folder, or a repository"
+    )
     parser.add_argument(
         "--photographs",
         default="validation",
@@ -111,7 +115,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="pictures of your own")
     parser.add_argument("--frames", type=int, help=f"of a clip (default {FRAMES})")
-    parser.add_argument("--quick", action="store_true", help="few frames: does it run at all?")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few frames, for which the bounds do not hold: does it run at all?",
+    )
     parser.add_argument("--engines-out", type=Path, help="keep the engine sets in this folder")
     parser.add_argument("--json", type=Path, help="write the JSON line to this file too")
     options = parser.parse_args(arguments)

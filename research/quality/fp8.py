@@ -111,7 +111,9 @@ def _say(line: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", default="tiny", help="tiny (built in), a folder, or a repo id")
+    parser.add_argument(
+        "--model", default="tiny", help="tiny (built in), a folder, or a repository"
+    )
     parser.add_argument("--size", default="160x88", metavar="WxH", help="of the input, cut to it")
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--input", type=Path, default=CLIP, help="a video; the built-in clip")

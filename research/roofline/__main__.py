@@ -61,9 +61,19 @@ def _answer(options: argparse.Namespace) -> tuple[str, Any]:
     if options.engines is not None:
         return _work(options.engines)
     if options.rates is not None:
-        return "", measure_rates(options.rates, options.precision).to_json()
+        rates = measure_rates(options.rates, options.precision).to_json()
+        return _rates_markdown(options.rates, rates), rates
     write_counts(_log)
     return "", {"written": True}
+
+
+def _rates_markdown(device: str, rates: dict[str, Any]) -> str:
+    """Returns the measured rates as a table; "-" where one could not be measured."""
+    figures = " | ".join(str(rates[name] or "-") for name in ("precision", "gflops", "copy_gbps"))
+    return (
+        "| device | precision | GFLOP/s | copy, GB/s | how |\n|---|---|---|---|---|\n"
+        f"| {device} | {figures} | {rates['how']} |"
+    )
 
 
 def _work(folder: Path) -> tuple[str, Any]:

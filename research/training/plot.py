@@ -37,7 +37,8 @@ def plot(log: Path, picture: Path) -> None:
         for row, series in enumerate((losses, figures)):
             for name, points in series.items():
                 steps, values = zip(*(points if row else smooth(points)), strict=True)
-                axes[row][column].plot(steps, values, label=name)
+                alone = "o" if len(steps) == 1 else None  # a line through one point shows nothing
+                axes[row][column].plot(steps, values, marker=alone, label=name)
         axes[0][column].set_title(stage)
         axes[0][column].set_yscale("log")
         for row in (0, 1):

@@ -241,7 +241,7 @@ def compare(
             picture = draw(enlarged, large.image)
             writer.write(picture, shown.pts, shown.time_base, shown.duration)
             if index in wanted:
-                caption = f"frame {index}, {clock(shown.seconds)}"
+                caption = f"frame {index}, {_time(small.seconds - float(job.first_seconds))}"
                 rows.append(_row(enlarged, large.image, caption))
             if progress:
                 progress(writer.frames, frames)
@@ -266,6 +266,12 @@ def _in_step(
     start = job.start_seconds
     wanted = (one for one in before if start is None or one.pts * one.time_base >= start)
     return zip(wanted, after, strict=False)  # the input continues after --end
+
+
+def _time(seconds: float) -> str:
+    """Returns a time as h:mm:ss.ss, so that neighbouring frames have different ones."""
+    whole, hundredths = divmod(round(100 * seconds), 100)
+    return f"{clock(whole)}.{hundredths:02}"
 
 
 def _spread(frames: int | None) -> set[int]:

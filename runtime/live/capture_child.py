@@ -318,7 +318,9 @@ class _Player:
             container, stream = open_live(self._arguments, self._log)
             paced = self._arguments["kind"] in ("file", "hls") or container.duration is not None
             pace = Pace(self._outlet) if paced else None
-            self._outlet.send({"kind": "opened", "codec": stream.codec_context.name})
+            codec = stream.codec_context.name
+            codec = "rawvideo" if codec == "wrapped_avframe" else codec  # a generated picture
+            self._outlet.send({"kind": "opened", "codec": codec})
             before = self._index
             with container:
                 self._decode(container, stream, pace)

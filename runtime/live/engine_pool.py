@@ -21,6 +21,7 @@ from ...errors import StreamDiffVSRError
 from ...graphs.arrays import Image
 from ...graphs.spec import Size, format_size
 from ..frame_stream import Session
+from ..processes.child import close_children_of
 from ..state import StreamState
 from .status import gpu_status
 
@@ -172,6 +173,21 @@ class QualityLevels:
 
 Tell = Callable[[str], None]
 MAX_POOLED = 2  # sizes: a source that changes back and forth finds both
+_TICK_S = 0.05
+
+
+class _Opening:
+    """The progress of opening or building the engines of one size, in a thread of its own."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.thread = threading.Thread(target=run, name="engines", daemon=True)
+        self._step, self._since = "opening", time.monotonic()
+
+    def at(self, step: str) -> None:
+        self._step = step
+
+    def now(self) -> tuple[str, int]:
+        return self._step, int(time.monotonic() - self._since)
 
 
 class EnginePool:
@@ -187,7 +203,8 @@ class EnginePool:
         self._open, self._tell = open_ladder, tell
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
-        self._opening: dict[Size, tuple[str, float]] = {}  # the step, and since when all take
+        self._opening: dict[Size, _Opening] = {}
+        self._stopped = False
         self._lock = threading.Lock()
 
     def put(self, ladder: QualityLevels) -> None:
@@ -201,14 +218,14 @@ class EnginePool:
             if size in self._ladders:
                 self._ladders[size] = self._ladders.pop(size)  # the last used is dropped last
                 return self._ladders[size]
-            if size in self._opening or size in self._failures:
+            if size in self._opening or size in self._failures or self._stopped:
                 return None
-            self._opening[size] = "opening", time.monotonic()
+            opening = self._opening[size] = _Opening(lambda: self._fetch(size))
         self._tell(
             f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
             "the first time; bicubic meanwhile"
         )
-        threading.Thread(target=self._fetch, args=(size,), name="engines", daemon=True).start()
+        opening.thread.start()
         return None
 
     def fail(self, size: Size, why: str) -> None:
@@ -225,19 +242,35 @@ class EnginePool:
         with self._lock:
             if size in self._failures:
                 return f"bicubic: {self._failures[size]}"
-        if (opening := self.opening(size)) is None:
-            return ""
-        return "bicubic until the engines for {size} are there: {step}, {seconds} s".format(
-            **opening
-        )
+            if size not in self._opening:
+                return ""
+            step, seconds = self._opening[size].now()
+            return (
+                f"bicubic until the engines for {format_size(size)} are there: {step}, {seconds} s"
+            )
 
     def opening(self, size: Size) -> dict[str, Any] | None:
         """Returns `size`, `step` and `seconds` of engines being opened; None if none are."""
         with self._lock:
             if size not in self._opening:
                 return None
-            step, since = self._opening[size]
-        return {"size": format_size(size), "step": step, "seconds": int(time.monotonic() - since)}
+            step, seconds = self._opening[size].now()
+            return {"size": format_size(size), "step": step, "seconds": seconds}
+
+    def stop_opening(self, timeout_s: float) -> None:
+        """Opens no more engines, and ends the builds that are under way.
+
+        A build's process is killed, and its thread then removes the unfinished files. This method
+        waits for that for at most `timeout_s` seconds.
+        """
+        with self._lock:
+            self._stopped = True
+            threads = [opening.thread for opening in self._opening.values()]
+        until = time.monotonic() + timeout_s
+        for thread in threads:
+            while (thread.ident is None or thread.is_alive()) and time.monotonic() < until:
+                close_children_of(thread)
+                time.sleep(_TICK_S)
 
     def close(self) -> bool:
         """Closes the engines; returns whether a thread is still opening some."""
@@ -249,25 +282,28 @@ class EnginePool:
         return opening
 
     def _fetch(self, size: Size) -> None:
-        since = self._opening[size][1]
-
-        def at(step: str) -> None:
-            self._opening[size] = step, since
-
         try:
-            ladder = self._open(size, at)
+            ladder = self._open(size, self._opening[size].at)
         except Exception as error:  # the thread would end silently
             expected = isinstance(error, StreamDiffVSRError)
             with self._lock:
                 self._opening.pop(size)
+                if self._stopped:
+                    self._failures[size] = "the session ended before its engines were ready"
+                    return
             self.fail(size, str(error) if expected else f"{type(error).__name__}: {error}")
             return
         with self._lock:
             self._opening.pop(size)
-            self._ladders[size] = ladder
-            for old in list(self._ladders)[:-MAX_POOLED]:
-                self._ladders.pop(old)  # not closed: it may be making a frame right now
-        self._tell(f"engines for {format_size(size)}: {ladder.described}")
+            wanted = not self._stopped
+            if wanted:
+                self._ladders[size] = ladder
+                for old in list(self._ladders)[:-MAX_POOLED]:
+                    self._ladders.pop(old)  # not closed: it may be making a frame right now
+        if wanted:
+            self._tell(f"engines for {format_size(size)}: {ladder.described}")
+        else:
+            ladder.close()
 
 
 Stepped = tuple[Image, dict[str, float]]  # the frame, milliseconds by stage

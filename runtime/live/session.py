@@ -238,7 +238,7 @@ def run_session(
                 break
         stop.set()
         loop.done.wait(_LOOP_S)
-        _close(session.sinks, source)
+        _close(session.sinks, source, shelf)
         stuck = session.stuck_s > 0 or not loop.done.is_set()
         if not stuck:  # else an engine is at work, and its memory must stay
             stuck = shelf.close()
@@ -289,10 +289,11 @@ def _nothing_left(sinks: list[Sink]) -> StreamDiffVSRError | None:
     return StreamDiffVSRError("no sink is left", why)
 
 
-def _close(sinks: list[Sink], source: LiveSource) -> None:
-    """Closes the source and all sinks at once; does not wait for those that are late."""
+def _close(sinks: list[Sink], source: LiveSource, shelf: EnginePool) -> None:
+    """Closes the source and all sinks and ends builds, at once; does not wait for what is late."""
     closers = [threading.Thread(target=sink.close, args=(_SINKS_S,), daemon=True) for sink in sinks]
     closers.append(threading.Thread(target=source.close, daemon=True))
+    closers.append(threading.Thread(target=shelf.stop_opening, args=(_SINKS_S,), daemon=True))
     for closer in closers:
         closer.start()
     until = time.monotonic() + _CLOSE_S

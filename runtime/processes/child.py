@@ -30,6 +30,8 @@ DEADLINE_S = 60.0
 DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what children print, and their tracebacks
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _PIPE_BYTES = 1 << 20  # Linux: fewer wake-ups for a frame of megabytes
+_started: weakref.WeakSet[Child] = weakref.WeakSet()
+_starting = threading.Lock()
 
 
 class ProcessEnded(StreamDiffVSRError):
@@ -96,6 +98,9 @@ class Child:
                 "sys_path": [entry for entry in sys.path if entry],
             }
         )
+        self._starter = threading.current_thread()
+        with _starting:
+            _started.add(self)
 
     @property
     def pid(self) -> int:
@@ -175,6 +180,14 @@ class Child:
         lines = self._stderr.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f": {last}" if last else ""
+
+
+def close_children_of(thread: threading.Thread) -> None:
+    """Ends the children that a thread has started; its calls on them fail at once."""
+    with _starting:
+        found = [child for child in _started if child._starter is thread]
+    for child in found:
+        child.close()
 
 
 class _Watchdog:

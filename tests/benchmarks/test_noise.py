@@ -23,7 +23,7 @@ def test_rounds_that_disagree_are_told() -> None:
     quiet = watch.report([[10.0, 10.2, 10.1]])
     assert not any("rounds" in line for line in quiet["why"]) and quiet["p50_spread"] < 0.03
     noisy = watch.report([[10.0, 10.1], [10.0, 12.0]])
-    assert noisy["noisy"] and "rounds of one thing differ by 18% at p50" in noisy["why"]
+    assert noisy["noisy"] and "rounds of one thing differ by 18 % at p50" in noisy["why"]
 
 
 def test_others_that_take_the_processors_are_told() -> None:

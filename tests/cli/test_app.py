@@ -140,6 +140,21 @@ def test_every_option_of_a_build_is_a_field_and_has_a_line_in_the_command_line()
     assert set(BUILD_OPTIONS) < fields
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("upscale", "INPUT... OUTPUT"),
+        ("live", "SOURCE"),
+        ("bench live", "[SOURCE]"),
+        ("bench compare", "A.json B.json"),
+        ("engines debug", "GRAPH"),
+    ],
+)
+def test_the_usage_brackets_only_what_may_be_left_out(cli, command, usage):
+    shown = cli(*command.split(), "--help").out
+    assert f"Usage: streamdiffvsr {command} [OPTIONS] {usage} " in shown
+
+
 @pytest.mark.parametrize("command", ["upscale", "live", "bench", "engines"])
 def test_every_command_offers_every_option_of_a_build(cli, command):
     shown = cli(command, "--help").out

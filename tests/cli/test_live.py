@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -87,6 +88,26 @@ def test_a_signal_ends_it_in_time_with_whole_files(parity_engines: Path, tmp_pat
     assert time.monotonic() - started < 8  # five seconds, and the interpreter's own end
     assert json.loads(rest.splitlines()[-1])["reason"] == "stopped"
     assert len(seconds_of(out)) >= written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_a_signal_during_a_build_leaves_nothing_of_it(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamdiffvsr.cli", "live", SOURCE, "--to", "null", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "STREAMDIFFVSR_CACHE": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        building = json.loads(line).get("building")
+        if building and list(tmp_path.glob("engines/.*.building-*")):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(30) == 0
+    assert json.loads(rest.splitlines()[-1])["reason"] == "stopped"
+    assert [path.suffix for path in (tmp_path / "engines").iterdir()] in ([], [".lock"])
 
 
 @pytest.mark.parametrize(

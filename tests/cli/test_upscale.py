@@ -1,6 +1,7 @@
 """`streamdiffvsr upscale`: what becomes of bad input, and that nothing is left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,7 +129,8 @@ def test_a_video_is_upscaled(cli, clip, tmp_path, parity_engines):
 
     again = cli(*arguments, "--overwrite", "--max-frames", 1)
     assert (again.code, again.err) == (0, "")
-    assert again.out.startswith(f"{output}: 1 frames, 64x48 -> 256x192, ")
+    assert again.out.startswith(f"{output}: 1 frames, 64x48 -> 256x192, made in ")
+    assert re.search(r"made in [\d.]+ s, [\d.]+ frames/s\n$", again.out)
     assert len(see(output).times) == 1
 
 

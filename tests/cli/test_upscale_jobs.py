@@ -254,6 +254,7 @@ def test_a_batch_does_what_it_can(cli, tmp_path, engines):
 
     only = cli("upscale", f"{source}/c9*", out, *engines.options, *FAST, "--overwrite")
     assert only.code == 0 and only.out.startswith(f"done     {out / 'c9.mkv'}  2 frames, 64x48 -> ")
+    assert " frames/s\n" in only.out
 
 
 def test_failures_of_a_batch_are_told_as_they_come(cli, clip, tmp_path, engines):

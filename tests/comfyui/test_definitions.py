@@ -76,7 +76,8 @@ def test_an_example_fits_the_nodes(comfy, path):
     for made in prompt.values():
         node = NODE_CLASS_MAPPINGS[made["class_type"]]
         for widget, kind, options in widgets_of(node):
-            value = made["inputs"].get(widget, options["default"])
+            assert widget in made["inputs"], f"{made['class_type']} is saved without {widget}"
+            value = made["inputs"][widget]
             if isinstance(kind, list):
                 assert value in kind
             else:

@@ -88,9 +88,15 @@ def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
         "denoise.onnx is missing or cut",
         "JSONDecodeError",
         "left by a build",
-        "removed 6 engine sets",
+        "removed 5 engine sets and the remains of 1 interrupted build, ",
     ):
         assert reason in ran.out
+
+
+def test_the_remains_of_a_build_are_not_called_a_set(cli, root):
+    (root / ".good.building-abc").mkdir()
+    ran = cli("engines", "prune", "--dry-run")
+    assert ran.out.endswith("would remove the remains of 1 interrupted build, 0.0 MiB\n")
 
 
 def test_age_and_all(cli, root):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.files import compare as compare_module
 from streamdiffvsr.runtime.files.compare import (
     GAP,
     check_comparison,
@@ -96,6 +97,20 @@ def test_the_sheet_shows_frames_spread_over_the_video(tmp_path):
     seen = [int(np.median(row[60:180, 2 * GAP + 256 : -GAP])) for row in rows]
     steps = np.diff(seen)
     assert (abs(steps - steps.mean()) <= 2).all() and steps.mean() > 15, "ten frames apart"
+
+
+def test_the_sheet_names_times_in_the_input(tmp_path, monkeypatch):
+    captions = []
+    drawn = compare_module._row
+    monkeypatch.setattr(compare_module, "_row", lambda *row: captions.append(row[2]) or drawn(*row))
+    start = Fraction(61)  # of frames of 1001/30000 s: the first from there on is number 1829
+    times = [i * 1001 for i in (0, 1, *range(1829, 1833))]
+    job = finished(tmp_path, [50] * 6, [150] * 4, pts=times, start=start)
+    compare(job, tmp_path / "seen.mp4", frames=4)
+    assert captions == [
+        *("frame 0, 0:01:01.03", "frame 1, 0:01:01.06"),
+        *("frame 2, 0:01:01.09", "frame 3, 0:01:01.13"),
+    ]
 
 
 def test_of_a_short_video_the_sheet_shows_what_there_is(tmp_path):

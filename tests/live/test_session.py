@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from streamdiffvsr.engines.cache import staged
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.runtime.live import status
 from streamdiffvsr.runtime.live.engine_pool import EnginePool
 from streamdiffvsr.runtime.live.frame import LiveFrame
 from streamdiffvsr.runtime.live.session import END_S, LiveSession, run_session
+from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.live.stand_ins import (
     SIZE,
     KeepingSink,
@@ -227,6 +232,28 @@ class TestOperation:
         release.set()
         assert (ended.reason, ended.stuck, good.closed) == ("time", True, True)
         assert took < 0.5 + END_S
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+    def test_its_end_ends_a_build_and_leaves_nothing_of_it(self, tmp_path: Path) -> None:
+        told: list[str] = []
+        fifo = tmp_path / "pipe.mp4"
+        os.mkfifo(fifo)
+
+        def build(size: tuple[int, int], at: Callable[[str], None]) -> object:
+            with staged(tmp_path / "engines"):
+                return FileSource(fifo, deadline_s=60)  # waits for its process, as for a build's
+
+        shelf = EnginePool(build, tell=told.append)  # type: ignore[arg-type]
+        source = PacedSource(30)
+        session = LiveSession(source, shelf, [KeepingSink()])
+        started = time.monotonic()
+        ended = run_session(session, source, shelf, max_seconds=2)
+        assert time.monotonic() - started < 2 + END_S
+        assert (ended.reason, ended.stuck) == ("time", False)
+        assert list(tmp_path.iterdir()) == [fifo]
+        assert len(told) == 1  # that engines are opened, not that they failed
+        assert "the session ended before its engines were ready" in session.status()["note"]
+        assert shelf.get((8, 8)) is None and shelf.opening((8, 8)) is None
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_signals_stop_it_and_close_the_sinks(self, number: int) -> None:

@@ -23,6 +23,7 @@ def test_the_pattern_needs_no_server():
         frames = [source.frame() for _ in range(10)]
     assert frames[0].size == (96, 160)
     assert not any(frame.damaged for frame in frames)
+    assert source.status()["codec"] == "rawvideo" and "96 rawvideo" in source.told[-1]
     assert (frames[-1].image != frames[0].image).any()
 
 

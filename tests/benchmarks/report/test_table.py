@@ -45,9 +45,9 @@ def test_the_figures_are_those_of_the_result() -> None:
     for name in ("plain", "throughput", "latency"):
         mode = subject["modes"][name]
         figures = [digits(mode["frame_ms"][q]) for q in ("p50", "p90", "p95", "p99", "max")]
-        assert line_of(text, name) == [name, *figures, digits(mode["fps"])]
-    latency = line_of(text, "  latency")
-    assert latency[1] == digits(subject["modes"]["plain"]["latency_ms"]["p50"])
+        assert line_of(text, name) == [name, "mode", *figures, digits(mode["fps"])]
+    latency = line_of(text, "  its latency")
+    assert latency[2] == digits(subject["modes"]["plain"]["latency_ms"]["p50"])
     decode = subject["stages"]["ms"]["decode"]["p50"]
     assert digits(decode) in line_of(text, "decode")
     total = sum(of["p50"] for of in subject["stages"]["ms"].values())

@@ -84,6 +84,7 @@ def test_it_prints_a_table_the_bounds_and_the_json(
     check_result(result)
     assert not any(line.startswith("{") for line in lines)
     assert sum(line.startswith(("pass ", "FAIL ")) for line in lines) == len(result["verdict"])
+    assert any(line.startswith("--quick: the bounds are for 24 frames") for line in lines)
     assert any(line.startswith("mine drift ") for line in lines)
     speed = f"{result['speed']['ms_per_frame_median']} ms a frame at 160x90 -> 640x360"
     assert lines[-1] == f"{speed}, {result['machine']['cpu']}"

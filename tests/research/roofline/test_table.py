@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from streamdiffvsr.benchmarks.roofline.limits import Rates
+from streamdiffvsr.research.roofline import __main__ as roofline
 from streamdiffvsr.research.roofline.comparison import comparison_markdown
 from streamdiffvsr.research.roofline.counts import read_counts
 from streamdiffvsr.research.roofline.gpus import GPUS
@@ -128,3 +130,13 @@ def test_the_command_prints_markdown_and_json() -> None:
     assert lines[0].startswith("| GPU |")
     found = json.loads(lines[-1])
     assert found["rows"][0]["label"] == "computed" and found["realistic_share"] == [0.27, 0.45]
+
+
+def test_rates_are_a_table_and_json(monkeypatch: Any, capsys: Any) -> None:
+    measured = Rates(107.3, None, "fp32", "a product, best of 5; no copy")
+    monkeypatch.setattr(roofline, "measure_rates", lambda device, precision: measured)
+    monkeypatch.setattr(sys, "argv", ["roofline", "--rates", "cpu"])
+    assert roofline.main() == 0
+    *table, data = capsys.readouterr().out.splitlines()
+    assert table[-1] == "| cpu | fp32 | 107.3 | - | a product, best of 5; no copy |"
+    assert json.loads(data) == measured.to_json()

@@ -22,6 +22,7 @@ from streamdiffvsr.research.training.loop import Losses, load_finished, run
 from streamdiffvsr.research.training.losses import SMALL_TINT, carried, colour, psnr, temporal_loss
 from streamdiffvsr.research.training.model_folder import write_model
 from streamdiffvsr.research.training.networks import Networks, fresh, tiny
+from streamdiffvsr.research.training.plot import plot
 from streamdiffvsr.research.training.rollout import STEPS, Denoising
 
 
@@ -133,6 +134,25 @@ class Fit:
 
     def evaluate(self) -> dict[str, float]:
         return {"mean": self.networks.prompt.mean().item()}
+
+
+def test_a_single_point_is_plotted_so_that_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figures: list[Any] = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    entries = [{"total": 2.0}, {"psnr": 20.0}, {"psnr": 21.0}]
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        "".join(
+            json.dumps({"stage": "flow", "step": step, **entry}) + "\n"
+            for step, entry in enumerate(entries)
+        )
+    )
+    plot(log, tmp_path / "losses.png")
+    markers = [line.get_marker() for axes in figures[0].axes for line in axes.lines]
+    assert markers == ["o", "None"]
 
 
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
