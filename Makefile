@@ -39,7 +39,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help setup links demo live train-tiny engines bench test test-slow test-gpu lint docs clean
+.PHONY: help setup links demo live graphs train-tiny engines bench test test-slow test-gpu lint docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -78,6 +78,9 @@ demo: setup ## upscale the built-in clip, and draw what that gained
 
 live: setup ## upscale a live source: make live SRC=rtsp://... ARGS='--to out.mkv --latency-ms 200'
 	@$(BIN)/streamdiffvsr live '$(SRC)' $(ARGS)
+
+graphs: setup ## export the built-in model's graphs again, after a change of the model or the code
+	@$(BIN)/python tools/make_graphs.py $(ARGS)
 
 train-tiny: setup ## train the built-in model again, into training-out/; goes on where it stopped
 	@$(BIN)/python -m streamdiffvsr.research.training $(ARGS)

@@ -46,7 +46,9 @@ def engines(
     *,
     build: BuildRequest,
 ) -> dict[str, Any] | None:
-    """Build a model's engines for one or more input sizes; each takes a minute or more.
+    """Build a model's engines for one or more input sizes.
+
+    A model's graphs are exported first, once, which takes a minute or more; the built-in one has them.
 
     They go into the user's cache, where the other commands find them.
     """

@@ -229,7 +229,7 @@ def upscale(
 ) -> dict[str, Any]:
     """Upscale videos and folders of images 4x; timestamps, sound and colours are kept.
 
-    The engines for a size are built on first use, which takes a minute or more, and then kept.
+    The engines for a size are built on first use, and then kept: seconds for the built-in model.
     """
     from ..runtime.files.inputs import name_pairs
     from ..runtime.files.job import FileOptions

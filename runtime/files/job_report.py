@@ -284,7 +284,7 @@ class JobPlan:
     def _engines(self) -> str:
         manifest = self.manifest
         if manifest is None:
-            return "none yet for that size: they are built first, once (a minute or more)"
+            return "none yet for that size: they are built first, once"
         key, graphs = manifest.key, manifest.graphs
         where = f"{key.backend} on {key.device}"
         chosen = Plan(graphs.geometry, graphs.correlation).describe()

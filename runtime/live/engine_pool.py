@@ -222,8 +222,8 @@ class EnginePool:
                 return None
             opening = self._opening[size] = _Opening(lambda: self._fetch(size))
         self._tell(
-            f"engines for {format_size(size)}: opened now, or built, which takes a minute or more "
-            "the first time; bicubic meanwhile"
+            f"engines for {format_size(size)}: opened now, or built first, which takes seconds "
+            "for the built-in model; bicubic meanwhile"
         )
         opening.thread.start()
         return None
