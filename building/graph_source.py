@@ -24,6 +24,7 @@ from ..graphs.library import GraphLibrary, GraphOptions
 from ..graphs.spec import (
     GRAPH_VERSION,
     GRAPHS,
+    MIN_SIDE,
     Geometry,
     GraphSet,
     GraphSpec,
@@ -39,7 +40,8 @@ EXACT = "fp32"
 # LR sizes at which an export is compared with torch: odd numbers of fours, and sides that are
 # padded. Each is multiplied by the flow scale, whose network needs as much.
 CHECK_SIZES = ((36, 44), (32, 64), (41, 33))
-LEAST_CHECKED = 64  # LR pixels of a side that a set is checked at, times the flow scale, at least
+RUN_TWICE = ("prepare", "features")  # by the recording: once for each of its two frames
+PERIOD = 16  # LR pixels: frames whose sides differ by it are padded and halved alike
 
 
 class GraphSource:
@@ -211,10 +213,16 @@ def record_reference(graphs: GraphSet, sources: Sources, folder: Path) -> None:
         sources: The symbolic graphs in float32.
         folder: The set's folder.
     """
-    from ..engines.onnxruntime_backend import run_symbolic
+    from ..engines.onnxruntime_backend import SymbolicGraph
+
+    opened: dict[str, SymbolicGraph] = {}
 
     def run(name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return run_symbolic(sources[name], inputs)
+        if name not in opened:
+            if name not in RUN_TWICE:  # the large ones are opened one at a time
+                opened.clear()
+            opened[name] = SymbolicGraph(sources[name])
+        return opened[name].run(inputs)
 
     record_golden(fitted(run, _padded_specs(graphs), graphs.specs()), graphs.specs(), folder)
 
@@ -224,13 +232,13 @@ def small_geometry(geometry: Geometry) -> Geometry:
 
     Sides keep their remainders, so frames are padded alike and are halved to odd sizes alike.
     """
-    least = LEAST_CHECKED * geometry.flow_scale
-    height, width = (min(side, least + side % LEAST_CHECKED) for side in geometry.size)
+    least = MIN_SIDE * geometry.flow_scale
+    height, width = (min(side, least + side % PERIOD) for side in geometry.size)
     small = Geometry((height, width), geometry.flow_scale)
     if geometry.tile is None:
         return small
     tile = [
-        min(side, full, LEAST_CHECKED + side % LEAST_CHECKED)
+        min(side, full, MIN_SIDE + side % PERIOD)
         for side, full in zip(geometry.tile, small.padded, strict=True)
     ]
     return replace(small, tile=(tile[0], tile[1]))

@@ -48,9 +48,8 @@ def engines(
 ) -> dict[str, Any] | None:
     """Build a model's engines for one or more input sizes.
 
-    A model's graphs are exported first, once, which takes a minute or more; the built-in one has them.
-
-    They go into the user's cache, where the other commands find them.
+    A model's graphs are exported first, once, which takes a minute or more; the built-in model has
+    them. Engines go into the user's cache, where the other commands find them.
     """
     if context.invoked_subcommand is not None:
         return None
