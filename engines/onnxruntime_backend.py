@@ -8,7 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -424,39 +424,22 @@ def _run(session: Any, binding: Any, buffers: tuple[Buffer, ...]) -> None:
     binding.synchronize_outputs()
 
 
-class SymbolicGraph:
-    """A graph with symbolic sizes, which is run a few times on the CPU."""
+def open_symbolic(path: Path) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """Opens a graph with symbolic sizes on the CPU; the result runs it, by names of tensors.
 
-    def __init__(self, path: Path) -> None:
-        """Loads a graph.
+    Raises:
+        StreamDiffVSRError: ONNX Runtime cannot load it.
+    """
+    import onnxruntime as ort
 
-        Raises:
-            StreamDiffVSRError: ONNX Runtime cannot load it.
-        """
-        import onnxruntime as ort
-
-        _share_one_arena()
-        options = _options("cpu")
-        # What most optimizations take is more than they save.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._name = path.name
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
-        except Exception as error:  # the binding's exceptions share no base class
-            raise self._refused("load", error) from error
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs it: inputs and outputs by name.
-
-        Raises:
-            StreamDiffVSRError: ONNX Runtime cannot run it.
-        """
-        names = [output.name for output in self._session.get_outputs()]
-        try:
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
-        except Exception as error:
-            raise self._refused("run", error) from error
-
-    def _refused(self, what: str, error: Exception) -> StreamDiffVSRError:
+    _share_one_arena()
+    options = _options("cpu")
+    # It runs once or twice: what most optimizations take is more than they save.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+    except Exception as error:  # the binding's exceptions share no base class
         reason = " ".join(str(error).split())
-        return StreamDiffVSRError(f"ONNX Runtime cannot {what} {self._name}", reason)
+        raise StreamDiffVSRError(f"ONNX Runtime cannot load {path.name}", reason) from error
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -23,9 +23,9 @@ from .tensorrt_build import (
     Fraction,
     build_plan,
     capability_name,
-    load_library,
 )
 from .tensorrt_engine import Scratch, TrtEngine
+from .tensorrt_library import load_library
 
 RTX = "tensorrt-rtx"
 

@@ -19,7 +19,7 @@ from ..graphs.spec import GraphSpec, TensorSpec
 from .cuda_device import CudaStream
 from .cuda_driver import Context, Handle, capture_lock, driver_call, primary_context
 from .interface import Bound, Buffer, DeviceArray, Stream, check_buffers, ordinal_of
-from .tensorrt_build import DTYPES, TrtLibrary, TrtLog, fits
+from .tensorrt_library import DTYPES, TrtLibrary, TrtLog, fits
 
 DIGEST_BYTES = 32
 # New kernels are stored after this many uncaptured runs: TensorRT-RTX compiles in the first.

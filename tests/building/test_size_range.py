@@ -10,7 +10,7 @@ import streamdiffvsr
 from streamdiffvsr.building.builder import build_set, find_set
 from streamdiffvsr.building.request import BuildRequest
 from streamdiffvsr.engines.manifest import read_manifest
-from streamdiffvsr.engines.tensorrt_build import fits
+from streamdiffvsr.engines.tensorrt_library import fits
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.graphs.spec import GRAPHS, Size, SizeRange, TensorSpec
 

@@ -21,7 +21,7 @@ from streamdiffvsr.engines import engine_set, registry, tensorrt_backend
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
 from streamdiffvsr.engines.parity import check_parity, run_on_host
-from streamdiffvsr.engines.tensorrt_build import TrtLibrary
+from streamdiffvsr.engines.tensorrt_library import TrtLibrary
 from streamdiffvsr.graphs.spec import GraphSpec, onnx_file
 from streamdiffvsr.tests.engines.graphs import make_graph_folder
 

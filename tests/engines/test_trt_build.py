@@ -14,13 +14,11 @@ from streamdiffvsr.engines.tensorrt_build import (
     RTX_CAPABILITIES,
     USUAL_LEVEL,
     BuildSettings,
-    TrtLibrary,
-    TrtLog,
     _configure,
     build_plan,
-    load_library,
 )
 from streamdiffvsr.engines.tensorrt_engine import TrtEngine
+from streamdiffvsr.engines.tensorrt_library import TrtLibrary, TrtLog, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import GRAPHS, GraphSpec
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of

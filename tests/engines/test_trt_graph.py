@@ -17,8 +17,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from streamdiffvsr.engines.tensorrt_build import BuildSettings, TrtLog, build_plan, load_library
+from streamdiffvsr.engines.tensorrt_build import BuildSettings, build_plan
 from streamdiffvsr.engines.tensorrt_graph import OPSET, rewrite_graph
+from streamdiffvsr.engines.tensorrt_library import TrtLog, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.export.blocks import Attention
 from streamdiffvsr.export.graphs import PromptTable

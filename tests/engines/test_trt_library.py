@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines.tensorrt_build import BuildSettings, TrtLibrary, build_plan, load_library
+from streamdiffvsr.engines.tensorrt_build import BuildSettings, build_plan
+from streamdiffvsr.engines.tensorrt_library import TrtLibrary, load_library
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import GraphSpec, TensorSpec
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from streamdiffvsr.engines.tensorrt_build import BuildProgress, TrtLibrary
+from streamdiffvsr.engines.tensorrt_build import BuildProgress
+from streamdiffvsr.engines.tensorrt_library import TrtLibrary
 
 THREADS, ROUNDS = 8, 300
 

@@ -28,8 +28,8 @@ from streamdiffvsr.engines.interface import (
 )
 from streamdiffvsr.engines.manifest import Manifest
 from streamdiffvsr.engines.onnxruntime_backend import BoundOnDevice, SessionStream
-from streamdiffvsr.engines.tensorrt_build import TrtLibrary
 from streamdiffvsr.engines.tensorrt_engine import Scratch, TrtEngine
+from streamdiffvsr.engines.tensorrt_library import TrtLibrary
 from streamdiffvsr.graphs.spec import GRAPHS, LANES, Geometry, GraphSet, GraphSpec, Size
 from streamdiffvsr.runtime.upscaler import Image, Upscaler
 from streamdiffvsr.tests.runtime.simulated import DIMS
