@@ -276,7 +276,7 @@ def _choice() -> Check:
 
 def _export() -> Check:
     if missing := host.missing_export():
-        remedy = "to build engines here: pip install 'streamdiffvsr[export]'"
+        remedy = "to build engines of other models: pip install 'streamdiffvsr[export]'"
         return Check("export", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
     return Check("export", OK, f"torch {host.package_version('torch')} and all that goes with it")
 
@@ -317,7 +317,7 @@ def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     live = runs and checks["live"].status == OK
     (can if live else cannot).append("upscale cameras and streams as they come")
     builds = runs and checks["export"].status == OK
-    (can if builds else cannot).append("build engines from a model")
+    (can if builds else cannot).append("build engines of other models than the built-in one")
     model = checks["model"].status == OK
     (can if model else cannot).append("run without a model of your own: the built-in one")
     plans = checks["export"].status == OK and checks["backend tensorrt-rtx"].status == OK
