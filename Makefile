@@ -18,13 +18,17 @@ SIZE ?= 320x180
 BACKEND ?= auto
 # Of `make live`: a camera, a stream, a file, or the built-in test pattern.
 SRC ?= testsrc
-# Of `make demo`.
+# Of `make demo`: the folder, and what runs the engines. The libraries for a GPU are gigabytes, so that
+# is a CPU unless EXTRA is set, or the rest is installed already.
 OUT ?= demo-out
+DEMO_EXTRA := $(if $(filter file,$(origin EXTRA)),cpu,$(EXTRA))
 # Further arguments of pytest, of `make live`, `make engines`, `make bench`, `make train-tiny`.
 ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(EXTRA)
+INSTALLED_DEMO := .venv/.installed-demo-$(DEMO_EXTRA)
+PIP_INSTALL = $(BIN)/python tools/pip_install.py .venv/install.log -c constraints.txt $(PIP_ARGS)
 # Idle OpenMP threads that spin slow down every other process of the tests.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -32,10 +36,12 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The environment of a checkout that was moved or copied points elsewhere: it is made again.
-MADE_FOR := $(if $(wildcard .venv/.installed-*),$(shell cat .venv/.installed-*))
+STAMPS := $(wildcard .venv/.installed-*)
+MADE_FOR := $(if $(STAMPS),$(shell cat $(STAMPS)))
 ifneq ($(MADE_FOR),)
 ifneq ($(MADE_FOR),$(CURDIR))
 $(shell rm -rf .venv)
+STAMPS :=
 endif
 endif
 
@@ -57,13 +63,23 @@ links: .links/streamdiffvsr
 $(BIN)/python:
 	@PYTHON='$(PYTHON)' sh tools/make_venv.sh .venv
 
-$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
-	@echo 'installing into .venv (extras $(EXTRA), export, train, live, bench, dev); the first time takes minutes'
-	@if [ '$(EXTRA)' = cuda ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
+# Removes an onnxruntime that the one of the extra $(1) would overwrite.
+define drop_other_onnxruntime
+	@if [ '$(1)' = cuda ]; then other=onnxruntime; else other=onnxruntime-gpu; fi; \
 		if $(BIN)/pip show -q $$other 2>/dev/null; then \
 			$(BIN)/pip uninstall -q -y onnxruntime onnxruntime-gpu; fi
-	@$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
-		-c constraints.txt $(PIP_ARGS) -e '.[$(EXTRA),export,train,live,bench,dev]'
+endef
+
+$(INSTALLED_DEMO): $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing what the demo needs into .venv (extra $(DEMO_EXTRA)); make setup adds the rest'
+	$(call drop_other_onnxruntime,$(DEMO_EXTRA))
+	@$(PIP_INSTALL) -e '.[$(DEMO_EXTRA)]'
+	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
+
+$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing into .venv (extras $(EXTRA), export, train, live, bench, dev); the first time takes minutes'
+	$(call drop_other_onnxruntime,$(EXTRA))
+	@$(PIP_INSTALL) -e '.[$(EXTRA),export,train,live,bench,dev]'
 	@if [ '$(RTX)' = yes ]; then echo 'installing TensorRT-RTX, which builds engines without a GPU'; \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \
@@ -73,7 +89,8 @@ $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 		echo 'nvidia-modelopt cannot be had here (.venv/fp8.log says why): no fp8, all else works'; fi
 	@rm -f .venv/.installed-* && printf '%s\n' '$(CURDIR)' > $@
 
-demo: setup ## upscale the built-in clip, and draw what that gained
+# Where the rest is installed, the demo uses that.
+demo: $(if $(filter-out .venv/.installed-demo-%,$(STAMPS)),$(INSTALLED),$(INSTALLED_DEMO)) ## upscale the built-in clip, and draw what that gained
 	@$(BIN)/streamdiffvsr demo --out '$(OUT)'
 
 live: setup ## upscale a live source: make live SRC=rtsp://... ARGS='--to out.mkv --latency-ms 200'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,18 +44,26 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
 
     started = time.monotonic()
     truth = compare.read_picture(_asset(TRUTH))
-    provider = EngineProvider(BuildRequest(device=device))
+    provider = EngineProvider(BuildRequest(device=device, precision=_precision()))
     device = provider.choice.device  # refused before anything is written
     clip = _copied_clip(out)
     engines = build_engines(provider, probe(clip).size, quiet=quiet)
-    report, watched = _upscale(clip, out / "clip_4x.mp4", engines, device, quiet=quiet)
     sheet = out / "side_by_side.png"
+    psnr: dict[str, float] = {}
+
+    def draw(before: Image, after: Image) -> None:
+        psnr.update(_compare(before, after, truth, sheet))
+        if not quiet:
+            scores = "PSNR {ours:.2f} dB, bicubic {bicubic:.2f} dB".format(**psnr)
+            typer.echo(f"look at: {sheet}  ({scores})")
+
+    report = _upscale(clip, out / "clip_4x.mp4", engines, device, draw, quiet=quiet)
     result = {
         **report,
         "input": str(clip),
         "engines": str(engines),
         "side_by_side": str(sheet),
-        "psnr": _compare(watched, truth, sheet),
+        "psnr": psnr,
         "total_seconds": round(time.monotonic() - started, 2),
     }
     if not quiet:
@@ -64,46 +72,48 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
 
 
 class Watched:
-    """An upscaler that remembers one frame before and after upscaling.
+    """An upscaler that shows one frame before and after upscaling, as soon as it is made.
 
     Unlike the same frame in the output file, it shows the model without the loss of x264.
 
     Args:
         upscaler: The upscaler that does the work.
-        index: The index of the frame to remember.
+        index: The index of the frame to show.
+        show: Receives the input frame, (h, w, 3), and the output frame, (4h, 4w, 3); the latter is
+            valid during the call only.
     """
 
-    def __init__(self, upscaler: FrameUpscaler, index: int) -> None:
-        self._upscaler, self._index = upscaler, index
+    def __init__(
+        self, upscaler: FrameUpscaler, index: int, show: Callable[[Image, Image], None]
+    ) -> None:
+        self._upscaler, self._index, self._show = upscaler, index, show
         self.size, self.identity = upscaler.size, upscaler.identity
-        self.before: Image | None = None
-        self.after: Image | None = None
 
     def stream_frames(
         self, frames: Iterable[S], state: StreamState | None = None
     ) -> Generator[Upscaled[S], None, None]:
         """Upscales frames; see `Upscaler.stream_frames`."""
+        before: list[Image] = []
 
         def watched() -> Iterator[S]:
             for index, frame in enumerate(frames):
                 if index == self._index:
-                    self.before = frame.image.copy()
+                    before.append(frame.image.copy())
                 yield frame
 
         with closing(self._upscaler.stream_frames(watched(), state)) as outputs:
             for index, out in enumerate(outputs):
                 if index == self._index:
-                    self.after = out.image.copy()
+                    self._show(before.pop(), out.image)
                 yield out
 
 
-def _compare(watched: Watched, truth: Image, sheet: Path) -> dict[str, float]:
+def _compare(before: Image, after: Image, truth: Image, sheet: Path) -> dict[str, float]:
     """Draws the sheet and returns the PSNR of each picture in dB."""
     from ..graphs.spec import SCALE
     from ..runtime.files.compare import Box, Panel, bicubic, contact_sheet, psnr, write_png
 
-    assert watched.before is not None and watched.after is not None
-    pictures = {"bicubic": bicubic(watched.before, SCALE), "ours": watched.after}
+    pictures = {"bicubic": bicubic(before, SCALE), "ours": after}
     scores = {name: round(psnr(picture, truth), 2) for name, picture in pictures.items()}
     panels = [
         Panel(
@@ -120,15 +130,27 @@ def _show(result: dict[str, Any]) -> None:
     typer.echo("input:   {input}  ({frames} frames, {input_size})".format(**result))
     made = f"{result['output_size']}, with sound; made at {result['fps']:.2f} frames/s"
     typer.echo(f"output:  {result['output']}  ({made})")
-    scores = "PSNR {ours:.2f} dB, bicubic {bicubic:.2f} dB".format(**result["psnr"])
-    typer.echo(f"look at: {result['side_by_side']}  ({scores})")
     typer.echo("engines: {engines}  (used again next time)".format(**result))
     typer.echo(f"took {result['total_seconds']:.0f} s")
 
 
+def _precision() -> str | None:
+    """Returns the precision to ask for: what suits the device, or that of the shipped graphs."""
+    from ..building.graph_source import EXACT
+    from ..engines.host import missing_export
+
+    return EXACT if missing_export() else None
+
+
 def _upscale(
-    clip: Path, output: Path, engines: Path, device: str, *, quiet: bool
-) -> tuple[dict[str, Any], Watched]:
+    clip: Path,
+    output: Path,
+    engines: Path,
+    device: str,
+    show: Callable[[Image, Image], None],
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
     from ..runtime.files.upscale import FileOptions, upscale_file
     from ..runtime.upscaler import load
     from .engines import report_memory
@@ -136,10 +158,11 @@ def _upscale(
 
     if not quiet:
         report_memory(engines, device)
-    watched = Watched(load(engines, device), TRUTH_FRAME)
+        typer.echo(f"upscaling {clip}", err=True)
+    watched = Watched(load(engines, device), TRUTH_FRAME, show)
     with progress_bar(output.name, enabled=not quiet) as progress:
         report = upscale_file(clip, output, watched, FileOptions(overwrite=True), progress=progress)
-    return report.to_json(), watched
+    return report.to_json()
 
 
 def _asset(path: Path) -> Path:

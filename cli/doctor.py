@@ -276,7 +276,7 @@ def _choice() -> Check:
 
 def _export() -> Check:
     if missing := host.missing_export():
-        remedy = "to build engines here: pip install 'streamdiffvsr[export]'"
+        remedy = "to build engines of other models: pip install 'streamdiffvsr[export]'"
         return Check("export", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
     return Check("export", OK, f"torch {host.package_version('torch')} and all that goes with it")
 
@@ -317,7 +317,7 @@ def _verdict(found: Sequence[Check]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     claims = [
         (runs, f"upscale files with ONNX Runtime {where}"),
         (runs and live, "upscale cameras and streams as they come"),
-        (runs and export, "build engines from a model"),
+        (runs and export, "build engines of other models than the built-in one"),
         (model, "run without a model of your own: the built-in one"),
         (export and rtx, f"build TensorRT-RTX engines, for GPUs of {RTX_GPUS}"),
     ]

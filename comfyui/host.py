@@ -11,10 +11,13 @@ from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..engines.backends import BACKENDS
 from ..errors import StreamDiffVSRError, Words, speaking
+
+if TYPE_CHECKING:
+    from ..engines.registry import Choice
 
 LOG = logging.getLogger("streamdiffvsr")
 MODELS = "StreamDiffVSR"  # the folder under ComfyUI/models, and its key in extra_model_paths.yaml
@@ -171,6 +174,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+INSTALL = REQUIREMENTS.with_name("install.py")
 ALWAYS = ("torch", "numpy", "av", "safetensors", "filelock", "msgspec", "platformdirs", "psutil")
 # Also needed by every backend but torch, whose engines are the networks themselves.
 FOR_GRAPHS = ("onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
@@ -238,6 +242,17 @@ class Nodes(Words):
 def for_nodes(text: str) -> str:
     """Returns a message in the words of nodes."""
     return Nodes().said(text)
+
+
+def faster(choice: Choice) -> str:
+    """Returns the command that installs a faster library than what was chosen, or ""."""
+    better = {name for name, _, _ in choice.passed_over}
+    absent = {name for name in better if find_spec(BACKENDS[name].module) is None}
+    if "onnxruntime" in absent:
+        return f'for more speed run "{sys.executable}" "{INSTALL}" and restart ComfyUI'
+    if choice.kind == "cuda" and "tensorrt" in absent:
+        return f"for more speed run {_pip_install(_packages('tensorrt'))}"
+    return ""
 
 
 def _packages(extra: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engines.backends import ranked_names
 from ..errors import StreamDiffVSRError
 from . import host
-from .host import explained, for_nodes, require
+from .host import explained, faster, for_nodes, require
 from .inputs import ADVANCED, ANY_TYPE, PIPE, PIPE_TYPE, node, widget
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ class Loader:
         require(choice.backend)
         model = _find(model_version, model_path, use_local_models, use_huggingface)
         progress = host.Progress(1, unique_id)
-        progress.say(f"model {model}; {for_nodes(choice.describe())}")
+        facts = (f"model {model}", for_nodes(choice.describe()), faster(choice))
+        progress.say("; ".join(filter(None, facts)))
         resolve_model(model)  # fetches it
         pipe = Pipe(model, choice)
         if width and height:

@@ -1,8 +1,10 @@
 """Tests `make` without installing anything: its targets, and its clear refusals."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def test_help_names_every_target(checkout):
         assert all(f"make {target} " in done.stdout for target in TARGETS)
 
 
-@pytest.mark.parametrize("target", TARGETS[:-2])
+@pytest.mark.parametrize("target", [name for name in TARGETS[:-2] if name != "demo"])
 def test_every_target_begins_with_the_set_up(checkout, target):
     done = make(checkout, "-n", target, "EXTRA=cpu")
     assert done.returncode == 0, done.stderr
@@ -59,6 +61,71 @@ def test_every_target_begins_with_the_set_up(checkout, target):
     assert ".[cpu,export,train,live,bench,dev]" in done.stdout
     assert "-c constraints.txt" in done.stdout
     assert ".[tensorrt-rtx]" in done.stdout
+
+
+def installs(printed: str) -> list[str]:
+    """Returns what pip would install, in order."""
+    return re.findall(r"-e '\.\[(.*?)\]'", printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"), [((), "cpu"), (("EXTRA=cpu",), "cpu"), (("EXTRA=cuda",), "cuda")]
+)
+def test_the_demo_installs_only_what_it_needs(checkout, arguments, extras):
+    done = make(checkout, "-n", "demo", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "tools/make_venv.sh" in done.stdout and "-c constraints.txt" in done.stdout
+    assert installs(done.stdout) == [extras]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "target", "extras"),
+    [
+        ("demo-cpu", "demo", []),
+        ("demo-cpu", "test", ["cpu,export,train,live,bench,dev", "tensorrt-rtx", "fp8"]),
+        ("cpu", "demo", []),
+        ("cpu", "test", []),
+    ],
+)
+def test_what_is_installed_already_is_added_to(checkout, stamp, target, extras):
+    tools = checkout / ".venv/bin"
+    tools.mkdir(parents=True)
+    (tools / "python").touch()
+    (checkout / f".venv/.installed-{stamp}").write_text(f"{checkout}\n")
+    later = time.time() + 60
+    os.utime(checkout / f".venv/.installed-{stamp}", (later, later))
+    done = make(checkout, "-n", target, "EXTRA=cpu")
+    assert done.returncode == 0, done.stderr
+    assert installs(done.stdout) == extras
+    assert "make_venv" not in done.stdout
+
+
+PIP = """
+import sys
+print("Collecting onnx==1.23.2")
+print("  Downloading onnx-1.23.2-cp311.whl (17 MB)")
+if "bad" in sys.argv:
+    sys.exit("ERROR: No matching distribution found for bad")
+print("Installing collected packages: numpy, onnx")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "last"),
+    [
+        ("good", 0, r"installed 2 packages in \d+ s\n"),
+        ("bad", 1, r"ERROR: No matching distribution found for bad\npip failed; .*pip\.log\n"),
+    ],
+)
+def test_an_installation_is_a_line_for_each_step(tmp_path, package, code, last):
+    (tmp_path / "pip.py").write_text(PIP)
+    log = tmp_path / "pip.log"
+    command = [sys.executable, str(ROOT / "tools/pip_install.py"), str(log), package]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == code, done.stderr
+    assert re.search(last + "$", done.stdout), done.stdout
+    assert log.read_text().startswith("Collecting onnx==1.23.2\n")
 
 
 @pytest.mark.parametrize(("rtx", "lines"), [("yes", 1), ("no", 0)])

@@ -1,16 +1,20 @@
 """Tests what is installed: every package, nothing else, and extras that keep apart."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import streamdiffvsr
 
@@ -19,7 +23,8 @@ tomllib = pytest.importorskip("tomllib", reason="of Python 3.11")
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
-ROOT_MODULES = {"__init__", "_about", "durable", "errors"}
+# ComfyUI-Manager runs install.py, and looks for it there.
+ROOT_MODULES = {"__init__", "_about", "durable", "errors", "install"}
 NOT_PACKAGES = {"tests", "research", "examples", "build", "dist"}  # run from a checkout
 
 
@@ -152,7 +157,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert "streamdiffvsr/models/tiny/unet/config.json" in data
     data.add("streamdiffvsr/benchmarks/result_schema.json")
     assert code == modules | data | {"streamdiffvsr/py.typed"}
-    assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 8_000_000
+    assert "streamdiffvsr/models/tiny/graphs/graphs.json" in data
+    # Half of it are the built-in model's graphs, so that nothing has to be exported to run it.
+    assert sum(info.file_size for info in zipfile.ZipFile(wheel).infolist()) < 17_000_000
 
 
 def test_the_wheel_runs_where_there_is_no_checkout(wheel, tmp_path):
@@ -184,4 +191,115 @@ def test_the_sdist_is_small_and_makes_the_same_wheel(checkout, wheel, tmp_path):
     ]
     assert contents[0] == contents[1]
     for file in (sdist, wheel):
-        assert file.stat().st_size < 10_000_000, f"{file.name} is what everybody downloads"
+        assert file.stat().st_size < 11_000_000, f"{file.name} is what everybody downloads"
+
+
+class LightInstallation:
+    """A virtual environment with the wheel and what `cpu` brings, used far from any checkout."""
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        venv.EnvBuilder(with_pip=True).create(folder / "env")
+        self.folder, self._wheel = folder, wheel
+        self._bin = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
+        self._env = {
+            **_no_path(),
+            "STREAMDIFFVSR_CACHE": str(folder / "cache"),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        self.add("cpu")
+
+    def add(self, extras: str) -> None:
+        pip = [self._bin / "python", "-m", "pip", "install", "-q", "--no-input"]
+        what = f"streamdiffvsr[{extras}] @ {self._wheel.as_uri()}"
+        pins = ROOT / "constraints.txt"
+        done = subprocess.run(
+            [*pip, "-c", pins, what], capture_output=True, text=True, env=self._env
+        )
+        assert done.returncode == 0, done.stderr
+
+    def run(self, program: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [self._bin / program, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=self._env,
+            cwd=self.folder,
+        )
+
+
+@pytest.fixture(scope="module")
+def light(wheel, tmp_path_factory) -> LightInstallation:
+    installed = LightInstallation(tmp_path_factory.mktemp("light"), wheel)
+    pictures = installed.folder / "pictures"
+    pictures.mkdir()
+    for index in range(2):
+        noise = np.random.default_rng(index).integers(0, 256, (128, 128, 3), np.uint8)
+        Image.fromarray(noise).save(pictures / f"{index}.png")
+    return installed
+
+
+@pytest.mark.slow
+def test_cpu_brings_neither_torch_nor_what_exports(light):
+    listed = json.loads(light.run("python", "-m", "pip", "list", "--format=json").stdout)
+    names = {entry["name"].lower().replace("_", "-") for entry in listed}
+    assert {"streamdiffvsr", "onnx", "onnxruntime"} <= names
+    others = {"torch", "transformers", "onnxscript", "onnx-graphsurgeon", "polygraphy"}
+    assert not names & others
+    assert len(names) < 40, "what everybody waits for"
+
+
+@pytest.mark.slow
+def test_the_demo_runs_on_it(light):
+    done = light.run("streamdiffvsr", "demo", "--out", "demo", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["psnr"]["ours"] > result["psnr"]["bicubic"] + 0.3
+    assert (light.folder / "demo/side_by_side.png").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    ["", "--steps 2", "--flow-scale 1", "--flow-scale 2", "--flow-scale 4", "--tile 64x64"],
+)
+def test_the_built_in_model_upscales_on_it(light, options):
+    out = light.folder / f"out{options}"
+    done = light.run("streamdiffvsr", "upscale", "pictures", out, *options.split())
+    assert done.returncode == 0, done.stderr
+    assert [Image.open(path).size for path in sorted(out.iterdir())] == [(512, 512)] * 2
+
+
+@pytest.mark.slow
+def test_bench_runs_on_it(light):
+    done = light.run("streamdiffvsr", "bench", "--quick", "--size", "64x48", "--json", "b.json")
+    assert done.returncode == 0, done.stderr
+    assert (light.folder / "b.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["--steps 3", "--precision fp16", "--model other"])
+def test_what_has_to_be_exported_names_the_extra_in_a_line(light, options):
+    if not (other := light.folder / "other").exists():
+        shutil.copytree(ROOT / "models/tiny", other)
+        config = other / "scheduler/scheduler_config.json"
+        changed = {**json.loads(config.read_text(encoding="utf-8")), "own": True}
+        config.write_text(json.dumps(changed), encoding="utf-8")
+    done = light.run("streamdiffvsr", "upscale", "pictures", "never", *options.split())
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 1 and len(errors) == 1
+    assert errors[0] == done.stderr.splitlines()[-1]
+    assert "not installed: torch" in errors[0]
+    assert "run pip install 'streamdiffvsr[export]'" in errors[0]
+
+
+@pytest.mark.slow
+def test_live_names_its_extra_and_runs_with_it(light):
+    live = ("live", "testsrc=64x48@5", "--to", "live.mkv", "--max-frames", "3")
+    done = light.run("streamdiffvsr", *live)
+    assert done.returncode == 1
+    assert "run pip install 'streamdiffvsr[live]'" in done.stderr
+    light.add("cpu,live")
+    done = light.run("streamdiffvsr", *live)
+    assert done.returncode == 0, done.stderr
+    assert (light.folder / "live.mkv").stat().st_size > 0
+    assert light.run("python", "-c", "import torch").returncode == 1

@@ -8,6 +8,7 @@ import pytest
 
 from streamdiffvsr import _about
 from streamdiffvsr.cli.demo import Watched
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.files import compare
 from streamdiffvsr.runtime.frame_stream import Upscaled, mark_images
 from streamdiffvsr.runtime.state import StreamState
@@ -53,22 +54,36 @@ class Doubling:
             yield Upscaled(frame, self.out, StreamState(frame_index=index + 1))
 
 
-def test_the_watched_frame_is_kept_and_every_frame_goes_through():
-    watched = Watched(Doubling(), 1)
+def test_the_watched_frame_is_shown_at_once_and_every_frame_goes_through():
+    shown = []
+    upscaler = Watched(Doubling(), 1, lambda *pair: shown.append([image.copy() for image in pair]))
     frames = (np.full((2, 2, 3), value, np.uint8) for value in (10, 20, 30))
-    made = [(out.image[0, 0, 0], out.state) for out in watched.stream_frames(mark_images(frames))]
+    made = []
+    for out in upscaler.stream_frames(mark_images(frames)):
+        made.append((out.image[0, 0, 0], out.state))
+        assert len(shown) == (len(made) > 1)
     assert [corner for corner, _ in made] == [20, 40, 60]
     assert made[-1][1].frame_index == 3
-    assert (watched.before == 20).all() and watched.before.shape == (2, 2, 3)
-    assert (watched.after == 40).all() and watched.after.shape == (8, 8, 3)
-    assert (watched.size, watched.identity) == ((2, 2), "doubling")
+    ((before, after),) = shown
+    assert (before == 20).all() and before.shape == (2, 2, 3)
+    assert (after == 40).all() and after.shape == (8, 8, 3)
+    assert (upscaler.size, upscaler.identity) == ((2, 2), "doubling")
 
 
-def test_without_torch_it_names_the_extra(cli, monkeypatch, tmp_path):
-    monkeypatch.setattr("streamdiffvsr.engines.host.missing_export", lambda needed: ["torch"])
-    ran = cli("demo", "--out", tmp_path)
-    assert "pip install 'streamdiffvsr[export]'" in ran.error
-    assert ran.code == 1
+@pytest.mark.parametrize(("missing", "precision"), [([], None), (["torch"], "fp32")])
+def test_without_torch_it_asks_for_engines_that_need_none(cli, monkeypatch, missing, precision):
+    """Also on a GPU, whose usual precision has to be exported."""
+    seen = []
+
+    class Provider:
+        def __init__(self, request):
+            seen.append(request.precision)
+            raise StreamDiffVSRError("that is all")
+
+    monkeypatch.setattr("streamdiffvsr.engines.host.missing_export", lambda: missing)
+    monkeypatch.setattr("streamdiffvsr.building.provider.EngineProvider", Provider)
+    assert cli("demo").code == 1
+    assert seen == [precision]
 
 
 def test_without_the_built_in_model_it_says_so(cli, monkeypatch, tmp_path):

@@ -79,7 +79,7 @@ def test_without_the_export_extra(monkeypatch):
     monkeypatch.setattr(host, "missing_export", lambda: ["torch"])
     report = examine()
     assert report.ok
-    assert "build engines from a model" in report.cannot
+    assert "build engines of other models than the built-in one" in report.cannot
     assert "pip install 'streamdiffvsr[export]'" in check("export").remedy
 
 

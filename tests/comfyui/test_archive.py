@@ -48,7 +48,7 @@ def test_the_archive_has_all_that_the_nodes_need(packed):
     for pattern in setuptools["package-data"]["streamdiffvsr"]:
         found = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern) if path.is_file()}
         assert found <= packed, pattern
-    assert {"pyproject.toml", "requirements.txt", "README.md", "LICENSE"} <= packed
+    assert {"pyproject.toml", "requirements.txt", "install.py", "README.md", "LICENSE"} <= packed
     assert "docs/images/comfyui-icon.svg" in packed
     examples = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("example_workflows/*")}
     assert examples <= packed

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from streamdiffvsr.building import provider
-from streamdiffvsr.comfyui import loader
+from streamdiffvsr.comfyui import host, loader
+from streamdiffvsr.comfyui.host import INSTALL
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
 from streamdiffvsr.comfyui.pipe import EngineWish, Pipe
 from streamdiffvsr.engines.registry import Choice
@@ -127,6 +128,33 @@ def test_why_a_backend_is_passed_over_is_told_as_comfyuis_python_mends_it(comfy,
     LOADER().run("tiny", "cpu", "auto", unique_id="1")
     packages = '"onnxruntime-gpu[cuda,cudnn]" cuda-bindings'
     assert f'run "{sys.executable}" -m pip install {packages} and restart' in comfy.said[0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "absent", "hint"),
+    [
+        (("torch", "cpu"), {"onnxruntime", "tensorrt"}, f'run "{sys.executable}" "{INSTALL}" and'),
+        (("torch", "cuda"), {"onnxruntime", "tensorrt"}, f'run "{sys.executable}" "{INSTALL}" and'),
+        (("onnxruntime", "cuda"), {"tensorrt"}, "-m pip install tensorrt cuda-bindings and"),
+        (("onnxruntime", "cpu"), {"tensorrt"}, ""),
+        (("torch", "cpu"), set(), ""),
+        (("tensorrt", "cuda"), set(), ""),
+    ],
+)
+def test_the_node_names_the_one_command_that_makes_it_faster(
+    comfy, monkeypatch, chosen, absent, hint
+):
+    backend, device = chosen
+    better = tuple((name, device, "why") for name in ("tensorrt", "onnxruntime") if name != backend)
+    choice = Choice(backend, "fp32", device, () if backend == "tensorrt" else better)
+    monkeypatch.setattr("streamdiffvsr.engines.registry.choose", lambda *_, **__: choice)
+    monkeypatch.setattr(host, "find_spec", lambda name: name not in absent or None)
+    monkeypatch.setattr("streamdiffvsr.comfyui.loader.require", lambda backend: None)
+    LOADER().run("tiny", "cpu", "auto", unique_id="1")
+    said = comfy.said[0]
+    assert said.startswith(f"model tiny; backend: {backend}")
+    assert (hint in said and said.count("more speed") == 1) if hint else "more speed" not in said
+    assert INSTALL.is_file()
 
 
 def test_a_backend_that_is_not_installed_is_told_as_comfyuis_python_installs_it(comfy):
