@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..engines.cache import cache_root, locked, remembered_digest
-from ..engines.host import missing_export, require_export
+from ..engines.host import require_export
 from ..engines.parity import check_parity
 from ..errors import StreamDiffVSRError
 from ..graphs.arrays import Array
@@ -74,13 +74,24 @@ class GraphSource:
         """
         if (found := self.find(options)) is not None:
             return found
-        require_graphs(options)
+        self._require_export()
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 self._export(options, progress)
         found = self.find(options)
         assert found is not None
         return found
+
+    def _require_export(self) -> None:
+        """Raises `StreamDiffVSRError`, naming what is missing, unless graphs can be exported."""
+        try:
+            require_export()
+        except StreamDiffVSRError as error:
+            built_in = GraphLibrary.read(SHIPPED, self._digest) is not None
+            shipped = "the built-in model's own graphs are in fp32, for 2 or 4 steps; others"
+            whose = shipped if built_in else "graphs of other models than the built-in one"
+            why = f"{whose} have to be exported, and {error.why}"
+            raise StreamDiffVSRError(error.what, why, error.remedy) from None
 
     def _found(self, options: GraphOptions) -> tuple[GraphLibrary | None, dict[str, Path]]:
         first: GraphLibrary | None = None
@@ -137,17 +148,6 @@ def _compare(
         for graph, spec in graphs.specs().items():
             if graph in made:
                 check_parity(OrtEngine(folder / onnx_file(graph), spec), folder, options.precision)
-
-
-def require_graphs(options: GraphOptions) -> None:
-    """Raises `StreamDiffVSRError`, naming what is missing, if graphs cannot be exported here."""
-    if missing_export():
-        shipped = "the built-in model's own graphs have 2 or 4 steps and are in fp32"
-        try:
-            require_export()
-        except StreamDiffVSRError as error:
-            why = f"{shipped}; others are exported, and for that {error.why}"
-            raise StreamDiffVSRError(error.what, why, error.remedy) from None
 
 
 def write_set(

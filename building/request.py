@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..engines.registry import Choice
 
 BUILT_IN, AUTO = "tiny", "auto"
+SHIPPED_PRECISION = "fp32"  # of the graphs that the built-in model has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +70,18 @@ class BuildRequest:
     def choice(self) -> Choice:
         """Returns backend, precision and device for this machine; keeps those that are named.
 
+        Where graphs cannot be exported, the built-in model's precision is that of its own graphs.
+
         Raises:
             StreamDiffVSRError: The backend is unknown or not installed, or none works here.
         """
+        from ..engines.host import missing_export
         from ..engines.registry import choose
 
-        return choose(self.backend, self.precision, self.device)
+        chosen = choose(self.backend, self.precision, self.device)
+        if self.precision is None and self.model in (None, BUILT_IN) and missing_export():
+            return replace(chosen, precision=SHIPPED_PRECISION)
+        return chosen
 
     def settled(self, choice: Choice | None = None) -> BuildRequest:
         """Returns the request with backend, precision and device named; see `choice` for errors."""

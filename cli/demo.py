@@ -44,7 +44,7 @@ def run_demo(out: Path, device: str = "auto", *, quiet: bool = False) -> dict[st
 
     started = time.monotonic()
     truth = compare.read_picture(_asset(TRUTH))
-    provider = EngineProvider(BuildRequest(device=device, precision=_precision()))
+    provider = EngineProvider(BuildRequest(device=device))
     device = provider.choice.device  # refused before anything is written
     clip = _copied_clip(out)
     engines = build_engines(provider, probe(clip).size, quiet=quiet)
@@ -132,14 +132,6 @@ def _show(result: dict[str, Any]) -> None:
     typer.echo(f"output:  {result['output']}  ({made})")
     typer.echo("engines: {engines}  (used again next time)".format(**result))
     typer.echo(f"took {result['total_seconds']:.0f} s")
-
-
-def _precision() -> str | None:
-    """Returns the precision to ask for: what suits the device, or that of the shipped graphs."""
-    from ..building.graph_source import EXACT
-    from ..engines.host import missing_export
-
-    return EXACT if missing_export() else None
 
 
 def _upscale(

@@ -8,7 +8,6 @@ import pytest
 
 from streamdiffvsr import _about
 from streamdiffvsr.cli.demo import Watched
-from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.runtime.files import compare
 from streamdiffvsr.runtime.frame_stream import Upscaled, mark_images
 from streamdiffvsr.runtime.state import StreamState
@@ -68,22 +67,6 @@ def test_the_watched_frame_is_shown_at_once_and_every_frame_goes_through():
     assert (before == 20).all() and before.shape == (2, 2, 3)
     assert (after == 40).all() and after.shape == (8, 8, 3)
     assert (upscaler.size, upscaler.identity) == ((2, 2), "doubling")
-
-
-@pytest.mark.parametrize(("missing", "precision"), [([], None), (["torch"], "fp32")])
-def test_without_torch_it_asks_for_engines_that_need_none(cli, monkeypatch, missing, precision):
-    """Also on a GPU, whose usual precision has to be exported."""
-    seen = []
-
-    class Provider:
-        def __init__(self, request):
-            seen.append(request.precision)
-            raise StreamDiffVSRError("that is all")
-
-    monkeypatch.setattr("streamdiffvsr.engines.host.missing_export", lambda: missing)
-    monkeypatch.setattr("streamdiffvsr.building.provider.EngineProvider", Provider)
-    assert cli("demo").code == 1
-    assert seen == [precision]
 
 
 def test_without_the_built_in_model_it_says_so(cli, monkeypatch, tmp_path):
