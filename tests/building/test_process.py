@@ -69,7 +69,7 @@ def test_it_builds_the_same_set(parity_model, tmp_path):
     before = set(psutil.Process().children())
     folder = build(parity_model, tmp_path, said.append)
     assert read_manifest(folder).gate == "passed"
-    assert "export denoise" in said and "check decode" in said
+    assert "make the graphs of 32x32" in said and "check decode" in said
     assert set(psutil.Process().children()) <= before
 
 
@@ -85,7 +85,7 @@ def test_a_build_that_dies_is_one_line_and_leaves_nothing(
     parity_model, tmp_path, child, number, told
 ):
     def progress(line: str) -> None:
-        if line == "load weights":
+        if line.startswith("make the graphs"):
             child().send_signal(number)
 
     with pytest.raises(StreamDiffVSRError, match=told) as caught:
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_the_child_too(parity_model, tmp_path, child):
     children = []
 
     def progress(line: str) -> None:
-        if line == "load weights":
+        if line.startswith("make the graphs"):
             children.append(child())
             raise KeyboardInterrupt
 
@@ -113,7 +113,7 @@ def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
     code = (
         "import os, sys, psutil; from streamdiffvsr.building import builder\n"
         "def told(line):\n"
-        "  if line == 'load weights':\n"
+        "  if line.startswith('make the graphs'):\n"
         "    print(psutil.Process().children()[0].pid, flush=True); os.kill(os.getpid(), 9)\n"
         "builder.build(sys.argv[1], size=(32, 32), out=sys.argv[2], progress=told)\n"
     )
@@ -143,7 +143,7 @@ def test_eight_builders_of_one_set_make_it_once_though_one_is_killed(parity_mode
     def follow(index: int, process: Any) -> None:
         for line in process.stdout:
             lines[index].append(line.strip())
-            if line.startswith("load weights") and not killed:
+            if line.startswith("make the graphs") and not killed:
                 killed.append(index)
                 process.kill()
 

@@ -176,7 +176,8 @@ def test_the_engines_of_a_stream_are_opened_on_the_device(
 ) -> None:
     seen: list[Any] = []
 
-    def load(folder: Path, device: str | None) -> StandIn:
+    def load(folder: Path, device: str | None, size: tuple[int, int]) -> StandIn:
+        assert size == (48, 64)
         seen.append(device)
         return StandIn()
 

@@ -47,8 +47,8 @@ def engines(monkeypatch, parity_engines):
     """An engine set of 64x48, in whose place the stand-in is opened."""
     stand_in = type("StandIn", (Counted,), {})
 
-    def load(folder, device):
-        assert folder == parity_engines
+    def load(folder, device, size):
+        assert (folder, size) == (parity_engines, (48, 64))
         stand_in.device = device
         stand_in.opened += 1
         return stand_in()

@@ -96,7 +96,7 @@ def test_every_process_opens_the_engines_on_the_device(
     monkeypatch.setenv(THREADS, "1")
     with pytest.raises(StreamDiffVSRError, match="no engines here"):
         chunk_child.serve(orders[0], FileIO(os.devnull), FileIO(os.devnull, "w"))
-    assert opened == [str(parity_engines), "cuda:1"]
+    assert opened == [str(parity_engines), "cuda:1", (48, 64)]
 
 
 @pytest.mark.slow
