@@ -24,7 +24,17 @@ from ..errors import StreamDiffVSRError, UsageError, Words, speaking
 FAILED, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "STREAMDIFFVSR_DEBUG"
 # How the short-lived lines of `build` begin; at a terminal each replaces the one before it.
-PASSING = ("load ", "calibrate ", "export ", "quantise ", "compile ", "check ")
+PASSING = (
+    "load ",
+    "calibrate ",
+    "export ",
+    "compare ",
+    "make ",
+    "reference",
+    "quantise ",
+    "compile ",
+    "check ",
+)
 
 Result = Mapping[str, Any]
 

@@ -160,7 +160,12 @@ def test_what_a_build_is_at_is_told_without_its_folders(
     at: list[str] = []
 
     def build(request: BuildRequest, size: object, **options: Any) -> Path:
-        for line in (f"building {tmp_path}", "load weights", "export flow", "compile flow"):
+        for line in (
+            f"building {tmp_path}",
+            "make the graphs of 64x48",
+            "export flow",
+            "compile flow",
+        ):
             options["progress"](line)
         raise StreamDiffVSRError("it cannot be built", "on purpose")
 
@@ -168,7 +173,7 @@ def test_what_a_build_is_at_is_told_without_its_folders(
     provider = EngineProvider(BuildRequest(precision="fp32", device="cpu"))
     with pytest.raises(StreamDiffVSRError, match="on purpose"):
         opener(None, provider, 0, None)((96, 128), at.append)
-    assert at == ["load weights", "export flow", "compile flow"]
+    assert at == ["make the graphs of 64x48", "export flow", "compile flow"]
 
 
 def test_the_engines_of_a_stream_are_opened_on_the_device(
