@@ -297,7 +297,7 @@ def resolve(
     workspace = request.workspace_mib
     order = BuildSpec(
         source=source,
-        stage=Path(out) if out is not None else default_folder(model, key),
+        stage=Path(out) if out is not None else default_folder(key),
         key=key,
         model_name=model,
         geometry=plan.geometry,
