@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 from ..engines.cache import cache_root, locked, remembered_digest
@@ -153,10 +154,14 @@ def write_set(
     options: GraphOptions,
     geometry: Geometry,
     folder: Path,
+    stands_for: Geometry | None = None,
 ) -> GraphSet:
     """Writes the graphs of one geometry, and `graphs.json`, into an existing folder.
 
     Weights files are linked, or copied where the disk has no links.
+
+    Args:
+        stands_for: A larger geometry, into as many chunks as whose lookup this one's is split.
     """
     from ..engines.specialise import specialise
     from ..graphs.onnx_network import activation_bytes
@@ -171,10 +176,12 @@ def write_set(
         exporter=library.exporter,
     )
     padded, specs = _padded_specs(graphs), graphs.specs()
+    whole = specs if stands_for is None else replace(graphs, geometry=stands_for).specs()
+    positions = prod(whole["flow"].inputs[0].shape[2:])
     alive = {}
     for name, source in sources.items():
         target = folder / onnx_file(name)
-        for weights in specialise(source, target, padded[name], specs[name]):
+        for weights in specialise(source, target, padded[name], specs[name], positions):
             _link(source.parent / weights, folder / weights)
         alive[name] = activation_bytes(target)
     graphs = replace(graphs, activation_bytes=alive)
@@ -209,6 +216,15 @@ def record_reference(graphs: GraphSet, sources: Sources, folder: Path) -> None:
         return run_symbolic(sources[name], inputs)
 
     record_golden(fitted(run, _padded_specs(graphs), graphs.specs()), graphs.specs(), folder)
+
+
+def have_one_skeleton(folder: Path, other: Path) -> bool:
+    """Returns whether the graphs of two sets run the same operators on the same weights."""
+    from ..graphs.onnx_network import skeleton
+
+    return all(
+        skeleton(folder / onnx_file(name)) == skeleton(other / onnx_file(name)) for name in GRAPHS
+    )
 
 
 def small_geometry(geometry: Geometry) -> Geometry:
