@@ -72,7 +72,7 @@ class GraphSource:
         """
         if (found := self.find(options)) is not None:
             return found
-        require_graphs(options)
+        require_graphs(self._damage(options))
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 self._export(options, progress)
@@ -94,6 +94,18 @@ class GraphSource:
                     found.setdefault(graph, folder / file)
         return first, found
 
+    def _damage(self, options: GraphOptions) -> str:
+        """Returns which file of the graphs is damaged, or an empty string."""
+        found = ((folder, GraphLibrary.read(folder, self._digest)) for folder in self._folders)
+        damages = (
+            library.damaged(folder, file, remembered_digest)
+            for folder, library in found
+            if library is not None
+            for file in options.files().values()
+            if file in library.files
+        )
+        return next(filter(None, damages), "")
+
     def _export(self, options: GraphOptions, progress: Progress) -> None:
         from ..export.graph_folder import export_library, torch_reference
         from ..export.model import load_model
@@ -103,12 +115,13 @@ class GraphSource:
         match = {"on": True, "off": False}.get(options.colour)
         model = load_model(self._model, match_colour=match)
         self._own.mkdir(parents=True, exist_ok=True)
+        kept = GraphLibrary.read(self._own, self._digest)
         library = export_library(
             model,
             self._own,
             options,
             missing,
-            GraphLibrary.read(self._own, self._digest),
+            kept and kept.sound(self._own, remembered_digest),
             lambda name: progress(f"export {name}"),
         )
         if find_spec("onnxruntime") is not None:
@@ -137,10 +150,14 @@ def _compare(
                 check_parity(OrtEngine(folder / onnx_file(graph), spec), folder, options.precision)
 
 
-def require_graphs(options: GraphOptions) -> None:
-    """Raises `StreamDiffVSRError`, naming what is missing, if graphs cannot be exported here."""
+def require_graphs(damage: str = "") -> None:
+    """Raises `StreamDiffVSRError`, naming what is missing, if graphs cannot be exported here.
+
+    Args:
+        damage: Why graphs that were exported already are not used.
+    """
     if missing_export():
-        shipped = "the built-in model's own graphs have 2 or 4 steps and are in fp32"
+        shipped = damage or "the built-in model's own graphs have 2 or 4 steps and are in fp32"
         try:
             require_export()
         except StreamDiffVSRError as error:
