@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.reference import ReferenceEvaluator
 
-from ..graphs.onnx_network import replace_nodes, tidy, weights_files
+from ..graphs.onnx_network import replace_nodes, tidy, values_of, weights_files
 from ..graphs.plan import chunk_length
 from ..graphs.spec import GraphSpec
 
@@ -140,13 +139,7 @@ class _Known:
 
     def _value(self, name: str) -> Values:
         if name not in self.values:
-            tensor = self._weights[name]
-            if tensor.data_location == TensorProto.EXTERNAL:
-                copy = TensorProto()
-                copy.CopyFrom(tensor)
-                load_external_data_for_tensor(copy, str(self._folder))
-                tensor = copy
-            self.values[name] = numpy_helper.to_array(tensor)
+            self.values[name] = values_of(self._weights[name], self._folder)
         return self.values[name]
 
     def _infer(self, node: NodeProto) -> None:

@@ -13,12 +13,12 @@ import onnx
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto
-from onnx.external_data_helper import load_external_data_for_tensor, set_external_data
+from onnx.external_data_helper import set_external_data
 from polygraphy.backend.onnx import fold_constants as polygraphy_fold
 from torch import nn
 from torch.export import Dim
 
-from ..graphs.onnx_network import tidy
+from ..graphs.onnx_network import load_weights, tidy
 from ..graphs.spec import MAX_PIXELS, MIN_SIDE, SCALE, GraphSpec, Size
 from .graph_folder import example_inputs, tracing
 
@@ -133,9 +133,7 @@ def fold_small_constants(path: Path) -> None:
     for tensor in network.graph.initializer:
         external = tensor.data_location == TensorProto.EXTERNAL
         if external and prod(tensor.dims) * MAX_ITEM_BYTES <= SMALL_BYTES:
-            load_external_data_for_tensor(tensor, str(path.parent))
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
+            load_weights(tensor, path.parent)
     folded = polygraphy_fold(network, size_threshold=SMALL_BYTES)
     tidy(folded)
     onnx.save_model(folded, str(path))
@@ -190,10 +188,7 @@ def share_weights(paths: Sequence[Path], known: Sequence[Path]) -> dict[str, set
 
 def _loaded(tensor: TensorProto, folder: Path) -> bytes:
     """Loads a tensor's data into it, and returns a digest of them."""
-    if tensor.data_location == TensorProto.EXTERNAL:
-        load_external_data_for_tensor(tensor, str(folder))
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
+    load_weights(tensor, folder)
     return hashlib.sha256(tensor.raw_data).digest()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamdiffvsr.building.graph_source import SHIPPED, write_set
+from streamdiffvsr.building.graph_source import SHIPPED, GraphSource, record_reference, write_set
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine, run_symbolic
+from streamdiffvsr.engines.parity import check_parity
 from streamdiffvsr.engines.specialise import specialise
 from streamdiffvsr.graphs import plan
 from streamdiffvsr.graphs.arrays import Array
@@ -38,6 +39,7 @@ from streamdiffvsr.export.graph_folder import CORRELATIONS, torch_runner
 from streamdiffvsr.export.graphs import build_graphs
 from streamdiffvsr.export.model import load_model
 from streamdiffvsr.export.model_source import BUILT_IN_FOLDER, model_digest
+from streamdiffvsr.export.random_model import write_random_model
 from streamdiffvsr.graphs.schedule import step_table
 
 TOLERANCE = 1e-5  # of max |x|, or of 1
@@ -118,9 +120,10 @@ def agrees(
     assert all(error <= tolerance for error in found.values()), (spec.name, found)
 
 
-def check(folder, model, library, options: GraphOptions, geometry: Geometry) -> None:
+def check(folder, model, library, options: GraphOptions, geometry: Geometry, files=None) -> None:
     """Compares a set with torch's modules of that very size, and with the symbolic graphs."""
-    graphs = write_set(library, sources(options), options, geometry, folder)
+    files = files or sources(options)
+    graphs = write_set(library, files, options, geometry, folder)
     specs = graphs.specs()
     padded = replace(graphs, geometry=replace(geometry, size=geometry.padded)).specs()
     table = step_table(model.configs.scheduler, options.steps)
@@ -128,7 +131,7 @@ def check(folder, model, library, options: GraphOptions, geometry: Geometry) -> 
     record_golden(
         torch_runner(build_graphs(model, geometry, "fp32", table, make), specs), specs, folder
     )
-    symbolic = fitted(lambda name, x: run_symbolic(sources(options)[name], x), padded, specs)
+    symbolic = fitted(lambda name, x: run_symbolic(files[name], x), padded, specs)
     tolerance = TOLERANCE if max(geometry.size) > 1 else FLAT_TOLERANCE
     for name, spec in specs.items():
         golden = load_file(folder / golden_file(name))
@@ -214,3 +217,53 @@ def test_a_batch_is_what_its_frames_are_one_by_one(model, shipped, tmp_path, cou
         ]
         expected = {t.name: np.concatenate([s[t.name] for s in singles]) for t in spec.outputs}
         agrees(tmp_path, spec, inputs, expected)
+
+
+@pytest.mark.slow
+def test_the_shipped_graphs_are_those_of_this_code(shipped, tmp_path):
+    """Exported again, they compute the same: graphs and code cannot drift apart."""
+    again = tmp_path / "graphs"
+    source = GraphSource(BUILT_IN_FOLDER, shipped.model_digest, again)
+    for index, options in enumerate(
+        (GraphOptions("fp32", 4, 1, "all-pairs"), GraphOptions("fp32", 2, 2, "on-demand"))
+    ):
+        library, made = source.get(options, lambda line: None)
+        assert library.dims == shipped.dims
+        folders = [tmp_path / f"{index}{kind}" for kind in ("old", "new")]
+        for folder, files in zip(folders, (sources(options), made), strict=True):
+            folder.mkdir()
+            graphs = write_set(shipped, files, options, Geometry((67, 75), index + 1), folder)
+        old, new = folders
+        specs = graphs.specs()
+        record_golden(lambda name, x: run_symbolic(old / onnx_file(name), x), specs, old)
+        for name, spec in specs.items():
+            golden = load_file(old / golden_file(name))
+            inputs = {t.name: golden[f"in.{t.name}"] for t in spec.inputs}
+            agrees(new, spec, inputs, {t.name: golden[f"out.{t.name}"] for t in spec.outputs}, 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("colour", ["on", "off"])
+def test_a_build_may_decide_on_colours(model, shipped, tmp_path, colour):
+    """A model is given the option that its config does not have."""
+    source = write_random_model(tmp_path / "model") if colour == "on" else BUILT_IN_FOLDER
+    options = GraphOptions("fp32", 2, 1, "all-pairs", colour)
+    made = GraphSource(source, model_digest(source), tmp_path / "graphs")
+    library, graphs = made.get(options, lambda line: None)
+    other = load_model(source, match_colour=colour == "on")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    check(folder, other, library, options, Geometry((37, 41)), graphs)
+
+
+@pytest.mark.slow
+def test_a_large_frame_is_what_the_symbolic_graphs_compute(shipped, tmp_path):
+    """At a size whose results are too large to be folded, in chunks and tiles."""
+    chosen = plan.make_plan((540, 962), preferred=1)
+    assert (chosen.correlation, chosen.geometry.flow_scale) == ("on-demand", 1)
+    assert chosen.geometry.tile
+    options = GraphOptions("fp32", 4, 1, "on-demand")
+    graphs = write_set(shipped, sources(options), options, chosen.geometry, tmp_path)
+    record_reference(graphs, sources(options), tmp_path)
+    for name, spec in graphs.specs().items():
+        check_parity(OrtEngine(tmp_path / onnx_file(name), spec), tmp_path, "fp32")
