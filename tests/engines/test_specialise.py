@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +221,10 @@ def test_a_batch_is_what_its_frames_are_one_by_one(model, shipped, tmp_path, cou
         agrees(tmp_path, spec, inputs, expected)
 
 
+def run_files(folder: Path, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return run_symbolic(folder / onnx_file(name), inputs)
+
+
 @pytest.mark.slow
 def test_the_shipped_graphs_are_those_of_this_code(shipped, tmp_path):
     """Exported again, they compute the same: graphs and code cannot drift apart."""
@@ -235,7 +241,7 @@ def test_the_shipped_graphs_are_those_of_this_code(shipped, tmp_path):
             graphs = write_set(shipped, files, options, Geometry((67, 75), index + 1), folder)
         old, new = folders
         specs = graphs.specs()
-        record_golden(lambda name, x: run_symbolic(old / onnx_file(name), x), specs, old)
+        record_golden(partial(run_files, old), specs, old)
         for name, spec in specs.items():
             golden = load_file(old / golden_file(name))
             inputs = {t.name: golden[f"in.{t.name}"] for t in spec.inputs}
