@@ -20,7 +20,7 @@ import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ..graphs.onnx_network import replace_nodes, tidy, values_of, weights_files
+from ..graphs.onnx_network import replace_nodes, tidy, value_of, weights_files
 from ..graphs.plan import chunk_length
 from ..graphs.spec import GraphSpec
 
@@ -139,7 +139,7 @@ class _Known:
 
     def _value(self, name: str) -> Values:
         if name not in self.values:
-            self.values[name] = values_of(self._weights[name], self._folder)
+            self.values[name] = value_of(self._weights[name], self._folder)
         return self.values[name]
 
     def _infer(self, node: NodeProto) -> None:

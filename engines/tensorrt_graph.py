@@ -20,7 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..durable import write_atomically
 from ..errors import StreamDiffVSRError
-from ..graphs.onnx_network import replace_nodes, tensor_kinds, values_of
+from ..graphs.onnx_network import replace_nodes, tensor_kinds, value_of
 
 OPSET = 21  # the first whose GroupNormalization has a scale for each channel
 HEADS_DIMS = 4  # batch, head, key, channel
@@ -80,7 +80,7 @@ class _Pattern:
 
     def value(self, name: str) -> npt.NDArray[Any]:
         """Returns a constant's value, which may be in the weights file."""
-        return values_of(self.constants[name], self.folder)
+        return value_of(self.constants[name], self.folder)
 
     def after(self, node: NodeProto, op: str) -> NodeProto | None:
         """Returns the only reader of a node's output if its operator is `op`, else None."""

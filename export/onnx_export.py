@@ -13,12 +13,12 @@ import onnx
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto
-from onnx.external_data_helper import set_external_data
+from onnx.external_data_helper import load_external_data_for_tensor, set_external_data
 from polygraphy.backend.onnx import fold_constants as polygraphy_fold
 from torch import nn
 from torch.export import Dim
 
-from ..graphs.onnx_network import load_weights, tidy
+from ..graphs.onnx_network import raw_data, tidy
 from ..graphs.spec import MAX_PIXELS, MIN_SIDE, SCALE, GraphSpec, Size
 from .graph_folder import example_inputs, tracing
 
@@ -133,7 +133,9 @@ def fold_small_constants(path: Path) -> None:
     for tensor in network.graph.initializer:
         external = tensor.data_location == TensorProto.EXTERNAL
         if external and prod(tensor.dims) * MAX_ITEM_BYTES <= SMALL_BYTES:
-            load_weights(tensor, path.parent)
+            load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
     folded = polygraphy_fold(network, size_threshold=SMALL_BYTES)
     tidy(folded)
     onnx.save_model(folded, str(path))
@@ -157,23 +159,26 @@ def share_weights(paths: Sequence[Path], known: Sequence[Path]) -> dict[str, set
     for path in known:
         for tensor in onnx.load(str(path), load_external_data=False).graph.initializer:
             if tensor.data_location == TensorProto.EXTERNAL:
+                digest = hashlib.sha256(raw_data(tensor, folder)).digest()
                 entry = {e.key: e.value for e in tensor.external_data}
-                places.setdefault(_loaded(tensor, folder), (entry["location"], entry["offset"]))
+                places.setdefault(digest, (entry["location"], entry["offset"]))
     networks = {path: onnx.load(str(path), load_external_data=False) for path in paths}
     part, content = folder / "weights.part", hashlib.sha256()
     with part.open("wb") as file:
         for network in networks.values():
             for tensor in network.graph.initializer:
-                digest = _loaded(tensor, folder)
-                data = tensor.raw_data
+                data = raw_data(tensor, folder)
                 if len(data) <= INLINE_BYTES:
+                    _store_inside(tensor, data)
                     continue
+                digest = hashlib.sha256(data).digest()
                 if digest not in places:
                     places[digest] = (part.name, str(file.tell()))
                     block = data + bytes(-len(data) % ALIGNMENT)
                     file.write(block)
                     content.update(block)
                 location, offset = places[digest]
+                _store_inside(tensor, data)  # which what follows expects
                 set_external_data(tensor, location, int(offset), len(data))
                 tensor.ClearField("raw_data")
     name = f"weights-{content.hexdigest()[:12]}.data"
@@ -186,10 +191,11 @@ def share_weights(paths: Sequence[Path], known: Sequence[Path]) -> dict[str, set
     return used
 
 
-def _loaded(tensor: TensorProto, folder: Path) -> bytes:
-    """Loads a tensor's data into it, and returns a digest of them."""
-    load_weights(tensor, folder)
-    return hashlib.sha256(tensor.raw_data).digest()
+def _store_inside(tensor: TensorProto, data: bytes) -> None:
+    kind, shape, name = tensor.data_type, list(tensor.dims), tensor.name
+    tensor.Clear()
+    tensor.data_type, tensor.name, tensor.raw_data = kind, name, data
+    tensor.dims.extend(shape)
 
 
 def _settle(network: onnx.ModelProto, path: Path, part: str, name: str) -> set[str]:

@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
@@ -38,35 +39,36 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     _set(graph.value_info, [value for value in graph.value_info if value.name in made])
 
 
+def raw_data(tensor: onnx.TensorProto, folder: Path) -> bytes:
+    """Returns a tensor's bytes, which may be in a weights file of a folder.
+
+    onnx itself refuses a file with several hard links, and the sets of a model share one.
+
+    Raises:
+        ValueError: The file's name is not a plain one.
+        OSError: It cannot be read.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return numpy_helper.to_array(tensor).tobytes()
+    entry = {e.key: e.value for e in tensor.external_data}
+    if Path(entry["location"]).name != entry["location"]:
+        raise ValueError(f"weights in {entry['location']!r}")
+    with (folder / entry["location"]).open("rb") as file:
+        file.seek(int(entry.get("offset", 0)))
+        data: bytes = file.read(int(entry["length"]))
+        return data
+
+
+def value_of(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
+    """Returns a tensor's value; see `raw_data`."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.frombuffer(raw_data(tensor, folder), dtype).reshape(tuple(tensor.dims))
+
+
 def weights_files(network: onnx.ModelProto) -> set[str]:
     """Returns the names of the files, next to an ONNX file, in which its weights are stored."""
     entries = (entry for tensor in network.graph.initializer for entry in tensor.external_data)
     return {entry.value for entry in entries if entry.key == "location"}
-
-
-def load_weights(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Loads a tensor's data into it, if they are in a file of a folder.
-
-    onnx's own function refuses a file with several names, and weights are linked into many sets.
-    """
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return
-    entry = {e.key: e.value for e in tensor.external_data}
-    if Path(entry["location"]).name != entry["location"]:
-        raise ValueError(f"the weights of {tensor.name} are not in {folder}")
-    with (folder / entry["location"]).open("rb") as file:
-        file.seek(int(entry.get("offset", 0)))
-        tensor.raw_data = file.read(int(entry.get("length", -1)))
-    tensor.data_location = onnx.TensorProto.DEFAULT
-    del tensor.external_data[:]
-
-
-def values_of(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
-    """Returns a tensor's values, which may be in a file of a folder."""
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    load_weights(copy, folder)
-    return numpy_helper.to_array(copy)
 
 
 def count_operators(path: Path) -> Counter[str]:
