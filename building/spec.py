@@ -183,11 +183,18 @@ def export(order: BuildSpec, progress: Progress) -> None:
     Raises:
         StreamDiffVSRError: The model cannot be read or quantised, or the graphs cannot be written.
     """
-    try:
+    with _writing(order):
         if order.key.backend == "torch":
             _export_programs(order, progress)
         else:
             _write_graphs(order, progress)
+
+
+@contextlib.contextmanager
+def _writing(order: BuildSpec) -> Iterator[None]:
+    """Puts an error of the disk into words."""
+    try:
+        yield
     except OSError as error:
         raise StreamDiffVSRError(
             f"cannot write the graphs to {order.stage.parent}",
@@ -248,15 +255,16 @@ def _checked_folder(order: BuildSpec, progress: Progress) -> Iterator[Path]:
         yield order.stage
         return
     source, options = GraphSource(order.source, order.key.model_digest), order.graph_options
-    library, sources = source.get(options, progress)
-    exact = source.get(order.exact_options, progress)[1]
     with tempfile.TemporaryDirectory(prefix=".check-", dir=order.stage) as name:
         folder, whole = Path(name), order.geometry
-        graphs = write_set(library, sources, options, small_geometry(whole), folder, whole)
-        if not have_one_skeleton(folder, order.stage):
-            graphs, folder = GraphSet.read(order.stage), order.stage
-        progress("reference")
-        record_reference(graphs, exact, folder)
+        with _writing(order):
+            library, sources = source.get(options, progress)
+            exact = source.get(order.exact_options, progress)[1]
+            graphs = write_set(library, sources, options, small_geometry(whole), folder, whole)
+            if not have_one_skeleton(folder, order.stage):
+                graphs, folder = GraphSet.read(order.stage), order.stage
+            progress("reference")
+            record_reference(graphs, exact, folder)
         yield folder
 
 

@@ -163,7 +163,8 @@ def remove(folder: Path) -> None:
 def _sync(folder: Path) -> None:
     """Flushes every file to disk before the rename makes the set visible."""
     for path in folder.iterdir():
-        with path.open("rb+") as file:
+        # A link to weights that are installed read-only is on the disk already.
+        with contextlib.suppress(PermissionError), path.open("rb+") as file:
             os.fsync(file.fileno())
 
 

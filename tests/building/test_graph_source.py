@@ -46,9 +46,9 @@ def without_export(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget(folder: Path, graph: str) -> None:
     """Makes a graph one that was never exported."""
-    (folder / f"{graph}.fp32.onnx").unlink()
+    (folder / graph).unlink()
     data = json.loads((folder / GRAPHS_JSON).read_text())
-    del data["files"][f"{graph}.fp32.onnx"]
+    del data["files"][graph]
     (folder / GRAPHS_JSON).write_text(json.dumps(data))
 
 
@@ -185,7 +185,7 @@ def test_damaged_weights_are_exported_again_with_every_graph(library, harm):
 )
 def test_an_export_that_ends_early_leaves_nothing_that_is_used(library, place):
     pytest.importorskip("torch")
-    forget(library, "prepare")
+    forget(library, "prepare.fp32.onnx")
 
     class Killed(BaseException):
         pass
@@ -212,7 +212,7 @@ def test_an_export_that_differs_from_torch_is_not_kept(library, monkeypatch):
         return lambda name, inputs: {k: v + 0.01 for k, v in run(name, inputs).items()}
 
     monkeypatch.setattr(graph_folder, "torch_reference", wrong)
-    forget(library, "prepare")
+    forget(library, "prepare.fp32.onnx")
     with pytest.raises(StreamDiffVSRError, match="prepare engine is not accepted"):
         source(library).get(OPTIONS, lambda line: None)
     assert source(library).find(OPTIONS) is None
@@ -220,7 +220,7 @@ def test_an_export_that_differs_from_torch_is_not_kept(library, monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_export_a_graph_once(library):
-    forget(library, "prepare")
+    forget(library, "prepare.fp32.onnx")
     code = (
         "import sys; from pathlib import Path\n"
         "from streamdiffvsr.tests.building.test_graph_source import OPTIONS, source\n"
@@ -252,8 +252,9 @@ def test_weights_are_linked_into_sets_and_still_read_and_exported(library, tmp_p
     network = _Pattern(graph, folder)
     outside = [n for n, t in network.constants.items() if t.external_data]
     assert np.isfinite(network.value(outside[0])).all()
-    source(library).get(GraphOptions("fp32", 3, 1, "all-pairs"), lambda line: None)
-    assert weights_of(library).stat().st_nlink == 3  # `denoise` of three steps uses them too
+    forget(library, "features.fp32.flow1.onnx")
+    source(library).get(OPTIONS, lambda line: None)
+    assert weights_of(library).stat().st_nlink == 3  # those of another flow scale's features
 
 
 def test_a_renamed_model_is_the_same_model(tmp_path, monkeypatch):
