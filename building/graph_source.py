@@ -20,7 +20,7 @@ from ..engines.host import missing_export, require_export
 from ..engines.parity import check_parity
 from ..errors import StreamDiffVSRError
 from ..graphs.arrays import Array
-from ..graphs.golden import RunGraph, fitted, record_golden
+from ..graphs.golden import fitted, record_golden
 from ..graphs.library import GraphLibrary, GraphOptions
 from ..graphs.spec import (
     GRAPH_VERSION,
@@ -28,7 +28,7 @@ from ..graphs.spec import (
     Geometry,
     GraphSet,
     GraphSpec,
-    Size,
+    format_size,
     onnx_file,
 )
 
@@ -124,30 +124,32 @@ class GraphSource:
             kept and kept.sound(self._own, remembered_digest),
             lambda name: progress(f"export {name}"),
         )
+        made = {graph: self._own / options.file(graph) for graph in missing}
         if find_spec("onnxruntime") is not None:
-            scale = options.flow_scale
-            made = {graph: self._own / options.file(graph) for graph in missing}
-            for height, width in CHECK_SIZES:
-                size = (height * scale, width * scale)
-                progress(f"compare with torch at {size[1]}x{size[0]}")
-                run = torch_reference(model, options, size)
-                _compare(library, made, options, size, run)
+            with tempfile.TemporaryDirectory(prefix="streamdiffvsr-") as name:
+                recorded = []
+                for height, width in CHECK_SIZES:
+                    size = (height * options.flow_scale, width * options.flow_scale)
+                    progress(f"compare with torch at {size[1]}x{size[0]}")
+                    folder = Path(name) / format_size(size)
+                    folder.mkdir()
+                    geometry = Geometry(size, options.flow_scale)
+                    graphs = write_set(library, made, options, geometry, folder)
+                    record_golden(torch_reference(model, options, size), graphs.specs(), folder)
+                    recorded.append((graphs, folder))
+                del model  # engines take as much memory
+                for graphs, folder in recorded:
+                    _check(graphs, made, folder)
         library.write(self._own)
 
 
-def _compare(
-    library: GraphLibrary, made: Sources, options: GraphOptions, size: Size, run: RunGraph
-) -> None:
-    """Raises unless new graphs compute at a size what torch does."""
+def _check(graphs: GraphSet, made: Sources, folder: Path) -> None:
+    """Raises unless new graphs compute what torch did."""
     from ..engines.onnxruntime_backend import OrtEngine
 
-    with tempfile.TemporaryDirectory(prefix="streamdiffvsr-") as name:
-        folder = Path(name)
-        graphs = write_set(library, made, options, Geometry(size, options.flow_scale), folder)
-        record_golden(run, graphs.specs(), folder)
-        for graph, spec in graphs.specs().items():
-            if graph in made:
-                check_parity(OrtEngine(folder / onnx_file(graph), spec), folder, options.precision)
+    for name, spec in graphs.specs().items():
+        if name in made:
+            check_parity(OrtEngine(folder / onnx_file(name), spec), folder, graphs.precision)
 
 
 def require_graphs(damage: str = "") -> None:
