@@ -245,7 +245,9 @@ def test_the_shipped_graphs_are_those_of_this_code(shipped, tmp_path):
         for name, spec in specs.items():
             golden = load_file(old / golden_file(name))
             inputs = {t.name: golden[f"in.{t.name}"] for t in spec.inputs}
-            agrees(new, spec, inputs, {t.name: golden[f"out.{t.name}"] for t in spec.outputs}, 1e-6)
+            expected = {t.name: golden[f"out.{t.name}"] for t in spec.outputs}
+            found = errors(run_files(new, name, inputs), expected)
+            assert all(error <= 1e-6 for error in found.values()), (name, found)
 
 
 @pytest.mark.slow
@@ -265,7 +267,7 @@ def test_a_build_may_decide_on_colours(model, shipped, tmp_path, colour):
 @pytest.mark.slow
 def test_a_large_frame_is_what_the_symbolic_graphs_compute(shipped, tmp_path):
     """At a size whose results are too large to be folded, in chunks and tiles."""
-    chosen = plan.make_plan((540, 962), preferred=1)
+    chosen = plan.make_plan((539, 958))
     assert (chosen.correlation, chosen.geometry.flow_scale) == ("on-demand", 1)
     assert chosen.geometry.tile
     options = GraphOptions("fp32", 4, 1, "on-demand")
