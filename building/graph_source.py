@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 
 from ..engines.cache import cache_root, locked, remembered_digest
@@ -19,7 +20,7 @@ from ..engines.host import require_export
 from ..engines.parity import check_parity
 from ..errors import StreamDiffVSRError
 from ..graphs.arrays import Array
-from ..graphs.golden import RunGraph, fitted, record_golden
+from ..graphs.golden import fitted, record_golden
 from ..graphs.library import GraphLibrary, GraphOptions
 from ..graphs.spec import (
     GRAPH_VERSION,
@@ -28,8 +29,8 @@ from ..graphs.spec import (
     Geometry,
     GraphSet,
     GraphSpec,
-    Size,
     SizeRange,
+    format_size,
     onnx_file,
 )
 
@@ -74,7 +75,7 @@ class GraphSource:
         """
         if (found := self.find(options)) is not None:
             return found
-        self._require_export()
+        self._require_export(self._damage(options))
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 self._export(options, progress)
@@ -82,15 +83,20 @@ class GraphSource:
         assert found is not None
         return found
 
-    def _require_export(self) -> None:
-        """Raises `StreamDiffVSRError`, naming what is missing, unless graphs can be exported."""
+    def _require_export(self, damage: str) -> None:
+        """Raises `StreamDiffVSRError`, naming what is missing, unless graphs can be exported.
+
+        Args:
+            damage: Why graphs that were exported already are not used; may be empty.
+        """
         try:
             require_export()
         except StreamDiffVSRError as error:
             built_in = GraphLibrary.read(SHIPPED, self._digest) is not None
             shipped = "the built-in model's own graphs are in fp32, for 2 or 4 steps; others"
             whose = shipped if built_in else "graphs of other models than the built-in one"
-            why = f"{whose} have to be exported, and {error.why}"
+            cause = f"{damage}; they" if damage else whose
+            why = f"{cause} have to be exported, and {error.why}"
             raise StreamDiffVSRError(error.what, why, error.remedy) from None
 
     def _found(self, options: GraphOptions) -> tuple[GraphLibrary | None, dict[str, Path]]:
@@ -107,6 +113,18 @@ class GraphSource:
                     found.setdefault(graph, folder / file)
         return first, found
 
+    def _damage(self, options: GraphOptions) -> str:
+        """Returns which file of the graphs is damaged, or an empty string."""
+        found = ((folder, GraphLibrary.read(folder, self._digest)) for folder in self._folders)
+        damages = (
+            library.damaged(folder, file, remembered_digest)
+            for folder, library in found
+            if library is not None
+            for file in options.files().values()
+            if file in library.files
+        )
+        return next(filter(None, damages), "")
+
     def _export(self, options: GraphOptions, progress: Progress) -> None:
         from ..export.graph_folder import export_library, torch_reference
         from ..export.model import load_model
@@ -116,38 +134,41 @@ class GraphSource:
         match = {"on": True, "off": False}.get(options.colour)
         model = load_model(self._model, match_colour=match)
         self._own.mkdir(parents=True, exist_ok=True)
+        kept = GraphLibrary.read(self._own, self._digest)
         library = export_library(
             model,
             self._own,
             options,
             missing,
-            GraphLibrary.read(self._own, self._digest),
+            kept and kept.sound(self._own, remembered_digest),
             lambda name: progress(f"export {name}"),
         )
+        made = {graph: self._own / options.file(graph) for graph in missing}
         if find_spec("onnxruntime") is not None:
-            scale = options.flow_scale
-            made = {graph: self._own / options.file(graph) for graph in missing}
-            for height, width in CHECK_SIZES:
-                size = (height * scale, width * scale)
-                progress(f"compare with torch at {size[1]}x{size[0]}")
-                run = torch_reference(model, options, size)
-                _compare(library, made, options, size, run)
+            with tempfile.TemporaryDirectory(prefix="streamdiffvsr-") as name:
+                recorded = []
+                for height, width in CHECK_SIZES:
+                    size = (height * options.flow_scale, width * options.flow_scale)
+                    progress(f"compare with torch at {size[1]}x{size[0]}")
+                    folder = Path(name) / format_size(size)
+                    folder.mkdir()
+                    geometry = Geometry(size, options.flow_scale)
+                    graphs = write_set(library, made, options, geometry, folder)
+                    record_golden(torch_reference(model, options, size), graphs.specs(), folder)
+                    recorded.append((graphs, folder))
+                del model  # engines take as much memory
+                for graphs, folder in recorded:
+                    _check(graphs, made, folder)
         library.write(self._own)
 
 
-def _compare(
-    library: GraphLibrary, made: Sources, options: GraphOptions, size: Size, run: RunGraph
-) -> None:
-    """Raises unless new graphs compute at a size what torch does."""
+def _check(graphs: GraphSet, made: Sources, folder: Path) -> None:
+    """Raises unless new graphs compute what torch did."""
     from ..engines.onnxruntime_backend import OrtEngine
 
-    with tempfile.TemporaryDirectory(prefix="streamdiffvsr-") as name:
-        folder = Path(name)
-        graphs = write_set(library, made, options, Geometry(size, options.flow_scale), folder)
-        record_golden(run, graphs.specs(), folder)
-        for graph, spec in graphs.specs().items():
-            if graph in made:
-                check_parity(OrtEngine(folder / onnx_file(graph), spec), folder, options.precision)
+    for name, spec in graphs.specs().items():
+        if name in made:
+            check_parity(OrtEngine(folder / onnx_file(name), spec), folder, graphs.precision)
 
 
 def write_set(
@@ -157,6 +178,7 @@ def write_set(
     geometry: Geometry,
     folder: Path,
     sizes: SizeRange | None = None,
+    stands_for: Geometry | None = None,
 ) -> GraphSet:
     """Writes the graphs of one geometry, and `graphs.json`, into an existing folder.
 
@@ -164,6 +186,7 @@ def write_set(
 
     Args:
         sizes: The sizes that the engines will take; the graphs that depend on it stay symbolic.
+        stands_for: A larger geometry, into as many chunks as whose lookup this one's is split.
     """
     from ..engines.specialise import specialise
     from ..graphs.onnx_network import activation_bytes
@@ -179,10 +202,12 @@ def write_set(
         sizes=sizes,
     )
     padded, specs = _padded_specs(graphs), graphs.specs()
+    whole = specs if stands_for is None else replace(graphs, geometry=stands_for).specs()
+    positions = prod(whole["flow"].inputs[0].shape[2:])
     alive = {}
     for name, source in sources.items():
         target = folder / onnx_file(name)
-        for weights in specialise(source, target, padded[name], specs[name]):
+        for weights in specialise(source, target, padded[name], specs[name], positions):
             _link(source.parent / weights, folder / weights)
         alive[name] = activation_bytes(target)
         if sizes is not None and graphs.at(sizes.least).specs()[name] != specs[name]:
@@ -225,6 +250,15 @@ def record_reference(graphs: GraphSet, sources: Sources, folder: Path) -> None:
         return opened[name](inputs)
 
     record_golden(fitted(run, _padded_specs(graphs), graphs.specs()), graphs.specs(), folder)
+
+
+def have_one_skeleton(folder: Path, other: Path) -> bool:
+    """Returns whether the graphs of two sets run the same operators on the same weights."""
+    from ..graphs.onnx_network import skeleton
+
+    return all(
+        skeleton(folder / onnx_file(name)) == skeleton(other / onnx_file(name)) for name in GRAPHS
+    )
 
 
 def small_geometry(geometry: Geometry) -> Geometry:

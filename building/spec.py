@@ -37,13 +37,20 @@ from ..graphs.spec import (
     GIB,
     GRAPH_VERSION,
     Geometry,
+    GraphSet,
     Size,
     SizeRange,
     format_bytes,
     format_size,
 )
 from .fp8 import recipe_digest, require_quantiser
-from .graph_source import GraphSource, record_reference, small_geometry, write_set
+from .graph_source import (
+    GraphSource,
+    have_one_skeleton,
+    record_reference,
+    small_geometry,
+    write_set,
+)
 from .request import BUILT_IN, BuildRequest
 
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter and an engine library
@@ -181,11 +188,18 @@ def export(order: BuildSpec, progress: Progress) -> None:
     Raises:
         StreamDiffVSRError: The model cannot be read or quantised, or the graphs cannot be written.
     """
-    try:
+    with _writing(order):
         if order.key.backend == "torch":
             _export_programs(order, progress)
         else:
             _write_graphs(order, progress)
+
+
+@contextlib.contextmanager
+def _writing(order: BuildSpec) -> Iterator[None]:
+    """Puts an error of the disk into words."""
+    try:
+        yield
     except OSError as error:
         raise StreamDiffVSRError(
             f"cannot write the graphs to {order.stage.parent}",
@@ -239,18 +253,25 @@ def _checked_folder(order: BuildSpec, progress: Progress) -> Iterator[Path]:
     """Yields a folder with the graphs that the parity gate runs, and the recorded tensors.
 
     It is the set's own, unless a whole frame would take longer than everything else: a set that is
-    not compiled is then checked at a small size, with graphs that are made in the same way.
+    not compiled is then checked at a small size, with graphs that are made in the same way and
+    differ in nothing but the constants that follow from sizes.
     """
     if not order.is_checked_small:
         yield order.stage
         return
     source, options = GraphSource(order.source, order.key.model_digest), order.graph_options
-    library, sources = source.get(options, progress)
     with tempfile.TemporaryDirectory(prefix=".check-", dir=order.stage) as name:
-        small = write_set(library, sources, options, small_geometry(order.geometry), Path(name))
-        progress("reference")
-        record_reference(small, source.get(order.exact_options, progress)[1], Path(name))
-        yield Path(name)
+        folder, whole = Path(name), order.geometry
+        with _writing(order):
+            library, sources = source.get(options, progress)
+            exact = source.get(order.exact_options, progress)[1]
+            small = small_geometry(whole)
+            graphs = write_set(library, sources, options, small, folder, stands_for=whole)
+            if not have_one_skeleton(folder, order.stage):
+                graphs, folder = GraphSet.read(order.stage), order.stage
+            progress("reference")
+            record_reference(graphs, exact, folder)
+        yield folder
 
 
 MAX_STEPS = 50
@@ -307,7 +328,7 @@ def resolve(
     workspace = request.workspace_mib
     order = BuildSpec(
         source=source,
-        stage=Path(out) if out is not None else default_folder(model, key),
+        stage=Path(out) if out is not None else default_folder(key),
         key=key,
         model_name=model,
         geometry=plan.geometry,

@@ -29,14 +29,15 @@ def cache_root() -> Path:
     return Path(override) if override else platformdirs.user_cache_path("streamdiffvsr")
 
 
-def default_folder(model_name: str, key: EngineKey) -> Path:
+def default_folder(key: EngineKey) -> Path:
     """Returns the folder for a key's engine set in the cache, with a readable name.
 
-    Keys that differ only in versions (of the library, of the graphs) share a folder: the new set
+    A model is known by its digest alone, so that a folder that was renamed is the same model. Keys
+    that differ only in versions (of the library, of the graphs) share a folder: the new set
     replaces the old one, which this installation could no longer run.
     """
-    model, gpu = plain_name(Path(model_name).name), plain_name(key.gpu)
-    parts = (model, key.size, key.precision, key.backend, key.device, key.model_digest[:8])
+    gpu = plain_name(key.gpu)
+    parts = (key.model_digest[:12], key.size, key.precision, key.backend, key.device)
     colour = key.colour and f"colour-{key.colour}"
     level = "" if key.optimization_level is None else f"level{key.optimization_level}"
     options = (
@@ -163,7 +164,8 @@ def remove(folder: Path) -> None:
 def _sync(folder: Path) -> None:
     """Flushes every file to disk before the rename makes the set visible."""
     for path in folder.iterdir():
-        with path.open("rb+") as file:
+        # A link to weights that are installed read-only is on the disk already.
+        with contextlib.suppress(PermissionError), path.open("rb+") as file:
             os.fsync(file.fileno())
 
 
@@ -200,8 +202,12 @@ def remember_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def _identity(path: Path, stat: os.stat_result) -> str:
-    times = (stat.st_mtime_ns, stat.st_ctime_ns)
-    return "|".join(map(str, (path.resolve(), stat.st_ino, stat.st_size, *times)))
+    # Weights are linked into many sets, and each new link changes the times of all.
+    linked = stat.st_nlink > 1 and stat.st_ino
+    place = f"device {stat.st_dev}" if linked else path.resolve()
+    return "|".join(
+        map(str, (place, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    )
 
 
 def _read() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ FOLDED_BYTES = 2**16
 FEW = 8  # entries of a float tensor that may decide a type, such as the factors of a resize
 
 
-def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -> set[str]:
+def specialise(
+    source: Path, target: Path, padded: GraphSpec, spec: GraphSpec, positions: int | None = None
+) -> set[str]:
     """Writes the graph of one size.
 
     Args:
@@ -38,6 +41,8 @@ def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -
         padded: The graph at the size that the networks run at.
         spec: The graph at the frame's own size: smaller inputs are padded by repeating their last
             row and column, and larger outputs are cropped.
+        positions: The pixels of the feature maps that an on-demand lookup is split for; None: its
+            own. A small graph that stands for a large one is split into as many chunks.
 
     Returns:
         The names of the weights files that it points at; they are expected in its folder.
@@ -47,7 +52,7 @@ def specialise(source: Path, target: Path, padded: GraphSpec, spec: GraphSpec) -
     nodes = _padded(graph, padded, spec)
     known = _Known(network, source.parent, spec)
     nodes = [kept for node in nodes for kept in known.run(node)]
-    nodes = _chunked(_cropped(nodes, known, spec), known)
+    nodes = _chunked(_cropped(nodes, known, spec), known, positions)
     graph.initializer.extend(known.stored(nodes))
     for values, tensors in ((graph.input, spec.inputs), (graph.output, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
@@ -192,7 +197,7 @@ def _cropped(nodes: list[NodeProto], known: _Known, spec: GraphSpec) -> list[Nod
     return nodes
 
 
-def _chunked(nodes: list[NodeProto], known: _Known) -> list[NodeProto]:
+def _chunked(nodes: list[NodeProto], known: _Known, positions: int | None) -> list[NodeProto]:
     """Returns the nodes with the lookups of an on-demand correlation split into chunks.
 
     A lookup is a product of gathered rows (n, rows, C) with queries (n, C, 1).
@@ -205,17 +210,19 @@ def _chunked(nodes: list[NodeProto], known: _Known) -> list[NodeProto]:
         if rows is None or rows.op_type != "Gather" or readers[rows.output[0]] > 1:
             continue
         count, window, channels = known.shape(rows.output[0])
-        length = chunk_length(count, channels, window)
-        if length < count:
+        whole = positions or count
+        chunks = min(count, -(-whole // chunk_length(whole, channels, window)))
+        if chunks > 1:
+            ends = [count * i // chunks for i in range(chunks + 1)]
+            lengths = [end - start for start, end in pairwise(ends)]
             instead[rows.output[0]] = []
-            instead[product.output[0]] = list(_in_chunks(rows, product, known, count, length))
+            instead[product.output[0]] = list(_in_chunks(rows, product, known, lengths))
     return [new for node in nodes for new in instead.get(node.output[0], [node])]
 
 
 def _in_chunks(
-    rows: NodeProto, product: NodeProto, known: _Known, count: int, length: int
+    rows: NodeProto, product: NodeProto, known: _Known, lengths: list[int]
 ) -> Iterator[NodeProto]:
-    lengths = [min(length, count - start) for start in range(0, count, length)]
     table, index, query, out = rows.input[0], rows.input[1], product.input[1], product.output[0]
     known.add(f"{out}.lengths", np.array(lengths, np.int64))
     made: dict[str, list[str]] = {}

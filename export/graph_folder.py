@@ -197,6 +197,7 @@ def export_library(
     paths = {name: folder / options.file(name) for name in missing}
     for name, path in paths.items():
         progress(name)
+        path.unlink(missing_ok=True)  # a damaged one, or a link to somewhere
         single = name == "flow" and options.correlation == "on-demand"
         axes = symbolic_axes(specs[name], geometry.padded, batch=not single)
         export_graph(modules.pop(name), specs[name], path, axes)

@@ -17,6 +17,7 @@ from ..durable import write_atomically
 from .spec import GRAPH_VERSION, GRAPHS, GRAPHS_JSON, ModelDims, Precision
 
 MAX_JSON_BYTES = 4 * 2**20
+GRAPH_SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class GraphOptions:
             "denoise": (f"steps{self.steps}",),
             "decode": (self.colour and f"colour-{self.colour}",),
         }
-        return ".".join([graph, self.precision, *filter(None, parts.get(graph, ()))]) + ".onnx"
+        name = ".".join([graph, self.precision, *filter(None, parts.get(graph, ()))])
+        return name + GRAPH_SUFFIX
 
     def files(self) -> dict[str, str]:
         """Returns the file of every graph, by the graph's name."""
@@ -103,8 +105,26 @@ class GraphLibrary:
             }
             dims = ModelDims.from_json(data["dims"])
             return cls(model_digest, dims, dict(data["exporter"]), files)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ):
             return None
+
+    def sound(self, folder: Path, digest: Callable[[Path], str]) -> GraphLibrary:
+        """Returns the library of those graphs that are not damaged."""
+        whole = {
+            name: entry
+            for name, entry in self.files.items()
+            if name.endswith(GRAPH_SUFFIX) and not self.damaged(folder, name, digest)
+        }
+        used = {name for entry in whole.values() for name in entry.weights}
+        return replace(self, files=whole | {name: self.files[name] for name in sorted(used)})
 
     def damaged(self, folder: Path, graph: str, digest: Callable[[Path], str]) -> str:
         """Returns which file of a graph is not what was exported, or an empty string.

@@ -77,6 +77,32 @@ def count_operators(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in network.graph.node)
 
 
+def skeleton(path: Path) -> list[Hashable]:
+    """Returns what an ONNX file computes, without the constants that depend on its size.
+
+    Two graphs of one model with equal skeletons run the same operators on the same weights. Nodes
+    that only compute constants do not count: which of them are folded depends on the size.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    known: dict[str, Hashable] = {"": None}
+    for value in graph.input:
+        known[value.name] = value.name
+    for tensor in graph.initializer:
+        places = sorted((entry.key, entry.value) for entry in tensor.external_data)
+        known[tensor.name] = ("constant", *places)
+    lines: list[Hashable] = []
+    for node in graph.node:
+        inputs = tuple(known[name] for name in node.input)
+        if all(value is None or isinstance(value, tuple) for value in inputs):
+            known |= dict.fromkeys(node.output, ("constant",))
+            continue
+        attributes = sorted(attribute.SerializeToString() for attribute in node.attribute)
+        for index, name in enumerate(node.output):
+            known[name] = f"{len(lines)}.{index}"
+        lines.append((node.domain, node.op_type, tuple(attributes), inputs))
+    return [*lines, *(known[value.name] for value in graph.output)]
+
+
 def _set(field: Any, entries: list[Any]) -> None:
     del field[:]
     field.extend(entries)

@@ -37,6 +37,7 @@ def main() -> None:
         source.get(options, lambda line: print(f"  {line}"))
     shutil.rmtree(out, ignore_errors=True)
     made.rename(out)
+    made.with_name(f".{made.name}.lock").unlink(missing_ok=True)
     print(f"{out}: {sum(p.stat().st_size for p in out.iterdir()) / 1e6:.1f} MB")
 
 

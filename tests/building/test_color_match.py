@@ -29,9 +29,7 @@ def test_only_what_differs_from_the_model_is_another_set(
         order, _ = resolve(BuildRequest(model=model, color_match=asked), SIZE)
         plain, _ = resolve(BuildRequest(model=model), SIZE)
         assert order.key.colour == colour
-        assert (default_folder(model, order.key) == default_folder(model, plain.key)) == (
-            not colour
-        )
+        assert (default_folder(order.key) == default_folder(plain.key)) == (not colour)
 
 
 def test_another_word_is_refused() -> None:

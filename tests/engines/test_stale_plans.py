@@ -55,7 +55,7 @@ def test_sets_of_other_levels_lie_beside_each_other(build):
     other = read_manifest(folder).key
     assert (usual.optimization_level, other.optimization_level) == (None, 5)
     assert usual.digest() != other.digest()
-    names = [default_folder("tiny", key).name for key in (usual, other)]
+    names = [default_folder(key).name for key in (usual, other)]
     assert names == [names[0], f"{names[0]}_level5"]
 
 
