@@ -81,12 +81,11 @@ def _files(options: argparse.Namespace, made: Path) -> Iterator[tuple[str, str, 
 
 def _source(made: Path) -> Path:
     """Packs the tracked files as they are now, in a folder of the package's name."""
-    who = ("-c", "user.name=bundle", "-c", "user.email=bundle@localhost")  # a commit of no branch
-    changed = _git(*who, "stash", "create").decode().strip()
     archive = made / "source.tar.gz"
-    archive.write_bytes(
-        _git("archive", "--format=tar.gz", "--prefix=streamdiffvsr/", changed or "HEAD")
-    )
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in filter(None, _git("ls-files", "-z").decode().split("\0")):
+            if (ROOT / name).exists():
+                tar.add(ROOT / name, f"streamdiffvsr/{name}")
     return archive
 
 

@@ -134,5 +134,12 @@ def test_large_sets_are_checked_by_graphs_of_one_skeleton(tmp_path, monkeypatch)
             folder.mkdir()
         write, geometry = graph_source.write_set, chosen.geometry
         write(library, sources, options, geometry, whole)
-        write(library, sources, options, graph_source.small_geometry(geometry), small, geometry)
+        write(
+            library,
+            sources,
+            options,
+            graph_source.small_geometry(geometry),
+            small,
+            stands_for=geometry,
+        )
         assert graph_source.have_one_skeleton(whole, small), size

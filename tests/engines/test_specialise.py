@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streamdiffvsr.building.graph_source import SHIPPED, GraphSource, record_reference, write_set
-from streamdiffvsr.engines.onnxruntime_backend import OrtEngine, run_symbolic
+from streamdiffvsr.engines.onnxruntime_backend import OrtEngine, open_symbolic
 from streamdiffvsr.engines.parity import check_parity
 from streamdiffvsr.engines.specialise import specialise
 from streamdiffvsr.graphs import plan
@@ -133,7 +133,7 @@ def check(folder, model, library, options: GraphOptions, geometry: Geometry, fil
     record_golden(
         torch_runner(build_graphs(model, geometry, "fp32", table, make), specs), specs, folder
     )
-    symbolic = fitted(lambda name, x: run_symbolic(files[name], x), padded, specs)
+    symbolic = fitted(lambda name, x: open_symbolic(files[name])(x), padded, specs)
     tolerance = TOLERANCE if max(geometry.size) > 1 else FLAT_TOLERANCE
     for name, spec in specs.items():
         golden = load_file(folder / golden_file(name))
@@ -222,7 +222,7 @@ def test_a_batch_is_what_its_frames_are_one_by_one(model, shipped, tmp_path, cou
 
 
 def run_files(folder: Path, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return run_symbolic(folder / onnx_file(name), inputs)
+    return open_symbolic(folder / onnx_file(name))(inputs)
 
 
 @pytest.mark.slow
