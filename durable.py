@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,3 +120,17 @@ def write_atomically(path: Path, *, sync: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name, or copies it where the disk cannot; keeps a target that exists.
+
+    Raises:
+        OSError: It cannot be copied either.
+    """
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, another owner, or a disk without links
+        shutil.copyfile(source, target)

@@ -6,7 +6,6 @@ once, when they are exported; the graphs of each size are compared with them.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
+from ..durable import link_or_copy
 from ..engines.cache import cache_root, locked, remembered_digest
 from ..engines.host import require_export
 from ..engines.parity import check_parity
@@ -208,7 +208,7 @@ def write_set(
     for name, source in sources.items():
         target = folder / onnx_file(name)
         for weights in specialise(source, target, padded[name], specs[name], positions):
-            _link(source.parent / weights, folder / weights)
+            link_or_copy(source.parent / weights, folder / weights)
         alive[name] = activation_bytes(target)
         if sizes is not None and graphs.at(sizes.least).specs()[name] != specs[name]:
             shutil.copyfile(source, target)
@@ -220,15 +220,6 @@ def write_set(
 def _padded_specs(graphs: GraphSet) -> dict[str, GraphSpec]:
     geometry = graphs.geometry
     return replace(graphs, geometry=replace(geometry, size=geometry.padded)).specs()
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, another owner, or a disk without links
-        shutil.copyfile(source, target)
 
 
 def record_reference(graphs: GraphSet, sources: Sources, folder: Path) -> None:

@@ -31,6 +31,7 @@ PASSING = (
     "compare ",
     "make ",
     "reference",
+    "take ",
     "quantise ",
     "compile ",
     "check ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import platform
 import time
@@ -11,10 +12,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..durable import write_atomically
+from ..durable import link_or_copy, write_atomically
 from ..errors import StreamDiffVSRError, UsageError, command, option
-from ..graphs.spec import GRAPHS, GRAPHS_JSON, LANES, GraphSet, GraphSpec, Size, golden_file
+from ..graphs.spec import (
+    GRAPHS,
+    GRAPHS_JSON,
+    LANES,
+    GraphSet,
+    GraphSpec,
+    Size,
+    golden_file,
+    onnx_file,
+)
 from .backends import Fraction
+from .cache import engines_root, remembered_digest
 from .host import Gpu, cuda_gpu, current_gpu
 from .interface import Engine, kind_of, ordinal_of
 from .manifest import (
@@ -101,11 +112,14 @@ def accept_graphs(
     gated = GraphSet.read(checked or folder).specs()
     obstacle = backend.obstacle(key, device)
     parity: dict[str, ParityEntry] = {}
+    made_of: dict[str, str] = {}
     for name, spec in graphs.specs().items():
         if backend.compile is not None:
-            progress(f"compile {name}")
-            with current_gpu(device):
-                backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
+            made_of[name] = _source_digest(folder, name, key, workspace_bytes)
+            if not _take_over(folder, backend, name, made_of[name], progress):
+                progress(f"compile {name}")
+                with current_gpu(device):
+                    backend.compile(folder, spec, key, workspace_bytes, _percent(name, progress))
         if not obstacle:
             progress(f"check {name}")
             parity |= _gate(backend, checked or folder, {name: gated[name]}, device, graphs)
@@ -128,11 +142,44 @@ def accept_graphs(
         },
         gate=gate,
         parity=parity,
+        made_of=made_of,
     )
     manifest.write(folder)
     if gpu is not None and gate == "passed":
         record_acceptance(folder, gpu, manifest.backend_version, parity)
     return manifest
+
+
+def _source_digest(folder: Path, name: str, key: EngineKey, workspace: int | None) -> str:
+    """Returns a digest of all that a compiled engine depends on: graph, weights and settings."""
+    from ..graphs.onnx_network import read_network, weights_files
+
+    path = folder / onnx_file(name)
+    settings = (key.backend, key.library, key.gpu, key.optimization_level, key.sizes, workspace)
+    parts = [file_entry(path).sha256, repr(settings)]
+    weights = sorted(weights_files(read_network(path)))
+    parts += [remembered_digest(folder / file) for file in weights]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _take_over(folder: Path, backend: Backend, name: str, made_of: str, progress: Progress) -> bool:
+    """Takes a graph's engine from a set of the cache that was made of the same, if there is one.
+
+    Frames that are padded to one size share most engines, and so do numbers of steps.
+    """
+    for other in sorted(engines_root().glob(f"[!.]*/{MANIFEST}")):
+        with contextlib.suppress(StreamDiffVSRError, OSError):
+            manifest, file = read_manifest(other.parent), backend.file(name)
+            if manifest.made_of.get(name) != made_of:
+                continue
+            engine = folder / file
+            link_or_copy(other.parent / file, engine)
+            if file_entry(engine) == manifest.files[file]:
+                (folder / onnx_file(name)).unlink()
+                progress(f"take {name} from {other.parent.name}")
+                return True
+            engine.unlink()
+    return False
 
 
 def _remove_export_files(folder: Path, backend: Backend, key: EngineKey) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -110,6 +110,8 @@ class Manifest:
             decides nothing: engines outlive a driver, and are gated once under each.
         gate: "passed" on the machine that built the set, with the errors in `parity`, or "pending":
             its engines cannot run there, and are checked where they are first opened.
+        made_of: For each compiled graph, a digest of all that its engine was made of; an engine of
+            another set that was made of the same is the same engine.
     """
 
     key: EngineKey
@@ -123,6 +125,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     gate: Gate
     parity: Mapping[str, ParityEntry]
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes it to a set's folder, which does not have its final name yet."""
@@ -139,6 +142,7 @@ class Manifest:
             "files": {name: asdict(entry) for name, entry in self.files.items()},
             "gate": self.gate,
             "parity": {name: asdict(entry) for name, entry in self.parity.items()},
+            "made_of": dict(self.made_of),
         }
         (folder / MANIFEST).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
@@ -188,6 +192,7 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
         files={str(name): FileEntry(**entry) for name, entry in data["files"].items()},
         gate=cast(Gate, data["gate"]),
         parity={str(name): ParityEntry(**entry) for name, entry in data["parity"].items()},
+        made_of={str(k): str(v) for k, v in data.get("made_of", {}).items()},
     )
 
 

@@ -65,6 +65,11 @@ def value_of(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
     return np.frombuffer(raw_data(tensor, folder), dtype).reshape(tuple(tensor.dims))
 
 
+def read_network(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file without its weights."""
+    return onnx.load(str(path), load_external_data=False)
+
+
 def weights_files(network: onnx.ModelProto) -> set[str]:
     """Returns the names of the files, next to an ONNX file, in which its weights are stored."""
     entries = (entry for tensor in network.graph.initializer for entry in tensor.external_data)

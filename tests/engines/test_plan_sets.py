@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import streamdiffvsr
 from streamdiffvsr.engines import engine_set, tensorrt_backend
 from streamdiffvsr.engines.engine_set import ACCEPTANCE, is_accepted, record_acceptance
 from streamdiffvsr.engines.host import Gpu
@@ -220,3 +221,30 @@ def test_a_graph_is_rewritten_as_its_library_can_take_it(
     assert counts["Transpose"] == 202
     assert settings == BuildSettings((89, 121), 2**20, optimization_level=5)
     assert {p.suffix for p in tmp_path.iterdir()} == {".plan", ".data"}
+
+
+def test_an_engine_that_was_made_of_the_same_is_taken_over(
+    machine, parity_model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path))
+
+    def build(steps: int, **options: Any) -> tuple[Path, list[str]]:
+        said: list[str] = []
+        chosen = {"size": (48, 64), "backend": "tensorrt-rtx", "device": "cuda", "steps": steps}
+        folder = streamdiffvsr.build(parity_model, progress=said.append, **chosen, **options)
+        return folder, [line.split()[0] for line in said if line.split()[1] in GRAPHS]
+
+    first, done = build(4)
+    assert done == ["compile"] * len(GRAPHS)
+    second, done = build(2)  # the same graphs here, as the export is made up
+    assert second != first and done == ["take"] * len(GRAPHS)
+    assert read_manifest(second).made_of == read_manifest(first).made_of
+    engine_set.verify_files(second, read_manifest(second))
+    assert build(3, compute_capabilities=(121,))[1] == ["compile"] * len(GRAPHS)
+    for folder in (first, second):
+        damaged = folder / "flow.plan"
+        damaged.unlink()
+        damaged.write_bytes(b"something else")
+    third, done = build(5)
+    assert sorted(done) == ["compile", *["take"] * (len(GRAPHS) - 1)]
+    engine_set.verify_files(third, read_manifest(third))
