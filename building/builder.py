@@ -15,6 +15,7 @@ from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
 from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
+from .graph_source import GraphSource
 from .request import BuildRequest
 from .spec import BuildSpec, Progress, check_memory, execute, resolve
 
@@ -170,6 +171,16 @@ def find_set(request: BuildRequest, size: Size) -> Path | None:
     return order.stage if _why_stale(order.stage, order.key) is None else None
 
 
+def check_buildable(request: BuildRequest, size: Size) -> None:
+    """Raises `StreamDiffVSRError` if the set for a size (h, w) could not be built here."""
+    _require_graphs(resolve(request, size)[0])
+
+
+def _require_graphs(order: BuildSpec) -> None:
+    if order.key.backend != "torch":
+        GraphSource(order.source, order.key.model_digest).require(order.graph_options)
+
+
 def _bring_up_to_date(
     folder: Path, order: BuildSpec, plan: Plan, progress: Progress, *, in_process: bool
 ) -> None:
@@ -180,6 +191,7 @@ def _bring_up_to_date(
     if stale is None:
         progress(f"up to date: {folder}")
         return
+    _require_graphs(order)
     progress(f"building {folder} ({stale})")
     progress(plan.describe())
     check_memory(model_files(order.source), order.key)

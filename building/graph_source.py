@@ -14,15 +14,16 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
-from ..durable import link_or_copy
+from ..durable import link_or_copy, write_atomically
 from ..engines.cache import cache_root, locked, remembered_digest
-from ..engines.host import require_export
+from ..engines.host import missing_export
 from ..engines.parity import check_parity
-from ..errors import StreamDiffVSRError
+from ..errors import StreamDiffVSRError, option
 from ..graphs.arrays import Array
 from ..graphs.golden import fitted, record_golden
 from ..graphs.library import GraphLibrary, GraphOptions
 from ..graphs.spec import (
+    DEFAULT_STEPS,
     GRAPH_VERSION,
     GRAPHS,
     MIN_SIDE,
@@ -75,7 +76,7 @@ class GraphSource:
         """
         if (found := self.find(options)) is not None:
             return found
-        self._require_export(self._damage(options))
+        self.require(options)
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 self._export(options, progress)
@@ -83,21 +84,34 @@ class GraphSource:
         assert found is not None
         return found
 
-    def _require_export(self, damage: str) -> None:
-        """Raises `StreamDiffVSRError`, naming what is missing, unless graphs can be exported.
-
-        Args:
-            damage: Why graphs that were exported already are not used; may be empty.
-        """
-        try:
-            require_export()
-        except StreamDiffVSRError as error:
-            built_in = GraphLibrary.read(SHIPPED, self._digest) is not None
-            shipped = "the built-in model's own graphs are in fp32, for 2 or 4 steps; others"
-            whose = shipped if built_in else "graphs of other models than the built-in one"
-            cause = f"{damage}; they" if damage else whose
-            why = f"{cause} have to be exported, and {error.why}"
-            raise StreamDiffVSRError(error.what, why, error.remedy) from None
+    def require(self, options: GraphOptions) -> None:
+        """Raises `StreamDiffVSRError` unless the graphs are there or can be exported here."""
+        if not (missing := missing_export()) or self.find(options) is not None:
+            return
+        names = f"not installed: {', '.join(missing)}"
+        install = "run pip install 'streamdiffvsr[export]'"
+        damage = self._damage(options)
+        if str(SHIPPED) in damage:
+            raise StreamDiffVSRError(
+                "the built-in model's graphs cannot be used", damage, "install streamdiffvsr again"
+            )
+        if damage:
+            raise StreamDiffVSRError(
+                "the exported graphs cannot be used",
+                f"{damage}; exporting them again needs what is {names}",
+                install,
+            )
+        if GraphLibrary.read(SHIPPED, self._digest) is None:
+            raise StreamDiffVSRError(
+                "engines of this model cannot be built here",
+                f"its graphs have to be exported first, and that needs what is {names}",
+                f"{install}, or bring an engine set built elsewhere",
+            )
+        raise StreamDiffVSRError(
+            f"the built-in model has no graphs for {options.describe()}",
+            f"it has them in fp32, for 2 and 4 steps; exporting others needs what is {names}",
+            f"{install}, or use {option('steps', DEFAULT_STEPS)} and {option('precision', EXACT)}",
+        )
 
     def _found(self, options: GraphOptions) -> tuple[GraphLibrary | None, dict[str, Path]]:
         first: GraphLibrary | None = None
@@ -182,7 +196,7 @@ def write_set(
 ) -> GraphSet:
     """Writes the graphs of one geometry, and `graphs.json`, into an existing folder.
 
-    Weights files are linked, or copied where the disk has no links.
+    Weights files are linked to the cache's, or copied where that is not possible.
 
     Args:
         sizes: The sizes that the engines will take; the graphs that depend on it stay symbolic.
@@ -208,13 +222,25 @@ def write_set(
     for name, source in sources.items():
         target = folder / onnx_file(name)
         for weights in specialise(source, target, padded[name], specs[name], positions):
-            link_or_copy(source.parent / weights, folder / weights)
+            link_or_copy(_kept(source.parent / weights), folder / weights)
         alive[name] = activation_bytes(target)
         if sizes is not None and graphs.at(sizes.least).specs()[name] != specs[name]:
             shutil.copyfile(source, target)
     graphs = replace(graphs, activation_bytes=alive)
     graphs.write(folder)
     return graphs
+
+
+def _kept(weights: Path) -> Path:
+    """Returns a weights file in the user's cache: sets must not share one with the package."""
+    if weights.parent != SHIPPED:
+        return weights
+    copy = cache_root() / "graphs" / weights.name
+    if not copy.is_file() or remembered_digest(copy) != remembered_digest(weights):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(copy) as part:
+            shutil.copyfile(weights, part)
+    return copy
 
 
 def _padded_specs(graphs: GraphSet) -> dict[str, GraphSpec]:

@@ -13,7 +13,7 @@ from ..engines.interface import kind_of, ordinal_of
 from ..engines.registry import BACKENDS
 from ..errors import StreamDiffVSRError, command, option
 from ..graphs.spec import Size, check_size
-from .builder import build_set, find_set
+from .builder import build_set, check_buildable, find_set
 from .request import AUTO, BuildRequest
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class EngineProvider:
         Returns None while the model is `auto`, as choosing its weights may need a network.
         """
         return None if self._asked.model == AUTO else find_set(self.request, size)
+
+    def check_buildable(self, size: Size) -> None:
+        """Raises `StreamDiffVSRError` if the set for a size (h, w) could not be built here."""
+        if self._asked.model != AUTO:
+            check_buildable(self.request, size)
 
     def get(
         self, size: Size, progress: Log = lambda _: None, *, out: str | Path | None = None

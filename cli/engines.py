@@ -48,8 +48,8 @@ def engines(
 ) -> dict[str, Any] | None:
     """Build a model's engines for one or more input sizes.
 
-    A model's graphs are exported first, once, which takes a minute or more; the built-in model has
-    them. Engines go into the user's cache, where the other commands find them.
+    They go into the user's cache, where the other commands find them. The graphs of a model other
+    than the built-in one are exported first, once, which takes a minute or more.
     """
     if context.invoked_subcommand is not None:
         return None
@@ -76,7 +76,8 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
     sets = list_sets(engines_root())
     if not json:
         for entry in sets:
-            what = f"{entry.model or '?'} {entry.size} {entry.precision}".rstrip()
+            options = " ".join(filter(None, (f"{entry.steps} steps", entry.flow, entry.tile)))
+            what = f"{entry.model or '?'} {entry.size} {entry.precision} {options}".rstrip()
             where = f"{entry.backend or '?'} on {entry.device or '?'}"
             size = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"
             state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}"

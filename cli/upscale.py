@@ -100,7 +100,10 @@ class JobRunner:
             self._provider.check_runs_here()
             self._checked = True
         if asked.plan:
-            return self._provider.find(size)
+            found = self._provider.find(size)
+            if found is None:
+                self._provider.check_buildable(size)
+            return found
         return build_engines(self._provider, size, quiet=asked.quiet)
 
     def _planned(self, seen: JobReport, folder: Path | None) -> JobPlan:

@@ -30,6 +30,8 @@ class CachedSet:
     Attributes:
         age_days: Days since it was built.
         stale: Why nothing here can use it, or an empty string.
+        flow: RAFT's lookup and the flow scale, such as "all-pairs-2".
+        tile: The size of its tiles, or an empty string.
     """
 
     path: Path
@@ -42,6 +44,9 @@ class CachedSet:
     backend: str = ""
     device: str = ""
     gate: str = ""
+    steps: int = 0
+    flow: str = ""
+    tile: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the set's entry in the output of `--json`."""
@@ -104,7 +109,9 @@ def prune(
 
 
 def _inspected(folder: Path) -> CachedSet:
-    bytes_ = sum(path.stat().st_size for path in folder.iterdir())
+    stats = [path.stat() for path in folder.iterdir()]
+    # Sets of one model share their weights: each has its part of such a file.
+    bytes_ = sum(stat.st_size // max(1, stat.st_nlink) for stat in stats)
     age_days = (time.time() - (folder / MANIFEST).stat().st_mtime) / DAY_S
     try:
         manifest = read_manifest(folder)
@@ -122,6 +129,9 @@ def _inspected(folder: Path) -> CachedSet:
         backend=f"{key.backend} {key.library}".strip(),
         device=key.gpu or key.device,
         gate=manifest.gate,
+        steps=key.steps,
+        flow=key.flow,
+        tile=key.tile,
     )
 
 

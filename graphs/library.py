@@ -37,6 +37,11 @@ class GraphOptions:
     correlation: str
     colour: str = ""
 
+    def describe(self) -> str:
+        """Returns the options that a user chooses, in words."""
+        colour = self.colour and f", colours matched: {self.colour}"
+        return f"{self.steps} steps in {self.precision}{colour}"
+
     def file(self, graph: str) -> str:
         """Returns the name of a graph's file, which has only the options that change the graph."""
         parts: dict[str, tuple[str, ...]] = {

@@ -58,4 +58,7 @@ def _say(text: str, terminal: bool, *, last: bool = True) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    try:
+        sys.exit(main(sys.argv[1], sys.argv[2:]))
+    except KeyboardInterrupt:
+        sys.exit("stopped; run it again to continue")

@@ -128,7 +128,7 @@ TEXTS: dict[str, Any] = {
 def test_a_list_that_cannot_be_trusted_is_no_list(library, without_export, text):
     (library / GRAPHS_JSON).write_text(TEXTS[text](library))
     assert GraphLibrary.read(library, DIGEST) is None
-    with pytest.raises(StreamDiffVSRError, match=r"in fp32, for 2 or 4 steps; .*torch") as caught:
+    with pytest.raises(StreamDiffVSRError, match=r"in fp32, for 2 and 4 steps; .*torch") as caught:
         source(library).get(OPTIONS, print)
     assert "\n" not in str(caught.value)
 

@@ -56,6 +56,8 @@ def test_two_frames_without_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     three, half, torch = done.stdout.splitlines()
     for line in (three, half):
-        assert "the built-in model's own graphs are in fp32, for 2 or 4 steps" in line
+        assert "it has them in fp32, for 2 and 4 steps" in line
+        assert "or use steps=4 and precision='fp32'" in line
         assert "not installed: torch" in line and "pip install 'streamdiffvsr[export]'" in line
+    assert "no graphs for 3 steps in fp32" in three and "no graphs for 4 steps in fp16" in half
     assert "torch" in torch and "pip install" in torch

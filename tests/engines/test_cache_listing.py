@@ -52,11 +52,14 @@ def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
         "backend": "onnxruntime",
         "device": "cpu",
         "gate": "passed",
+        "steps": 4,
+        "flow": "all-pairs-1",
+        "tile": "",
         "bytes": size,
         "stale": "",
     }
     plain = cli("engines", "list")
-    assert "parity_model 64x48 fp32, onnxruntime on cpu" in plain.out
+    assert "parity_model 64x48 fp32 4 steps all-pairs-1, onnxruntime on cpu" in plain.out
     assert plain.out.endswith(f"1 engine set, {size / 2**20:.1f} MiB in {root}\n")
 
 
