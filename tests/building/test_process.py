@@ -30,6 +30,8 @@ from streamdiffvsr.runtime.processes import bootstrap, messages
 
 pytest.importorskip("torch", reason="engines are built with the export extra")
 
+# The child's first line: its graphs have to be exported, or are there already.
+AT_WORK = ("load weights", "make the graphs")
 EXECUTE_IN_CHILD = builder.execute_in_child  # before the tests' own fixture replaces it
 
 
@@ -85,7 +87,7 @@ def test_a_build_that_dies_is_one_line_and_leaves_nothing(
     parity_model, tmp_path, child, number, told
 ):
     def progress(line: str) -> None:
-        if line.startswith("make the graphs"):
+        if line.startswith(AT_WORK):
             child().send_signal(number)
 
     with pytest.raises(StreamDiffVSRError, match=told) as caught:
@@ -99,7 +101,7 @@ def test_ctrl_c_ends_the_child_too(parity_model, tmp_path, child):
     children = []
 
     def progress(line: str) -> None:
-        if line.startswith("make the graphs"):
+        if line.startswith(AT_WORK):
             children.append(child())
             raise KeyboardInterrupt
 
@@ -113,7 +115,7 @@ def test_the_child_ends_with_a_parent_that_is_killed(parity_model, tmp_path):
     code = (
         "import os, sys, psutil; from streamdiffvsr.building import builder\n"
         "def told(line):\n"
-        "  if line.startswith('make the graphs'):\n"
+        "  if line.startswith(('load weights', 'make the graphs')):\n"
         "    print(psutil.Process().children()[0].pid, flush=True); os.kill(os.getpid(), 9)\n"
         "builder.build(sys.argv[1], size=(32, 32), out=sys.argv[2], progress=told)\n"
     )
@@ -143,7 +145,7 @@ def test_eight_builders_of_one_set_make_it_once_though_one_is_killed(parity_mode
     def follow(index: int, process: Any) -> None:
         for line in process.stdout:
             lines[index].append(line.strip())
-            if line.startswith("make the graphs") and not killed:
+            if line.startswith(AT_WORK) and not killed:
                 killed.append(index)
                 process.kill()
 

@@ -30,6 +30,7 @@ def packed() -> set[str]:
     return {name for name in tracked if not spec.match_file(name)}
 
 
+@pytest.mark.slow
 def test_the_archive_is_small(packed):
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:

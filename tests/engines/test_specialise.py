@@ -152,7 +152,7 @@ def check(folder, model, library, options: GraphOptions, geometry: Geometry, fil
         pytest.param(
             *case,
             id=f"{format_size(case[2])}-flow{case[0]}-{case[1]}",
-            marks=[pytest.mark.slow] if case[0] == 4 or index > 5 else [],
+            marks=[pytest.mark.slow] if case[0] == 4 or index > 2 else [],
         )
         for index, case in enumerate(CASES)
     ],
