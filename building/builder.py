@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -177,8 +178,15 @@ def check_buildable(request: BuildRequest, size: Size) -> None:
 
 
 def _require_graphs(order: BuildSpec) -> None:
-    if order.key.backend != "torch":
-        GraphSource(order.source, order.key.model_digest).require(order.graph_options)
+    if order.key.backend == "torch":
+        return
+    GraphSource(order.source, order.key.model_digest).require(order.graph_options)
+    if find_spec("onnxruntime") is None:
+        raise StreamDiffVSRError(
+            f"engines of {order.key.backend} cannot be checked here",
+            "onnxruntime, which computes the reference, is not installed",
+            "run pip install onnxruntime, or build them where it is",
+        )
 
 
 def _bring_up_to_date(

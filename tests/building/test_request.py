@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from streamdiffvsr.building import builder
 from streamdiffvsr.building.request import BuildRequest
 from streamdiffvsr.engines import host, registry
 from streamdiffvsr.engines.registry import Choice
+from streamdiffvsr.errors import StreamDiffVSRError
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,21 @@ def test_without_torch_the_built_in_model_has_the_precision_of_its_graphs(
     request = BuildRequest(model=model, precision=precision)
     assert request.choice().precision == chosen
     assert request.settled().precision == chosen
+
+
+def test_without_the_library_of_the_reference_a_build_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the extra tensorrt-rtx")
+    monkeypatch.setattr(builder, "find_spec", lambda name: None)
+    said: list[str] = []
+    with pytest.raises(StreamDiffVSRError, match="onnxruntime, which computes the reference") as e:
+        builder.build(
+            "tiny",
+            size=(48, 64),
+            backend="tensorrt-rtx",
+            device="cuda",
+            out=tmp_path / "set",
+            progress=said.append,
+        )
+    assert "\n" not in str(e.value) and said == []
