@@ -38,6 +38,9 @@ ELSEWHERE: dict[tuple[float, float | None, float], list[tuple[float, float | Non
 }
 # Within what. At the last, rows are padded from 270 to 272 and RAFT's volume is in float32 here.
 CASES = {"128x128": 0.02, "320x180": 0.02, "480x270 all-pairs": 0.07}
+# GFLOP that the other count saves and the graphs do not: it splits the UNet's lowest doubling where
+# that is exact, and one graph for all sizes cannot (docs/roofline.md).
+SPLIT_ELSEWHERE = {"128x128": 43, "320x180": 0, "480x270 all-pairs": 343}
 
 
 @pytest.mark.parametrize("rates", ELSEWHERE, ids=str)
@@ -45,10 +48,12 @@ def test_another_count_gives_the_same_times(rates: tuple[float, float | None, fl
     fp16, fp8, gbps = rates
     frames = read_counts()
     for (case, within), (expected, with_fp8) in zip(CASES.items(), ELSEWHERE[rates], strict=True):
-        assert frame_limit_ms(frames[case], fp16, gbps) == pytest.approx(expected, rel=within)
-        if with_fp8 is not None:
+        more = SPLIT_ELSEWHERE[case]
+        found = frame_limit_ms(frames[case], fp16, gbps)
+        assert found == pytest.approx(expected + more / fp16, rel=within)
+        if fp8 is not None and with_fp8 is not None:
             found = frame_limit_ms(frames[case], fp16, gbps, fp8)
-            assert found == pytest.approx(with_fp8, rel=within)
+            assert found == pytest.approx(with_fp8 + more / fp8, rel=within)
 
 
 def test_the_docs_have_what_the_code_generates() -> None:
