@@ -152,7 +152,7 @@ def check(folder, model, library, options: GraphOptions, geometry: Geometry, fil
         pytest.param(
             *case,
             id=f"{format_size(case[2])}-flow{case[0]}-{case[1]}",
-            marks=[pytest.mark.slow] if case[0] == 4 or index > 2 else [],
+            marks=[pytest.mark.slow] if case[0] != 1 or index > 2 else [],
         )
         for index, case in enumerate(CASES)
     ],
@@ -194,7 +194,9 @@ def example(tensor: TensorSpec, draw: np.random.Generator) -> Array:
     return draw.uniform(-1, 1, shape).astype(tensor.dtype)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(
+    "count", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_batch_is_what_its_frames_are_one_by_one(model, shipped, tmp_path, count):
     geometry, options = Geometry((37, 41)), GraphOptions("fp32", 4, 1, "all-pairs")
     specs = graph_specs(geometry, shipped.dims, "fp32")
