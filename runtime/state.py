@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,15 +94,12 @@ class StreamState:
         Raises:
             StreamDiffVSRError: The file cannot be written.
         """
-        path = Path(path)
         tensors: dict[str, Array] = {}
         if self.previous_hr is not None and self.previous_lr is not None:
             tensors["previous_hr"] = np.ascontiguousarray(self.previous_hr, dtype=np.float32)
             tensors["previous_lr"] = np.ascontiguousarray(self.previous_lr)
         counts = json.dumps({"seed": self.seed, "frame_index": self.frame_index})
-        _write_whole(
-            path, lambda part: save_file(tensors, part, {"format": FORMAT, "state": counts})
-        )
+        write_tensors(Path(path), tensors, {"format": FORMAT, "state": counts})
 
     @classmethod
     def load(cls, path: str | Path) -> StreamState:
@@ -110,17 +108,7 @@ class StreamState:
         Raises:
             StreamDiffVSRError: The file is missing, damaged, or not a state.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise StreamDiffVSRError(
-                f"no state file {path}", "there is no such file", "check its name and folder"
-            )
-        try:
-            with safe_open(str(path), "numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        with read_tensors(Path(path), FORMAT) as (tensors, metadata):
             counts = json.loads(metadata["state"])
             return cls(
                 seed=int(counts["seed"]),
@@ -128,12 +116,6 @@ class StreamState:
                 previous_hr=tensors.get("previous_hr"),
                 previous_lr=tensors.get("previous_lr"),
             )
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise StreamDiffVSRError(
-                f"could not read the state {path}",
-                f"it is damaged, or is no state ({error})",
-                "start from a fresh state",
-            ) from error
 
 
 class HeldOutput:
@@ -212,15 +194,46 @@ def _check_frames(hr: Array, lr: Array) -> None:
         raise ValueError(f"previous_hr must be float {expected}, got {hr.dtype} {hr.shape}")
 
 
-def _write_whole(path: Path, write: Callable[[str], None]) -> None:
-    """Writes next to the file and renames: a killed process leaves the old file or the new one."""
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, whole: a killed process leaves the old file or the new one.
+
+    Raises:
+        StreamDiffVSRError: The file cannot be written.
+    """
     try:
         with write_atomically(path, sync=True) as part:
-            write(str(part))
+            save_file(dict(tensors), str(part), metadata)
     except (OSError, SafetensorError) as error:
         what = f"cannot write the state to {path}"
         raise StreamDiffVSRError(
             what, _why(error), "choose a writable folder with free space"
+        ) from error
+
+
+@contextmanager
+def read_tensors(path: Path, format: str) -> Iterator[tuple[dict[str, Array], dict[str, str]]]:
+    """Reads what `write_tensors` wrote; yields the tensors and the metadata.
+
+    Raises:
+        StreamDiffVSRError: The file is missing, damaged, or not of this format, or the block finds
+            that it does not contain what it should.
+    """
+    if not path.is_file():
+        raise StreamDiffVSRError(
+            f"no state file {path}", "there is no such file", "check its name and folder"
+        )
+    try:
+        with safe_open(str(path), "numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != format:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {format!r}")
+        yield tensors, metadata
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise StreamDiffVSRError(
+            f"could not read the state {path}",
+            f"it is damaged, or is no state ({error})",
+            "start from a fresh state",
         ) from error
 
 

@@ -1,0 +1,262 @@
+"""Carries a canvas from one frame to the next, along the motion between them.
+
+Motion is dense inverse search (Kroeger et al., ECCV 2016) on LR, and none where no motion explains
+a pixel as well. What motion does not explain loses its detail, so the picture falls back to the
+interpolated frame there: it shows no ghost, and brightness and motion follow at once.
+
+Where nothing moves, the frame's noise is averaged over time: a recursive filter whose gain is small
+for differences that noise explains. The noise is estimated from the still part of the picture, and
+its differences do not count as change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ...graphs.arrays import Image
+from ...graphs.spec import SCALE
+from .canvas import Canvas, Floats, bands, enlarge, scaled
+
+FLOW_PIXELS = 320 * 180 * 2  # above this, flow is computed at half the LR resolution
+FLOW_MARGIN = 16  # LR pixels around what has changed, in which motion is searched for
+LEAST_FLOW_SIDE = 16
+CHANGED_NOISE = 1.5  # standard deviations of the noise that are no change
+STILL_BIAS = 0.3  # levels by which motion must explain a pixel better than none
+STILL_NOISE = 0.5  # further, in standard deviations of the noise
+# Confidence is exp(-(excess / WIDTH)^2): of the error, in levels, that exceeds FLOOR and the noise.
+FLOOR, FLOOR_NOISE, WIDTH = 4.0, 2.0, 14.0
+MOTION_LOSS = 0.03  # of freshness in a frame whose motion is a pixel or more: resampling blurs
+NOISE_PACE = 0.2  # of the noise estimate, per frame
+# Differences below QUIET standard deviations are averaged with LEAST_GAIN, above LOUD followed.
+LEAST_NOISE, QUIET, LOUD, LEAST_GAIN = 0.2, 1.0, 3.0, 0.12
+CELL = 16  # LR pixels: detail is resampled in cells of this width that move
+STILL_SHARE, LEAST_CELLS = 0.9, 4  # of a cell, and of the frame, to take the noise from
+_MEAN = np.full((1, 3), 1 / 3, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """The way back from a frame to an earlier one.
+
+    Attributes:
+        flow: (h, w, 2) float32 LR pixels, x first: where each pixel was, minus where it is.
+        confidence: (h, w) float32 in [0, 1]: 0 where the earlier frame does not show the pixel.
+    """
+
+    flow: Floats
+    confidence: Floats
+
+    def after(self, earlier: Motion) -> Motion:
+        """Returns the motion from this one's frame to the frame before `earlier`."""
+        there = grid(*self.confidence.shape) + self.flow
+        both = cv2.merge([*cv2.split(earlier.flow), earlier.confidence])
+        moved = cv2.remap(both, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return Motion(self.flow + moved[..., :2], self.confidence * moved[..., 2])
+
+
+@lru_cache(maxsize=8)
+def grid(height: int, width: int) -> Floats:
+    """Returns the coordinates (x, y) of every pixel, (height, width, 2)."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    pixels: Floats = np.dstack([x, y])
+    pixels.flags.writeable = False
+    return pixels
+
+
+def carry(
+    canvas: Canvas, frame: Image, seconds: float, into: Floats | None = None
+) -> tuple[Canvas, Motion]:
+    """Returns the canvas in the next frame, and the motion from there back to the last one.
+
+    Args:
+        canvas: The canvas in the last frame; it is not changed.
+        frame: The next frame, (h, w, 3) uint8 RGB, of the canvas's size.
+        seconds: The time between the two frames.
+        into: Memory for the new detail, other than the canvas's; None allocates it.
+    """
+    now = frame.astype(np.float32)
+    if canvas.blank:
+        return _first(canvas, frame, now), _no_motion(canvas)
+    match = _match(canvas, now)
+    noise = _noise(frame, canvas.lr, match.still, canvas.noise)
+    motion = Motion(match.flow, _confidence(match, noise))
+    there = grid(*canvas.size) + match.flow
+    fresh, age = (
+        cv2.remap(x, there, None, how, borderMode=cv2.BORDER_REPLICATE)
+        for x, how in ((canvas.fresh, cv2.INTER_LINEAR), (canvas.age, cv2.INTER_NEAREST))
+    )
+    distance = np.minimum(np.abs(match.flow).sum(axis=2), 1)
+    carried = Canvas(
+        lr=frame,
+        smooth=_smoothed(now, match, noise),
+        detail=_carry_detail(canvas.detail, motion, into),
+        fresh=fresh * motion.confidence * (1 - MOTION_LOSS * distance),
+        age=age + np.float32(seconds),
+        noise=noise,
+        seed=canvas.seed,
+        frame_index=canvas.frame_index + 1,
+        blank=False,
+    )
+    return carried, motion
+
+
+def _first(canvas: Canvas, frame: Image, now: Floats) -> Canvas:
+    empty = Canvas.empty(canvas.size, canvas.seed)
+    index = canvas.frame_index + 1
+    return replace(empty, lr=frame, smooth=now, frame_index=index, blank=False)
+
+
+def _no_motion(canvas: Canvas) -> Motion:
+    h, w = canvas.size
+    return Motion(np.zeros((h, w, 2), np.float32), np.zeros((h, w), np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Match:
+    """How the last frame explains the next one, (h, w) each.
+
+    Attributes:
+        flow: (h, w, 2): as in `Motion`.
+        moved: The last frame moved along the flow, (h, w, 3) levels.
+        error: The mean absolute difference of the two around each pixel, in levels.
+        still: Whether no motion explains the pixel as well as any.
+    """
+
+    flow: Floats
+    moved: Floats
+    error: Floats
+    still: npt.NDArray[np.bool_]
+
+
+def _match(canvas: Canvas, now: Floats) -> _Match:
+    before, least = canvas.smooth, STILL_BIAS + STILL_NOISE * canvas.noise
+    flow = np.zeros((*canvas.size, 2), np.float32)
+    moved, unmoved_error = before.copy(), _error(now, before)
+    error, still = unmoved_error.copy(), np.ones(canvas.size, np.bool_)
+    part = _changed(unmoved_error > STILL_BIAS + CHANGED_NOISE * canvas.noise)
+    if part is None:
+        return _Match(flow, moved, error, still)
+    found = _flow(now[part], before[part])
+    there = grid(*canvas.size)[part] + found
+    border = cv2.BORDER_REPLICATE
+    along = cv2.remap(before, there, None, cv2.INTER_CUBIC, borderMode=border)
+    moved_error = _error(now[part], along)
+    moves = moved_error + least < unmoved_error[part]
+    still[part] = ~moves
+    for whole, found_there in ((flow, found), (moved, along), (error, moved_error)):
+        whole[part][moves] = found_there[moves]
+    return _Match(flow, moved, error, still)
+
+
+def _changed(changed: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Returns the part of the frame that contains every change, with a margin; None without any."""
+    left, top, width, height = cv2.boundingRect(changed.view(np.uint8))
+    if not width:
+        return None
+    rows, columns = (
+        slice(max(start - FLOW_MARGIN, 0), min(start + length + FLOW_MARGIN, side))
+        for start, length, side in zip((top, left), (height, width), changed.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _flow(now: Floats, before: Floats) -> Floats:
+    """Returns the flow from `now` to `before`, (h, w, 2) LR pixels; none in a sliver."""
+    if min(now.shape[:2]) < LEAST_FLOW_SIDE:
+        return np.zeros((*now.shape[:2], 2), np.float32)
+    grey = (cv2.cvtColor(cv2.convertScaleAbs(x), cv2.COLOR_RGB2GRAY) for x in (now, before))
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setFinestScale(0 if now.shape[0] * now.shape[1] <= FLOW_PIXELS else 1)
+    search.setVariationalRefinementIterations(0)
+    flow: Floats = search.calc(*grey, None)
+    return flow
+
+
+def _error(a: Floats, b: Floats) -> Floats:
+    """Returns the absolute difference, mean over channels and 5 by 5 pixels."""
+    error: Floats = cv2.blur(cv2.transform(cv2.absdiff(a, b), _MEAN), (5, 5))
+    return error
+
+
+def _noise(frame: Image, last: Image, still: npt.NDArray[np.bool_], before: float) -> float:
+    """Returns the standard deviation of the noise, in levels: from cells that are still."""
+    h, w = (max(1, side // CELL) for side in still.shape)
+    mean = cv2.transform(cv2.absdiff(frame, last).astype(np.float32), _MEAN)
+    cells, share = (
+        cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
+        for x in (mean, still.astype(np.float32))
+    )
+    cells = cells[share >= STILL_SHARE]
+    if cells.size < LEAST_CELLS:
+        return before
+    # The mean absolute difference of two normal values is 2 / sqrt(pi) of their deviation.
+    found = float(np.median(cells)) * math.sqrt(math.pi) / 2
+    return before + NOISE_PACE * (found - before)
+
+
+def _confidence(match: _Match, noise: float) -> Floats:
+    excess = np.maximum(match.error - (FLOOR + FLOOR_NOISE * noise), 0)
+    confidence: Floats = np.exp(-np.square(excess / WIDTH))
+    h, w = confidence.shape
+    there = grid(h, w) + match.flow
+    x, y = there[..., 0], there[..., 1]
+    confidence[(x < -0.5) | (x > w - 0.5) | (y < -0.5) | (y > h - 0.5)] = 0
+    return confidence
+
+
+def _smoothed(now: Floats, match: _Match, noise: float) -> Floats:
+    """Returns the frame with its noise averaged over time where nothing moves."""
+    if noise < LEAST_NOISE:
+        return now
+    new = now - match.moved
+    change = np.abs(cv2.blur(new, (3, 3))).max(axis=2) / noise
+    gain = np.clip((change - QUIET) / (LOUD - QUIET), LEAST_GAIN, 1)
+    gain[~match.still] = 1
+    gain = cv2.dilate(gain, np.ones((3, 3), np.uint8))
+    smoothed: Floats = match.moved + gain[..., None] * new
+    return smoothed
+
+
+def _carry_detail(detail: Floats, motion: Motion, into: Floats | None) -> Floats:
+    """Returns the detail, moved and weighted by its confidence; what is still is copied."""
+    out = np.empty_like(detail) if into is None else into
+    h, w = motion.confidence.shape
+    moves = motion.flow.any(axis=2)
+    for rows in bands(h):
+        part = scaled(rows)
+        np.copyto(out[part], detail[part])
+        if moves[rows].any():
+            there = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR)
+            there += grid(SCALE * h, SCALE * w)[part]
+            for columns in _runs(moves, rows):
+                across = scaled(columns)
+                out[part, across] = cv2.remap(
+                    detail,
+                    there[:, across],
+                    None,
+                    cv2.INTER_CUBIC,
+                    borderMode=cv2.BORDER_REFLECT,
+                )
+        if motion.confidence[rows].min() < 1:
+            weight = enlarge(motion.confidence, rows, cv2.INTER_LINEAR)
+            out[part] *= weight[..., None]
+    return out
+
+
+def _runs(moves: npt.NDArray[np.bool_], rows: slice) -> Iterator[slice]:
+    """Yields the columns, in runs of whole cells, in which something of these rows moves."""
+    width = moves.shape[1]
+    # The interpolation of the flow reaches into the neighbouring pixels.
+    near = moves[max(rows.start - 1, 0) : rows.stop + 1].any(axis=0)
+    near = np.convolve(near, np.ones(3), "same") > 0
+    cells = np.add.reduceat(near, np.arange(0, width, CELL)) > 0
+    edges = np.flatnonzero(np.diff(np.r_[0, cells, 0]))
+    for start, stop in edges.reshape(-1, 2):
+        yield slice(int(start) * CELL, min(int(stop) * CELL, width))

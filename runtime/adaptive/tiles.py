@@ -1,0 +1,169 @@
+"""Chooses the tiles that the model refines next, and blends what it has made into the canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from ...graphs.spec import SCALE, Size
+from .canvas import Canvas, Floats, enlarge, scaled
+from .carry import Motion, grid
+
+OVERLAP = 8  # LR pixels over which neighbouring tiles are feathered
+PLAIN = 0.3  # levels of texture that are added everywhere, so that flat parts have their turn
+PREFERRED = 8.0  # times the need of other parts: a region of interest
+OVERDUE = 1e3  # levels: the need of a pixel whose refresh interval is over
+AGE = 0.02  # levels: what a pixel that is due for refresh needs at least
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """What the model has made of a tile.
+
+    Attributes:
+        top, left: The tile's corner, in LR pixels.
+        detail: What it adds to the interpolated frame, (4t, 4t, 3) float32 levels.
+        weight: Its weight in the canvas, (4t, 4t): 1 inside, feathered at borders inside the frame.
+    """
+
+    top: int
+    left: int
+    detail: Floats
+    weight: Floats
+
+
+def starts(frame: int, tile: int) -> list[int]:
+    """Returns evenly spread starts of tiles that cover `frame` with at least `OVERLAP`."""
+    if tile >= frame:
+        return [0]
+    count = 1 - (tile - frame) // (tile - OVERLAP)
+    return [round(i * (frame - tile) / (count - 1)) for i in range(count)]
+
+
+def all_tiles(size: Size, tile: int) -> list[tuple[int, int]]:
+    """Returns the corners (top, left) of the tiles that cover a frame."""
+    return [(top, left) for top in starts(size[0], tile) for left in starts(size[1], tile)]
+
+
+@lru_cache(maxsize=32)
+def feather(tile: int, inner: tuple[bool, bool, bool, bool], scale: int) -> Floats:
+    """Returns a tile's weights, (scale tile, scale tile).
+
+    Args:
+        inner: Whether its top, left, bottom and right borders are inside the frame.
+    """
+    ramp = (np.arange(OVERLAP * scale, dtype=np.float32) + 0.5) / (OVERLAP * scale)
+
+    def along(before: bool, after: bool) -> Floats:
+        weights = np.ones(tile * scale, np.float32)
+        if before:
+            weights[: len(ramp)] = ramp
+        if after:
+            weights[-len(ramp) :] *= ramp[::-1]
+        return weights
+
+    top, left, bottom, right = inner
+    weights: Floats = np.outer(along(top, bottom), along(left, right)).astype(np.float32)
+    weights.flags.writeable = False
+    return weights
+
+
+def weight_of(corner: tuple[int, int], size: Size, tile: int, scale: int) -> Floats:
+    """Returns the `feather` of the tile at a corner of a frame."""
+    (top, left), (h, w) = corner, size
+    inner = (top > 0, left > 0, top + tile < h, left + tile < w)
+    return feather(tile, inner, scale)
+
+
+def need_of(canvas: Canvas, refresh_s: float, preferred: Floats | None = None) -> Floats:
+    """Returns how much each LR pixel needs the model, (h, w): staleness, weighted by texture.
+
+    Args:
+        refresh_s: Seconds after which a pixel goes before all that are younger.
+        preferred: (h, w), 1 in regions of interest, else 0.
+    """
+    grey = cv2.cvtColor(canvas.smooth, cv2.COLOR_RGB2GRAY)
+    texture = cv2.blur(cv2.absdiff(grey, cv2.GaussianBlur(grey, (5, 5), 1.0)), (5, 5))
+    need: Floats = (1 - canvas.fresh) * (texture + PLAIN)
+    need += AGE * np.minimum(canvas.age / refresh_s, 1)
+    if preferred is not None:
+        need *= 1 + (PREFERRED - 1) * preferred
+    need[canvas.age > refresh_s] += OVERDUE
+    return need
+
+
+def choose(need: Floats, count: int, tile: int) -> list[tuple[int, int]]:
+    """Returns the corners of up to `count` tiles that together cover the greatest need.
+
+    Tiles lie anywhere in the frame: what has moved needs no more of them than before.
+    """
+    h, w = need.shape
+    need, chosen = need.copy(), []
+    for _ in range(count):
+        sums = cv2.integral(need)
+        sums = sums[tile:, tile:] - sums[:-tile, tile:] - sums[tile:, :-tile] + sums[:-tile, :-tile]
+        top, left = (int(i) for i in np.unravel_index(np.argmax(sums), sums.shape))
+        if sums[top, left] <= 0:
+            break
+        chosen.append((top, left))
+        covered = weight_of((top, left), (h, w), tile, 1)
+        need[top : top + tile, left : left + tile] *= 1 - covered
+    return chosen
+
+
+def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float = 0.0) -> None:
+    """Blends a patch into a canvas, whose arrays it changes.
+
+    Args:
+        motion: The way from the canvas's frame back to the patch's; None if it is the same frame.
+        age: Seconds since the patch's frame.
+    """
+    side = patch.weight.shape[0] // SCALE
+    if motion is None:
+        rows, columns = slice(patch.top, patch.top + side), slice(patch.left, patch.left + side)
+        detail, weight = patch.detail, patch.weight
+    else:
+        found = _moved(patch, side, motion)
+        if found is None:
+            return
+        rows, columns, detail, weight = found
+    there = canvas.detail[scaled(rows), scaled(columns)]
+    there += weight[..., None] * (detail - there)
+    share = cv2.resize(weight, None, fx=1 / SCALE, fy=1 / SCALE, interpolation=cv2.INTER_AREA)
+    fresh, ages = canvas.fresh[rows, columns], canvas.age[rows, columns]
+    fresh += share * (1 - fresh)
+    ages[share >= 0.5] = age
+
+
+def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Floats, Floats] | None:
+    """Returns where a patch has moved to, its detail and its weight there; None if nowhere."""
+    there = grid(*motion.confidence.shape) + motion.flow - np.float32([patch.left, patch.top])
+    inside = ((there > -1) & (there < side)).all(axis=2)
+    left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
+    if not width:
+        return None
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    flow = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR, columns)
+    hr = SCALE * np.float32([left - patch.left, top - patch.top])
+    hr = grid(SCALE * height, SCALE * width) + hr + flow
+    detail = cv2.remap(patch.detail, hr, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.remap(patch.weight, hr, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    weight *= enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
+    return rows, columns, detail, weight
+
+
+def blend_all(canvas: Canvas, patches: list[Patch]) -> None:
+    """Replaces the canvas's detail by that of patches which cover the whole frame."""
+    total = np.zeros(canvas.detail.shape[:2], np.float32)
+    canvas.detail[:] = 0
+    for patch in patches:
+        side = patch.weight.shape[0] // SCALE
+        rows = scaled(slice(patch.top, patch.top + side))
+        columns = scaled(slice(patch.left, patch.left + side))
+        canvas.detail[rows, columns] += patch.weight[..., None] * patch.detail
+        total[rows, columns] += patch.weight
+    canvas.detail[:] /= total[..., None]
+    canvas.fresh[:], canvas.age[:] = 1, 0
