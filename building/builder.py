@@ -17,8 +17,9 @@ from ..graphs.plan import Plan
 from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange
 from ..runtime.processes.child import DEBUG, Child, ProcessEnded
 from .graph_source import GraphSource
+from .memory import check_memory
 from .request import BuildRequest
-from .spec import BuildSpec, Progress, check_memory, execute, resolve
+from .spec import BuildSpec, Progress, execute, resolve
 
 SMALLER = (
     f"use {option('tile')}, {option('flow_scale', 2)}, {option('precision', 'fp16')} "
@@ -88,6 +89,7 @@ def build(
     optimization_level: int | None = None,
     color_match: str = "auto",
     profile: SizeRange | None = None,
+    batch: int = 1,
     progress: Progress = lambda _: None,
     in_process: bool = False,
 ) -> Path:
@@ -115,6 +117,8 @@ def build(
         color_match: "on": the output takes over the input's broad colours by back-projection
             in `decode`; "off": it has the model's colours; "auto": as the model's config says.
         profile: The range of sizes that TensorRT engines take; None is `size` alone.
+        batch: How many tiles the engines take at once, 1, 2 or 4; more than one only for a GPU, at
+            a square size. `streamdiffvsr.load` opens no such set: it takes frames one by one.
         progress: Called with one line whenever a step begins.
         in_process: Whether to build in this process, not in a child that may crash alone.
 
@@ -139,6 +143,7 @@ def build(
         workspace_mib=workspace_mib,
         optimization_level=optimization_level,
         profile=profile,
+        batch=batch,
     )
     return build_set(request, size, out=out, progress=progress, in_process=in_process)
 

@@ -26,8 +26,9 @@ from ..graphs.spec import (
     onnx_file,
 )
 from .graph_source import GraphSource, record_reference, write_set
+from .memory import check_memory
 from .request import BuildRequest
-from .spec import check_memory, export, resolve
+from .spec import export, resolve
 
 if TYPE_CHECKING:
     from ..engines.divergence import Divergence

@@ -285,7 +285,7 @@ def small_geometry(geometry: Geometry) -> Geometry:
     """
     least = MIN_SIDE * geometry.flow_scale
     height, width = (min(side, least + side % PERIOD) for side in geometry.size)
-    small = Geometry((height, width), geometry.flow_scale)
+    small = Geometry((height, width), geometry.flow_scale, batch=geometry.batch)
     if geometry.tile is None:
         return small
     tile = [

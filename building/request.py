@@ -40,6 +40,8 @@ class BuildRequest:
         optimization_level: How long TensorRT looks for faster engines, 0 to 5; None is its own
             choice, 3.
         profile: The range of sizes of TensorRT engines that take more than one; None is one size.
+        batch: How many tiles the engines take at once, 1, 2 or 4. More than one are for a GPU and
+            for the tiles of adaptive frames, of one square size.
     """
 
     model: str | None = None
@@ -56,6 +58,7 @@ class BuildRequest:
     workspace_mib: int | None = None
     optimization_level: int | None = None
     profile: SizeRange | None = None
+    batch: int = 1
 
     @property
     def run_on(self) -> str | None:

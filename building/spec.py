@@ -1,15 +1,13 @@
-"""Resolves a request into a build that is ready to run, checks its memory, and runs it."""
+"""Resolves a request into a build that is ready to run, and runs it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from ..engines.host import (
     TORCH_MODULES,
     check_gpu,
     check_precision,
-    free_host_bytes,
     graph_precision,
     require_export,
 )
@@ -34,13 +31,11 @@ from ..graphs.library import GraphOptions
 from ..graphs.plan import Plan, make_plan
 from ..graphs.spec import (
     DEFAULT_STEPS,
-    GIB,
     GRAPH_VERSION,
     Geometry,
     GraphSet,
     Size,
     SizeRange,
-    format_bytes,
     format_size,
 )
 from .fp8 import recipe_digest, require_quantiser
@@ -52,50 +47,6 @@ from .graph_source import (
     write_set,
 )
 from .request import BUILT_IN, BuildRequest
-
-BASE_BYTES = int(0.6 * GIB)  # torch, the exporter and an engine library
-EXPORT_FACTOR = 1.1  # times the weights as float32, of which torch keeps one copy
-# Times the same: the graph, the compiler's copies of it, and the plan.
-COMPILE_FACTOR = {"fp32": 2.5, "fp16": 1.6, "fp8": 2.5}
-MAX_HEADER_BYTES = 10_000_000
-
-
-def estimated_bytes(weights: Iterable[Path], key: EngineKey) -> int:
-    """Returns the least memory that a build takes, in bytes."""
-    total = sum(_float32_bytes(path) for path in weights)
-    compiles = BACKENDS[key.backend].compile is not None
-    compiled = COMPILE_FACTOR[key.precision] if compiles else 0.0
-    return BASE_BYTES + int(total * max(EXPORT_FACTOR, compiled))
-
-
-def check_memory(weights: Iterable[Path], key: EngineKey) -> None:
-    """Raises `StreamDiffVSRError` if a build takes more memory than is free, swap included."""
-    needed = estimated_bytes(weights, key)
-    free = free_host_bytes()
-    if needed > free:
-        raise StreamDiffVSRError(
-            f"the engines cannot be built in {format_bytes(free, 'GiB')} of free memory",
-            f"it takes at least {needed / GIB:.1f}",
-            "free some, add swap, or build them on another machine and copy the folder",
-        )
-
-
-def _float32_bytes(path: Path) -> int:
-    """Returns the bytes of a file's tensors as float32, or of the file if that is unknown."""
-    size = path.stat().st_size
-    if path.suffix != ".safetensors":
-        return size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(MAX_HEADER_BYTES, length)))
-        wide = sum(
-            4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
-        )
-        return min(wide, 4 * size)  # a header may be wrong, which shows when weights are read
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return size  # a damaged file is refused when it is read
-
 
 Progress = Callable[[str], None]
 
@@ -304,6 +255,7 @@ def resolve(
         flow_scale=request.flow_scale,
         correlation=request.correlation,
         tile=request.tile,
+        batch=request.batch,
     )
     # Refuse what is impossible before a model is downloaded, which may prefer another flow scale.
     target = _target(request)
@@ -361,6 +313,31 @@ def _ranged(plan: Plan, sizes: SizeRange) -> Plan:
     return replace(plan, geometry=replace(geometry, size=sizes.usual))
 
 
+def _check_batch(request: BuildRequest) -> None:
+    """Raises `UsageError` if such engines cannot take several tiles at once."""
+    if request.batch == 1:
+        return
+    what = f"{request.batch} tiles at once are not possible"
+    if kind_of(request.device) == "cpu":
+        raise UsageError(
+            f"{what} on a CPU",
+            "it runs tiles one by one, at the same speed",
+            f"{without('batch')}, or use {option('device', 'cuda')}",
+        )
+    if request.profile is not None:
+        raise UsageError(
+            f"{what} with a range of sizes",
+            "tiles are of one size",
+            f"{without('profile')}, or {without('batch')}",
+        )
+    if request.precision == FP8:
+        raise UsageError(
+            f"{what} in fp8",
+            "its engines are calibrated one frame at a time",
+            f"use {option('precision', 'fp16')}, or {without('batch')}",
+        )
+
+
 def _check(request: BuildRequest) -> None:
     check_precision(request.precision or "")
     if request.color_match not in MATCH_COLOUR:
@@ -389,6 +366,7 @@ def _check(request: BuildRequest) -> None:
         )
     if request.workspace_mib is not None and request.workspace_mib < 1:
         raise UsageError(f"a workspace of {request.workspace_mib} MiB is not possible")
+    _check_batch(request)
 
 
 def _target(request: BuildRequest) -> Target:
@@ -436,4 +414,5 @@ def _key(request: BuildRequest, plan: Plan, digest: str, target: Target) -> Engi
         graph_version=GRAPH_VERSION,
         calibration=recipe_digest() if precision == FP8 else "",
         sizes="" if request.profile is None else str(request.profile),
+        batch=request.batch,
     )

@@ -42,6 +42,7 @@ def engines(
     context: typer.Context,
     sizes: opt.Sizes = None,
     out: opt.EnginesOut = None,
+    batch: opt.Batch = 1,
     json: opt.Json = False,
     *,
     build: BuildRequest,
@@ -54,7 +55,7 @@ def engines(
     if context.invoked_subcommand is not None:
         return None
     started = time.monotonic()
-    provider, device = engine_provider(build), build.run_on
+    provider, device = engine_provider(replace(build, batch=batch)), build.run_on
     wanted = [build.profile.usual] if build.profile else opt.parse_sizes(sizes)
     built = []
     for size in wanted:
@@ -76,7 +77,10 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
     sets = list_sets(engines_root())
     if not json:
         for entry in sets:
-            options = " ".join(filter(None, (f"{entry.steps} steps", entry.flow, entry.tile)))
+            batch = f"batch {entry.batch}" if entry.batch > 1 else ""
+            options = " ".join(
+                filter(None, (f"{entry.steps} steps", entry.flow, entry.tile, batch))
+            )
             what = f"{entry.model or '?'} {entry.size} {entry.precision} {options}".rstrip()
             where = f"{entry.backend or '?'} on {entry.device or '?'}"
             size = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"

@@ -63,6 +63,15 @@ Sizes = Annotated[
         help="Size of the input frames in pixels; repeat for more sizes." + default(DEFAULT_SIZE),
     ),
 ]
+Batch = Annotated[
+    int,
+    typer.Option(
+        "--batch",
+        metavar="N",
+        help="Tiles that the engines refine at once: 1, 2 or 4. Batches are for a GPU, and for "
+        "tiles of one square size, such as --size 48x48.",
+    ),
+]
 EnginesOut = Annotated[
     Path | None,
     typer.Option(
@@ -336,6 +345,7 @@ def described(folder: Path, device: str | None = None) -> dict[str, Any]:
         "backend": key.backend,
         "device": key.device,
         "steps": key.steps,
+        "batch": key.batch,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
         "memory": check_memory_fit(folder, device).to_json(),
         "gate": manifest.gate,

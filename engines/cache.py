@@ -48,6 +48,7 @@ def default_folder(key: EngineKey) -> Path:
         gpu,
         level,
         key.sizes and f"sizes-{plain_name(key.sizes)}",
+        f"batch{key.batch}" if key.batch > 1 else "",
     )
     return engines_root() / "_".join(p for p in (*parts, *options) if p)
 

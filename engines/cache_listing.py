@@ -32,6 +32,7 @@ class CachedSet:
         stale: Why nothing here can use it, or an empty string.
         flow: RAFT's lookup and the flow scale, such as "all-pairs-2".
         tile: The size of its tiles, or an empty string.
+        batch: The number of frames that it takes at once.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class CachedSet:
     steps: int = 0
     flow: str = ""
     tile: str = ""
+    batch: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Returns the set's entry in the output of `--json`."""
@@ -132,6 +134,7 @@ def _inspected(folder: Path) -> CachedSet:
         steps=key.steps,
         flow=key.flow,
         tile=key.tile,
+        batch=key.batch,
     )
 
 

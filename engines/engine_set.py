@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -198,9 +198,12 @@ def _remove_export_files(folder: Path, backend: Backend, key: EngineKey) -> None
 
 
 def open_engines(
-    folder: Path, device: str | None = None, size: Size | None = None
+    folder: Path,
+    device: str | None = None,
+    size: Size | None = None,
+    graphs: Collection[str] = GRAPHS,
 ) -> tuple[Manifest, dict[str, Engine]]:
-    """Opens every engine of a set, after checking its files against their digests.
+    """Opens the engines of a set, after checking its files against their digests.
 
     Engines for a GPU pass the parity gate once on each kind of GPU, driver and library.
 
@@ -208,6 +211,7 @@ def open_engines(
         device: The GPU, "cuda:1"; None is the first, or the CPU for a CPU's set.
         size: LR size (h, w) of the frames, if the set takes a range of sizes; None is the one that
             it is tuned for.
+        graphs: The names of the graphs whose engines are opened.
 
     Raises:
         UsageError: The set is for another kind of device, or the size is not in its range.
@@ -226,8 +230,12 @@ def open_engines(
     engines: dict[str, Engine] = {}
     for lane in LANES:
         scratch = None if backend.scratch is None else backend.scratch(device)
-        engines |= {name: backend.open(folder, specs[name], device, scratch) for name in lane}
-    return manifest, {name: engines[name] for name in GRAPHS}
+        engines |= {
+            name: backend.open(folder, specs[name], device, scratch)
+            for name in lane
+            if name in graphs
+        }
+    return manifest, {name: engines[name] for name in GRAPHS if name in graphs}
 
 
 def device_of(folder: Path, manifest: Manifest, device: str | None) -> str:

@@ -60,7 +60,8 @@ class EngineKey:
     quantised, and empty in any other precision. `colour` is "on" or "off" if the build overrides
     the model's config on whether the output takes LR's broad colours, else empty.
     `optimization_level` is None if the library's own was taken, or if it has none. `sizes` is the
-    range of sizes "MIN:OPT:MAX" that the engines take, of which `size` is OPT, or empty.
+    range of sizes "MIN:OPT:MAX" that the engines take, of which `size` is OPT, or empty. `batch` is
+    the number of frames that the engines take at once.
     """
 
     model_digest: str
@@ -78,6 +79,7 @@ class EngineKey:
     colour: str = ""
     optimization_level: int | None = None
     sizes: str = ""
+    batch: int = 1
 
     @property
     def match_colour(self) -> bool | None:
@@ -86,7 +88,10 @@ class EngineKey:
 
     def digest(self) -> str:
         """Returns the SHA-256 of all fields, in hexadecimal digits."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        fields = asdict(self)
+        if self.batch == 1:  # as before there were batches, so that interrupted jobs go on
+            del fields["batch"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def differs_from(self, other: EngineKey) -> list[str]:
         """Returns the fields that differ, as `name: theirs -> ours`, for the line that says why."""

@@ -14,6 +14,7 @@ from .spec import GraphSpec, TensorSpec, golden_file
 # Runs one float32 graph: (its name, inputs by name) -> outputs by name.
 RunGraph = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
 Tensors = dict[str, Array]
+APART = 4  # pixels between the frames of a batch
 
 
 def example_frame(height: int, width: int, shift: int) -> Image:
@@ -30,6 +31,11 @@ def example_frame(height: int, width: int, shift: int) -> Image:
     ]
     image = np.stack(channels, axis=-1) + grain[:, shift : shift + width, None]
     return image.clip(0, 255).astype(np.uint8)
+
+
+def example_frames(count: int, height: int, width: int, shift: int) -> Image:
+    """Returns different frames like `example_frame`, (count, h, w, 3), all moved by `shift`."""
+    return np.stack([example_frame(height, width, shift + APART * i) for i in range(count)])
 
 
 def fitted(
@@ -77,16 +83,18 @@ class _Recorder:
 def record_golden(run: RunGraph, specs: Mapping[str, GraphSpec], folder: Path) -> None:
     """Writes the tensors that engines are checked against: two frames' way through the graphs.
 
+    In a batch, each place has two frames of its own.
+
     Args:
         run: Runs the float32 reference.
         specs: The engines' graphs, at one size.
         folder: Where each graph's file is written.
     """
     recorder = _Recorder(run, specs)
-    height, width = specs["prepare"].inputs[0].shape[1:3]
-    first = recorder.run("prepare", frame=example_frame(height, width, 2)[None])
+    count, height, width, _ = specs["prepare"].inputs[0].shape
+    first = recorder.run("prepare", frame=example_frames(count, height, width, 2))
     previous = recorder.run("features", up=first["up"])
-    second = recorder.run("prepare", frame=example_frame(height, width, 0)[None])
+    second = recorder.run("prepare", frame=example_frames(count, height, width, 0))
     current = recorder.run("features", up=second["up"])
     flow = recorder.run("flow", previous_fmap=previous["fmap"], **current)["flow"]
     # An image instead of noise: a float32 position has an error of 1e-4 pixels, and only the slope

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import UsageError
+from ..errors import UsageError, option, without
 from .spec import (
     FLOW_SCALES,
     MIN_SIDE,
@@ -32,6 +32,7 @@ CHUNK_BYTES = 64 * 2**20  # size of the features that the on-demand lookup gathe
 # nodes. With this limit a chunk takes no more memory than the positions of all windows, which are
 # there anyway.
 MAX_CHUNKS = 256
+BATCHED_SIZE = (48, 48)  # LR pixels: a good size of tiles that are refined in batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def make_plan(
     correlation: str | None = None,
     tile: Size | str | None = "auto",
     preferred: int = 1,
+    batch: int = 1,
 ) -> Plan:
     """Chooses the plan for an LR size (h, w); every choice can be overridden.
 
@@ -89,6 +91,8 @@ def make_plan(
         correlation: "all-pairs" or "on-demand". None chooses.
         tile: LR size of the tiles, None for the whole frame; "auto" chooses.
         preferred: The flow scale that the model was trained at, used where the frame allows it.
+        batch: How many frames every graph takes at once: more than one are tiles, so `size` is
+            square and not divided again.
 
     Raises:
         UsageError: A value is unknown, or does not fit the size.
@@ -112,7 +116,24 @@ def make_plan(
         fits = correlation_bytes(size, flow_scale) <= ALL_PAIRS_BYTES
         correlation = "all-pairs" if fits else "on-demand"
     chosen = choose_tile(size) if isinstance(tile, str) else tile
-    return Plan(Geometry(size, flow_scale, chosen), correlation)
+    plan = Plan(Geometry(size, flow_scale, chosen, batch), correlation)
+    if batch > 1:
+        _check_batched(plan)
+    return plan
+
+
+def _check_batched(plan: Plan) -> None:
+    """Raises `UsageError` unless frames are tiles: square, not padded and not divided again."""
+    geometry = plan.geometry
+    height, width = geometry.size
+    whole = geometry.tile is None and geometry.padded == geometry.size
+    if height != width or not whole or plan.correlation == "on-demand":
+        raise UsageError(
+            f"engines of {format_size(geometry.size)} cannot take {geometry.batch} tiles at once",
+            f"such tiles are square, with sides of a multiple of {SCALE} and at least {MIN_SIDE} "
+            "pixels, and small enough to be run whole",
+            f"use {option('size', BATCHED_SIZE)}, or {without('batch')}",
+        )
 
 
 def choose_tile(size: Size) -> Size | None:

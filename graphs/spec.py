@@ -22,6 +22,7 @@ TILE_OVERLAP = 32  # LR pixels that neighbouring tiles share, feathered; an eigh
 DEFAULT_STEPS = 4  # of denoising; the released model is trained for them
 FlowScale = Literal[1, 2, 4]  # the flow is computed at HR divided by this
 FLOW_SCALES: tuple[int, ...] = get_args(FlowScale)
+BATCHES = (1, 2, 4)  # frames or tiles that the engines of one set take at once
 GRAPHS = ("prepare", "features", "flow", "guide", "temporal", "denoise", "decode")
 # Each lane is a stream: its graphs run one after another; graphs of two lanes run concurrently.
 LANES = (("prepare", "features", "flow"), ("guide", "denoise"), ("temporal", "decode"))
@@ -91,14 +92,19 @@ class Geometry:
         size: LR size (h, w) of the frames as they arrive.
         flow_scale: The flow is computed at HR / flow_scale (1, 2 or 4).
         tile: LR size of the tiles on which denoise and decode run, or None for the whole frame.
+        batch: How many frames every graph takes at once: 1, or 2 or 4 for engines that refine the
+            tiles of a frame in batches.
     """
 
     size: Size
     flow_scale: int = 1
     tile: Size | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        if self.batch not in BATCHES:
+            raise UsageError(f"a batch of {self.batch} is not possible", remedy="use 1, 2 or 4")
         if self.flow_scale not in FLOW_SCALES:
             raise UsageError(f"flow scale 1/{self.flow_scale} is not known", remedy="use 1, 2 or 4")
         smallest = MIN_SIDE * self.flow_scale
@@ -135,7 +141,12 @@ class Geometry:
     def from_json(cls, data: Mapping[str, Any]) -> Geometry:
         """Reads the entry that `to_json` returns."""
         tile = data["tile"]
-        return cls(_size(data["size"]), int(data["flow_scale"]), _size(tile) if tile else None)
+        return cls(
+            size=_size(data["size"]),
+            flow_scale=int(data["flow_scale"]),
+            tile=_size(tile) if tile else None,
+            batch=int(data.get("batch", 1)),  # older sets do not state it
+        )
 
 
 def _size(pair: Any) -> Size:
@@ -210,37 +221,38 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
     lr and hr are nominally in [-1, 1]; flow is in HR pixels. Flow is float32 in any precision: half
     precision would lose half a pixel beyond 1024 pixels.
     """
+    n = geometry.batch
     h, w = geometry.size
     full_h, full_w = geometry.padded
     th, tw = geometry.denoised
     real = FLOAT[precision]
     coarse = tuple(-(-side * SCALE // geometry.flow_scale // 8) for side in geometry.padded)
     T = TensorSpec
-    frame = T("frame", (1, h, w, 3), "uint8")
-    up = T("up", (1, 3, SCALE * full_h, SCALE * full_w), real)
-    fmap = T("fmap", (1, dims.fmap, *coarse), real)
-    context = T("context", (1, dims.context, *coarse), real)
-    flow = T("flow", (1, 2, SCALE * full_h, SCALE * full_w), "float32")
-    warped = T("warped", (1, 3, SCALE * full_h, SCALE * full_w), real)
-    tile_warped = T("warped", (1, 3, SCALE * th, SCALE * tw), real)
-    latent = T("latent", (1, dims.latent, th, tw), real)
+    frame = T("frame", (n, h, w, 3), "uint8")
+    up = T("up", (n, 3, SCALE * full_h, SCALE * full_w), real)
+    fmap = T("fmap", (n, dims.fmap, *coarse), real)
+    context = T("context", (n, dims.context, *coarse), real)
+    flow = T("flow", (n, 2, SCALE * full_h, SCALE * full_w), "float32")
+    warped = T("warped", (n, 3, SCALE * full_h, SCALE * full_w), real)
+    tile_warped = T("warped", (n, 3, SCALE * th, SCALE * tw), real)
+    latent = T("latent", (n, dims.latent, th, tw), real)
     gate = T("gate", (1,), real)
-    tile_lr = T("lr", (1, 3, th, tw), real)
+    tile_lr = T("lr", (n, 3, th, tw), real)
     # A tile is cut from padded frames; only a whole frame is cropped to four times the input's
     # size.
     out_h, out_w = (SCALE * h, SCALE * w) if geometry.tile is None else (SCALE * th, SCALE * tw)
     temporal = tuple(
-        T(f"temporal_{i}", (1, channels, th * scale // 4, tw * scale // 4), real)
+        T(f"temporal_{i}", (n, channels, th * scale // 4, tw * scale // 4), real)
         for i, (channels, scale) in enumerate(dims.temporal)
     )
     specs = (
-        GraphSpec("prepare", (frame,), (T("lr", (1, 3, full_h, full_w), real), up)),
+        GraphSpec("prepare", (frame,), (T("lr", (n, 3, full_h, full_w), real), up)),
         GraphSpec("features", (up,), (fmap, context)),
         GraphSpec("flow", (fmap, T("previous_fmap", fmap.shape, real), context), (flow,)),
         GraphSpec(
             "guide",
-            (T("previous_hr", (1, 3, SCALE * h, SCALE * w), real), flow),
-            (warped, T("hint", (1, dims.hint, full_h, full_w), real)),
+            (T("previous_hr", (n, 3, SCALE * h, SCALE * w), real), flow),
+            (warped, T("hint", (n, dims.hint, full_h, full_w), real)),
         ),
         GraphSpec("temporal", (tile_warped,), temporal),
         GraphSpec(
@@ -248,7 +260,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
             (
                 latent,
                 tile_lr,
-                T("hint", (1, dims.hint, th, tw), real),
+                T("hint", (n, dims.hint, th, tw), real),
                 T("step", (1,), "int32"),
                 gate,
             ),
@@ -257,7 +269,7 @@ def graph_specs(geometry: Geometry, dims: ModelDims, precision: Precision) -> di
         GraphSpec(
             "decode",
             (latent, *((tile_lr,) if dims.match_colour else ()), *temporal, gate),
-            (T("hr", (1, 3, out_h, out_w), real), T("frame", (1, out_h, out_w, 3), "uint8")),
+            (T("hr", (n, 3, out_h, out_w), real), T("frame", (n, out_h, out_w, 3), "uint8")),
         ),
     )
     return {spec.name: spec for spec in specs}

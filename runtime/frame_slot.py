@@ -24,6 +24,51 @@ class Transfer:
     lock: Lock
 
 
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """The engines from the warped frame to the output, bound to buffers."""
+
+    temporal: Bound
+    denoise: tuple[Bound, ...]  # one for each step
+    decode: Bound
+
+
+def step_numbers(device: Device, count: int) -> list[Buffer]:
+    """Returns the numbers of the denoising steps on the device, which all slots share."""
+    numbers: list[Buffer] = [device.empty((1,), "int32") for _ in range(count)]
+    for number, buffer in enumerate(numbers):
+        device.copy(buffer, np.array([number], np.int32))
+    return numbers
+
+
+def bind_refinement(
+    engines: Mapping[str, Engine], buffers: Mapping[str, Buffer], steps: Sequence[Buffer]
+) -> Refinement:
+    """Binds the engines that make a frame of noise, LR and the guidance.
+
+    Args:
+        buffers: By the names of the tensors; `switch` is the gate of `decode`, `out` its frame, and
+            `latent` and `denoised` take turns.
+        steps: The step numbers.
+    """
+    temporal = _of(buffers, *(t.name for t in engines["temporal"].describe().outputs))
+    there, back = buffers["latent"], buffers["denoised"]
+    denoise = []
+    for step in steps:
+        pair = {"latent": there, "denoised": back, "step": step}
+        denoise.append(engines["denoise"].bind(_of(buffers, "lr", "hint", "gate") | pair))
+        there, back = back, there
+    around = {"latent": there, "gate": buffers["switch"]}
+    around |= {"hr": buffers["hr"], "frame": buffers["out"]}
+    if any(tensor.name == "lr" for tensor in engines["decode"].describe().inputs):
+        around["lr"] = buffers["lr"]  # for its colours
+    return Refinement(
+        temporal=engines["temporal"].bind(_of(buffers, "warped") | temporal),
+        denoise=tuple(denoise),
+        decode=engines["decode"].bind(temporal | around),
+    )
+
+
 class Slot:
     """The buffers of one whole frame, without tiles.
 
@@ -62,7 +107,6 @@ class Slot:
     def link(self, previous: Slot, steps: Sequence[Buffer]) -> None:
         """Binds the engines to these buffers, the previous frame's slot, and the step numbers."""
         b, before = self._buffers, previous._buffers
-        temporal = {t.name: b[t.name] for t in self._specs["temporal"].outputs}
         bind = {name: engine.bind for name, engine in self._engines.items()}
         self._prepare = bind["prepare"](_of(b, "frame", "lr", "up"))
         self._features = bind["features"](_of(b, "up", "fmap", "context"))
@@ -72,18 +116,7 @@ class Slot:
         self._guide = bind["guide"](
             _of(b, "flow", "warped", "hint") | {"previous_hr": before["hr"]}
         )
-        self._temporal = bind["temporal"](_of(b, "warped") | temporal)
-        # The latent alternates between two buffers, step by step.
-        there, back = b["latent"], b["denoised"]
-        self._denoise: list[Bound] = []
-        for step in steps:
-            pair = {"latent": there, "denoised": back, "step": step}
-            self._denoise.append(bind["denoise"](_of(b, "lr", "hint", "gate") | pair))
-            there, back = back, there
-        around = {"latent": there, "gate": b["switch"], "hr": b["hr"], "frame": b["out"]}
-        if any(tensor.name == "lr" for tensor in self._specs["decode"].inputs):
-            around["lr"] = b["lr"]  # for its colours
-        self._decode = bind["decode"](temporal | around)
+        self._refinement = bind_refinement(self._engines, b, steps)
 
     def guided_by(self, strength: float) -> None:
         """Writes the guidance strength into host memory; 0 for a frame without a previous one.
@@ -127,16 +160,16 @@ class Slot:
 
     def extract_temporal(self, stream: Stream) -> None:
         """Computes the decoder's features of the warped frame."""
-        self._enqueue("temporal", self._temporal, stream)
+        self._enqueue("temporal", self._refinement.temporal, stream)
 
     def denoise(self, stream: Stream) -> None:
         """Runs all denoising steps."""
-        for number, bound in enumerate(self._denoise, 1):
+        for number, bound in enumerate(self._refinement.denoise, 1):
             self._enqueue(f"denoise {number}", bound, stream)
 
     def decode(self, stream: Stream) -> None:
         """Computes the raw output, which the next frame needs, and the frame."""
-        self._enqueue("decode", self._decode, stream)
+        self._enqueue("decode", self._refinement.decode, stream)
 
     def download(self, stream: Stream) -> None:
         """Copies the frame to host memory."""
@@ -161,15 +194,15 @@ class Slot:
         """Returns why an engine must not be part of a launch, or an empty string."""
         return next((why for b in self._bound(graph) if (why := b.why_not_captured(stream))), "")
 
-    def _bound(self, graph: str) -> list[Bound]:
+    def _bound(self, graph: str) -> tuple[Bound, ...]:
         return {
-            "prepare": [self._prepare],
-            "features": [self._features],
-            "flow": [self._flow],
-            "guide": [self._guide],
-            "temporal": [self._temporal],
-            "denoise": self._denoise,
-            "decode": [self._decode],
+            "prepare": (self._prepare,),
+            "features": (self._features,),
+            "flow": (self._flow,),
+            "guide": (self._guide,),
+            "temporal": (self._refinement.temporal,),
+            "denoise": self._refinement.denoise,
+            "decode": (self._refinement.decode,),
         }[graph]
 
     def _enqueue(self, stage: str, bound: Bound, stream: Stream) -> None:

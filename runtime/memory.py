@@ -136,7 +136,8 @@ def resized(graphs: GraphSet, geometry: Geometry, correlation: str) -> GraphSet:
 def _volume_bytes(graphs: GraphSet) -> int:
     geometry = graphs.geometry
     stored = graphs.correlation == "all-pairs"
-    return correlation_bytes(geometry.size, geometry.flow_scale) if stored else 0
+    volume = correlation_bytes(geometry.size, geometry.flow_scale)
+    return geometry.batch * volume if stored else 0
 
 
 def _buffer_bytes(graphs: GraphSet) -> int:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..engines.interface import Device, Engine
 from ..errors import StreamDiffVSRError
-from .frame_slot import Array, Slot
+from .frame_slot import Array, Slot, step_numbers
 from .overlap import Schedule
 from .state import HeldOutput, HeldState, StreamState
 
@@ -256,9 +256,7 @@ class Run:
 
 
 def _linked_slots(device: Device, engines: Mapping[str, Engine], steps: int) -> list[Slot]:
-    numbers = [device.empty((1,), "int32") for _ in range(steps)]
-    for number, buffer in enumerate(numbers):
-        device.copy(buffer, np.array([number], np.int32))
+    numbers = step_numbers(device, steps)
     first = Slot(device, engines)
     slots = [first, *(Slot(device, engines, first.transfer) for _ in range(SLOTS - 1))]
     for index, slot in enumerate(slots):

@@ -130,6 +130,14 @@ class Stages:
     ) -> Guidance:
         """Finds the flow to the previous frame; returns its output, warped, and the hint."""
         (flow,) = self._run("flow", fmap=fmap, previous_fmap=previous_fmap, context=context)
+        return self.guide_along(flow, previous_hr, scale)
+
+    def guide_along(self, flow: Array, previous_hr: Array, scale: float = 1.0) -> Guidance:
+        """Warps a raw output (1, 3, H, W) along a flow that is known; computes the hint.
+
+        Args:
+            flow: (1, 2, H, W) float32, in HR pixels, x first.
+        """
         previous_hr = previous_hr.astype(self.dtype, copy=False)
         warped, hint = self._run("guide", previous_hr=previous_hr, flow=flow)
         return Guidance(warped, hint, self._on * self.dtype.type(scale))

@@ -16,7 +16,7 @@ from ..engines.cuda_device import CudaDevice
 from ..engines.engine_set import open_engines
 from ..engines.interface import Device, Engine, StagedEngine, StageTimes, ordinal_of, timed
 from ..engines.manifest import Manifest, read_manifest
-from ..errors import Bare, StreamDiffVSRError, command
+from ..errors import Bare, StreamDiffVSRError, UsageError, command, without
 from ..graphs.arrays import Array
 from ..graphs.arrays import Image as Image
 from ..graphs.spec import GraphSet, Size, format_size
@@ -286,11 +286,18 @@ def load(engine_dir: str | Path, device: str | None = None, size: Size | None = 
             that they are tuned for.
 
     Raises:
-        UsageError: The set is made for another kind of device, or the size is not in its range.
+        UsageError: The set is made for another kind of device or for several tiles at once, or the
+            size is not in its range.
         StreamDiffVSRError: The set is missing or damaged, its backend is not installed, or it does
             not fit in memory.
     """
     manifest = read_manifest(Path(engine_dir))
+    if (batch := manifest.graphs.geometry.batch) > 1:
+        raise UsageError(
+            f"the engines of {engine_dir} take {batch} tiles at once",
+            "frames are upscaled one at a time",
+            f"build others, and {without('batch')}",
+        )
     if size is not None:
         manifest = replace(manifest, graphs=manifest.graphs.at(size))
     check_memory(manifest, device)

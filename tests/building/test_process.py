@@ -21,7 +21,7 @@ import psutil
 import pytest
 from safetensors.numpy import save_file
 
-from streamdiffvsr.building import builder, builder_child, spec
+from streamdiffvsr.building import builder, builder_child, memory, spec
 from streamdiffvsr.building.spec import BuildSpec
 from streamdiffvsr.engines.manifest import EngineKey, read_manifest
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
@@ -260,7 +260,7 @@ def test_the_estimate_counts_weights_as_torch_will_hold_them(tmp_path):
     plans = EngineKey("", "", "", "", "fp32", 4, "tensorrt-rtx", "cuda", "1", "sm89", 1)
 
     def above_base(key: EngineKey) -> int:
-        return spec.estimated_bytes(tmp_path.iterdir(), key) - spec.BASE_BYTES
+        return memory.estimated_bytes(tmp_path.iterdir(), key) - memory.BASE_BYTES
 
     assert above_base(onnx) == pytest.approx(1.1 * 6e6, rel=1e-3)
     assert above_base(plans) == pytest.approx(2.5 * 6e6, rel=1e-3)

@@ -136,7 +136,7 @@ def test_the_console_script_is_there():
 
 def test_every_option_of_a_build_is_a_field_and_has_a_line_in_the_command_line():
     fields = {field.name for field in dataclasses.fields(BuildRequest)}
-    assert fields - set(BUILD_OPTIONS) == {"correlation"}
+    assert fields - set(BUILD_OPTIONS) == {"correlation", "batch"}
     assert set(BUILD_OPTIONS) < fields
 
 

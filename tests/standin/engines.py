@@ -6,8 +6,10 @@ comes too early, twice at once, or not at all changes every byte of every later 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from streamdiffvsr import StreamState
+from streamdiffvsr.building.graph_source import SHIPPED, write_set
 from streamdiffvsr.engines.cuda_device import CudaDevice, CudaStream
 from streamdiffvsr.engines.cuda_driver import capture_lock, primary_context
 from streamdiffvsr.engines.interface import (
@@ -27,10 +30,21 @@ from streamdiffvsr.engines.interface import (
     check_buffers,
 )
 from streamdiffvsr.engines.manifest import Manifest
-from streamdiffvsr.engines.onnxruntime_backend import BoundOnDevice, SessionStream
+from streamdiffvsr.engines.onnxruntime_backend import BoundOnDevice, OrtEngine, SessionStream
 from streamdiffvsr.engines.tensorrt_engine import Scratch, TrtEngine
 from streamdiffvsr.engines.tensorrt_library import TrtLibrary
-from streamdiffvsr.graphs.spec import GRAPHS, LANES, Geometry, GraphSet, GraphSpec, Size
+from streamdiffvsr.export.model_source import BUILT_IN_FOLDER, model_digest
+from streamdiffvsr.graphs.library import GraphLibrary, GraphOptions
+from streamdiffvsr.graphs.spec import (
+    GRAPHS,
+    LANES,
+    Geometry,
+    GraphSet,
+    GraphSpec,
+    Size,
+    onnx_file,
+)
+from streamdiffvsr.runtime.adaptive.tile_engine import TILE, TileEngine
 from streamdiffvsr.runtime.upscaler import Image, Upscaler
 from streamdiffvsr.tests.runtime.simulated import DIMS
 from streamdiffvsr.tests.standin.library import Standin
@@ -236,6 +250,70 @@ def plan_engines(
             where = f"cuda:{device}"
             engines[name] = TrtEngine(trt, plan, kernels[name].spec, where, scratch)
     return engines
+
+
+# A graph's own numbers: ONNX Runtime's CPU computes them when the stream comes to it.
+
+HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class NumericEngine:
+    """A graph of the built-in model, on the stand-in's memory."""
+
+    def __init__(self, engine: Engine, device: int = 0) -> None:
+        self._engine, self._context = engine, primary_context(device)
+        self._driver = ctypes.CDLL("libcuda.so.1")  # not the bindings, whose callback takes a lock
+
+    def describe(self) -> GraphSpec:
+        return self._engine.describe()
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Bound:
+        bound = self._engine.bind({name: _host_view(buffer) for name, buffer in buffers.items()})
+        function = HostFunction(lambda _: bound.enqueue())
+        return BoundNumeric(self._launch, function, tuple(buffers.values()))
+
+    def _launch(self, function: object, stream: Stream) -> None:
+        with self._context.current():
+            code = self._driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), function, None)
+        assert code == 0, code
+
+
+@dataclass
+class BoundNumeric:
+    launch: Callable[[object, Stream], None]
+    function: object
+    buffers: tuple[Buffer, ...]
+
+    def why_not_captured(self, stream: Stream) -> str:
+        return ""
+
+    def enqueue(self, stream: Stream | None = None) -> None:
+        assert stream is not None
+        self.launch(self.function, stream)
+
+
+def _host_view(buffer: Buffer) -> Any:
+    """A buffer's memory as an array: the stand-in's is the host's."""
+    array = cast(DeviceArray, buffer)
+    nbytes = prod(array.shape) * array.dtype.itemsize
+    block = (ctypes.c_ubyte * nbytes).from_address(array.address)
+    return np.frombuffer(block, array.dtype).reshape(array.shape)
+
+
+def tile_engine(folder: Path, batch: int, device: CudaDevice | None = None) -> TileEngine:
+    """The built-in model's engines of tiles, made into an empty folder; None is the CPU."""
+    library = GraphLibrary.read(SHIPPED, model_digest(BUILT_IN_FOLDER))
+    assert library is not None
+    options = GraphOptions("fp32", 4, 1, "all-pairs")
+    sources = {name: SHIPPED / file for name, file in options.files().items()}
+    geometry = Geometry((TILE, TILE), batch=batch)
+    graphs = write_set(library, sources, options, geometry, folder)
+    engines: dict[str, Engine] = {}
+    for name, spec in graphs.specs().items():
+        engine = OrtEngine(folder / onnx_file(name), spec)
+        engines[name] = engine if device is None else NumericEngine(engine)
+    manifest = cast(Manifest, SimpleNamespace(graphs=graphs))
+    return TileEngine(manifest, engines, device)
 
 
 def kernels_of(standin: Standin, geometry: Geometry) -> tuple[Manifest, dict[str, Kernel]]:
