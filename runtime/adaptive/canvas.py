@@ -17,7 +17,7 @@ from ..state import read_tensors, write_tensors
 
 Floats = npt.NDArray[np.float32]
 FORMAT = "streamdiffvsr-canvas-1"
-BAND = 16  # LR rows that are worked on at once: their HR pixels fit in a core's cache
+BAND = 64  # LR rows that are worked on at once: their HR pixels fit in a core's cache
 _TAPS = 4  # rows on each side that Lanczos-4 looks at
 
 

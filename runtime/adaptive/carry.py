@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -92,7 +93,7 @@ def carry(
         cv2.remap(x, there, None, how, borderMode=cv2.BORDER_REPLICATE)
         for x, how in ((canvas.fresh, cv2.INTER_LINEAR), (canvas.age, cv2.INTER_NEAREST))
     )
-    distance = np.minimum(np.abs(match.flow).sum(axis=2), 1)
+    distance = np.minimum(np.abs(match.flow[..., 0]) + np.abs(match.flow[..., 1]), 1)
     carried = Canvas(
         lr=frame,
         smooth=_smoothed(now, match, noise),
@@ -150,8 +151,9 @@ def _match(canvas: Canvas, now: Floats) -> _Match:
     moved_error = _error(now[part], along)
     moves = moved_error + least < unmoved_error[part]
     still[part] = ~moves
+    mask = moves.view(np.uint8)
     for whole, found_there in ((flow, found), (moved, along), (error, moved_error)):
-        whole[part][moves] = found_there[moves]
+        cv2.copyTo(found_there, mask, whole[part])
     return _Match(flow, moved, error, still)
 
 
@@ -216,47 +218,62 @@ def _smoothed(now: Floats, match: _Match, noise: float) -> Floats:
     if noise < LEAST_NOISE:
         return now
     new = now - match.moved
-    change = np.abs(cv2.blur(new, (3, 3))).max(axis=2) / noise
-    gain = np.clip((change - QUIET) / (LOUD - QUIET), LEAST_GAIN, 1)
+    red, green, blue = cv2.split(np.abs(cv2.blur(new, (3, 3))))
+    change = np.maximum(np.maximum(red, green), blue) / np.float32(noise)
+    gain: Floats = np.clip((change - QUIET) / (LOUD - QUIET), LEAST_GAIN, 1)
     gain[~match.still] = 1
     gain = cv2.dilate(gain, np.ones((3, 3), np.uint8))
-    smoothed: Floats = match.moved + gain[..., None] * new
+    smoothed: Floats = cv2.add(match.moved, cv2.multiply(cv2.merge([gain] * 3), new))
     return smoothed
 
 
 def _carry_detail(detail: Floats, motion: Motion, into: Floats | None) -> Floats:
     """Returns the detail, moved and weighted by its confidence; what is still is copied."""
     out = np.empty_like(detail) if into is None else into
-    h, w = motion.confidence.shape
-    moves = motion.flow.any(axis=2)
-    for rows in bands(h):
+    moves = (motion.flow[..., 0] != 0) | (motion.flow[..., 1] != 0)
+    doubtful = motion.confidence < 1
+    for rows in bands(moves.shape[0]):
         part = scaled(rows)
-        np.copyto(out[part], detail[part])
-        if moves[rows].any():
-            there = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR)
-            there += grid(SCALE * h, SCALE * w)[part]
-            for columns in _runs(moves, rows):
-                across = scaled(columns)
-                out[part, across] = cv2.remap(
-                    detail,
-                    there[:, across],
-                    None,
-                    cv2.INTER_CUBIC,
-                    borderMode=cv2.BORDER_REFLECT,
-                )
-        if motion.confidence[rows].min() < 1:
-            weight = enlarge(motion.confidence, rows, cv2.INTER_LINEAR)
-            out[part] *= weight[..., None]
+        there = None
+        for columns, moved in _runs(moves, rows):
+            across = scaled(columns)
+            if not moved:
+                np.copyto(out[part, across], detail[part, across])
+                continue
+            if there is None:
+                there = _places(motion.flow, rows)
+            cv2.remap(
+                detail,
+                there[:, across],
+                None,
+                cv2.INTER_CUBIC,
+                dst=out[part, across],
+                borderMode=cv2.BORDER_REFLECT,
+            )
+        for columns, faded in _runs(doubtful, rows):
+            if faded:
+                there_out = out[part, scaled(columns)]
+                weight = enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
+                cv2.multiply(there_out, cv2.merge([weight] * 3), dst=there_out)
     return out
 
 
-def _runs(moves: npt.NDArray[np.bool_], rows: slice) -> Iterator[slice]:
-    """Yields the columns, in runs of whole cells, in which something of these rows moves."""
-    width = moves.shape[1]
-    # The interpolation of the flow reaches into the neighbouring pixels.
-    near = moves[max(rows.start - 1, 0) : rows.stop + 1].any(axis=0)
+def _places(flow: Floats, rows: slice) -> Floats:
+    """Returns the HR pixels (x, y) that the HR pixels of these rows come from."""
+    there = SCALE * enlarge(flow, rows, cv2.INTER_LINEAR)
+    there += grid(SCALE * flow.shape[0], SCALE * flow.shape[1])[scaled(rows)]
+    return there
+
+
+def _runs(mask: npt.NDArray[np.bool_], rows: slice) -> Iterator[tuple[slice, bool]]:
+    """Yields all columns in runs of whole cells, and whether the mask has a pixel in the run.
+
+    Pixels next to these rows and columns count, as interpolation to HR reaches into them.
+    """
+    width = mask.shape[1]
+    near = mask[max(rows.start - 1, 0) : rows.stop + 1].any(axis=0)
     near = np.convolve(near, np.ones(3), "same") > 0
     cells = np.add.reduceat(near, np.arange(0, width, CELL)) > 0
-    edges = np.flatnonzero(np.diff(np.r_[0, cells, 0]))
-    for start, stop in edges.reshape(-1, 2):
-        yield slice(int(start) * CELL, min(int(stop) * CELL, width))
+    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1), len(cells)]
+    for start, stop in pairwise(edges):
+        yield slice(int(start) * CELL, min(int(stop) * CELL, width)), bool(cells[start])
