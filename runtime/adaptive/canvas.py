@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -115,7 +116,8 @@ class Canvas:
         """
         with read_tensors(Path(path), FORMAT) as (tensors, metadata):
             numbers = json.loads(metadata["canvas"])
-            canvas = cls(**{n: tensors[n] for n in _ARRAYS}, **{n: numbers[n] for n in _NUMBERS})
+            fields: dict[str, Any] = {name: tensors[name] for name in _ARRAYS}
+            canvas = cls(**fields, **{name: numbers[name] for name in _NUMBERS})
             _check(canvas)
             return canvas
 

@@ -140,14 +140,17 @@ def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float
 
 def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Floats, Floats] | None:
     """Returns where a patch has moved to, its detail and its weight there; None if nowhere."""
-    there = grid(*motion.confidence.shape) + motion.flow - np.float32([patch.left, patch.top])
-    inside = ((there > -1) & (there < side)).all(axis=2)
+    there = (
+        grid(*motion.confidence.shape) + motion.flow - np.array([patch.left, patch.top], np.float32)
+    )
+    inside = (there[..., 0] > -1) & (there[..., 0] < side)
+    inside &= (there[..., 1] > -1) & (there[..., 1] < side)
     left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
     if not width:
         return None
     rows, columns = slice(top, top + height), slice(left, left + width)
     flow = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR, columns)
-    hr = SCALE * np.float32([left - patch.left, top - patch.top])
+    hr = SCALE * np.array([left - patch.left, top - patch.top], np.float32)
     hr = grid(SCALE * height, SCALE * width) + hr + flow
     detail = cv2.remap(patch.detail, hr, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.remap(patch.weight, hr, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
