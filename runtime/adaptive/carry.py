@@ -173,11 +173,13 @@ def _flow(now: Floats, before: Floats) -> Floats:
     """Returns the flow from `now` to `before`, (h, w, 2) LR pixels; none in a sliver."""
     if min(now.shape[:2]) < LEAST_FLOW_SIDE:
         return np.zeros((*now.shape[:2], 2), np.float32)
-    grey = (cv2.cvtColor(cv2.convertScaleAbs(x), cv2.COLOR_RGB2GRAY) for x in (now, before))
+    grey, grey_before = (
+        cv2.cvtColor(cv2.convertScaleAbs(x), cv2.COLOR_RGB2GRAY) for x in (now, before)
+    )
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     search.setFinestScale(0 if now.shape[0] * now.shape[1] <= FLOW_PIXELS else 1)
     search.setVariationalRefinementIterations(0)
-    flow: Floats = search.calc(*grey, None)
+    flow: Floats = search.calc(grey, grey_before, None)
     return flow
 
 

@@ -150,7 +150,7 @@ def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Float
         return None
     rows, columns = slice(top, top + height), slice(left, left + width)
     flow = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR, columns)
-    hr = SCALE * np.array([left - patch.left, top - patch.top], np.float32)
+    hr = SCALE * (np.array([left, top], np.float32) - corner)
     hr = grid(SCALE * height, SCALE * width) + hr + flow
     detail = cv2.remap(patch.detail, hr, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.remap(patch.weight, hr, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
