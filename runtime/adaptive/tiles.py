@@ -140,9 +140,8 @@ def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float
 
 def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Floats, Floats] | None:
     """Returns where a patch has moved to, its detail and its weight there; None if nowhere."""
-    there = (
-        grid(*motion.confidence.shape) + motion.flow - np.array([patch.left, patch.top], np.float32)
-    )
+    corner = np.array([patch.left, patch.top], np.float32)
+    there = grid(*motion.confidence.shape) + motion.flow - corner
     inside = (there[..., 0] > -1) & (there[..., 0] < side)
     inside &= (there[..., 1] > -1) & (there[..., 1] < side)
     left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
