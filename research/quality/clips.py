@@ -108,24 +108,24 @@ def makers(
 
 def timing_frames(source: Picture, frames: int) -> Frames:
     """Returns (T, 90, 160, 3) frames of a pan, at the size for which frame times are reported."""
-    return _low(_shown([_background(source, LARGE, frames, **KINDS["pan"])], LARGE))
+    return low(shown([background(source, LARGE, frames, **KINDS["pan"])], LARGE))
 
 
 def _moving(kind: str, source: Picture, other: Picture, frames: int) -> MeasuredClip:
     size = _size_for(source)
-    layers = [_background(source, size, frames, **KINDS[kind])]
+    layers = [background(source, size, frames, **KINDS[kind])]
     if kind == "layers":
-        layers.append(_thing(other, size, frames))
-    clip = _shown(layers, size)
-    lr = _low(clip, NOISY if kind == "noisy" else CLEAN)
-    return MeasuredClip(source[0], kind, lr, _to_uint8(clip.frames), clip.flow, clip.visible)
+        layers.append(thing(other, size, frames))
+    clip = shown(layers, size)
+    lr = low(clip, NOISY if kind == "noisy" else CLEAN)
+    return MeasuredClip(source[0], kind, lr, to_uint8(clip.frames), clip.flow, clip.visible)
 
 
 def _cut(before: Picture, after: Picture, frames: int) -> MeasuredClip:
     """Makes a clip whose first half shows one photograph, and its second half another."""
     half = frames // 2
     halves = [
-        _shown([_background(source, SMALL, half, pan=(1.3, 0.6))], SMALL)
+        shown([background(source, SMALL, half, pan=(1.3, 0.6))], SMALL)
         for source in (before, after)
     ]
     clip = Clip(
@@ -133,9 +133,9 @@ def _cut(before: Picture, after: Picture, frames: int) -> MeasuredClip:
         torch.cat([part.flow for part in halves]),
         torch.cat([part.visible for part in halves]),
     )
-    truth = _to_uint8(clip.frames)
+    truth = to_uint8(clip.frames)
     names = f"{before[0]} to {after[0]}"
-    return MeasuredClip(names, "cut", _low(clip), truth, clip.flow, clip.visible, cut=half)
+    return MeasuredClip(names, "cut", low(clip), truth, clip.flow, clip.visible, cut=half)
 
 
 def _drift(source: Picture, frames: int) -> MeasuredClip:
@@ -147,13 +147,13 @@ def _drift(source: Picture, frames: int) -> MeasuredClip:
     angle = 2 * np.pi * DRIFT_ROUNDS * np.arange(frames) / apart
     shifts = np.stack([np.sin(angle), np.cos(angle)], axis=1) * DRIFT_REACH
     poses = _poses(source[1], SMALL, shifts, np.zeros(frames), np.ones(frames))
-    clip = _shown([Layer(source[1], None, poses)], SMALL)
+    clip = shown([Layer(source[1], None, poses)], SMALL)
     same = (slice(DRIFT_FIRST, DRIFT_FIRST + DRIFT_WINDOW), slice(frames - DRIFT_WINDOW, frames))
-    truth = _to_uint8(clip.frames)
-    return MeasuredClip(source[0], "drift", _low(clip), truth, clip.flow, clip.visible, same=same)
+    truth = to_uint8(clip.frames)
+    return MeasuredClip(source[0], "drift", low(clip), truth, clip.flow, clip.visible, same=same)
 
 
-def _background(
+def background(
     source: Picture,
     size: Size,
     frames: int,
@@ -169,7 +169,7 @@ def _background(
     return Layer(source[1], None, poses)
 
 
-def _thing(source: Picture, size: Size, frames: int) -> Layer:
+def thing(source: Picture, size: Size, frames: int) -> Layer:
     """Returns a disc cut from the middle of a photograph, half as high as the frame."""
     side = SCALE * size[0] // 2
     top, left = ((length - side) // 2 for length in source[1].shape[1:])
@@ -204,15 +204,15 @@ def _poses(
     return torch.from_numpy(poses)
 
 
-def _shown(layers: list[Layer], size: Size) -> Clip:
+def shown(layers: list[Layer], size: Size) -> Clip:
     return render(layers, (SCALE * size[0], SCALE * size[1]))
 
 
-def _low(clip: Clip, how: Degradation = CLEAN) -> Frames:
-    return _to_uint8(degrade(clip.frames, how, np.random.default_rng(SEED)))
+def low(clip: Clip, how: Degradation = CLEAN) -> Frames:
+    return to_uint8(degrade(clip.frames, how, np.random.default_rng(SEED)))
 
 
-def _to_uint8(frames: Tensor) -> Frames:
+def to_uint8(frames: Tensor) -> Frames:
     """Converts (T, 3, H, W) in [0, 1] to (T, H, W, 3) uint8."""
     levels = (255 * frames).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
