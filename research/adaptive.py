@@ -111,26 +111,24 @@ def _layers(
 def _edited(kind: str, source: Picture, other: Picture, frames: int) -> AdaptiveClip:
     """Makes a clip whose brightness or scene changes, of two that pan slowly."""
     first, second = (_moving(kind, one, frames, {"pan": (0.8, 0.3)}) for one in (source, other))
-    time = np.arange(frames, dtype=np.float32)[:, None, None, None] / max(frames - 1, 1)
-    third = frames // 3
-    cuts: tuple[int, ...] = ()
+    time = np.arange(frames, dtype=np.float32)[:, None, None, None]
+    third = max(frames // 3, 1)
 
     def edit(a: Frames, b: Frames) -> Frames:
+        edited: npt.NDArray[np.floating[Any]]
         if kind == "cuts":
-            spliced: Frames = np.concatenate([a[:third], b[third : 2 * third], a[2 * third :]])
-            return spliced
-        if kind == "dissolve":
-            return np.rint(a + (b - a.astype(np.float32)) * time).astype(np.uint8)
-        if kind == "fade":
-            return np.rint(a * (1 - 0.9 * time)).astype(np.uint8)
-        flashes = np.isin(np.arange(frames) % 8, (3, 4))[:, None, None, None]
-        return np.clip(a + 90 * flashes.astype(np.int16), 0, 255).astype(np.uint8)
+            edited = np.where(time // third == 1, b, a).astype(np.float32)
+        elif kind == "dissolve":
+            edited = a + (b - a.astype(np.float32)) * time / max(frames - 1, 1)
+        elif kind == "fade":
+            edited = a * (1 - 0.9 * time / max(frames - 1, 1))
+        else:
+            edited = a + np.float32(90) * np.isin(time % 8, (3, 4))
+        return np.clip(np.rint(edited), 0, 255).astype(np.uint8)
 
-    if kind == "cuts":
-        cuts = (third, 2 * third)
-    return AdaptiveClip(
-        first.name, edit(first.lr, second.lr), edit(first.truth, second.truth), cuts
-    )
+    cuts = (third, 2 * third) if kind == "cuts" else ()
+    lr, truth = edit(first.lr, second.lr), edit(first.truth, second.truth)
+    return AdaptiveClip(first.name, lr, truth, cuts)
 
 
 def film(path: Path, start: int, frames: int) -> AdaptiveClip:
