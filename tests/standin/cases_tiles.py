@@ -124,7 +124,7 @@ def test_a_closed_engine_leaves_nothing_on_the_device(standin: Standin, tmp_path
         gc.enable()
 
 
-def test_whatever_call_fails_the_next_tiles_are_right(
+def test_after_any_failed_call_the_next_tiles_are_right(
     standin: Standin, kind: str, tmp_path: Path
 ) -> None:
     """From the making of a slot to the end of a captured batch, each call in turn."""
