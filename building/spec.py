@@ -321,7 +321,7 @@ def _check_batch(request: BuildRequest) -> None:
     if kind_of(request.device) == "cpu":
         raise UsageError(
             f"{what} on a CPU",
-            "it runs tiles one by one, at the same speed",
+            "it runs tiles one by one",
             f"{without('batch')}, or use {option('device', 'cuda')}",
         )
     if request.profile is not None:

@@ -134,10 +134,10 @@ class _Batch:
         steps: int,
         arrays: TileArrays,
         stream: Stream,
-        beside: Stream,
+        temporal: Stream,
     ) -> None:
         self._device, self._arrays = device, arrays
-        self._stream, self._beside = stream, beside
+        self._stream, self._temporal = stream, temporal
         self._guided, self._extracted = device.event(), device.event()
         self._buffers = b = _device_buffers(device, engines)
         guide = engines["guide"].describe()
@@ -146,18 +146,18 @@ class _Batch:
         self._refinement = bind_refinement(engines, b, step_numbers(device, steps))
 
     def enqueue(self) -> None:
-        """Puts all of it on the streams; the temporal features are computed beside the steps."""
+        """Puts all of it on the streams; the temporal features are computed while the steps run."""
         arrays, refinement, copy = self._arrays, self._refinement, self._device.copy
-        stream, beside = self._stream, self._beside
+        stream, temporal = self._stream, self._temporal
         copy(self._buffers["previous_hr"], arrays.previous, stream)
         copy(self._buffers["flow"], arrays.flow, stream)
         copy(self._buffers["latent"], arrays.noise, stream)
         copy(self._buffers["lr"], arrays.lr, stream)
         self._guide.enqueue(stream)
         stream.record(self._guided)
-        beside.wait(self._guided)
-        refinement.temporal.enqueue(beside)
-        beside.record(self._extracted)
+        temporal.wait(self._guided)
+        refinement.temporal.enqueue(temporal)
+        temporal.record(self._extracted)
         for step in refinement.denoise:
             step.enqueue(stream)
         stream.wait(self._extracted)
@@ -167,7 +167,7 @@ class _Batch:
     def why_not(self) -> str:
         """Returns why an engine must not be part of a launch, or an empty string."""
         chain: list[tuple[Bound, Stream]] = [(self._guide, self._stream)]
-        chain += [(self._refinement.temporal, self._beside)]
+        chain += [(self._refinement.temporal, self._temporal)]
         chain += [(bound, self._stream) for bound in self._refinement.denoise]
         chain += [(self._refinement.decode, self._stream)]
         return next((why for bound, on in chain if (why := bound.why_not_captured(on))), "")

@@ -55,6 +55,7 @@ def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
         "steps": 4,
         "flow": "all-pairs-1",
         "tile": "",
+        "batch": 1,
         "bytes": size,
         "stale": "",
     }

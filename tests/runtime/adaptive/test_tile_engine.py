@@ -30,7 +30,12 @@ from streamdiffvsr.runtime.adaptive.tile_engine import (
 from streamdiffvsr.runtime.adaptive.tile_slot import TILE_GRAPHS, TileSlot
 from streamdiffvsr.runtime.stages import Guidance, TileGrid
 from streamdiffvsr.runtime.upscaler import Upscaler, frame_noise
-from streamdiffvsr.tests.runtime.simulated import MixingEngine, SimulatedDevice, mixing_upscaler
+from streamdiffvsr.tests.runtime.simulated import (
+    MixingEngine,
+    SimulatedDevice,
+    SimulatedStream,
+    mixing_upscaler,
+)
 
 FRAME = (88, 120)  # several tiles, and no multiple of one
 EXACT = 1e-4  # in the model's range: the same sums in another order
@@ -266,6 +271,16 @@ def test_a_batch_is_the_same_in_any_order_of_its_streams(captures):
         assert isinstance(slot, TileSlot) and bool(slot.obstacle) != captures
 
 
+def test_closing_ends_the_streams(monkeypatch):
+    closed: list[str] = []
+    monkeypatch.setattr(SimulatedStream, "close", lambda stream: closed.append(stream.name))
+    batched = mixing_engine(SimulatedDevice(0))
+    batched.refine(some_tiles(1, 4))
+    batched.close()
+    batched.close()
+    assert len(closed) == 2
+
+
 def test_batches_allocate_nothing_once_they_run():
     device = SimulatedDevice(0)
     batched = mixing_engine(device)
@@ -291,4 +306,6 @@ def test_a_failure_is_raised_and_the_next_tiles_are_right():
     with pytest.raises(RuntimeError, match="the device failed"):
         batched.refine(tiles)
     device.failing = False
+    device.calls.clear()
     assert np.array_equal(as_one(batched.refine(tiles)), expected)
+    assert "pinned" in device.calls, "the buffers of the failed batch are given up"
