@@ -40,6 +40,7 @@ LEAST_NOISE, QUIET, LOUD, LEAST_GAIN = 0.2, 1.0, 3.0, 0.12
 CELL = 16  # LR pixels: detail is resampled in cells of this width that move
 STILL_SHARE, LEAST_CELLS = 0.9, 4  # of a cell, and of the frame, to take the noise from
 _MEAN = np.full((1, 3), 1 / 3, np.float32)
+_NOISE_FILTER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,18 +191,24 @@ def _error(a: Floats, b: Floats) -> Floats:
 
 
 def _noise(frame: Image, last: Image, still: npt.NDArray[np.bool_], before: float) -> float:
-    """Returns the standard deviation of the noise, in levels: from cells that are still."""
+    """Returns the standard deviation of the noise, in levels, from cells that are still.
+
+    The difference of two frames is filtered so that brightness and edges do not count (Immerkaer,
+    "Fast noise variance estimation", 1996).
+    """
     h, w = (max(1, side // CELL) for side in still.shape)
-    mean = cv2.transform(cv2.absdiff(frame, last).astype(np.float32), _MEAN)
+    difference = cv2.subtract(frame, last, dtype=cv2.CV_32F)
+    filtered = np.abs(cv2.filter2D(difference, -1, _NOISE_FILTER))
     cells, share = (
         cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
-        for x in (mean, still.astype(np.float32))
+        for x in (cv2.transform(filtered, _MEAN), still.astype(np.float32))
     )
     cells = cells[share >= STILL_SHARE]
     if cells.size < LEAST_CELLS:
         return before
-    # The mean absolute difference of two normal values is 2 / sqrt(pi) of their deviation.
-    found = float(np.median(cells)) * math.sqrt(math.pi) / 2
+    # The filter has a norm of 6, the mean of a normal value's size is sqrt(2 / pi) of its
+    # deviation, and that of a difference sqrt(2) of one frame's.
+    found = float(np.median(cells)) * math.sqrt(math.pi) / 12
     return before + NOISE_PACE * (found - before)
 
 

@@ -15,7 +15,7 @@ from .carry import Motion, grid
 OVERLAP = 8  # LR pixels over which neighbouring tiles are feathered
 PLAIN = 0.3  # levels of texture that are added everywhere, so that flat parts have their turn
 PREFERRED = 8.0  # times the need of other parts: a region of interest
-OVERDUE = 1e3  # levels: the need of a pixel whose refresh interval is over
+REFRESHED = 0.25  # the least weight that counts: no tile has more where four meet
 AGE = 0.02  # levels: what a pixel that is due for refresh needs at least
 
 
@@ -78,40 +78,64 @@ def weight_of(corner: tuple[int, int], size: Size, tile: int, scale: int) -> Flo
     return feather(tile, inner, scale)
 
 
-def need_of(canvas: Canvas, refresh_s: float, preferred: Floats | None = None) -> Floats:
-    """Returns how much each LR pixel needs the model, (h, w): staleness, weighted by texture.
+def choose(
+    canvas: Canvas,
+    count: int,
+    tile: int,
+    refresh_s: float,
+    preferred: Floats | None = None,
+) -> list[tuple[int, int]]:
+    """Returns the corners of the tiles, at most `count`, that need the model most.
+
+    A tile of the grid whose interval is over goes first. Others lie anywhere in the frame, so what
+    has moved needs no more of them than before.
 
     Args:
-        refresh_s: Seconds after which a pixel goes before all that are younger.
+        refresh_s: The interval in seconds after which each part is made again.
         preferred: (h, w), 1 in regions of interest, else 0.
     """
+    need, age = _need(canvas, refresh_s, preferred), canvas.age.copy()
+    chosen: list[tuple[int, int]] = []
+    for _ in range(count):
+        corner = _overdue(age, refresh_s, tile) or _neediest(need, tile)
+        if corner is None:
+            break
+        chosen.append(corner)
+        there = slice(corner[0], corner[0] + tile), slice(corner[1], corner[1] + tile)
+        weight = weight_of(corner, canvas.size, tile, 1)
+        need[there] *= 1 - weight
+        age[there][weight >= REFRESHED] = 0
+    return chosen
+
+
+def _need(canvas: Canvas, refresh_s: float, preferred: Floats | None) -> Floats:
+    """Returns how much each LR pixel needs the model, (h, w): staleness, weighted by texture."""
     grey = cv2.cvtColor(canvas.smooth, cv2.COLOR_RGB2GRAY)
     texture = cv2.blur(cv2.absdiff(grey, cv2.GaussianBlur(grey, (5, 5), 1.0)), (5, 5))
     need: Floats = (1 - canvas.fresh) * (texture + PLAIN)
     need += AGE * np.minimum(canvas.age / refresh_s, 1)
     if preferred is not None:
         need *= 1 + (PREFERRED - 1) * preferred
-    need[canvas.age > refresh_s] += OVERDUE
     return need
 
 
-def choose(need: Floats, count: int, tile: int) -> list[tuple[int, int]]:
-    """Returns the corners of up to `count` tiles that together cover the greatest need.
+def _neediest(need: Floats, tile: int) -> tuple[int, int] | None:
+    sums = cv2.integral(need)
+    sums = sums[tile:, tile:] - sums[:-tile, tile:] - sums[tile:, :-tile] + sums[:-tile, :-tile]
+    top, left = (int(i) for i in np.unravel_index(np.argmax(sums), sums.shape))
+    return (top, left) if sums[top, left] > 0 else None
 
-    Tiles lie anywhere in the frame: what has moved needs no more of them than before.
-    """
-    h, w = need.shape
-    need, chosen = need.copy(), []
-    for _ in range(count):
-        sums = cv2.integral(need)
-        sums = sums[tile:, tile:] - sums[:-tile, tile:] - sums[tile:, :-tile] + sums[:-tile, :-tile]
-        top, left = (int(i) for i in np.unravel_index(np.argmax(sums), sums.shape))
-        if sums[top, left] <= 0:
-            break
-        chosen.append((top, left))
-        covered = weight_of((top, left), (h, w), tile, 1)
-        need[top : top + tile, left : left + tile] *= 1 - covered
-    return chosen
+
+def _overdue(age: Floats, refresh_s: float, tile: int) -> tuple[int, int] | None:
+    """Returns the tile of the grid that is nearest to the oldest pixel, if that is too old."""
+    y, x = np.unravel_index(np.argmax(age), age.shape)
+    if age[y, x] <= refresh_s:
+        return None
+    top, left = (
+        min(starts(side, tile), key=lambda start: abs(start + tile / 2 - place))
+        for place, side in ((int(y), age.shape[0]), (int(x), age.shape[1]))
+    )
+    return top, left
 
 
 def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float = 0.0) -> None:
@@ -135,7 +159,7 @@ def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float
     share = cv2.resize(weight, None, fx=1 / SCALE, fy=1 / SCALE, interpolation=cv2.INTER_AREA)
     fresh, ages = canvas.fresh[rows, columns], canvas.age[rows, columns]
     fresh += share * (1 - fresh)
-    ages[share >= 0.5] = age
+    ages[share >= REFRESHED] = age
 
 
 def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Floats, Floats] | None:

@@ -14,7 +14,7 @@ from ..upscaler import frame_noise
 from .canvas import Canvas, Floats
 from .carry import carry
 from .tile_engine import TileEngine, TileInput
-from .tiles import Patch, all_tiles, blend, blend_all, choose, need_of, weight_of
+from .tiles import Patch, all_tiles, blend, blend_all, choose, weight_of
 
 REFRESH_S = 10.0
 FRAME_S = 1 / 25
@@ -141,8 +141,7 @@ class AdaptiveUpscaler:
             return self._grid
         if not tiles:
             return []
-        need = need_of(canvas, self.refresh_s, self._preferred)
-        return choose(need, tiles, self.engine.tile)
+        return choose(canvas, tiles, self.engine.tile, self.refresh_s, self._preferred)
 
     def inputs(self, canvas: Canvas, corners: Sequence[tuple[int, int]]) -> list[Job]:
         """Returns what the model needs to refine tiles of a canvas; it shares no memory with it."""
