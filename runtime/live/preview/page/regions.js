@@ -95,9 +95,8 @@ export class Regions {
 
   #begin(event) {
     if (event.button !== 0 || !event.isPrimary) return;
-    event.preventDefault();
-    event.stopPropagation(); // not for the slider
     if (!this.#size) return;
+    event.preventDefault();
     at("picture").setPointerCapture(event.pointerId);
     const outline = document.createElement("i");
     outline.className = "new";
@@ -107,7 +106,7 @@ export class Regions {
   }
 
   #follow(event) {
-    event.stopPropagation();
+    event.stopPropagation(); // it is not for the slider
     place(this.#drag.outline, this.#region(event), this.#size);
   }
 
