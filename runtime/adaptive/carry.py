@@ -37,6 +37,9 @@ MOTION_LOSS = 0.03  # of freshness in a frame whose motion is a pixel or more: r
 NOISE_PACE = 0.2  # of the noise estimate, per frame
 # Differences below QUIET standard deviations are averaged with LEAST_GAIN, above LOUD followed.
 LEAST_NOISE, QUIET, LOUD, LEAST_GAIN = 0.2, 1.0, 3.0, 0.12
+COARSE = 4  # LR pixels a side of the cells in which contrast is compared
+LEAST_CONTRAST = 3.0  # levels: standard deviation of a frame whose contrast means something
+LEAST_GAIN_CHANGE, MOST_GAIN = 0.01, 1.25  # per frame
 CELL = 16  # LR pixels: detail is resampled in cells of this width that move
 STILL_SHARE, LEAST_CELLS = 0.9, 4  # of a cell, and of the frame, to take the noise from
 _MEAN = np.full((1, 3), 1 / 3, np.float32)
@@ -50,17 +53,20 @@ class Motion:
     Attributes:
         flow: (h, w, 2) float32 LR pixels, x first: where each pixel was, minus where it is.
         confidence: (h, w) float32 in [0, 1]: 0 where the earlier frame does not show the pixel.
+        gain: The contrast of the frame, divided by the earlier one's: below 1 in a fade to black.
     """
 
     flow: Floats
     confidence: Floats
+    gain: float = 1.0
 
     def after(self, earlier: Motion) -> Motion:
         """Returns the motion from this one's frame to the frame before `earlier`."""
         there = grid(*self.confidence.shape) + self.flow
         both = cv2.merge([*cv2.split(earlier.flow), earlier.confidence])
         moved = cv2.remap(both, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return Motion(self.flow + moved[..., :2], self.confidence * moved[..., 2])
+        confidence = self.confidence * moved[..., 2]
+        return Motion(self.flow + moved[..., :2], confidence, self.gain * earlier.gain)
 
 
 @lru_cache(maxsize=8)
@@ -88,7 +94,8 @@ def carry(
         return _first(canvas, frame, now), _no_motion(canvas)
     match = _match(canvas, now)
     noise = _noise(frame, canvas.lr, match.still, canvas.noise)
-    motion = Motion(match.flow, _confidence(match, noise))
+    confidence = _confidence(match, noise)
+    motion = Motion(match.flow, confidence, _gain(now, match.moved, confidence))
     there = grid(*canvas.size) + match.flow
     fresh, age = (
         cv2.remap(x, there, None, how, borderMode=cv2.BORDER_REPLICATE)
@@ -99,7 +106,7 @@ def carry(
         lr=frame,
         smooth=_smoothed(now, match, noise),
         detail=_carry_detail(canvas.detail, motion, into),
-        fresh=fresh * motion.confidence * (1 - MOTION_LOSS * distance),
+        fresh=fresh * confidence * (1 - MOTION_LOSS * distance),
         age=age + np.float32(seconds),
         noise=noise,
         seed=canvas.seed,
@@ -222,6 +229,26 @@ def _confidence(match: _Match, noise: float) -> Floats:
     return confidence
 
 
+def _gain(now: Floats, moved: Floats, confidence: Floats) -> float:
+    """Returns the change of contrast over the whole frame, of what the motion explains.
+
+    It is the slope of the least-squares line through the two frames' coarse brightness, which does
+    not depend on sharpness. Small changes are none: errors would add up.
+    """
+    size = tuple(max(1, side // COARSE) for side in confidence.shape[::-1])
+    x, y, weight = (
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel()
+        for image in (cv2.transform(moved, _MEAN), cv2.transform(now, _MEAN), confidence)
+    )
+    total = float(weight.sum())
+    if total < 1:
+        return 1.0
+    x, y = (v - float(weight @ v) / total for v in (x, y))
+    spread = float(weight @ (x * x))
+    slope = float(weight @ (x * y)) / spread if spread > total * LEAST_CONTRAST**2 else 1.0
+    return 1.0 if abs(slope - 1) < LEAST_GAIN_CHANGE else min(max(slope, 0.0), MOST_GAIN)
+
+
 def _smoothed(now: Floats, match: _Match, noise: float) -> Floats:
     """Returns the frame with its noise averaged over time where nothing moves."""
     if noise < LEAST_NOISE:
@@ -237,10 +264,11 @@ def _smoothed(now: Floats, match: _Match, noise: float) -> Floats:
 
 
 def _carry_detail(detail: Floats, motion: Motion, into: Floats | None) -> Floats:
-    """Returns the detail, moved and weighted by its confidence; what is still is copied."""
+    """Returns the detail, moved, and weighted by confidence and gain; what is still is copied."""
     out = np.empty_like(detail) if into is None else into
+    share = motion.confidence if motion.gain == 1 else motion.confidence * np.float32(motion.gain)
     moves = (motion.flow[..., 0] != 0) | (motion.flow[..., 1] != 0)
-    doubtful = motion.confidence < 1
+    changes = share != 1
     for rows in bands(moves.shape[0]):
         part = scaled(rows)
         there = None
@@ -259,10 +287,10 @@ def _carry_detail(detail: Floats, motion: Motion, into: Floats | None) -> Floats
                 dst=out[part, across],
                 borderMode=cv2.BORDER_REFLECT,
             )
-        for columns, faded in _runs(doubtful, rows):
-            if faded:
+        for columns, changed in _runs(changes, rows):
+            if changed:
                 there_out = out[part, scaled(columns)]
-                weight = enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
+                weight = enlarge(share, rows, cv2.INTER_LINEAR, columns)
                 cv2.multiply(there_out, cv2.merge([weight] * 3), dst=there_out)
     return out
 

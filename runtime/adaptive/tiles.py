@@ -178,7 +178,7 @@ def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Float
     detail = cv2.remap(patch.detail, hr, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.remap(patch.weight, hr, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     weight *= enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
-    return rows, columns, detail, weight
+    return rows, columns, detail * np.float32(motion.gain), weight
 
 
 def blend_all(canvas: Canvas, patches: list[Patch]) -> None:

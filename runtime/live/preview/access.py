@@ -121,7 +121,9 @@ class Access:
             return "A WebSocket needs an Origin header."
         if origin is not None and not self._same(origin, request.headers["Host"]):
             return "Requests of other sites are refused."
-        navigates = request.headers.get("Sec-Fetch-Mode") == "navigate"
+        navigates = request.method in ("GET", "HEAD") and (
+            request.headers.get("Sec-Fetch-Mode") == "navigate"
+        )
         if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site") and not navigates:
             return "Requests of other sites are refused."
         return ""

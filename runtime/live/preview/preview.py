@@ -8,6 +8,7 @@ pauses.
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -22,6 +23,7 @@ import numpy as np
 from ....errors import StreamDiffVSRError, UsageError, option
 from ...processes.child import Child
 from ..frame import Image, OutputFrame
+from .regions import Prefer
 from .viewers import Audience, Packet, Wanted
 
 if TYPE_CHECKING:
@@ -148,7 +150,8 @@ class Feed:
             child.send({"kind": "picture"}, np.ascontiguousarray(image).data)
         header, payload = child.receive()
         self._number += 1
-        return _packet(self._number, frame, again, header["parts"], bytes(payload))
+        about = {"again": again, "freshness": _cells(frame) if wanted.freshness else None}
+        return _packet(self._number, frame, about, header["parts"], bytes(payload))
 
     def _child_for(self, image: Image) -> Child:
         if self._child is None:
@@ -181,14 +184,27 @@ class Feed:
             child.close()
 
 
+def _cells(frame: OutputFrame) -> dict[str, Any] | None:
+    """Returns how fresh the cells of a frame are, for JSON: row by row, a byte for each."""
+    if frame.freshness is None:
+        return None
+    rows, columns = frame.freshness.shape
+    cells = base64.b64encode(frame.freshness.tobytes()).decode()
+    return {"rows": rows, "columns": columns, "cells": cells}
+
+
 def _packet(
-    number: int, frame: OutputFrame, again: bool, parts: list[dict[str, Any]], data: bytes
+    number: int,
+    frame: OutputFrame,
+    about: Mapping[str, Any],
+    parts: list[dict[str, Any]],
+    data: bytes,
 ) -> Packet:
     """Packs the child's parts into messages: a length, a JSON header, the parts."""
     about = {
+        **about,
         "number": number,
         "index": frame.source.index,
-        "again": again,
         "captured_ms": 1000 * frame.source.captured,
         "finished_ms": 1000 * frame.finished,
         "encoded_ms": 1000 * time.monotonic(),
@@ -225,6 +241,9 @@ class Preview:
         status: The session's status (see ``live/status.py``); called from the server's thread.
         tell: Receives one line when something breaks, or works again.
         names: Further host names by which the page is reached, behind a proxy for example.
+        prefer: Replaces the regions of interest, which are (x, y, width, height) in LR pixels of
+            the source; called in a thread. It raises UsageError if one lies outside the frame.
+            None if a viewer cannot set any.
 
     Raises:
         UsageError: Others can reach the host, and there is no token.
@@ -240,6 +259,7 @@ class Preview:
         status: Callable[[], Mapping[str, Any]],
         tell: Callable[[str], None] = lambda line: None,
         names: Iterable[str] = (),
+        prefer: Prefer | None = None,
     ) -> None:
         host = host.strip("[]") or "0.0.0.0"
         failure = f"could not open the preview at {_netloc(host, port)}"
@@ -263,19 +283,26 @@ class Preview:
         self._closed = threading.Event()
         self._audience = Audience()
         self._feed = Feed(self._audience, self._deliver, tell)
-        self._serve(listener, Access(host, token or None, local=local, names=names), status)
+        access = Access(host, token or None, local=local, names=names)
+        self._serve(listener, access, status, prefer)
 
     def _serve(
-        self, listener: socket.socket, access: Access, status: Callable[[], Mapping[str, Any]]
+        self,
+        listener: socket.socket,
+        access: Access,
+        status: Callable[[], Mapping[str, Any]],
+        prefer: Prefer | None,
     ) -> None:
         from aiohttp import web
 
         from .metrics import Metrics
-        from .server import Routes, Server
+        from .server import MAX_MESSAGE_BYTES, Routes, Server
 
         self._metrics = Metrics(status)
-        routes = Routes(self._audience, self._feed, status, self._metrics)
-        application = web.Application(middlewares=[access.middleware])
+        routes = Routes(self._audience, self._feed, status, self._metrics, prefer)
+        application = web.Application(
+            middlewares=[access.middleware], client_max_size=MAX_MESSAGE_BYTES
+        )
         application.on_response_prepare.append(access.prepare)
         routes.add_to(application)
         self._server = Server(

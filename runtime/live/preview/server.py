@@ -25,6 +25,7 @@ from ...media.redact import redact
 from .access import addresses
 from .metrics import CONTENT_TYPE, Metrics
 from .preview import Feed
+from .regions import Prefer, parse_regions
 from .viewers import Audience, Packet, Viewer
 
 
@@ -58,7 +59,7 @@ _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _STATUS_S = 0.5
 _MAX_VIEWERS = 16
-_MAX_MESSAGE_BYTES = 4096
+MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
 _STUCK_S = 20.0  # a client that takes nothing for this long is gone
 _GOODBYE_S = 0.2
@@ -74,6 +75,7 @@ class Routes:
         feed: Has the newest frame.
         status: Returns the session's status, for JSON.
         metrics: The metrics that ``/metrics`` shows.
+        prefer: Replaces the regions of interest, as `Preview` describes it; None if nothing does.
     """
 
     def __init__(
@@ -82,8 +84,11 @@ class Routes:
         feed: Feed,
         status: Callable[[], Mapping[str, Any]],
         metrics: Metrics,
+        prefer: Prefer | None = None,
     ) -> None:
         self._audience, self._feed, self._status, self._metrics = audience, feed, status, metrics
+        self._prefer = prefer
+        self._preferring = asyncio.Lock()  # the last request wins
         self._files = {
             path.name: (path.read_bytes(), _TYPES[path.suffix])
             for path in _PAGE.iterdir()
@@ -102,16 +107,21 @@ class Routes:
         router.add_get("/metrics", self._prometheus)
         router.add_get("/healthz", self._health)
         router.add_get("/status.json", self._status_json)
+        if self._prefer is not None:
+            router.add_post("/regions", self._regions)
 
     async def send_status(self) -> None:
         """Sends every viewer the status twice a second; never returns."""
         while True:
             if len(self._audience):
-                try:
-                    self._audience.send_status(self._status_text())
-                except Exception:  # of the session; its next status may be whole
-                    _logger.exception("no status")
+                self._send_one_status()
             await asyncio.sleep(_STATUS_S)
+
+    def _send_one_status(self) -> None:
+        try:
+            self._audience.send_status(self._status_text())
+        except Exception:  # of the session; its next status may be whole
+            _logger.exception("no status")
 
     async def _page(self, request: web.Request) -> web.Response:
         body, kind = self._files[request.path.lstrip("/") or "index.html"]
@@ -144,6 +154,22 @@ class Routes:
         }
         return web.Response(body=body, content_type="image/png", headers=headers)
 
+    async def _regions(self, request: web.Request) -> web.Response:
+        """Replaces the regions of interest of all viewers, and answers with the new ones."""
+        assert self._prefer is not None
+        if request.content_type != "application/json":  # the type that no form of a page can send
+            return _complaint(415, "the regions have to come as application/json")
+        try:
+            regions = parse_regions(await request.read())
+            async with self._preferring:
+                await asyncio.get_running_loop().run_in_executor(None, self._prefer, regions)
+        except web.HTTPRequestEntityTooLarge:
+            return _complaint(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes")
+        except StreamDiffVSRError as error:
+            return _complaint(400, redact(str(error)))
+        self._send_one_status()
+        return web.json_response({"regions": regions})
+
     async def _motion_jpeg(self, request: web.Request) -> web.StreamResponse:
         picture = request.query.get("which", "hr")
         if picture not in ("hr", "lr"):
@@ -167,7 +193,7 @@ class Routes:
         connection = web.WebSocketResponse(
             heartbeat=_HEARTBEAT_S,
             compress=False,
-            max_msg_size=_MAX_MESSAGE_BYTES,
+            max_msg_size=MAX_MESSAGE_BYTES,
             timeout=_GOODBYE_S,
         )
         await connection.prepare(request)
@@ -202,6 +228,9 @@ class Routes:
                 viewer.shown(int(order["shown"]))
             if "key" in order:
                 viewer.start_again()
+            if "freshness" in order:
+                viewer.freshness = order["freshness"] is True
+                self._feed.again()
             if "watch" in order:
                 if order["watch"] not in ("h264", "jpeg", ""):
                     return False
@@ -226,12 +255,21 @@ class Routes:
             self._audience.remove(viewer)
 
     def _status_text(self) -> str:
-        status = {"kind": "status", "status": self._shown_status(), "viewers": len(self._audience)}
-        return as_json(status)
+        message = {
+            "kind": "status",
+            "status": self._shown_status(),
+            "viewers": len(self._audience),
+            "can_prefer": self._prefer is not None,
+        }
+        return as_json(message)
 
     def _shown_status(self) -> dict[str, Any]:
         status: dict[str, Any] = shown(self._status())
         return status
+
+
+def _complaint(status: int, why: str) -> web.Response:
+    return web.json_response({"error": why}, status=status)
 
 
 async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:

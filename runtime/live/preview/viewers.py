@@ -39,10 +39,12 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The pictures and formats that viewers who can take a frame want."""
+    """The pictures and formats that viewers who can take a frame want, and whether one of them
+    wants its freshness too."""
 
     pictures: frozenset[str]
     formats: frozenset[str]
+    freshness: bool = False
 
 
 class Viewer:
@@ -51,10 +53,14 @@ class Viewer:
     Args:
         watch: The format that it wants, "" for none yet.
         pictures: The pictures of a frame that it wants.
+
+    Attributes:
+        freshness: Whether it wants to know how fresh the parts of a frame are.
     """
 
     def __init__(self, watch: str = "", pictures: frozenset[str] = frozenset({"hr", "lr"})) -> None:
         self.pictures = pictures
+        self.freshness = False
         self.dropped = 0
         self.ended = False
         self._changed = asyncio.Event()
@@ -180,6 +186,7 @@ class Audience:
         return Wanted(
             frozenset().union(*(viewer.pictures for viewer in ready)),
             frozenset(viewer.watch for viewer in ready),
+            any(viewer.freshness for viewer in ready),
         )
 
     def needs_key(self) -> bool:

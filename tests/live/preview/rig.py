@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Told:
     offered: int = 0
     p50: float = 41.0
     preview: Preview | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self) -> dict[str, Any]:
         source = {
@@ -91,6 +92,7 @@ class Told:
             "stuck_s": self.stuck_s,
             "note": self.note,
             "sinks": [self.preview.status()] if self.preview else [],
+            **self.more,
         }
 
 
@@ -144,12 +146,16 @@ def wait_until(condition: Callable[[], Any], deadline_s: float = 20.0, what: str
 
 
 def get(
-    port: int, path: str, headers: dict[str, str] | None = None, method: str = "GET"
+    port: int,
+    path: str,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+    body: bytes | None = None,
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
     """Status, body and headers of one answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request(method, path, headers=headers or {})
+        connection.request(method, path, body, headers=headers or {})
         answer = connection.getresponse()
         return answer.status, answer.read(), answer.headers
     finally:

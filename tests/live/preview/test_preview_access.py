@@ -26,6 +26,8 @@ ROUTES = [
     "/healthz",
     "/status.json",
     "/no-such-page",
+    "/freshness.js",
+    "/regions.js",
 ]
 WEBSOCKET = {
     "Upgrade": "websocket",

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("playwright", reason="needs playwright")
-
-from playwright.sync_api import sync_playwright
 
 from streamdiffvsr.runtime.live.frame import OutputFrame
 from streamdiffvsr.tests.live.preview.rig import (
@@ -27,30 +21,11 @@ from streamdiffvsr.tests.live.preview.rig import (
 )
 from streamdiffvsr.tests.live.preview.tab import (
     BOTH_SIZES,
-    CHROMIUM,
-    DESKTOP,
     Tab,
     error,
     picture_of,
     save,
 )
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def tab(browser: Any, request: pytest.FixtureRequest) -> Iterator[Tab]:
-    opened = Tab(browser, getattr(request, "param", DESKTOP))
-    yield opened
-    opened.context.close()
 
 
 @pytest.mark.parametrize("tab", BOTH_SIZES, indirect=True)

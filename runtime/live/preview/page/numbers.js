@@ -176,6 +176,29 @@ export function showEnds(status) {
   at("ends").replaceChildren(...items);
 }
 
+const mode = (status) => `${status.running} (asked: ${status.mode ?? "–"})`;
+
+/** Whether tiles of the picture are refined one by one, so that its parts differ in freshness. */
+export const isAdaptive = (status) => Boolean(status?.adaptive) && status.running !== "exact";
+
+export function showMade(status) {
+  at("made").hidden = !isAdaptive(status);
+  if (at("made").hidden) return;
+  const { fresh, carried, bicubic, ...tiles } = status.adaptive;
+  const said = Object.entries({ model: fresh, carried, bicubic }).map(([name, share]) => {
+    const percent = share == null ? "–" : `${Math.round(100 * share)} %`;
+    put(at(`share-${name}`), percent);
+    at("shares").querySelector(`.${name}`).style.width = `${100 * (share ?? 0)}%`;
+    return `${name} ${percent}`;
+  });
+  at("shares").setAttribute("aria-label", said.join(", "));
+  put(at("mode"), mode(status));
+  put(at("tiles"), `${rate(tiles.tiles_per_frame)} of ${count(tiles.tile_count)}`);
+  const each = tiles.tile_ms ? ` · ${milliseconds(tiles.tile_ms)} ms each` : "";
+  put(at("tile-rate"), `${rate(tiles.tiles_per_s)}${each}`);
+  put(at("oldest"), tiles.oldest_s == null ? "–" : `${rate(tiles.oldest_s)} s`);
+}
+
 export function showFacts(status) {
   const resets = Object.entries(status.resets ?? {}).filter(([, n]) => n);
   const total = resets.reduce((sum, [, n]) => sum + n, 0);
@@ -187,6 +210,7 @@ export function showFacts(status) {
     ["Passed through", count(status.passed_through)],
     ["Reconnects", count(status.source?.reconnects)],
     ["State resets", causes ? `${count(total)} (${causes})` : count(total)],
+    ...(status.running ? [["Mode", mode(status)]] : []),
     ["Rung", status.rung ?? "–"],
     ["Memory", status.memory_mb == null ? "–" : `${count(Math.round(status.memory_mb))} MB`],
   ];
@@ -205,8 +229,10 @@ export function showHeadline(status) {
   const rung = at("rung");
   rung.hidden = !status.rung;
   put(rung, status.rung ?? "");
-  rung.dataset.mood = status.rung === (status.rungs?.[0] ?? status.rung) ? "" : "wait";
+  const tiles = isAdaptive(status) && status.running === "adaptive";
+  rung.dataset.mood = tiles || status.rung === (status.rungs?.[0] ?? status.rung) ? "" : "wait";
   rung.title = rung.dataset.mood ? "Work is shed to keep the latency" : "The whole model runs";
+  if (tiles) rung.title = "The model refines a part of each frame; the rest is carried along";
   at("note").hidden = !status.note;
   put(at("note"), status.note ?? "");
 }

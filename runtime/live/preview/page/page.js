@@ -1,7 +1,9 @@
 // The preview page: the connection to the server, the slider, and what is said over the picture.
 
+import { Freshness } from "./freshness.js";
+import { isAdaptive, Latency, milliseconds, showChart, showEnds, showFacts, showHeadline, showMade, showStages } from "./numbers.js";
 import { bestFormat, Picture } from "./picture.js";
-import { Latency, milliseconds, showChart, showEnds, showFacts, showHeadline, showStages } from "./numbers.js";
+import { Regions } from "./regions.js";
 
 const SILENT_MS = 5000; // a server that says nothing for this long is gone
 const RETRY_MS = [500, 1000, 2000, 4000, 5000];
@@ -10,6 +12,8 @@ const PINGS = 12; // the clock is judged by the quickest answer of this many
 
 const at = (id) => document.getElementById(id);
 const latency = new Latency();
+const freshness = new Freshness(at("cells"), at("cells-key"));
+const regions = new Regions();
 const page = {
   socket: null,
   connected: false,
@@ -20,6 +24,7 @@ const page = {
   shownAt: 0,
   format: "",
   status: null,
+  canPrefer: false,
   pongs: [],
 };
 
@@ -30,7 +35,7 @@ if (location.search) history.replaceState(null, "", location.pathname); // the t
 const send = (message) => page.socket?.readyState === WebSocket.OPEN && page.socket.send(JSON.stringify(message));
 const watch = () => {
   picture.reset();
-  send({ watch: document.hidden ? "" : page.format });
+  send({ watch: document.hidden ? "" : page.format, freshness: freshness.wanted });
 };
 
 function connect() {
@@ -77,6 +82,7 @@ function hear(message) {
     if (page.pongs.length > PINGS) page.pongs.shift();
   } else if (message.kind === "status") {
     page.status = message.status;
+    page.canPrefer = message.can_prefer === true;
     showNumbers();
   }
 }
@@ -105,6 +111,8 @@ const picture = new Picture(at("before"), at("after"), {
     if (offset != null && !header.again) {
       latency.add(page.shownAt + offset - header.captured_ms, header.finished_ms - header.captured_ms);
     }
+    freshness.draw(header.freshness);
+    regions.resize(header.lr_size);
     const [width, height] = header.hr_size;
     at("picture").style.setProperty("--aspect", width / height);
     const made = header.rung === "bicubic" ? "Bicubic" : "Upscaled";
@@ -173,6 +181,10 @@ function showNumbers() {
   showStages(status, latency);
   showEnds(status);
   showFacts(status);
+  showMade(status);
+  at("tools").hidden = !isAdaptive(status);
+  const list = isAdaptive(status) ? (status.adaptive.regions ?? []) : [];
+  regions.update(page.canPrefer && isAdaptive(status), list);
   text("transport", { h264: "by WebCodecs", jpeg: "by JPEG" }[page.format] ?? "");
   const summary = latency.summary();
   text("badge", summary ? `${Number(status.fps_out ?? 0).toFixed(0)} fps · ${milliseconds(summary.p50)} ms` : "");
@@ -224,10 +236,23 @@ function toggleFullscreen() {
   else at("stage").requestFullscreen().catch(() => {});
 }
 
+function toggleFreshness() {
+  freshness.want(!freshness.wanted);
+  at("show-cells").setAttribute("aria-pressed", String(freshness.wanted));
+  send({ freshness: freshness.wanted });
+}
+
+at("show-cells").addEventListener("click", toggleFreshness);
 at("fullscreen").hidden = !document.fullscreenEnabled;
 at("fullscreen").addEventListener("click", toggleFullscreen);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (event.target.closest?.("dialog")) return; // letters are input there
+  if (event.key === "Escape") regions.escape();
+  if (event.key === "o" && !at("tools").hidden) toggleFreshness();
+  if (event.key === "r") regions.draw(!regions.drawing);
+  if (event.key === "n") regions.enter();
+  if (event.key === "c") regions.clear();
   if (event.key === "f" && document.fullscreenEnabled) toggleFullscreen();
   if (event.key === "s" && at("snapshot").getAttribute("aria-disabled") !== "true") at("snapshot").click();
 });
