@@ -42,7 +42,7 @@ LEAST_CONTRAST = 3.0  # levels: standard deviation of a frame whose contrast mea
 LEAST_GAIN_CHANGE, MOST_GAIN = 0.01, 1.25  # per frame
 CELL = 16  # LR pixels: detail is resampled in cells of this width that move
 STILL_SHARE, LEAST_CELLS = 0.9, 4  # of a cell, and of the frame, to take the noise from
-_MEAN = np.full((1, 3), 1 / 3, np.float32)
+MEAN = np.full((1, 3), 1 / 3, np.float32)
 _NOISE_FILTER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -193,7 +193,7 @@ def _flow(now: Floats, before: Floats) -> Floats:
 
 def _error(a: Floats, b: Floats) -> Floats:
     """Returns the absolute difference, mean over channels and 5 by 5 pixels."""
-    error: Floats = cv2.blur(cv2.transform(cv2.absdiff(a, b), _MEAN), (5, 5))
+    error: Floats = cv2.blur(cv2.transform(cv2.absdiff(a, b), MEAN), (5, 5))
     return error
 
 
@@ -208,7 +208,7 @@ def _noise(frame: Image, last: Image, still: npt.NDArray[np.bool_], before: floa
     filtered = np.abs(cv2.filter2D(difference, -1, _NOISE_FILTER))
     cells, share = (
         cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
-        for x in (cv2.transform(filtered, _MEAN), still.astype(np.float32))
+        for x in (cv2.transform(filtered, MEAN), still.astype(np.float32))
     )
     cells = cells[share >= STILL_SHARE]
     if cells.size < LEAST_CELLS:
@@ -238,7 +238,7 @@ def _gain(now: Floats, moved: Floats, confidence: Floats) -> float:
     size = tuple(max(1, side // COARSE) for side in confidence.shape[::-1])
     x, y, weight = (
         cv2.resize(image, size, interpolation=cv2.INTER_AREA).ravel()
-        for image in (cv2.transform(moved, _MEAN), cv2.transform(now, _MEAN), confidence)
+        for image in (cv2.transform(moved, MEAN), cv2.transform(now, MEAN), confidence)
     )
     total = float(weight.sum())
     if total < 1:

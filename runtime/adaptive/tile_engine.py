@@ -157,8 +157,8 @@ def axis_flow(start: int, tile: int, frame: int) -> Floats:
 
     A flow of zero is not the identity (NUMERICS.md, "Warp"): in an image of n pixels, pixel x with
     flow u is sampled at (x + u) n / (n - 1) - 1/2, and outside there is mid-grey. So the shift
-    depends on where in the frame a tile is. At an edge that is inside the frame, the outermost
-    pixel mixes with grey, as the tile does not contain the one beyond.
+    depends on where in the frame a tile is. At an edge that is inside the frame, where the tile
+    does not contain the next pixel, its outermost one is sampled in place of a mixture with grey.
 
     Args:
         start: The tile's first row or column in the frame, in LR pixels.
@@ -170,8 +170,12 @@ def axis_flow(start: int, tile: int, frame: int) -> Floats:
     """
     large, whole = SCALE * tile, SCALE * frame
     x = np.arange(large, dtype=np.float64)
-    sampled = (SCALE * start + x) * whole / (whole - 1) - SCALE * start  # and half a pixel less
-    flow: Floats = (sampled * (large - 1) / large - x).astype(np.float32)
+    sampled = (SCALE * start + x) * whole / (whole - 1) - 0.5 - SCALE * start
+    if start > 0:
+        sampled = np.maximum(sampled, 0)
+    if start + tile < frame:
+        sampled = np.minimum(sampled, large - 1)
+    flow: Floats = ((sampled + 0.5) * (large - 1) / large - x).astype(np.float32)
     flow.flags.writeable = False
     return flow
 

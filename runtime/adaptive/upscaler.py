@@ -14,7 +14,7 @@ from ..upscaler import frame_noise
 from .canvas import Canvas, Floats
 from .carry import carry
 from .tile_engine import TileEngine, TileInput
-from .tiles import Patch, all_tiles, blend, blend_all, choose, weight_of
+from .tiles import Patch, all_tiles, blend, blend_all, choose, trusted, weight_of
 
 REFRESH_S = 10.0
 FRAME_S = 1 / 25
@@ -167,7 +167,7 @@ class AdaptiveUpscaler:
             Patch(
                 job.tile.top,
                 job.tile.left,
-                hr - job.base,
+                trusted(hr - job.base),
                 weight_of((job.tile.top, job.tile.left), self.padded, self.engine.tile, SCALE),
             )
             for job, hr in zip(jobs, made, strict=True)
