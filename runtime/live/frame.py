@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ...graphs.arrays import Image as Image
 from ..frame_stream import CutDetector
 
@@ -45,9 +48,11 @@ class OutputFrame:
     Attributes:
         image: (4h, 4w, 3) uint8 RGB; never written to.
         source: The LR frame.
-        rung: How it was made: "full", "flow 1/2", "flow 1/4", "2 steps" or "bicubic".
+        rung: How it was made: "full", "flow 1/2", "flow 1/4", "2 steps", "adaptive" or "bicubic".
         finished: When it was handed to the sinks.
         stage_ms: Milliseconds by stage, where known.
+        freshness: At most 27 rows x 48 columns of cells of the frame, 0 where it is only
+            interpolated, 255 where the model has just made it; None if it was made whole.
     """
 
     image: Image
@@ -55,6 +60,7 @@ class OutputFrame:
     rung: str
     finished: float
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    freshness: npt.NDArray[np.uint8] | None = None
 
     @property
     def latency_ms(self) -> float:

@@ -240,6 +240,7 @@ class Preview:
         status: Callable[[], Mapping[str, Any]],
         tell: Callable[[str], None] = lambda line: None,
         names: Iterable[str] = (),
+        prefer: Callable[..., None] | None = None,
     ) -> None:
         host = host.strip("[]") or "0.0.0.0"
         failure = f"could not open the preview at {_netloc(host, port)}"
