@@ -237,6 +237,7 @@ class AdaptiveFrames:
     def close(self) -> None:
         """Ends the thread of the tiles, if it can be ended; a later frame starts another."""
         self._refiner.close()
+        self._flights.clear()
 
     def stop(self, timeout_s: float) -> bool:
         """Ends it for good, builds included; returns whether its thread is still at work."""
