@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from streamdiffvsr.engines.onnxruntime_backend import session_threads
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.adaptive import tile_engine
 from streamdiffvsr.runtime.live.frame import LiveFrame
 from streamdiffvsr.runtime.live.mode import USUAL_PERIOD_S, Period, WholeFrames
-from streamdiffvsr.runtime.live.refiner import LEAST_SHARE, TileBudget
+from streamdiffvsr.runtime.live.refiner import LEAST_SHARE, TileBudget, open_tiles
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -107,3 +112,18 @@ def test_late_frames_leave_less_time_to_tiles() -> None:
     tight = TileBudget(limit_s=0.05)
     tight.finished(0.045, 0.1, skipped=False)
     assert tight.share < 1, "the latency that is to be kept is shorter than a period"
+
+
+def test_on_a_cpu_the_tiles_leave_a_core_to_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int | None] = []
+
+    def load(folder: Path, device: str | None) -> None:
+        seen.append(session_threads.get())
+        raise StreamDiffVSRError("no engine")
+
+    monkeypatch.setattr(tile_engine, "load_tile_engine", load)
+    for cpus in ("8", "1"):
+        monkeypatch.setenv("STREAMDIFFVSR_THREADS", cpus)
+        with pytest.raises(StreamDiffVSRError):
+            open_tiles(Path("set"))
+    assert seen == [7, 1] and session_threads.get() is None
