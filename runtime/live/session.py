@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import StreamDiffVSRError, UsageError
+from ...errors import StreamDiffVSRError, UsageError, option
 from ...graphs.spec import SCALE, format_size
 from ..media.resize import Bicubic
 from .engine_pool import BICUBIC, EnginePool, EngineThread, HangLimits, LatencyBudget, QualityLevels
@@ -120,7 +120,8 @@ class LiveSession:
             UsageError: A region lies outside the newest frame, or frames are made whole only.
         """
         if self._adaptive is None:
-            raise UsageError("regions of interest need adaptive frames", remedy="use --mode auto")
+            what = "regions of interest need adaptive frames"
+            raise UsageError(what, remedy=f"use {option('mode', 'auto')}")
         self._adaptive.prefer(regions)
 
     def stop_engines(self, timeout_s: float) -> bool:

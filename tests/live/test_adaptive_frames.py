@@ -169,8 +169,8 @@ def test_a_failing_engine_leaves_carried_detail_and_says_so() -> None:
     assert "on purpose" in session.status()["note"]
     assert sum("failed" in line for line in told) == 1
     canvas = step.made._canvas
-    assert canvas is not None and np.abs(canvas.detail).mean() > 0.2 * GAIN
-    assert session.status()["adaptive"]["bicubic"] < 0.3
+    assert canvas is not None and np.abs(canvas.detail).mean() > 0.1 * GAIN
+    assert session.status()["adaptive"]["bicubic"] < 0.5
 
 
 def test_a_hanging_engine_leaves_carried_detail_and_may_come_back() -> None:
@@ -330,7 +330,7 @@ def test_regions_outside_the_frame() -> None:
 
 def test_exact_mode_has_no_regions() -> None:
     session = LiveSession(ListedSource([]), no_engines(), [])  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="--mode auto"):
+    with pytest.raises(UsageError, match="adaptive frames"):
         session.prefer([(0, 0, 8, 8)])
     assert session.status()["adaptive"] is None and session.status()["mode"] == "exact"
 
