@@ -260,6 +260,19 @@ def test_another_scene_empties_the_canvas(reason: str) -> None:
     assert session.status()["resets"] == {reason: 1}
 
 
+def test_a_tile_of_the_last_scene_that_comes_late_is_dropped() -> None:
+    engine = Marking(hangs_after=0)
+    made = adaptive(engine)
+    step = Stepping(made)
+    step(frame(0, textured(*SIZE)), settle=False)
+    made.reset()
+    engine.released.set()
+    wait_for(lambda: engine.seen and not made._refiner._patches.empty())
+    out = step(frame(1, textured(*SIZE, seed=5)), settle=False)
+    canvas = made._canvas
+    assert out.freshness.max() == 0 and canvas is not None and not canvas.detail.any()
+
+
 def test_a_damaged_frame_is_never_refined() -> None:
     engine = Marking()
     made = adaptive(engine)
