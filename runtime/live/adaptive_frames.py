@@ -1,4 +1,4 @@
-"""Makes the adaptive frames of a live session: the canvas is carried, and refined beside it.
+"""Makes the adaptive frames of a live session: the canvas is carried, and refined in a thread.
 
 Needs OpenCV: the session gets an `AdaptiveFrames` only where it is wanted.
 """
@@ -92,7 +92,7 @@ class AdaptiveFrames:
         self._seconds = 0.0  # of the canvas's frame
         self._flights: list[Flight] = []
         self._blended: deque[tuple[float, int]] = deque()  # (when, tiles) of each frame
-        self._failed = self._stuck = False  # as was told
+        self._failed = self._stuck = False  # as was said
         self._refiner.start()
 
     @property

@@ -1,4 +1,4 @@
-"""Runs the model on tiles beside the frames of a live session, and decides how many it may take.
+"""Runs the model on tiles while a live session goes on, and decides how many it may take.
 
 A frame never waits for a tile: it hands tiles over, and takes what earlier ones have become.
 """

@@ -1,4 +1,4 @@
-"""Adaptive frames of a live session: carried, refined beside the frames, and honest about it."""
+"""Adaptive frames of a live session: carried, refined in a thread, and honest about it."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def whole(cost_s: float, told: list[str]) -> EnginePool:
 
 def test_auto_makes_whole_frames_where_they_keep_the_rate(quick: AdaptiveFrames) -> None:
     told: list[str] = []
-    source = Paced([frame(n, textured(*SIZE)) for n in range(40)], fps=10)
+    source = Paced([frame(n, textured(*SIZE)) for n in range(25)], fps=5)
     shelf = whole(0.01, told)
     session, sink = session_of(source, quick, mode="auto", shelf=shelf, tell=told.append)
     session.run(threading.Event())
