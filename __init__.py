@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .building.builder import build as build
+    from .building.provider import adaptive as adaptive
     from .errors import StreamDiffVSRError as StreamDiffVSRError
     from .runtime.state import StreamState as StreamState
     from .runtime.upscaler import Upscaler as Upscaler
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Public name -> the module that defines it. pytest imports this file as a module called
 # ``__init__``, so an eager relative import here would break collection.
 _LAZY = {
+    "adaptive": ".building.provider",
     "build": ".building.builder",
     "load": ".runtime.upscaler",
     "Upscaler": ".runtime.upscaler",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +19,16 @@ from ..graphs.spec import SCALE, Size, format_size
 from ..runtime.live.addresses import Address, parse_source
 from ..runtime.live.engine_pool import EnginePool, QualityLevels
 from ..runtime.live.frame import OutputFrame, Sink
+from ..runtime.live.mode import EXACT
 from ..runtime.live.session import LiveSession, SessionThread
 from ..runtime.live.source import LiveSource
 from ..runtime.processes.child import Child
 from ..runtime.upscaler import load
 from .clock_code import LINES, age_ms
 from .statistics import quantiles
+
+if TYPE_CHECKING:  # it needs OpenCV
+    from ..runtime.live.adaptive_frames import AdaptiveFrames
 
 NAME = "clock"
 FPS = 30
@@ -190,11 +194,30 @@ def stages_ms(taken: list[Taken]) -> dict[str, list[float]]:
     return {name: [one.stage_ms[name] for one in taken if name in one.stage_ms] for name in names}
 
 
+ADAPTIVE_FIGURES = (
+    *("fresh", "carried", "bicubic", "tiles_per_frame", "tiles_per_s"),
+    *("tile_ms", "tile_count", "oldest_s"),
+)
 FIRST_FRAME_S = 30.0  # the deadline for the source; opening engines may take longer
 PASS_THROUGH_SIZE = (90, 160)
 _END_S = 2.0
 _TICK_S = 0.1
 Open = Callable[[Size, Callable[[str], None]], QualityLevels]
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How a session makes adaptive frames.
+
+    Attributes:
+        mode: "adaptive" or "auto".
+        canvas: What makes frames from a canvas.
+        open_whole: Opens the engines of whole frames of a size, for auto mode.
+    """
+
+    mode: str
+    canvas: AdaptiveFrames
+    open_whole: Open
 
 
 def measure_live(
@@ -204,6 +227,7 @@ def measure_live(
     seconds: float,
     latency_ms: float | None = None,
     device: str | None = None,
+    how: Making | None = None,
     on_stop: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measures the live path from a source to a sink.
@@ -211,10 +235,12 @@ def measure_live(
     Args:
         source: A source of `streamdiffvsr live`; or ``clock``, ``clock=640x360@30``: synthetic
             pictures that carry the time, which is read from the pixels of the output.
-        engines: An engine set; None enlarges by bicubic, which measures the rest of the path.
+        engines: An engine set of whole frames; None enlarges by bicubic, which measures the rest
+            of the path.
         seconds: The time to measure, after opening and a warm-up.
         latency_ms: The limit of `live --latency-ms` in ms, above which frames are bicubic; or None.
         device: The GPU that the engines run on, "cuda:1"; None is the first.
+        how: How adaptive frames are made; None is exact mode, with `engines`.
         on_stop: Receives one line if measuring ended early; the figures until then are returned.
 
     Returns:
@@ -228,9 +254,11 @@ def measure_live(
     """
     size = PASS_THROUGH_SIZE if engines is None else read_manifest(engines).graphs.geometry.size
     with _opened(source, size) as address:
-        shelf = EnginePool(_opener(engines, device), tell=lambda _: None)
+        whole = _opener(engines, device) if how is None else how.open_whole
+        shelf = EnginePool(whole, tell=lambda _: None)
         taking = Taking(seconds, stamped=is_clock(source))
-        found, stopped = take(address, shelf, taking, latency_ms, model=engines is not None)
+        model = engines is not None or how is not None
+        found, stopped = take(address, shelf, taking, latency_ms, model=model, how=how)
     if stopped:
         on_stop(stopped)
     return {"source": address.shown if not is_clock(source) else source, **found}
@@ -243,11 +271,13 @@ def take(
     limit_ms: float | None = None,
     *,
     model: bool = True,
+    how: Making | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Runs a session from an address into a sink that measures.
 
     Args:
         model: Whether frames count only once the engines are ready, or from the first.
+        how: How adaptive frames are made; None is exact mode.
 
     Returns:
         What was measured, and why the run ended early, or "".
@@ -255,7 +285,7 @@ def take(
     Raises:
         StreamDiffVSRError: No frame could be measured.
     """
-    run = _Run(address, shelf, taking, limit_ms, model)
+    run = _Run(address, shelf, taking, limit_ms, model, how)
     stopped = run.wait()
     if not taking.taken:
         raise run.failure(stopped)
@@ -272,11 +302,19 @@ class _Run:
         taking: Taking,
         limit_ms: float | None,
         model: bool,
+        how: Making | None,
     ) -> None:
         self._address, self._shelf, self._taking, self._model = address, shelf, taking, model
         self._feed = LiveSource(address, reconnect=False)
         sinks: Sequence[Sink] = [taking]
-        self._session = LiveSession(self._feed, shelf, sinks, limit_ms=limit_ms)
+        self._session = LiveSession(
+            self._feed,
+            shelf,
+            sinks,
+            mode=how.mode if how else EXACT,
+            adaptive=how.canvas if how else None,
+            limit_ms=limit_ms,
+        )
         self._stop = threading.Event()
         self._before = self._after = self._session.status()
         self._loop = SessionThread(self._session, self._stop)
@@ -289,7 +327,8 @@ class _Run:
             self._taking.close(0)
             self._stop.set()
             self._loop.done.wait(_END_S)
-        if self._loop.done.is_set():  # otherwise an engine is running, and must stay open
+        ended = self._loop.done.is_set() and not self._session.stop_engines(_END_S)
+        if ended:  # otherwise an engine is running, and must stay open
             self._shelf.close()
         return stopped
 
@@ -307,6 +346,7 @@ class _Run:
             "dropped": after["dropped"] - before["dropped"],
             "engine": after["engine"] or "bicubic",
             "size": after["size"],
+            "adaptive": _adaptive(after),
         }
 
     def failure(self, stopped: str) -> StreamDiffVSRError:
@@ -347,6 +387,11 @@ class _Run:
             return f"the source has ended: {status['source']['error'] or 'there is no more of it'}"
         note = self._session.status()["note"]
         return note if note.startswith("bicubic: ") and self._model else ""
+
+
+def _adaptive(status: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = status["adaptive"]
+    return None if found is None else {name: found[name] for name in ADAPTIVE_FIGURES}
 
 
 def _times(taken: list[Taken]) -> dict[str, Any]:

@@ -13,11 +13,15 @@ import typer
 from ..building.request import AUTO, BuildRequest
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import check_size
+from ..runtime.live.mode import EXACT
 from . import options as opt
 from .console import build_progress
 from .engines import build_engines, engine_provider
+from .live import opener
+from .live_modes import Adaptive, Mode, choose_mode, open_adaptive
 
 if TYPE_CHECKING:
+    from ..benchmarks.live import Making
     from ..benchmarks.report.files import Outputs
     from ..benchmarks.run import Settings
 
@@ -60,12 +64,14 @@ def live(
     engines: OneSet = None,
     seconds: Seconds = 30,
     latency_ms: LatencyMs = None,
+    mode: Mode = EXACT,
     device: opt.Device = "auto",
     json_file: opt.JsonFile = None,
 ) -> None:
     """Measure the latency of a live source, from a frame's capture to its output.
 
-    Without --engines this is the latency of everything but the model.
+    Without --engines this is the latency of everything but the model; in the modes adaptive and
+    auto the built-in model's engines are then found or built.
     """
     from ..benchmarks.live import measure_live
     from ..benchmarks.machine import describe_machine
@@ -73,11 +79,12 @@ def live(
     from ..benchmarks.run import make_result
     from ..benchmarks.statistics import NoiseWatch
 
-    if engines is None and device != "auto":
+    asked = choose_mode(mode, engines)
+    if engines is None and asked.mode == EXACT and device != "auto":
         raise UsageError(
             f"--device {device} has no effect",
             "without --engines no model runs, and frames are enlarged by bicubic",
-            "give --engines, or leave out --device",
+            "give --engines or --mode adaptive, or leave out --device",
         )
     outputs, run_on = Outputs(json_file, None, None), BuildRequest(device=device).run_on
     machine, watch, stopped = describe_machine(run_on), NoiseWatch(), list[str]()
@@ -90,6 +97,7 @@ def live(
             seconds=seconds,
             latency_ms=latency_ms,
             device=run_on,
+            how=_making(asked, engines, device, latency_ms),
             on_stop=stopped.append,
         )
         watch.probe()
@@ -108,6 +116,19 @@ def live(
     )
     if stopped:
         raise StreamDiffVSRError("the benchmark is not complete", "; ".join(stopped))
+
+
+def _making(
+    asked: Adaptive, engines: Path | None, device: str, latency_ms: float | None
+) -> Making | None:
+    """Returns how adaptive frames are made; None in exact mode."""
+    from ..benchmarks.live import Making
+
+    provider = engine_provider(BuildRequest(device=device))
+    canvas = open_adaptive(asked, engines, provider, latency_ms=latency_ms)
+    if canvas is None:
+        return None
+    return Making(asked.mode, canvas, opener(engines, provider, 0, None))
 
 
 bench_app = typer.Typer(invoke_without_command=True, no_args_is_help=False)

@@ -287,7 +287,11 @@ def _live() -> Check:
         return Check("live", OPTIONAL, f"not installed: {', '.join(missing)}", remedy)
     from ..runtime.media.formats import live_encoder
 
-    return Check("live", OK, f"cameras and streams; H.264 by {live_encoder((360, 640)).name}")
+    value = f"cameras and streams; H.264 by {live_encoder((360, 640)).name}"
+    if not host.has_adaptive():
+        remedy = "for adaptive mode: pip install 'streamdiffvsr[live]'"
+        return Check("live", OK, f"{value}; whole frames only, as OpenCV is not installed", remedy)
+    return Check("live", OK, value)
 
 
 def _built_in_model() -> Check:

@@ -2,146 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.cells import cell_len, set_cell_size
 
 from ..building.request import BuildRequest
 from ..engines.host import require_live
 from ..errors import StreamDiffVSRError, UsageError
 from ..graphs.spec import Size, format_size
+from ..runtime.live.mode import ADAPTIVE, AUTO, EXACT
 from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import PASSING, leave_at_once
+from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
+from .live_status import Reporter
 
 if TYPE_CHECKING:
     from ..building.provider import EngineProvider
+    from ..runtime.adaptive.upscaler import Region
     from ..runtime.live.engine_pool import QualityLevels
     from ..runtime.live.frame import Sink
     from ..runtime.live.session import Ended
-
-EVERY_S = 1.0  # from one JSON status line to the next
-_LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
-
-
-class Reporter:
-    """Prints messages and the status of a session: one line at a terminal, else JSON lines.
-
-    Methods may be called from any thread.
-
-    Args:
-        as_json: Whether to print JSON lines at a terminal too. The caller then prints the last one.
-    """
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._lines = as_json or not sys.stdout.isatty()
-        self._as_json = as_json
-        self._lock = threading.Lock()
-        self._shown_at = float("-inf")
-        self._drawn = False
-
-    def tell(self, line: str) -> None:
-        """Prints a message, above the status line."""
-        with self._lock:
-            if self._lines:
-                self._print({"event": "message", "text": line})
-            else:
-                self._wipe()
-                typer.echo(line, err=True)
-
-    def show(self, status: dict[str, Any]) -> None:
-        """Shows the current status."""
-        with self._lock:
-            now = time.monotonic()
-            if not self._lines:
-                self._wipe()
-                width = shutil.get_terminal_size().columns - 1
-                typer.echo(in_one_line(status, width), err=True, nl=False)
-                self._drawn = True
-            elif now - self._shown_at >= EVERY_S:
-                self._shown_at = now
-                self._print({"event": "status", **status})
-
-    def end(self, reason: str, status: dict[str, Any]) -> None:
-        """Prints the last status and why the session ended."""
-        with self._lock:
-            if not self._lines:
-                self._wipe()
-                typer.echo(f"{ended(reason)}: {in_one_line(status)}", err=True)
-            elif not self._as_json:
-                self._print({"event": "end", "reason": reason, **status})
-
-    def _wipe(self) -> None:
-        if self._drawn:
-            typer.echo("\r\x1b[K", err=True, nl=False)
-            self._drawn = False
-
-    def _print(self, event: dict[str, Any]) -> None:
-        typer.echo(json.dumps(event))
-
-
-def ended(reason: str) -> str:
-    """Returns a reason for the end of a session in words."""
-    return {
-        "time": "the time is up",
-        "frames": "all frames are done",
-        "source": "the source has ended",
-    }.get(reason, reason)
-
-
-def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
-    """Returns the status of a live session in one line of text.
-
-    Args:
-        width: The most terminal cells that it may take; None for no limit. A longer line first
-            loses its least important parts, then its end.
-    """
-    parts = _parts(status)
-    for least in _LEAST_FIRST:
-        if width is None or cell_len(_joined(parts)) <= width:
-            break
-        parts.pop(least, None)
-    line = _joined(parts)
-    if width is None or cell_len(line) <= width:
-        return line
-    return set_cell_size(line, width - 1).rstrip() + "…"
-
-
-def _parts(status: dict[str, Any]) -> dict[str, str]:
-    """Returns the parts of a status line by name, in order; a part with nothing to say is empty."""
-    source, latency = status["source"], status["latency_ms"]
-    parts = {"state": source["state"]}
-    if status["size"]:
-        rate = f" at {status['fps_in']:.1f} fps" if status["fps_in"] else ""
-        parts["rates"] = f"{status['size']}{rate} -> {status['fps_out']:.1f} fps"
-    if latency["p50"] is not None:
-        parts["latency"] = f"{latency['p50']:.0f} ms (p95 {latency['p95']:.0f})"
-    parts["rung"] = "" if status["note"] else status["rung"]  # a note replaces it
-    for name, count in (
-        ("dropped", status["dropped"]),
-        ("reconnects", source["reconnects"]),
-        ("resets", sum(status["resets"].values())),
-    ):
-        parts[name] = f"{count} {name}" if count else ""
-    parts["note"] = status["note"]
-    parts["source"] = source["error"] if source["state"] != "playing" else ""
-    parts["sinks"] = ", ".join(f"{s['name']}: {s['error']}" for s in status["sinks"] if s["error"])
-    return parts
-
-
-def _joined(parts: dict[str, str]) -> str:
-    return ", ".join(part for part in parts.values() if part)
-
 
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
@@ -240,6 +125,9 @@ def live(
     source: Source,
     to: To = None,
     preview: PreviewAt = None,
+    mode: Mode = AUTO,
+    roi: Roi = None,
+    refresh_s: RefreshS = None,
     latency_ms: LatencyMs = None,
     max_seconds: MaxSeconds = None,
     max_frames: opt.MaxFrames = None,
@@ -253,14 +141,14 @@ def live(
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:
-    """Upscale a live source 4x; frames that arrive faster than they can be processed are dropped.
+    """Upscale a live source 4x, at its own rate.
 
     Without --to the result is shown on the preview page.
     """
     require_live()
     from ..building.provider import EngineProvider
     from ..runtime.live.addresses import parse_source
-    from ..runtime.live.engine_pool import EnginePool
+    from ..runtime.live.engine_pool import BICUBIC, EnginePool
     from ..runtime.live.session import LiveSession, run_session
     from ..runtime.live.source import LiveSource
 
@@ -270,17 +158,38 @@ def live(
     def status() -> dict[str, Any]:  # the preview is opened before the session
         return session.status() if session else {"state": "connecting"}
 
+    def prefer(regions: Sequence[Region]) -> None:
+        if session is None:
+            raise UsageError("no regions can be set yet", "the session is starting", "try again")
+        session.prefer(regions)
+
     provider = EngineProvider(build, tell)
+    how = choose_mode(mode, engines, roi, refresh_s, tell)
     address = parse_source(source, _pairs(option))
     if engines is None:
         provider.check_runs_here()
-    shelf = EnginePool(opener(engines, provider, seed, latency_ms), tell=tell)
+    exact = how.mode == EXACT
+    # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
+    open_whole = opener(engines, provider, seed, latency_ms if exact else None)
+    shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
     sinks = _sinks(to or [], overwrite, tell)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
-            sinks.append(_preview(preview or PREVIEW, token, status, tell))
+            page = _preview(preview or PREVIEW, token, status, tell, None if exact else prefer)
+            sinks.append(page)
         with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
-            session = LiveSession(feed, shelf, sinks, limit_ms=latency_ms, tell=tell)
+            canvas = open_adaptive(
+                how, engines, provider, seed=seed, latency_ms=latency_ms, tell=tell
+            )
+            session = LiveSession(
+                feed,
+                shelf,
+                sinks,
+                mode=how.mode,
+                adaptive=canvas,
+                limit_ms=latency_ms,
+                tell=tell,
+            )
             ended = run_session(session, feed, shelf, max_seconds, max_frames, reporter.show)
     return _finish(ended, session.status(), reporter)
 
@@ -388,7 +297,11 @@ def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
 
 
 def _preview(
-    place: str, token: str | None, status: Callable[[], dict[str, Any]], tell: Tell
+    place: str,
+    token: str | None,
+    status: Callable[[], dict[str, Any]],
+    tell: Tell,
+    prefer: Callable[[Sequence[Region]], None] | None,
 ) -> Sink:
     from ..runtime.live.preview.preview import Preview
 
@@ -399,6 +312,7 @@ def _preview(
         token=token or os.environ.get(TOKEN) or None,
         status=status,
         tell=tell,
+        prefer=prefer,
     )
     tell(f"preview: {page.url}")
     return page

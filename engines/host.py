@@ -204,6 +204,7 @@ def dotted(version: int) -> str:
 
 TORCH_MODULES = ("torch", "transformers", "huggingface_hub")
 LIVE_MODULES = ("tenacity", "aiohttp", "prometheus_client")
+ADAPTIVE_MODULE = "cv2"  # of the same extra
 GRAPH_MODULES = ("onnx",)  # what making the graphs of a size from exported ones takes
 EXPORT_MODULES = (*TORCH_MODULES, "onnx", "onnxscript", "onnx_graphsurgeon", "polygraphy")
 
@@ -242,6 +243,21 @@ def require_live() -> None:
         raise StreamDiffVSRError(
             "live sources cannot be upscaled here",
             f"not installed: {', '.join(missing)}",
+            "run pip install 'streamdiffvsr[live]'",
+        )
+
+
+def has_adaptive() -> bool:
+    """Returns whether what adaptive mode needs is installed."""
+    return find_spec(ADAPTIVE_MODULE) is not None
+
+
+def require_adaptive() -> None:
+    """Raises `StreamDiffVSRError` if frames cannot be made from a canvas here."""
+    if not has_adaptive():
+        raise StreamDiffVSRError(
+            "adaptive mode is not possible here",
+            "OpenCV is not installed",
             "run pip install 'streamdiffvsr[live]'",
         )
 

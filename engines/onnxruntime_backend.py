@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -291,6 +292,10 @@ def _share_one_arena() -> None:
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg(same_as_requested))
 
 
+# Of the sessions that are opened in this context; None: as many as there are CPUs.
+session_threads: ContextVar[int | None] = ContextVar("session_threads", default=None)
+
+
 def usable_cpus() -> int:
     """Returns the CPUs for engines: STREAMDIFFVSR_THREADS, or all that this process may use.
 
@@ -314,7 +319,7 @@ def _options(kind: str) -> Any:
     options.log_severity_level = 3  # errors arrive as exceptions
     if kind == "cuda":
         return options
-    options.intra_op_num_threads = usable_cpus()
+    options.intra_op_num_threads = session_threads.get() or usable_cpus()
     # Sessions that plan one block each, every one a little larger than the last, would never share
     # the arena: 491 MB instead of 348 for the recorded model at 128x96, and no faster.
     options.enable_mem_pattern = False

@@ -20,7 +20,7 @@ from .files import write_text
 from .metrics import METRICS
 from .plots import FRAME_COLOURS, histogram, roofline, timeline
 from .trace import frames
-from .wording import MODES, NONE, baseline_name, digits, megabytes, ms, seconds
+from .wording import MODES, NONE, baseline_name, digits, live_tiles, megabytes, ms, seconds
 
 _PAGE = Path(__file__).with_name("page")
 
@@ -78,6 +78,8 @@ def _live_figures(live: Result) -> Figures:
     for key, name in (("fps_out", "Frames out"), ("fps_in", "Frames in")):
         if live.get(key) is not None:
             figures.append((name, f"{digits(live[key])} fps", ""))
+    if tiles := live_tiles(live):
+        figures.append(("Picture", f"{100 * live['adaptive']['fresh']:.0f} % model", tiles))
     return figures
 
 

@@ -25,6 +25,7 @@ from .wording import (
     gpu,
     host_cost,
     live_rates,
+    live_tiles,
     load_average,
     megabytes,
     ms,
@@ -204,6 +205,8 @@ def _live(live: Result, to: Terminal) -> None:
     shown = [(name, *quantile_cells(held)) for name, held in rows if held]
     to.table(("ms", *QUANTILES), shown)
     to.facts([("frames", live_rates(live))])
+    if tiles := live_tiles(live):
+        to.facts([("picture", tiles)])
 
 
 def _ratios(result: Result, to: Terminal) -> None:

@@ -224,6 +224,18 @@ def live_rates(live: Result) -> str:
     return ", ".join(parts) + length
 
 
+SHARES = (("fresh", "model"), ("carried", "carried"), ("bicubic", "bicubic"))
+
+
+def live_tiles(live: Result) -> str:
+    """Returns how much of adaptive frames the model made, in one line; "" of whole frames."""
+    if not (found := live.get("adaptive")):
+        return ""
+    shares = ", ".join(f"{100 * found[key]:.0f} % {word}" for key, word in SHARES)
+    rate, of = found["tiles_per_s"], found["tile_count"]
+    return f"{shares}; {digits(rate)} tiles of {of} a second"
+
+
 def baseline_name(baseline: Result) -> str:
     """Returns the name of a baseline; of a command it is the command."""
     if baseline["id"] == "command":

@@ -197,10 +197,17 @@ class EnginePool:
         open_ladder: Finds or builds the engines of a size, and calls its second argument with the
             name of each step; may take minutes.
         tell: Receives one line when engines are needed, are ready, or have failed.
+        meanwhile: What frames are until then.
     """
 
-    def __init__(self, open_ladder: Callable[[Size, Tell], QualityLevels], *, tell: Tell) -> None:
-        self._open, self._tell = open_ladder, tell
+    def __init__(
+        self,
+        open_ladder: Callable[[Size, Tell], QualityLevels],
+        *,
+        tell: Tell,
+        meanwhile: str = BICUBIC,
+    ) -> None:
+        self._open, self._tell, self._meanwhile = open_ladder, tell, meanwhile
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
         self._opening: dict[Size, _Opening] = {}
@@ -223,7 +230,7 @@ class EnginePool:
             opening = self._opening[size] = _Opening(lambda: self._fetch(size))
         self._tell(
             f"engines for {format_size(size)}: opened now, or built first, which takes seconds "
-            "for the built-in model; bicubic meanwhile"
+            f"for the built-in model; {self._meanwhile} meanwhile"
         )
         opening.thread.start()
         return None
@@ -233,7 +240,8 @@ class EnginePool:
         with self._lock:
             ladder = self._ladders.pop(size, None)
             self._failures[size] = why
-        self._tell(f"engines for {format_size(size)} failed, bicubic from now on: {why}")
+        left = self._meanwhile
+        self._tell(f"engines for {format_size(size)} failed, {left} from now on: {why}")
         if ladder is not None:
             ladder.close()
 

@@ -48,7 +48,7 @@ class OutputFrame:
     Attributes:
         image: (4h, 4w, 3) uint8 RGB; never written to.
         source: The LR frame.
-        rung: How it was made: "full", "flow 1/2", "flow 1/4", "2 steps" or "bicubic".
+        rung: How it was made: "full", "flow 1/2", "flow 1/4", "2 steps", "adaptive" or "bicubic".
         finished: When it was handed to the sinks.
         stage_ms: Milliseconds by stage, where known.
         freshness: At most 27 rows x 48 columns of cells of the frame, 0 where it is only

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from streamdiffvsr.cli.live import Reporter, in_one_line
+from streamdiffvsr.cli.live_status import Reporter, in_one_line
 
 STATUS: dict[str, Any] = {
     "size": "640x360",

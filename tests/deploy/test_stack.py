@@ -44,11 +44,17 @@ COMPOSE = loaded(ROOT / "compose.yaml")
 LIVE = COMPOSE["services"]["live"]
 
 
+ADAPTIVE = {
+    **{"fresh": 0.5, "carried": 0.3, "bicubic": 0.2, "tiles_per_frame": 1.5, "tiles_per_s": 15.0},
+    **{"tile_ms": 40.5, "tile_count": 12, "oldest_s": 3.5, "regions": []},
+}
+
+
 def exported() -> dict[str, set[tuple[str, str]]]:
     """The metrics of a session on a GPU, as /metrics has them, each with its labels."""
     with preview() as (opened, told):
         status = {**told(), "gpu": {"name": "a GPU", "memory_mb": 100}}
-        status["sinks"] = [opened.status()]
+        status |= {"sinks": [opened.status()], "running": "adaptive", "adaptive": ADAPTIVE}
         metrics = Metrics(lambda: status)
         metrics.observe(output(0))
         found: dict[str, set[tuple[str, str]]] = {}

@@ -38,5 +38,5 @@ if __name__ == "__main__":
     limits = HangLimits(least_s=0.5, unknown_s=10.0, give_up=give_up)
     session.EngineThread = lambda _: EngineThread(limits)  # type: ignore[assignment, misc]
     cli_live.opener = lambda *_: lambda size, tell: ladder(full=Hanging(size=size))  # type: ignore[assignment, misc]
-    sys.argv[1:1] = ["live"]
+    sys.argv[1:1] = ["live", "--mode", "exact"]
     sys.exit(main())

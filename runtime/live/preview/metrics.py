@@ -20,6 +20,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _PREFIX = "streamdiffvsr_"
 _SECONDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
+RUNNING = ("exact", "adaptive", "bicubic")
+SHARES = ("fresh", "carried", "bicubic")
 # Name, path in the status, help. A value that is missing or null is left out.
 _COUNTERS = (
     ("source_frames", "source.received", "Frames that the source gave"),
@@ -36,6 +38,11 @@ _GAUGES = (
     ("latency_p50_milliseconds", "latency_ms.p50", "Median latency of the recent frames"),
     ("latency_p95_milliseconds", "latency_ms.p95", "95th percentile of the recent frames"),
     ("engine_stuck_seconds", "stuck_s", "For how long an overdue frame has been with the engines"),
+    ("adaptive_tiles_per_frame", "adaptive.tiles_per_frame", "Tiles that were refined, per frame"),
+    ("adaptive_tiles_per_second", "adaptive.tiles_per_s", "Tiles that were refined, per second"),
+    ("adaptive_tile_milliseconds", "adaptive.tile_ms", "Time of a tile"),
+    ("adaptive_tile_count", "adaptive.tile_count", "Tiles that refine a whole frame"),
+    ("adaptive_oldest_seconds", "adaptive.oldest_s", "Age of the oldest part of the picture"),
     ("memory_megabytes", "memory_mb", "Memory of the session's processes"),
     ("gpu_memory_megabytes", "gpu.memory_mb", "Memory in use on the GPU"),
 )
@@ -96,6 +103,8 @@ class _StatusCollector(Collector):
                 yield GaugeMetricFamily(_PREFIX + name, text, value=value)
         yield _resets(status)
         yield _rungs(status)
+        yield _running(status)
+        yield _shares(status)
         yield from _sinks(status)
 
 
@@ -110,6 +119,23 @@ def _rungs(status: Mapping[str, Any]) -> Metric:
     family = GaugeMetricFamily(_PREFIX + "rung", "1 for the rung in use", labels=["rung"])
     for rung in status.get("rungs") or ():
         family.add_metric([rung], float(rung == status.get("rung")))
+    return family
+
+
+def _running(status: Mapping[str, Any]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + "running", "1 for the mode in use", labels=["mode"])
+    for mode in RUNNING:
+        family.add_metric([mode], float(mode == status.get("running")))
+    return family
+
+
+def _shares(status: Mapping[str, Any]) -> Metric:
+    family = GaugeMetricFamily(
+        _PREFIX + "adaptive_picture_ratio", "Share of the picture, by what it is", labels=["part"]
+    )
+    for part in SHARES:
+        if (value := _at(status, f"adaptive.{part}")) is not None:
+            family.add_metric([part], value)
     return family
 
 
