@@ -161,18 +161,28 @@ def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float
     side = patch.weight.shape[0] // SCALE
     if motion is None:
         rows, columns = slice(patch.top, patch.top + side), slice(patch.left, patch.left + side)
-        detail, weight = patch.detail, patch.weight
+        detail, reach = patch.detail, patch.weight
+        weight = reach
     else:
         found = _moved(patch, side, motion)
         if found is None:
             return
-        rows, columns, detail, weight = found
+        rows, columns, detail, reach = found
+        weight = reach * enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
     there = canvas.detail[scaled(rows), scaled(columns)]
     there += weight[..., None] * (detail - there)
-    share = cv2.resize(weight, None, fx=1 / SCALE, fy=1 / SCALE, interpolation=cv2.INTER_AREA)
     fresh, ages = canvas.fresh[rows, columns], canvas.age[rows, columns]
-    fresh += share * (1 - fresh)
-    ages[share >= REFRESHED] = age
+    fresh += _reduced(weight) * (1 - fresh)
+    # Also where the content has gone meanwhile: else such a place would be overdue for ever.
+    ages[_reduced(reach) >= REFRESHED] = age
+
+
+def _reduced(weight: Floats) -> Floats:
+    """Returns the mean weight of each LR pixel."""
+    reduced: Floats = cv2.resize(
+        weight, None, fx=1 / SCALE, fy=1 / SCALE, interpolation=cv2.INTER_AREA
+    )
+    return reduced
 
 
 def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Floats, Floats] | None:
@@ -185,12 +195,11 @@ def _moved(patch: Patch, side: int, motion: Motion) -> tuple[slice, slice, Float
     if not width:
         return None
     rows, columns = slice(top, top + height), slice(left, left + width)
-    flow = SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR, columns)
     hr = SCALE * (np.array([left, top], np.float32) - corner)
-    hr = grid(SCALE * height, SCALE * width) + hr + flow
+    hr = grid(SCALE * height, SCALE * width) + hr
+    hr += SCALE * enlarge(motion.flow, rows, cv2.INTER_LINEAR, columns)
     detail = cv2.remap(patch.detail, hr, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     weight = cv2.remap(patch.weight, hr, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    weight *= enlarge(motion.confidence, rows, cv2.INTER_LINEAR, columns)
     return rows, columns, detail * np.float32(motion.gain), weight
 
 

@@ -116,9 +116,12 @@ def test_a_late_patch_whose_content_has_left_changes_nothing() -> None:
     patch = Patch(0, 0, np.full((192, 192, 3), 50, np.float32), weight)
     flow = np.full((*SIZE, 2), 500, np.float32)
     for motion in (Motion(flow, np.ones(SIZE, np.float32)), Motion(0 * flow, np.zeros(SIZE, "f"))):
+        canvas.age[:] = 7
         blend(canvas, patch, motion)
         assert not canvas.detail.any()
         assert not canvas.fresh.any()
+        # A place where the content is gone was tried, and is not due again at once.
+        assert (canvas.age[:40, :40] == 0).all() == (not motion.flow.any())
 
 
 @pytest.mark.parametrize("tiles", [1, 3, 10**6])
