@@ -44,6 +44,7 @@ SIZE = (160, 256)  # LR (h, w): 28 tiles of 48 pixels
 FRAMES, QUICK_FRAMES = 24, 4
 SHARES = (0.25, 0.14, 0.07)  # of the tiles, in each frame
 SEED = 2026
+PANEL = (320, 460)  # HR (h, w) of each part of the picture
 SENSOR = Degradation(noise=1.0)
 NOISY = Degradation(noise=3.0, crf=20)
 MOVES: dict[str, Moves] = {
@@ -244,6 +245,31 @@ def plot(clips: Sequence[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
+def panels(
+    provider: EngineProvider, engine: TileEngine, clip: AdaptiveClip, share: float, file: Path
+) -> None:
+    """Draws the middle of a clip's last frame, interpolated, made by a share of the tiles, and
+    whole, and below it the truth, and the freshness of the canvas."""
+    from PIL import Image
+
+    size = (clip.lr.shape[1], clip.lr.shape[2])
+    upscaler = AdaptiveUpscaler(engine, size)
+    state = upscaler.initial_state()
+    for frame in clip.lr:
+        tiles = max(1, round(share * upscaler.tile_count))
+        ours, state = upscaler.step(frame, state, tiles=tiles)
+    whole = upscale(load(provider.get(size)), clip.lr, resets=clip.cuts)[-1]
+    plain = bicubic_frames(clip.lr[-1:])[0]
+    fresh = np.kron(state.fresh, np.ones((SCALE, SCALE), np.float32))[..., None]
+    red, green = np.array([220, 40, 40]), np.array([40, 200, 80])
+    colours = (0.5 * ours + 0.5 * (red + (green - red) * fresh)).astype(np.uint8)
+    rows = [[plain, ours, whole], [clip.truth[-1], colours, np.full_like(ours, 255)]]
+    top, left = (SCALE * side // 2 - wanted // 2 for side, wanted in zip(size, PANEL, strict=True))
+    cut = np.s_[top : top + PANEL[0], left : left + PANEL[1]]
+    grid = np.concatenate([np.concatenate([one[cut] for one in row], axis=1) for row in rows])
+    Image.fromarray(grid).save(file, quality=88)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Builds what is needed, measures, and prints the table and the JSON."""
     options = _parse(arguments)
@@ -279,6 +305,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     print(table(clips))
     if options.plot:
         plot(clips, options.plot)
+    if options.picture:
+        panels(provider, engine, making[0](), options.shares[0], options.picture)
     return {
         "benchmark": "adaptive",
         "model": options.model,
@@ -311,6 +339,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="two clips of few frames")
     parser.add_argument("--plot", type=Path, help="draw the curves into this PNG file")
+    parser.add_argument(
+        "--picture", type=Path, help="draw a frame of the first clip into this file"
+    )
     parser.add_argument("--json", type=Path, help="write the JSON line to this file too")
     options = parser.parse_args(arguments)
     if options.frames is not None and options.frames < 2:
