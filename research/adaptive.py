@@ -129,7 +129,7 @@ def _edited(kind: str, source: Picture, other: Picture, frames: int) -> Adaptive
 
     cuts = (third, 2 * third) if kind == "cuts" else ()
     lr, truth = edit(first.lr, second.lr), edit(first.truth, second.truth)
-    return AdaptiveClip(first.name, lr, truth, cuts)
+    return AdaptiveClip(f"{source[0]} {kind}", lr, truth, cuts)
 
 
 def film(path: Path, start: int, frames: int) -> AdaptiveClip:
