@@ -12,9 +12,11 @@ from ...graphs.spec import SCALE, Size
 from .canvas import Canvas, Floats, enlarge, scaled
 from .carry import MEAN, Motion, grid
 
+LEARNED = 0.9  # of what a place lacks, in one pass: the next is guided by the first
 MODEL_ERROR = 0.8  # levels: standard deviation
 PART = 17  # HR pixels a side of the part whose detail is compared with it
 OVERLAP = 8  # LR pixels over which neighbouring tiles are feathered
+POWER = 1.5  # of texture, in the need: how much an edge goes before a flat part
 PLAIN = 0.3  # levels of texture that are added everywhere, so that flat parts have their turn
 PREFERRED = 8.0  # times the need of other parts: a region of interest
 REFRESHED = 0.25  # the least weight that counts: no tile has more where four meet
@@ -125,7 +127,7 @@ def _need(canvas: Canvas, refresh_s: float, preferred: Floats | None) -> Floats:
     """Returns how much each LR pixel needs the model, (h, w): staleness, weighted by texture."""
     grey = cv2.cvtColor(canvas.smooth, cv2.COLOR_RGB2GRAY)
     texture = cv2.blur(cv2.absdiff(grey, cv2.GaussianBlur(grey, (5, 5), 1.0)), (5, 5))
-    need: Floats = (1 - canvas.fresh) * (texture + PLAIN)
+    need: Floats = (1 - canvas.fresh) * (texture + PLAIN) ** POWER
     need += AGE * np.minimum(canvas.age / refresh_s, 1)
     if preferred is not None:
         need *= 1 + (PREFERRED - 1) * preferred
@@ -172,7 +174,7 @@ def blend(canvas: Canvas, patch: Patch, motion: Motion | None = None, age: float
     there = canvas.detail[scaled(rows), scaled(columns)]
     there += weight[..., None] * (detail - there)
     fresh, ages = canvas.fresh[rows, columns], canvas.age[rows, columns]
-    fresh += _reduced(weight) * (1 - fresh)
+    fresh += LEARNED * _reduced(weight) * (1 - fresh)
     # Also where the content has gone meanwhile: else such a place would be overdue for ever.
     ages[_reduced(reach) >= REFRESHED] = age
 

@@ -21,7 +21,7 @@ from streamdiffvsr.research import adaptive as measured
 from streamdiffvsr.research.adaptive import AdaptiveClip
 from streamdiffvsr.research.quality.clips import pictures
 from streamdiffvsr.research.quality.measure import upscale
-from streamdiffvsr.research.quality.metrics import psnr
+from streamdiffvsr.research.quality.metrics import bicubic_frames, psnr
 
 pytestmark = pytest.mark.slow
 
@@ -61,19 +61,20 @@ def outputs(engine: Any, clip: AdaptiveClip, tiles: int) -> Any:
     return np.stack(made)
 
 
-def test_a_static_camera_keeps_nearly_all_with_a_seventh_of_the_tiles(
-    engine: Any, provider: Any
-) -> None:
-    (clip,) = clips(("camera",), 40, (160, 256))
-    result = measured.measure(provider, engine, clip, (0.14, 0.07))
-    _, fourteenth, seventh, every = result["points"]
-    assert (fourteenth["tiles"], seventh["tiles"], every["tiles"]) == (2, 4, 28)
-    assert seventh["settled_gain"] >= 0.98 * every["settled_gain"]
-    assert fourteenth["settled_gain"] >= 0.94 * every["settled_gain"]
+def test_a_static_camera_keeps_nearly_all_with_a_seventh_of_the_tiles(engine: Any) -> None:
+    (clip,) = clips(("camera",), 48, (160, 256))
+    settled, bicubic = slice(24, None), psnr(bicubic_frames(clip.lr), clip.truth)
+    every, seventh, fourteenth = (
+        float((psnr(outputs(engine, clip, tiles), clip.truth) - bicubic)[settled].mean())
+        for tiles in (28, 4, 2)
+    )
+    assert every > 0.5
+    assert seventh >= 0.98 * every
+    assert fourteenth >= 0.94 * every
 
 
 def test_when_everything_moves_each_tile_brings_its_share(engine: Any, provider: Any) -> None:
-    for clip in clips(("pan", "zoom"), 20):
+    for clip in clips(("pan", "zoom"), 16):
         result = measured.measure(provider, engine, clip, (0.25, 0.14, 0.07))
         _, few, some, more, every = result["points"]
         assert every["gain"] > result["whole"]["gain"] - 0.15
@@ -82,8 +83,8 @@ def test_when_everything_moves_each_tile_brings_its_share(engine: Any, provider:
 
 
 def test_no_frame_is_below_bicubic_and_the_whole_frame(engine: Any, provider: Any) -> None:
-    for clip in clips(("cuts", "dissolve", "flash", "fade", "shake", "noise"), 15):
-        result = measured.measure(provider, engine, clip, (0.25, 0.07))
+    for clip in clips(("cuts", "dissolve", "flash", "fade", "shake", "noise"), 12):
+        result = measured.measure(provider, engine, clip, (0.14,))
         assert all(point["worst"] > -0.05 for point in result["points"]), result
 
 

@@ -107,7 +107,7 @@ def test_a_late_patch_lands_where_its_content_has_moved(step: tuple[int, int]) -
     assert np.array_equal(out[far], plain[far])
     y, x = moved[0] // SCALE + 10, moved[1] // SCALE + 10
     assert canvas.age[y, x] == pytest.approx(0.12)
-    assert canvas.fresh[y, x] > 0.9
+    assert canvas.fresh[y, x] > 0.85
 
 
 def test_a_late_patch_whose_content_has_left_changes_nothing() -> None:
