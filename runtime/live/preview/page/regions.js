@@ -37,8 +37,13 @@ export class Regions {
     at("regions").querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
       const { x, y, width, height } = event.target.elements;
-      const region = [x, y, width, height].map((field) => field.valueAsNumber);
-      this.#change((list) => [...list, region]).then((done) => done && event.target.reset());
+      const fields = [x, y, width, height];
+      const region = fields.map((field) => field.valueAsNumber);
+      event.target.reset(); // at once: the next numbers may be typed before the answer
+      this.#change((list) => [...list, region]).then((done) => {
+        if (done || fields.some((field) => field.value)) return;
+        fields.forEach((field, n) => { field.valueAsNumber = region[n]; });
+      });
     });
   }
 
