@@ -198,17 +198,18 @@ def _error(a: Floats, b: Floats) -> Floats:
 
 
 def _noise(frame: Image, last: Image, still: npt.NDArray[np.bool_], before: float) -> float:
-    """Returns the standard deviation of the noise, in levels, from cells that are still.
+    """Returns the standard deviation of the noise in levels, from cells of green that are still.
 
     The difference of two frames is filtered so that brightness and edges do not count (Immerkaer,
     "Fast noise variance estimation", 1996).
     """
     h, w = (max(1, side // CELL) for side in still.shape)
-    difference = cv2.subtract(frame, last, dtype=cv2.CV_32F)
+    green, last_green = (cv2.extractChannel(image, 1) for image in (frame, last))
+    difference = cv2.subtract(green, last_green, dtype=cv2.CV_32F)
     filtered = np.abs(cv2.filter2D(difference, -1, _NOISE_FILTER))
     cells, share = (
         cv2.resize(x, (w, h), interpolation=cv2.INTER_AREA)
-        for x in (cv2.transform(filtered, MEAN), still.astype(np.float32))
+        for x in (filtered, still.astype(np.float32))
     )
     cells = cells[share >= STILL_SHARE]
     if cells.size < LEAST_CELLS:
