@@ -65,7 +65,8 @@ def measure(size: Size, *, moves: bool) -> dict[str, Any]:
     for frame in scene(size, moves=moves, frames=FRAMES):
         marks = [time.thread_time()]
         following, newest = carry(canvas, frame, 0.04, spare)
-        spare, canvas = canvas.detail, following
+        spare = spare if following.detail is canvas.detail else canvas.detail
+        canvas = following
         marks.append(time.thread_time())
         motion = newest if motion is None else newest.after(motion)
         blend(canvas, patch, motion)

@@ -79,15 +79,16 @@ def grid(height: int, width: int) -> Floats:
 
 
 def carry(
-    canvas: Canvas, frame: Image, seconds: float, into: Floats | None = None
+    canvas: Canvas, frame: Image, seconds: float, spare: Floats | None = None
 ) -> tuple[Canvas, Motion]:
     """Returns the canvas in the next frame, and the motion from there back to the last one.
 
     Args:
-        canvas: The canvas in the last frame; it is not changed.
+        canvas: The canvas in the last frame; it is not changed, unless there is `spare`.
         frame: The next frame, (h, w, 3) uint8 RGB, of the canvas's size.
         seconds: The time between the two frames.
-        into: Memory for the new detail, other than the canvas's; None allocates it.
+        spare: Memory like the canvas's detail. If given, nothing large is allocated: the new
+            detail is in this memory or in the canvas's own, and the other one is free.
     """
     now = frame.astype(np.float32)
     if canvas.blank:
@@ -105,7 +106,7 @@ def carry(
     carried = Canvas(
         lr=frame,
         smooth=_smoothed(now, match, noise),
-        detail=_carry_detail(canvas.detail, motion, into),
+        detail=_carry_detail(canvas.detail, motion, spare),
         fresh=fresh * confidence * (1 - MOTION_LOSS * distance),
         age=age + np.float32(seconds),
         noise=noise,
@@ -264,42 +265,50 @@ def _smoothed(now: Floats, match: _Match, noise: float) -> Floats:
     return smoothed
 
 
-def _carry_detail(detail: Floats, motion: Motion, into: Floats | None) -> Floats:
-    """Returns the detail, moved, and weighted by confidence and gain; what is still is copied."""
-    out = np.empty_like(detail) if into is None else into
-    share = motion.confidence if motion.gain == 1 else motion.confidence * np.float32(motion.gain)
+def _carry_detail(detail: Floats, motion: Motion, spare: Floats | None) -> Floats:
+    """Returns the detail, moved, and weighted by confidence and gain; what is still is not moved.
+
+    With `spare`, it is in that or in `detail`, whichever needs less to be copied.
+    """
+    out = np.empty_like(detail) if spare is None else spare
     moves = (motion.flow[..., 0] != 0) | (motion.flow[..., 1] != 0)
-    changes = share != 1
-    for rows in bands(moves.shape[0]):
-        part = scaled(rows)
-        there = None
-        for columns, moved in _runs(moves, rows):
-            across = scaled(columns)
-            if not moved:
-                np.copyto(out[part, across], detail[part, across])
-                continue
-            if there is None:
-                there = _places(motion.flow, rows)
-            cv2.remap(
-                detail,
-                there[:, across],
-                None,
-                cv2.INTER_CUBIC,
-                dst=out[part, across],
-                borderMode=cv2.BORDER_REFLECT,
-            )
-        for columns, changed in _runs(changes, rows):
-            if changed:
-                there_out = out[part, scaled(columns)]
-                weight = enlarge(share, rows, cv2.INTER_LINEAR, columns)
-                cv2.multiply(there_out, cv2.merge([weight] * 3), dst=there_out)
+    runs = [
+        (rows, columns, moved)
+        for rows in bands(moves.shape[0])
+        for columns, moved in _runs(moves, rows)
+    ]
+    for rows, columns, moved in runs:
+        if moved:
+            part = scaled(rows), scaled(columns)
+            there = _places(motion.flow, rows, columns)
+            border = cv2.BORDER_REFLECT
+            cv2.remap(detail, there, None, cv2.INTER_CUBIC, dst=out[part], borderMode=border)
+    stay = spare is not None and 2 * moves.mean() < 1
+    source, out = (out, detail) if stay else (detail, out)
+    for rows, columns, moved in runs:
+        if moved == stay:
+            part = scaled(rows), scaled(columns)
+            np.copyto(out[part], source[part])
+    _weight(out, motion)
     return out
 
 
-def _places(flow: Floats, rows: slice) -> Floats:
-    """Returns the HR pixels (x, y) that the HR pixels of these rows come from."""
-    there = SCALE * enlarge(flow, rows, cv2.INTER_LINEAR)
-    there += grid(SCALE * flow.shape[0], SCALE * flow.shape[1])[scaled(rows)]
+def _weight(detail: Floats, motion: Motion) -> None:
+    """Multiplies detail in its place by the confidence and the gain of the motion."""
+    share = motion.confidence if motion.gain == 1 else motion.confidence * np.float32(motion.gain)
+    for rows in bands(share.shape[0]):
+        for columns, changed in _runs(share != 1, rows):
+            if changed:
+                part = detail[scaled(rows), scaled(columns)]
+                weight = enlarge(share, rows, cv2.INTER_LINEAR, columns)
+                cv2.multiply(part, cv2.merge([weight] * 3), dst=part)
+
+
+def _places(flow: Floats, rows: slice, columns: slice) -> Floats:
+    """Returns the HR pixels (x, y) that the HR pixels of a part come from."""
+    there = SCALE * enlarge(flow, rows, cv2.INTER_LINEAR, columns)
+    pixels = grid(SCALE * flow.shape[0], SCALE * flow.shape[1])
+    there += pixels[scaled(rows), scaled(columns)]
     return there
 
 

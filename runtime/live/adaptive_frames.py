@@ -264,8 +264,9 @@ class AdaptiveFrames:
         if canvas is None or canvas.size != upscaler.padded:
             canvas = self._begun(upscaler)
         seconds = frame.seconds - self._seconds
-        following, motion = carry(canvas, upscaler.pad(frame.image), seconds, self._spare)
-        self._spare = canvas.detail
+        spare = self._spare
+        following, motion = carry(canvas, upscaler.pad(frame.image), seconds, spare)
+        self._spare = spare if following.detail is canvas.detail else canvas.detail
         for flight in self._flights:
             flight.motion = motion if flight.motion is None else motion.after(flight.motion)
         return following

@@ -139,13 +139,18 @@ def test_the_last_canvas_is_not_changed_and_shares_no_memory() -> None:
         assert not isinstance(new, np.ndarray) or not np.shares_memory(new, getattr(before, name))
 
 
-def test_detail_goes_into_the_memory_that_is_given() -> None:
-    lr = reduced(pan(SIZE, 3, (2, 3)))
+@pytest.mark.parametrize("moves", [True, False])
+def test_with_memory_to_spare_nothing_large_is_allocated(moves: bool) -> None:
+    truth = pan(SIZE, 3, (2, 3) if moves else (0, 0))
+    lr = reduced(with_object(truth, [(40, 40), (40, 60), (40, 80)]))
     canvas, _ = carry(Canvas.empty(SIZE), lr[0], 0.04)
-    into = np.empty_like(canvas.detail)
-    moved, _ = carry(canvas, lr[1], 0.04, into)
-    assert moved.detail is into
-    assert np.array_equal(carry(canvas, lr[1], 0.04)[0].detail, into)
+    rng = np.random.default_rng(0)
+    canvas.detail[:] = cv2.GaussianBlur(rng.normal(0, 20, canvas.detail.shape), (9, 9), 2)
+    expected, _ = carry(canvas, lr[1], 0.04)
+    spare = np.full_like(canvas.detail, np.nan)
+    carried, _ = carry(canvas, lr[1], 0.04, spare)
+    assert carried.detail is (spare if moves else canvas.detail)
+    assert np.array_equal(carried.detail, expected.detail)
 
 
 @pytest.mark.parametrize("how", [cv2.INTER_LANCZOS4, cv2.INTER_LINEAR])
