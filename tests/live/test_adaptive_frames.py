@@ -265,6 +265,7 @@ def test_a_tile_of_the_last_scene_that_comes_late_is_dropped() -> None:
     made = adaptive(engine)
     step = Stepping(made)
     step(frame(0, textured(*SIZE)), settle=False)
+    assert engine.began.wait(20)  # a tile that waits would be dropped
     made.reset()
     engine.released.set()
     wait_for(lambda: engine.seen and not made._refiner._patches.empty())

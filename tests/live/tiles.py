@@ -36,10 +36,12 @@ class Marking:
     latent_channels: int = 4
     fails_after: int | None = None
     hangs_after: int | None = None
+    began: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
     seen: list[TileInput] = field(default_factory=list)
 
     def refine(self, tiles: list[TileInput]) -> list[np.ndarray]:
+        self.began.set()
         time.sleep(self.cost_s)
         if self.fails_after is not None and len(self.seen) >= self.fails_after:
             raise StreamDiffVSRError("the engine failed", "on purpose")
