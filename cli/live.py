@@ -19,6 +19,7 @@ from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import PASSING, leave_at_once
 from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
+from .live_source import OpenTimeout, RtspTransport, StallTimeout
 from .live_status import Reporter
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ SourceOption = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="libav option for opening the source, such as rtsp_transport=udp; repeat for more "
+        help="libav option for opening the source, such as user_agent=NAME; repeat for more "
         "options.",
     ),
 ]
@@ -135,6 +136,9 @@ def live(
     seed: opt.Seed = 0,
     token: Token = None,
     option: SourceOption = None,
+    rtsp_transport: RtspTransport = "auto",
+    open_timeout: OpenTimeout = None,
+    stall_timeout: StallTimeout = None,
     no_reconnect: NoReconnect = False,
     overwrite: OverwriteSinks = False,
     json: JsonLines = False,
@@ -165,19 +169,26 @@ def live(
 
     provider = EngineProvider(build, tell)
     how = choose_mode(mode, engines, roi, refresh_s, tell)
-    address = parse_source(source, _pairs(option))
+    address = parse_source(source, _pairs(option), rtsp_transport=rtsp_transport)
     if engines is None:
         provider.check_runs_here()
     exact = how.mode == EXACT
     # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
     open_whole = opener(engines, provider, seed, latency_ms if exact else None)
     shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
-    sinks = _sinks(to or [], overwrite, tell)
+    sinks = _sinks(to or [], overwrite, tell, rtsp_transport)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
             page = _preview(preview or PREVIEW, token, status, tell, None if exact else prefer)
             sinks.append(page)
-        with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
+        opened = LiveSource(
+            address,
+            tell=tell,
+            open_timeout_s=open_timeout,
+            stall_timeout_s=stall_timeout,
+            reconnect=not no_reconnect,
+        )
+        with closing(opened) as feed:
             canvas = open_adaptive(
                 how, engines, provider, seed=seed, latency_ms=latency_ms, tell=tell
             )
@@ -283,7 +294,7 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
     return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
-def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
+def _sinks(targets: list[str], overwrite: bool, tell: Tell, rtsp_transport: str) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
     from ..runtime.media.redact import redact
 
@@ -292,7 +303,9 @@ def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
         raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
     with closing_all(opened):
         for target in targets:
-            opened.append(open_sink(target, overwrite=overwrite, tell=tell))
+            opened.append(
+                open_sink(target, overwrite=overwrite, rtsp_transport=rtsp_transport, tell=tell)
+            )
     return opened
 
 
