@@ -17,9 +17,9 @@ from ..graphs.spec import Size, format_size
 from ..runtime.live.mode import ADAPTIVE, AUTO, EXACT
 from ..runtime.live.sink_targets import accepted
 from . import options as opt
-from .console import PASSING, leave_at_once
+from .console import FAILED, PASSING, leave_at_once, show_error
 from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
-from .live_source import OpenTimeout, RtspTransport, StallTimeout
+from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
 from .live_status import Reporter
 
 if TYPE_CHECKING:
@@ -201,7 +201,13 @@ def live(
                 limit_ms=latency_ms,
                 tell=tell,
             )
-            ended = run_session(session, feed, shelf, max_seconds, max_frames, reporter.show)
+            advice = SizeAdvice(provider.run_on, tell)
+
+            def show(now: dict[str, Any]) -> None:
+                advice.look(now)
+                reporter.show(now)
+
+            ended = run_session(session, feed, shelf, max_seconds, max_frames, show)
     return _finish(ended, session.status(), reporter)
 
 
@@ -219,7 +225,11 @@ def closing_all(sinks: list[Sink]) -> Iterator[None]:
 def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     if status["frames"] and status["passed_through"] == status["frames"]:
         reporter.tell(f"no frame was made by the model: {status['note'] or status['rung']}")
+    if error := without_frames(ended, status):
+        status = {**status, "error": str(error), "exit_code": FAILED}
     reporter.end(ended.reason, status)
+    if error:
+        show_error(str(error))
     if ended.stuck:
         leave_at_once()
     if ended.error is not None:
