@@ -149,10 +149,15 @@ def _fail(line: str, code: int, *, as_json: bool) -> int:
     if os.environ.get(DEBUG):
         traceback.print_exc()
     with contextlib.suppress(OSError):  # the failure may be that of stdout or stderr
-        typer.echo(f"{typer.style('error:', fg='red')} {line}", err=True)
+        show_error(line)
         if as_json:
             _print_json({"error": line, "exit_code": code})
     return code
+
+
+def show_error(line: str) -> None:
+    """Prints what went wrong on stderr."""
+    typer.echo(f"{typer.style('error:', fg='red')} {line}", err=True)
 
 
 def _print_json(result: Result) -> None:

@@ -17,8 +17,9 @@ from ..graphs.spec import Size, format_size
 from ..runtime.live.mode import ADAPTIVE, AUTO, EXACT
 from ..runtime.live.sink_targets import accepted
 from . import options as opt
-from .console import PASSING, leave_at_once
+from .console import FAILED, PASSING, leave_at_once, show_error
 from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
+from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
 from .live_status import Reporter
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ SourceOption = Annotated[
     typer.Option(
         "--option",
         metavar="NAME=VALUE",
-        help="libav option for opening the source, such as rtsp_transport=udp; repeat for more "
+        help="libav option for opening the source, such as user_agent=NAME; repeat for more "
         "options.",
     ),
 ]
@@ -135,6 +136,9 @@ def live(
     seed: opt.Seed = 0,
     token: Token = None,
     option: SourceOption = None,
+    rtsp_transport: RtspTransport = "auto",
+    open_timeout: OpenTimeout = None,
+    stall_timeout: StallTimeout = None,
     no_reconnect: NoReconnect = False,
     overwrite: OverwriteSinks = False,
     json: JsonLines = False,
@@ -165,19 +169,26 @@ def live(
 
     provider = EngineProvider(build, tell)
     how = choose_mode(mode, engines, roi, refresh_s, tell)
-    address = parse_source(source, _pairs(option))
+    address = parse_source(source, _pairs(option), rtsp_transport=rtsp_transport)
     if engines is None:
         provider.check_runs_here()
     exact = how.mode == EXACT
     # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
     open_whole = opener(engines, provider, seed, latency_ms if exact else None)
     shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
-    sinks = _sinks(to or [], overwrite, tell)
+    sinks = _sinks(to or [], overwrite, tell, rtsp_transport)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
             page = _preview(preview or PREVIEW, token, status, tell, None if exact else prefer)
             sinks.append(page)
-        with closing(LiveSource(address, tell=tell, reconnect=not no_reconnect)) as feed:
+        opened = LiveSource(
+            address,
+            tell=tell,
+            open_timeout_s=open_timeout,
+            stall_timeout_s=stall_timeout,
+            reconnect=not no_reconnect,
+        )
+        with closing(opened) as feed:
             canvas = open_adaptive(
                 how, engines, provider, seed=seed, latency_ms=latency_ms, tell=tell
             )
@@ -190,7 +201,13 @@ def live(
                 limit_ms=latency_ms,
                 tell=tell,
             )
-            ended = run_session(session, feed, shelf, max_seconds, max_frames, reporter.show)
+            advice = SizeAdvice(provider.run_on, tell)
+
+            def show(now: dict[str, Any]) -> None:
+                advice.look(now)
+                reporter.show(now)
+
+            ended = run_session(session, feed, shelf, max_seconds, max_frames, show)
     return _finish(ended, session.status(), reporter)
 
 
@@ -208,7 +225,11 @@ def closing_all(sinks: list[Sink]) -> Iterator[None]:
 def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
     if status["frames"] and status["passed_through"] == status["frames"]:
         reporter.tell(f"no frame was made by the model: {status['note'] or status['rung']}")
+    if error := without_frames(ended, status):
+        status = {**status, "error": str(error), "exit_code": FAILED}
     reporter.end(ended.reason, status)
+    if error:
+        show_error(str(error))
     if ended.stuck:
         leave_at_once()
     if ended.error is not None:
@@ -283,7 +304,7 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
     return {rung: folder for rung, folder in found.items() if folder is not None}
 
 
-def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
+def _sinks(targets: list[str], overwrite: bool, tell: Tell, rtsp_transport: str) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
     from ..runtime.media.redact import redact
 
@@ -292,7 +313,9 @@ def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
         raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
     with closing_all(opened):
         for target in targets:
-            opened.append(open_sink(target, overwrite=overwrite, tell=tell))
+            opened.append(
+                open_sink(target, overwrite=overwrite, rtsp_transport=rtsp_transport, tell=tell)
+            )
     return opened
 
 

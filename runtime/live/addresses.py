@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from ...errors import StreamDiffVSRError, UsageError
+from ...errors import StreamDiffVSRError, UsageError, option
 from ..media.redact import redact
 
 # Options of this package, not of libav.
 DECODER_THREADS, LOOP = "decoder_threads", "loop"
+RTSP_TRANSPORT = "rtsp_transport"  # libav's
 
 _DEMUXER = "fflags probesize analyzeduration max_delay fpsprobesize use_wallclock_as_timestamps"
 _TLS = "tls_verify ca_file cert_file key_file verifyhost"
@@ -47,15 +48,16 @@ _FORMATS = (
     "mpegts,mpjpeg,mjpeg,jpeg_pipe,h264,hevc,vvc,av1,obu,ivf,flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,"
     "matroska,webm,nut,ogg,asf,mpeg,mpegvideo,m4v,aac,mp3,ac3,eac3,wav,webvtt,rtp,hls"
 )
-_STREAM = {"fflags": "nobuffer", "probesize": "1000000", "analyzeduration": "500000"}
+# Nothing waits for frames to find their rate, which libav does for 20 of them. `nobuffer` would
+# lose what is read while a source is opened, often its first key frame.
+_STREAM = {"fpsprobesize": "0", "probesize": "1000000", "analyzeduration": "500000"}
 
 _DEFAULTS: dict[str, dict[str, str]] = {
-    # The session description says what probing would look for.
+    # The session description says what probing would look for: one packet is enough.
     "rtsp": {
-        "fflags": "nobuffer",
-        "probesize": "32768",
+        "fpsprobesize": "0",
+        "probesize": "32",
         "analyzeduration": "0",
-        "rtsp_transport": "tcp",
         "allowed_media_types": "video",
     },
     "http": _STREAM,
@@ -139,6 +141,7 @@ class Address:
         listens: Whether it waits for a sender instead of connecting, so opening may never end.
         loop: Whether to begin again at the end.
         decoder_threads: The number of decoder threads; 0 lets libav choose.
+        transports: The transports of RTSP to try, in this order; empty for any other source.
     """
 
     kind: str
@@ -149,15 +152,38 @@ class Address:
     listens: bool = False
     loop: bool = False
     decoder_threads: int = 0
+    transports: tuple[str, ...] = ()
 
 
-def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address:
+AUTO = "auto"
+_TRANSPORTS = {AUTO: ("tcp", "udp"), "tcp": ("tcp",), "udp": ("udp",)}
+
+
+def rtsp_transports(asked: str) -> tuple[str, ...]:
+    """Returns the transports of RTSP to try, in this order.
+
+    Args:
+        asked: "tcp" or "udp", or "auto" for TCP and, where a server refuses it, UDP.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    if asked not in _TRANSPORTS:
+        remedy = f"use {option('rtsp_transport', *_TRANSPORTS)}"
+        raise UsageError(f"unknown transport of RTSP {asked!r:.60}", remedy=remedy)
+    return _TRANSPORTS[asked]
+
+
+def parse_source(
+    text: str, options: Mapping[str, str] | None = None, *, rtsp_transport: str = AUTO
+) -> Address:
     """Parses the address of a live source.
 
     Args:
         text: The source, in one of the forms of ``ACCEPTED``.
         options: libav's options for it by name; also ``decoder_threads`` (a number), and for a
             file ``loop`` (0 or 1).
+        rtsp_transport: See `rtsp_transports`; libav's option of that name comes first.
 
     Raises:
         UsageError: The text has none of these forms, or an option is unknown or invalid.
@@ -165,6 +191,9 @@ def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address
     """
     kind, url, form = _recognise(text)
     chosen = dict(options or {})
+    transports = rtsp_transports(rtsp_transport)
+    if kind == "rtsp" and RTSP_TRANSPORT in chosen:
+        transports = (str(chosen[RTSP_TRANSPORT]),)
     completed = complete(kind, chosen)
     if kind == "webcam" and form == "avfoundation":
         completed.setdefault("framerate", "30")  # its own default is one that few cameras have
@@ -177,6 +206,7 @@ def parse_source(text: str, options: Mapping[str, str] | None = None) -> Address
         listens=kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
         loop=bool(_whole(chosen, LOOP, 1)),
         decoder_threads=_whole(chosen, DECODER_THREADS, _MAX_THREADS),
+        transports=transports if kind == "rtsp" else (),
     )
 
 

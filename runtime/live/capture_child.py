@@ -8,6 +8,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
@@ -21,10 +22,12 @@ from ..media.libav import MAX_PIXELS, MAX_SIDE
 from ..media.pixels import Mirrors, upright_rgb, upright_size
 from ..processes import messages
 from ..processes.shared_frames import SharedFrames
-from .opening_child import Ended, LiveLog, open_live, read_failure
+from .ending_child import Ended
+from .opening_child import LiveLog, open_live, read_failure
 
 SLOTS = 3  # one being read, one announced, one being written
 BEAT_S = 0.5
+_ARRIVALS, _LEAST_ARRIVALS = 32, 4  # over which the rate is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,31 @@ class Decoded:
     damaged: bool
 
 
+class Arrivals:
+    """Measures how often a source sends something."""
+
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=_ARRIVALS)
+
+    def note(self, now: float) -> None:
+        """Notes that something came, in seconds of ``time.monotonic``."""
+        self._seen.append(now)
+
+    def period_s(self) -> float | None:
+        """Returns the mean time between two arrivals; None before it can be known."""
+        seen = tuple(self._seen)  # another thread may add one
+        if len(seen) < _LEAST_ARRIVALS:
+            return None
+        return (seen[-1] - seen[0]) / (len(seen) - 1)
+
+
 class FrameMailbox:
     """Sends frames, and a sign of life every half second.
 
     Attributes:
         alive: When the source last sent anything, in seconds of ``time.monotonic``; None while
             its silence means nothing.
+        arrivals: How often the source sends anything.
     """
 
     def __init__(self, pipe: RawIOBase) -> None:
@@ -58,6 +80,7 @@ class FrameMailbox:
         self._mirrors = Mirrors()
         self._error: BaseException | None = None
         self.alive: float | None = None
+        self.arrivals = Arrivals()
         threading.Thread(target=self._run, name="outlet", daemon=True).start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
@@ -162,8 +185,12 @@ class FrameMailbox:
             else:
                 alive = self.alive
                 silent_s = 0.0 if alive is None else min(now - alive, 2 * BEAT_S)
+            silence = {
+                "silent_s": 0.0 if alive is None else silent_s,
+                "period_s": self.arrivals.period_s(),
+            }
             try:
-                self.send({"kind": "beat", "silent_s": 0.0 if alive is None else silent_s})
+                self.send({"kind": "beat", **silence})
             except OSError:
                 return  # the parent is gone, which ends this process elsewhere
             before = now
@@ -315,12 +342,14 @@ class _Player:
     def play(self) -> NoReturn:
         """Hands out frames until an exception ends it."""
         while True:
-            container, stream = open_live(self._arguments, self._log)
+            container, stream, transport = open_live(
+                self._arguments, self._log, lambda: self._outlet.send({"kind": "described"})
+            )
             paced = self._arguments["kind"] in ("file", "hls") or container.duration is not None
             pace = Pace(self._outlet) if paced else None
             codec = stream.codec_context.name
             codec = "rawvideo" if codec == "wrapped_avframe" else codec  # a generated picture
-            self._outlet.send({"kind": "opened", "codec": codec})
+            self._outlet.send({"kind": "opened", "codec": codec, "transport": transport})
             before = self._index
             with container:
                 self._decode(container, stream, pace)
@@ -333,6 +362,7 @@ class _Player:
         seen, self._outlet.alive = self._log.damage, time.monotonic()
         for packet in self._packets(container, stream):
             now = self._outlet.alive = time.monotonic()
+            self._outlet.arrivals.note(now)
             if packet is None:
                 quarantine.trouble()
                 continue

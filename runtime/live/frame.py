@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -118,6 +119,7 @@ class NullSink:
 
 MAX_GAP_S = 1.0  # between two frames that may guide one another
 MAX_GAP_FRAMES = 3.0  # but as many times what a frame takes, where that is longer
+_STEPS = 5  # over which the source's own period is taken
 
 
 class Continuity:
@@ -136,6 +138,7 @@ class Continuity:
         self._last: LiveFrame | None = None
         self._made_s: float | None = None  # when the frame was shown that the state is of
         self._own_pace_s = 0.0  # slow engines would never be guided by a limit of their own time
+        self._steps: deque[float] = deque(maxlen=_STEPS)  # seconds from frame to frame
         self._broken: str | None = None
 
     def note(self, frame: LiveFrame) -> None:
@@ -144,6 +147,8 @@ class Continuity:
         if last is not None and frame.epoch != last.epoch:
             self._cuts.reset()  # there is nothing to compare with, maybe not even of its size
             self.end(self._why_new_epoch(frame, last))
+        elif last is not None:
+            self._steps.append((frame.seconds - last.seconds) / max(frame.index - last.index, 1))
         if self._cuts.is_cut(frame.image):
             self.end("cut")
         if frame.damaged:
@@ -160,7 +165,8 @@ class Continuity:
     def why_forget(self, frame: LiveFrame) -> str | None:
         """Returns why the state must not guide a frame, or None, and counts the frame as made."""
         before, self._made_s = self._made_s, frame.seconds
-        if before is not None and frame.seconds - before > max(MAX_GAP_S, self._own_pace_s):
+        longest_s = max(MAX_GAP_S, self._own_pace_s, MAX_GAP_FRAMES * self._period_s())
+        if before is not None and frame.seconds - before > longest_s:
             self.end("gap")
         why, self._broken = self._broken, None
         return None if before is None else why
@@ -168,6 +174,10 @@ class Continuity:
     def made_in(self, seconds: float) -> None:
         """Notes how long the engines took for a frame."""
         self._own_pace_s = MAX_GAP_FRAMES * seconds
+
+    def _period_s(self) -> float:
+        """Returns the source's usual period: one of a second or more is no gap."""
+        return sorted(self._steps)[len(self._steps) // 2] if len(self._steps) > 2 else 0.0
 
     def _why_new_epoch(self, frame: LiveFrame, last: LiveFrame) -> str:
         before, self._reconnects = self._reconnects, self._ask_reconnects()

@@ -1,175 +1,25 @@
-"""Opens a live address with libav, behind a proxy that guards redirects.
+"""Opens a live address with libav, and says why one cannot be opened or read any more.
 
 The last lines of libav's log are kept as the reason of a failure.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import logging
-import os
 import re
 import socket
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import av
 from av.container import InputContainer
 
 from ..media import libav
-from ..media.redact import redact
-
-_CONNECT_S = 10.0
-_MAX_HEAD = 1 << 16
-_CHUNK = 1 << 16
-# Alibaba's, Azure's, Oracle's, and AWS's over IPv6; those of other clouds are link-local.
-_METADATA = frozenset({"100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254"})
-_PORTS = {"http": 80, "https": 443}
-
-
-class Denied(OSError):
-    """Raised for a connection that is not allowed."""
-
-
-class Gate:
-    """A proxy on loopback for the connections of one source.
-
-    Args:
-        url: The address that the user gave.
-
-    Attributes:
-        address: The proxy's address, for libav.
-        failure: Why the last connection could not be made, or None.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._named = (urlsplit(url).hostname or "").lower()
-        self.failure: OSError | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, name="gate", daemon=True).start()
-
-    def connect(self, host: str, port: int) -> socket.socket:
-        """Connects to a host, if that is allowed.
-
-        Raises:
-            Denied: None of its addresses is allowed.
-            OSError: There is no such host, or it does not answer.
-        """
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        named = host.lower() == self._named
-        allowed = [entry for entry in found if named or not self._forbidden(str(entry[4][0]))]
-        error: OSError = Denied(f"{host} may not be opened from there")
-        for family, kind, protocol, _, address in allowed:
-            connection = socket.socket(family, kind, protocol)
-            connection.settimeout(_CONNECT_S)
-            try:
-                connection.connect(address)
-            except OSError as refused:
-                connection.close()
-                error = refused
-                continue
-            connection.settimeout(None)  # silence is judged elsewhere
-            return connection
-        raise error
-
-    def _forbidden(self, text: str) -> bool:
-        address = _plain(text)
-        if address.is_loopback:  # a source on this machine may lead to others on it
-            return not self._names_this_machine()
-        never = address.is_link_local or address.is_unspecified or address.is_multicast
-        return never or str(address) in _METADATA
-
-    def _names_this_machine(self) -> bool:
-        with contextlib.suppress(OSError):
-            found = socket.getaddrinfo(self._named, None)
-            return any(_plain(str(entry[4][0])).is_loopback for entry in found)
-        return False
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError, ValueError):
-            head, rest = _head(client)
-            method, target, version = head.split("\r\n", 1)[0].split(" ")
-            tunnel = method == "CONNECT"
-            parts = urlsplit(f"//{target}" if tunnel else target)
-            port = parts.port or _PORTS.get(parts.scheme, 443)
-            try:
-                server = self.connect(parts.hostname or "", port)
-            except OSError as error:
-                self.failure = error
-                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-                return
-            self.failure = None
-            with server:
-                if tunnel:
-                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                else:
-                    path = parts._replace(scheme="", netloc="").geturl() or "/"
-                    server.sendall(_passed_on(head, f"{method} {path} {version}"))
-                server.sendall(rest)
-                _join(client, server)
-
-
-def use_gate(url: str, options: dict[str, str]) -> Gate | None:
-    """Puts a gate into libav's options; returns None where another proxy is in use."""
-    if options.get("http_proxy") or os.environ.get("http_proxy"):
-        return None
-    os.environ.pop("no_proxy", None)  # with it libav would bypass the gate
-    gate = Gate(url)
-    options["http_proxy"] = gate.address
-    return gate
-
-
-def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def _head(client: socket.socket) -> tuple[str, bytes]:
-    """Returns the head of a request, and the bytes after it."""
-    read = b""
-    while b"\r\n\r\n" not in read:
-        data = client.recv(_CHUNK)
-        if not data or len(read) > _MAX_HEAD:
-            raise ValueError("no request")
-        read += data
-    head, _, rest = read.partition(b"\r\n\r\n")
-    return head.decode("latin-1"), rest
-
-
-def _passed_on(head: str, first: str) -> bytes:
-    """Returns the request for the server, for one answer only: the next may be for another host."""
-    own = ("proxy-", "connection:")
-    lines = [line for line in head.split("\r\n")[1:] if not line.lower().startswith(own)]
-    return "\r\n".join([first, *lines, "Connection: close", "", ""]).encode("latin-1")
-
-
-def _join(client: socket.socket, server: socket.socket) -> None:
-    """Passes data on both ways until either side ends."""
-    back = threading.Thread(target=_pump, args=(client, server), daemon=True)
-    back.start()
-    _pump(server, client)
-    for one in (client, server):
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-    back.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK):
-            sink.sendall(data)
-
+from .ending_child import Ended
+from .gate_child import Denied, use_gate
+from .rtsp_child import RtspTalk, open_rtsp, unauthorized
 
 # Warnings that mean missing pixels. Errors of a demuxer or decoder always mean that.
 _DAMAGE = re.compile(
@@ -208,7 +58,8 @@ class LiveLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Counts one line; called by ``logging``, on any of libav's threads."""
         text = record.getMessage().strip()
-        self.denied = self.denied or bool(_DENIED.search(text))
+        if record.name != "libav.rtsp":  # whose redirects are followed within the same bounds
+            self.denied = self.denied or bool(_DENIED.search(text))
         error = record.levelno >= logging.ERROR
         if error and text:
             self.last_error = text
@@ -216,21 +67,16 @@ class LiveLog(logging.Handler):
             self.damage += 1
 
 
-# What an end means for the next attempt: "lost" may come back at any time, "refused" not soon,
-# "hopeless" never by itself.
-Cause = Literal["ended", "lost", "refused", "hopeless"]
+def open_live(
+    arguments: dict[str, Any], log: LiveLog, answered: Callable[[], None] = lambda: None
+) -> tuple[InputContainer, Any, str]:
+    """Opens a source and returns it with its video stream and the transport of RTSP.
 
+    Args:
+        answered: Called once an RTSP server has described the stream, before any of it comes.
 
-class Ended(Exception):
-    """Raised when a source has no more frames; says why."""
-
-    def __init__(self, cause: Cause, why: str, remedy: str = "") -> None:
-        super().__init__(why)
-        self.cause, self.why, self.remedy = cause, redact(why), remedy
-
-
-def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, Any]:
-    """Opens a source and returns it with its video stream.
+    Returns:
+        The transport is "tcp" or "udp", and "" for any other source.
 
     Raises:
         Ended: It cannot be opened, or has no video.
@@ -238,32 +84,58 @@ def open_live(arguments: dict[str, Any], log: LiveLog) -> tuple[InputContainer, 
     """
     if arguments["kind"] == "file":
         failure = f"could not read {arguments['shown']!r}"
-        container = libav.open_video(Path(arguments["url"]), failure)
-    else:
-        gate, options = None, dict(arguments["options"])
-        if arguments["kind"] in ("http", "hls"):
-            gate = use_gate(arguments["url"], options)
-        if gate and arguments["kind"] == "hls":
-            options.setdefault("http_persistent", "0")  # so that each request is checked
+        return _with_video(libav.open_video(Path(arguments["url"]), failure), arguments, "")
+    if arguments["kind"] == "rtsp":
+        return _open_rtsp(arguments, log, answered)
+    gate, options = None, dict(arguments["options"])
+    if arguments["kind"] in ("http", "hls"):
+        gate = use_gate(arguments["url"], options)
+    if gate and arguments["kind"] == "hls":
+        options.setdefault("http_persistent", "0")  # so that each request is checked
+    try:
+        container = av.open(
+            _device(arguments) if arguments["kind"] == "webcam" else arguments["url"],
+            format=arguments["format"],
+            container_options=options,
+            metadata_errors="replace",
+        )
+    except Exception as error:
+        behind = gate.failure if gate else None  # which libav reports as an error of a proxy
+        raise _not_opened(behind or error, arguments, log) from error
+    return _with_video(container, arguments, "")
+
+
+def _open_rtsp(
+    arguments: dict[str, Any], log: LiveLog, answered: Callable[[], None]
+) -> tuple[InputContainer, Any, str]:
+    with RtspTalk(answered) as talk:
         try:
-            container = av.open(
-                _device(arguments) if arguments["kind"] == "webcam" else arguments["url"],
-                format=arguments["format"],
-                container_options=options,
-                metadata_errors="replace",
-            )
+            container, transport = open_rtsp(arguments, talk)
         except Exception as error:
-            behind = gate.failure if gate else None  # which libav reports as an error of a proxy
-            raise _not_opened(behind or error, arguments, log) from error
+            if talk.only_sound:
+                raise Ended("refused", *_ONLY_SOUND) from error
+            raise _not_opened(error, arguments, log) from error
+        return _with_video(container, arguments, transport, talk.codec)
+
+
+def _with_video(
+    container: InputContainer, arguments: dict[str, Any], transport: str, codec: str = ""
+) -> tuple[InputContainer, Any, str]:
     stream = libav.moving_picture(container)
     if stream is None:
-        held = ", only sound" if container.streams.audio else ""
-        raise Ended("refused", f"it has no video stream{held}")
+        if container.streams.audio:
+            raise Ended("refused", *_ONLY_SOUND)
+        raise Ended("refused", "it has no video stream", "choose another stream of it")
     if stream.codec_context is None:
-        raise Ended("refused", "its video codec is unknown here")
+        name = f", {codec}," if codec else ""
+        why = f"its video codec{name} is unknown here"
+        raise Ended("refused", why, "set the camera to H.264 or H.265")
     stream.thread_type = "SLICE"  # threads by frames would delay by one frame each
     stream.codec_context.thread_count = arguments["decoder_threads"]
-    return container, stream
+    return container, stream, transport
+
+
+_ONLY_SOUND = ("it has no video, only sound", "name the address of its video")
 
 
 def read_failure(error: Exception, log: LiveLog) -> Ended:
@@ -280,14 +152,21 @@ def _not_opened(error: Exception, arguments: dict[str, Any], log: LiveLog) -> En
         return _denied()
     if isinstance(error, Ended):
         return error
-    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
-        return Ended("refused", "it wants another user name or password (401 or 403)")
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        return unauthorized(arguments["url"])
+    if isinstance(error, av.error.HTTPForbiddenError):
+        why = "its server forbids this (403)"
+        return Ended("refused", why, "check what that user may see, and the address")
     if isinstance(error, av.error.HTTPNotFoundError):
-        return Ended("refused", "there is no such stream on that server (404)")
+        why = "there is no such stream on that server (404)"
+        return Ended("refused", why, "check the path of the address")
     if isinstance(error, socket.gaierror) or "resolve hostname" in _words(error, log):
-        return Ended("lost", "there is no host of that name: check the address and the network")
+        why = "there is no host of that name"
+        return Ended("lost", why, "check the address, and the network's name server")
     if isinstance(error, ConnectionRefusedError):
-        return Ended("lost", "the connection was refused: is the server running?")
+        return Ended(
+            "lost", "the connection was refused", "check that its server runs, and its port"
+        )
     if isinstance(error, av.error.ProtocolNotFoundError):
         return Ended("hopeless", "this build of libav does not have its protocol")
     if arguments["kind"] == "webcam":

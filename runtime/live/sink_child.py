@@ -42,14 +42,16 @@ _BY_FORMAT = {
     "matroska": _AT_ONCE | {"cluster_time_limit": str(_CLUSTER_MS)},
     "mpegts": _AT_ONCE,
     "flv": _AT_ONCE | {"flvflags": "+no_duration_filesize"},
-    "rtsp": {"rtsp_transport": "tcp"},
 }
+_REFUSED = re.compile(r"method SETUP failed: (?!40[134])")
 
 
-def muxer_options(arguments: dict[str, Any]) -> dict[str, str]:
-    """Returns the muxer's options for the arguments of a child."""
+def muxer_options(arguments: dict[str, Any], transport: str = "tcp") -> dict[str, str]:
+    """Returns the muxer's options for the arguments of a child, and a transport of RTSP."""
     if arguments["kind"] == "hls":
         return _hls(Path(arguments["path"]), resumed=arguments["resumed"])
+    if arguments["format"] == "rtsp":
+        return {"rtsp_transport": transport}
     options = _BY_FORMAT[arguments["format"]]
     if arguments["format"] == "mpegts" and arguments["remote"]:
         # A receiver of datagrams cannot see that the sender was restarted.
@@ -93,6 +95,7 @@ class ImageSeries:
         self._height, self._width = arguments["size"]
         self._rgb = RgbFrame((self._height, self._width))
         self.encoder: str = arguments["format"]
+        self.transport = ""
         self._folder, self._name = Path(arguments["path"]).parent, Path(arguments["path"]).name
         self._number: int = arguments["first"]
         self._overwrite: bool = arguments["overwrite"]
@@ -154,7 +157,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
     try:
         with _limit(arguments["open_s"]):
             output = _open(arguments)
-        _say(outbox, {"kind": "ready", "encoder": output.encoder})
+        _say(outbox, {"kind": "ready", "encoder": output.encoder, "transport": output.transport})
         while True:
             header, pixels = _next(inbox, output)
             if header["kind"] == "end":
@@ -170,9 +173,15 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
 
 
 class Stream:
-    """Writes H.264 in a container to a file, a playlist or a network address."""
+    """Writes H.264 in a container to a file, a playlist or a network address.
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    Attributes:
+        encoder: The encoder in use.
+        transport: That of RTSP, "tcp" or "udp"; else "".
+    """
+
+    def __init__(self, arguments: dict[str, Any], transport: str = "") -> None:
+        self.transport = transport
         size = tuple(arguments["size"])
         self._rgb = RgbFrame(size)
         self.encoder: str = arguments["encoder"]
@@ -183,7 +192,7 @@ class Stream:
             arguments["where"],
             "w",
             format=arguments["format"],
-            container_options=muxer_options(arguments),
+            container_options=muxer_options(arguments, transport),
             io_open=_open_part if arguments["kind"] == "hls" else None,
         )
         self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
@@ -234,6 +243,8 @@ class Stream:
 def _open(arguments: dict[str, Any]) -> ImageSeries | Stream:
     if arguments["kind"] == "images":
         return ImageSeries(arguments)
+    if arguments["format"] == "rtsp":
+        return _over_any(arguments)
     _claim(arguments)
     try:
         return Stream(arguments)
@@ -244,6 +255,18 @@ def _open(arguments: dict[str, Any]) -> ImageSeries | Stream:
                 if path.stat().st_size == 0:  # an empty file is not worth keeping
                     path.unlink()
         raise
+
+
+def _over_any(arguments: dict[str, Any]) -> Stream:
+    """Returns an RTSP output over the first of the transports that its server takes."""
+    *others, last = arguments["transports"]
+    for transport in others:
+        try:
+            return Stream(arguments, transport)
+        except av.error.FFmpegError as error:
+            if not _REFUSED.search(libav.describe(error)):
+                raise
+    return Stream(arguments, last)
 
 
 def _open_part(url: str, flags: int, options: dict[str, str]) -> Any:

@@ -51,6 +51,7 @@ class Target:
         format: libav's name of the muxer, or of the encoder of images.
         shown: The address without credentials, for showing.
         secrets: The parts of the address that must not be shown.
+        transports: The transports of RTSP to try, in this order; of no meaning for others.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Target:
     shown: str
     overwrite: bool = False
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    transports: tuple[str, ...] = ("tcp", "udp")
 
     @property
     def traits(self) -> SinkKind:
@@ -294,7 +296,7 @@ class InProcess:
     """
 
     def __init__(self, target: Target, size: tuple[int, int]) -> None:
-        self.size, self.path = size, Path(target.where)
+        self.size, self.path, self.transport = size, Path(target.where), ""
         self._target = target
         self._writer: FrameWriter | None = None
         self._busy = threading.Lock()

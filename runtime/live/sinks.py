@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from ..media.encoders import HARDWARE
 from ..media.formats import check_size, live_encoder
 from ..processes.child import Child
 from ..processes.messages import pack
+from .addresses import AUTO, rtsp_transports
 from .frame import OutputFrame, Sink
 from .sink_targets import InProcess, Target, parse_target
 from .source import REFUSED, Backoff
@@ -61,6 +62,9 @@ class SinkProcess:
         first: The number of the first image.
         resumed: Whether this goes on with what an earlier opening wrote.
 
+    Attributes:
+        transport: That of RTSP once it is open, "tcp" or "udp"; else "".
+
     Raises:
         StreamDiffVSRError: No process could be started.
         LastingError: Such frames cannot be encoded.
@@ -78,7 +82,7 @@ class SinkProcess:
         resumed: bool,
         deadlines: Deadlines,
     ) -> None:
-        self.size, self.path = size, path
+        self.size, self.path, self.transport = size, path, ""
         self._target, self._deadlines = target, deadlines
         open_s = LISTEN_S if target.listens else deadlines.open_s
         name = self._encoder(encoder)
@@ -101,6 +105,7 @@ class SinkProcess:
                 "open_s": open_s,
                 "frame_s": deadlines.frame_s,
                 "close_s": deadlines.close_s,
+                "transports": list(target.transports),
             },
             failure=target.failure,
             deadline_s=deadlines.frame_s,
@@ -113,7 +118,9 @@ class SinkProcess:
         Raises:
             StreamDiffVSRError: It could not be opened; may be one of the two kinds above.
         """
-        encoder: str = self._receive(self._open_s)["encoder"]
+        answer = self._receive(self._open_s)
+        self.transport = answer["transport"]
+        encoder: str = answer["encoder"]
         return encoder
 
     def write(self, frame: OutputFrame, ticks: int) -> None:
@@ -288,6 +295,7 @@ class EncodedSink:
             if self._killed:
                 outlet.kill()
         self._codec = outlet.open()
+        self._keep_to(outlet.transport)
         self._opened += 1
         self._origin = seconds if self._target.traits.one_file else 0.0
         if self._state == "retrying":
@@ -297,6 +305,14 @@ class EncodedSink:
         self._state = "open"
         self._opened_at = time.monotonic()
         return outlet
+
+    def _keep_to(self, transport: str) -> None:
+        """Begins with that transport of RTSP from now on; says so if it is another than before."""
+        first, *others = self._target.transports
+        if transport in others:
+            self._target = replace(self._target, transports=(transport, first))
+            other = transport.upper()
+            self._say(f"{self.name}: sent over {other}, as its server refuses {first.upper()}")
 
     def _new_outlet(self, size: tuple[int, int]) -> Outlet:
         if self._target.traits.open is not None:
@@ -382,6 +398,7 @@ def open_sink(
     overwrite: bool = False,
     fps: float | None = None,
     encoder: str | None = None,
+    rtsp_transport: str = AUTO,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Sink:
     """Opens a sink; it waits for its first frame before it encodes or connects.
@@ -392,6 +409,7 @@ def open_sink(
         overwrite: Replace existing files.
         fps: Frames per second, roughly: limits the bit rate; times are the frames' own.
         encoder: The H.264 encoder; None for one in hardware if it works here, else x264.
+        rtsp_transport: See `rtsp_transports`.
         tell: Receives one line, without credentials, for each event that a user should know of.
 
     Raises:
@@ -399,7 +417,8 @@ def open_sink(
         StreamDiffVSRError: Its folder is missing or not writable, or it exists and may not be
             overwritten.
     """
-    parsed = parse_target(target, overwrite=overwrite)
+    transports = rtsp_transports(rtsp_transport)
+    parsed = replace(parse_target(target, overwrite=overwrite), transports=transports)
     if (own_sink := parsed.traits.sink) is not None:
         return own_sink(parsed)
     return EncodedSink(parsed, fps=fps, encoder=encoder, tell=tell)

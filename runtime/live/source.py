@@ -1,164 +1,22 @@
-"""Reads the source of a live session: captures, reconnects, and keeps one timeline.
-
-A `Connection` is one attempt: it opens once and plays until the end; every way of ending is a
-`Disconnected`.
-"""
+"""Reads the source of a live session: captures, reconnects, and keeps one timeline."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 from tenacity.wait import wait_base
 
 from ...errors import StreamDiffVSRError
 from ..media.redact import redact
-from ..processes.child import Child
-from ..processes.shared_frames import SharedFrames
 from .addresses import Address
-from .frame import Image, LiveFrame
+from .connection import Connection, Disconnected, Received
+from .frame import LiveFrame
 from .status import SourceStatus
-
-_START_S = 30.0  # a process on a busy machine
-_LIFE_S = 10.0  # without a sign of life, which a machine with time sends twice a second
-_MEMORY_BYTES = 8 << 30  # address space: 8K H.264 with its references needs 2 GiB
-_PATIENCE_S = {"hls": 20.0, "file": 10.0}  # segments last seconds; a network disk must wake up
-
-
-class Disconnected(Exception):
-    """Raised when a source has no more frames; has a cause (see ``opening_child``) and a reason."""
-
-    def __init__(self, cause: str, why: str, remedy: str = "") -> None:
-        super().__init__(why)
-        self.cause, self.why, self.remedy = cause, redact(why), remedy
-
-
-Received = tuple[Image, dict[str, Any]]  # a frame from the child, and its message
-
-
-class Connection:
-    """A process for one attempt, started at once and opened by :meth:`open`.
-
-    Raises:
-        StreamDiffVSRError: The process cannot be started.
-    """
-
-    def __init__(self, address: Address, *, open_timeout_s: float, stall_timeout_s: float) -> None:
-        patience_s = _PATIENCE_S.get(address.kind, 0.0)
-        self._open_s = None if address.listens else max(open_timeout_s, patience_s)
-        self._stall_s = max(stall_timeout_s, patience_s)
-        self._memory: SharedFrames | None = None
-        self._generation = 0
-        self._opening_since: float | None = None
-        self.codec = ""
-        self._child = Child(
-            "runtime.live.capture_child",
-            {
-                "kind": address.kind,
-                "url": address.url,
-                "format": address.format,
-                "options": address.options,
-                "shown": address.shown,
-                "loop": address.loop,
-                "decoder_threads": address.decoder_threads,
-            },
-            failure=f"could not read {address.shown!r}",
-            memory_bytes=_MEMORY_BYTES,
-        )
-
-    @property
-    def pid(self) -> int:
-        """The process id of the child."""
-        return self._child.pid
-
-    def open(self) -> None:
-        """Makes the child open the source.
-
-        Raises:
-            Disconnected: The child is gone.
-        """
-        while self._message(_START_S)["kind"] != "ready":
-            pass
-        try:
-            self._child.send({"kind": "open"})
-        except StreamDiffVSRError as error:
-            raise Disconnected("lost", error.why) from error
-        self._opening_since = time.monotonic()
-
-    def receive(self) -> Received | None:
-        """Returns the next frame, or None for any other message; one comes at least twice a second.
-
-        Raises:
-            Disconnected: The source ended, failed, or was silent for too long.
-        """
-        header = self._message(_LIFE_S)
-        match header["kind"]:
-            case "frame":
-                return self._frame(header)
-            case "memory":
-                self._attach(header)
-            case "opened":
-                self._opening_since, self.codec = None, header["codec"]
-            case "beat":
-                self._check_silence(header["silent_s"])
-            case "end":
-                raise Disconnected(header["cause"], header["why"], header["remedy"])
-        return None
-
-    def close(self) -> None:
-        """Ends the child. Safe from any thread, and twice."""
-        self._child.close()
-
-    def free(self) -> None:
-        """Releases the shared memory; not to be called while :meth:`receive` runs."""
-        if self._memory:
-            self._memory.close()
-            self._memory = None
-
-    def _message(self, deadline_s: float) -> dict[str, Any]:
-        try:
-            return self._child.receive(deadline_s)[0]
-        except StreamDiffVSRError as error:
-            why = error.why or error.what
-            if why.startswith("no answer within"):
-                why = "its decoder process gave no sign of life"
-            raise Disconnected("lost", why) from error
-
-    def _frame(self, header: dict[str, Any]) -> Received:
-        assert self._memory is not None
-        height, width = header["height"], header["width"]
-        image = np.empty((height, width, 3), np.uint8)
-        slot = self._memory.slot(header["slot"])
-        image.data.cast("B")[:] = slot[: image.nbytes]
-        slot.release()
-        try:
-            self._child.send(
-                {"kind": "free", "generation": self._generation, "slot": header["slot"]}
-            )
-        except StreamDiffVSRError as error:
-            raise Disconnected("lost", error.why) from error
-        return image, header
-
-    def _attach(self, header: dict[str, Any]) -> None:
-        self.free()
-        self._generation = header["generation"]
-        try:
-            self._memory = SharedFrames.open(header["name"], header["slots"], header["slot_bytes"])
-        except OSError as error:
-            raise Disconnected("lost", f"shared memory: {error.strerror}") from error
-
-    def _check_silence(self, silent_s: float) -> None:
-        if self._opening_since is not None:
-            waited = time.monotonic() - self._opening_since
-            if self._open_s is not None and waited > self._open_s:
-                raise Disconnected("lost", f"no answer within {self._open_s:g} s")
-        elif silent_s > self._stall_s:
-            raise Disconnected("lost", f"nothing came for {self._stall_s:g} s")
-
 
 _TICK_S = 1e-3  # the least time from one frame to the next
 _MAX_DRIFT_S = 5.0  # the most by which the two clocks may differ over one step
@@ -249,8 +107,10 @@ class LiveSource:
         address: The address to read.
         tell: Receives one line, without credentials, for each change that a user should see;
             called on the source's own thread.
-        open_timeout_s: The longest an attempt may take to connect.
-        stall_timeout_s: The longest a playing source may be silent.
+        open_timeout_s: The longest an attempt may take to open; None for 10 s, or what its kind
+            needs.
+        stall_timeout_s: The longest a playing source may be silent; None for two seconds, or the
+            time of four frames of a slower source.
         reconnect: Whether to try again after a failure; a file is never tried again.
         backoff: How long to wait before each attempt; None for the usual way.
     """
@@ -260,8 +120,8 @@ class LiveSource:
         address: Address,
         *,
         tell: Callable[[str], None] = lambda line: None,
-        open_timeout_s: float = 5.0,
-        stall_timeout_s: float = 2.0,
+        open_timeout_s: float | None = None,
+        stall_timeout_s: float | None = None,
         reconnect: bool = True,
         backoff: Backoff | None = None,
     ) -> None:
@@ -341,7 +201,14 @@ class LiveSource:
                 played_s = 0.0 if since is None else time.monotonic() - since
                 delay_s = self._backoff.after(ended.cause, played_s)
                 self._note_failure(ended, delay_s)
+                if ended.cause == "silent":
+                    self._prefer(self._address.transports[-1])
         return EOFError
+
+    def _prefer(self, transport: str) -> None:
+        """Makes the next attempts begin with a transport of RTSP, if it may be chosen."""
+        order = sorted(self._address.transports, key=lambda other: other != transport)
+        self._address = replace(self._address, transports=tuple(order))
 
     def _final(self, ended: Disconnected) -> Callable[[], Exception] | None:
         """Returns what to raise if trying again is of no use, else None."""
@@ -355,7 +222,7 @@ class LiveSource:
     def _failure(self, why: str, remedy: str = "") -> Callable[[], Exception]:
         what, why = f"could not read {self._address.shown!r}", redact(why)
         with self._changed:
-            self._status.error = why
+            self._status.error, self._status.remedy = why, remedy
         return lambda: StreamDiffVSRError(what, why, remedy)
 
     def _play(self, delay_s: float) -> None:
@@ -371,7 +238,7 @@ class LiveSource:
             while not self._closed.is_set():
                 received = connection.receive()
                 if received:
-                    self._keep(received, first_index, connection.codec)
+                    self._keep(received, first_index, connection)
         finally:
             connection.close()
             connection.free()
@@ -394,7 +261,7 @@ class LiveSource:
             self._status.connecting()
         return connection
 
-    def _keep(self, received: Received, first_index: int, codec: str) -> None:
+    def _keep(self, received: Received, first_index: int, connection: Connection) -> None:
         image, header = received
         seconds, jumped = self._timeline.place(header["seconds"], header["captured"])
         shape = (header["height"], header["width"], header["format"])
@@ -411,7 +278,7 @@ class LiveSource:
         )
         with self._changed:
             if before is None:
-                self._status.playing(codec)
+                self._status.playing(connection.codec, connection.transport)
             self._status.frame(frame, replaced=self._frame is not None)
             if not self._closed.is_set():
                 self._frame = frame
@@ -419,18 +286,29 @@ class LiveSource:
         if before is None:
             self._played_since = time.monotonic()
             self._last_said = ""
-            self._say(f"playing, {shape[1]}x{shape[0]} {codec}")
+            self._say(f"playing, {shape[1]}x{shape[0]} {connection.codec}{self._how(connection)}")
         elif shape[:2] != before[:2]:
             self._say(f"its frames are {shape[1]}x{shape[0]} from here on")
+
+    def _how(self, connection: Connection) -> str:
+        """Returns the transport in words unless it is the usual one, and keeps to it."""
+        transports, chosen = self._address.transports, connection.transport
+        if not chosen or (chosen == "tcp" and transports[0] == "tcp"):
+            return ""
+        fell_back = chosen != transports[0]
+        self._prefer(chosen)
+        why = f", as its server refuses {transports[0].upper()}" if fell_back else ""
+        return f" over {chosen.upper()}{why}"
 
     def _note_failure(self, ended: Disconnected, delay_s: float) -> None:
         if self._closed.is_set():
             return
         with self._changed:
-            self._status.waiting(ended.why, delay_s)
+            self._status.waiting(ended.why, ended.remedy, delay_s)
         if ended.why != self._last_said:  # one line for the same failure again and again
             self._last_said = ended.why
-            self._say(f"{ended.why}; trying again in {delay_s:.1f} s")
+            advice = f"; {ended.remedy}" if ended.remedy else ""
+            self._say(f"{ended.why}{advice}; trying again in {delay_s:.1f} s")
 
     def _say(self, change: str) -> None:
         self._tell(redact(f"{self._address.shown}: {change}"))

@@ -15,9 +15,10 @@ from ...engines.interface import kind_of, ordinal_of
 from .frame import LiveFrame, OutputFrame
 
 _FPS_WINDOW_S = 2.0
+_FPS_FRAMES = 3  # at least, of a source that is so slow
 _SHOWN = (
     *("state", "received", "dropped", "damaged", "reconnects"),
-    *("attempts", "size", "codec", "error"),
+    *("attempts", "size", "codec", "transport", "error", "remedy"),
 )
 
 
@@ -33,13 +34,15 @@ class SourceStatus:
         attempts: How often opening it was tried.
         size: The size of the last frame, "WxH".
         codec: libav's name of the codec.
+        transport: That of RTSP, "tcp" or "udp"; else "".
         error: Why it does not play, or "".
+        remedy: What to do about that, or "".
     """
 
     def __init__(self) -> None:
         self.state = "connecting"
         self.received = self.dropped = self.damaged = self.reconnects = self.attempts = 0
-        self.size = self.codec = self.error = ""
+        self.size = self.codec = self.transport = self.error = self.remedy = ""
         self._retry_at: float | None = None
         self._arrivals: deque[tuple[float, int]] = deque()  # captured, frames received by then
 
@@ -48,10 +51,11 @@ class SourceStatus:
         self.attempts += 1
         self.state, self._retry_at = "connecting", None
 
-    def playing(self, codec: str) -> None:
+    def playing(self, codec: str, transport: str = "") -> None:
         """Notes that the first frame of an attempt has come."""
         self.reconnects += self.received > 0
-        self.state, self.codec, self.error = "playing", codec, ""
+        self.state, self.codec, self.transport = "playing", codec, transport
+        self.error = self.remedy = ""
 
     def frame(self, frame: LiveFrame, *, replaced: bool) -> None:
         """Counts a frame; `replaced` says that it took the place of one that was not used."""
@@ -61,19 +65,19 @@ class SourceStatus:
         self.damaged += frame.damaged
         self.size = f"{frame.size[1]}x{frame.size[0]}"
         self._arrivals.append((frame.captured, self.received))
-        while frame.captured - self._arrivals[0][0] > _FPS_WINDOW_S:
+        while len(self._arrivals) > _FPS_FRAMES and self._span() > _FPS_WINDOW_S:
             self._arrivals.popleft()
 
-    def waiting(self, error: str, delay_s: float) -> None:
+    def waiting(self, error: str, remedy: str, delay_s: float) -> None:
         """Notes that it does not play, and is tried again after the delay."""
-        self.state, self.error = "waiting", error
+        self.state, self.error, self.remedy = "waiting", error, remedy
         self._retry_at = time.monotonic() + delay_s
         self._arrivals.clear()
 
     def ended(self) -> None:
         """Notes that it is not tried again; being closed while it plays is no error."""
         if self.state == "playing":
-            self.error = ""
+            self.error = self.remedy = ""
         self.state, self._retry_at = "ended", None
         self._arrivals.clear()
 
@@ -86,11 +90,14 @@ class SourceStatus:
             "retry_in_s": None if left is None else round(max(0.0, left), 1),
         }
 
+    def _span(self) -> float:
+        return self._arrivals[-1][0] - self._arrivals[0][0]
+
     def _fps(self) -> float:
         if len(self._arrivals) < 2:
             return 0.0
-        (begin, before), (end, after) = self._arrivals[0], self._arrivals[-1]
-        return round((after - before) / max(end - begin, 1e-6), 1)
+        received = self._arrivals[-1][1] - self._arrivals[0][1]
+        return round(received / max(self._span(), 1e-6), 1)
 
 
 WINDOW_S = 10.0  # over which rates and percentiles are taken

@@ -60,7 +60,8 @@ class RtspServer:
         flags = {"port": self.port, "path": self._path, **self.options}
         command = [str(_PYTHON), str(_SCRIPT)]
         for name, value in flags.items():
-            command += [f"--{name}", str(value)]
+            flag = f"--{name.replace('_', '-')}"
+            command += [flag] if value is True else [flag, str(value)]
         deadline = time.monotonic() + 20
         while True:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -72,6 +73,11 @@ class RtspServer:
             self.kill()
             if time.monotonic() > deadline:  # the old port may take a moment to be free
                 raise RuntimeError(f"the RTSP server did not start: {line!r}")
+
+    def received(self) -> None:
+        """Wait for the next frame that a sender pushed to it."""
+        assert self._process is not None and self._process.stdout is not None
+        assert self._process.stdout.readline() == "FRAME\n"
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

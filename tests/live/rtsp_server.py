@@ -18,8 +18,9 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstApp, GstRtspServer  # noqa: E402  # GstApp: push_buffer
+from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E402  # GstApp: push_buffer
 
 # Not as a part of the package, which this Python does not have.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -38,7 +39,10 @@ _ENCODERS = {
         "! h265parse config-interval=-1 ! rtph265pay pt=96"
     ),
     "mjpeg": "jpegenc quality=85 ! rtpjpegpay pt=26",
+    "j2k": "avenc_jpeg2000 ! jpeg2000parse ! rtpj2kpay pt=96",
 }
+_SOUND = "audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4apay name={name} pt=97"
+_RECEIVER = "( rtph264depay name=depay0 ! appsink name=frames emit-signals=true sync=false )"
 
 
 def main() -> None:
@@ -49,10 +53,16 @@ def main() -> None:
     server.set_address(options.host)
     server.set_service(str(options.port))
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(_pipeline(options))
+    factory.set_launch(_RECEIVER if options.record else _pipeline(options))
     factory.set_shared(True)
     factory.set_latency(0)
-    factory.connect("media-configure", _configure, options)
+    if options.record:
+        factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+        factory.connect("media-configure", _count)
+    else:
+        factory.connect("media-configure", _configure, options)
+    if options.protocols:
+        factory.set_protocols(getattr(GstRtsp.RTSPLowerTrans, options.protocols.upper()))
     if options.user:
         _demand_password(server, factory, options.user, options.password)
     server.get_mount_points().add_factory(options.path, factory)
@@ -75,21 +85,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bitrate", type=int, default=2000, help="kbit/s")
     parser.add_argument("--loss", type=float, default=0.0, help="share of RTP packets not sent")
     parser.add_argument("--sound", action="store_true", help="add an AAC track")
+    parser.add_argument("--only-sound", action="store_true", help="no video track")
+    parser.add_argument("--record", action="store_true", help="take what a sender pushes")
+    parser.add_argument("--protocols", choices=["tcp", "udp"], help="the only one that is taken")
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
     return parser.parse_args()
 
 
 def _pipeline(options: argparse.Namespace) -> str:
+    if options.only_sound:
+        return f"( {_SOUND.format(name='pay0')} )"
     width, height = map(int, options.size.split("x"))
     caps = f"video/x-raw,format=I420,width={width},height={height},framerate={options.fps}/1"
     encoder = _ENCODERS[options.codec].format(bitrate=options.bitrate, gop=options.gop)
     lossy = f" ! identity drop-probability={options.loss}" if options.loss else ""
-    sound = (
-        " audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4apay name=pay1 pt=97"
-        if options.sound
-        else ""
-    )
+    sound = f" {_SOUND.format(name='pay1')}" if options.sound else ""
     source = (
         f"appsrc name=frames is-live=true do-timestamp=true format=time caps={caps} "
         "max-buffers=2 leaky-type=downstream"
@@ -103,7 +114,21 @@ def _configure(
     options: argparse.Namespace,
 ) -> None:
     frames = media.get_element().get_by_name("frames")
+    if frames is None:  # only sound
+        return
     threading.Thread(target=_feed, args=(frames, options), daemon=True).start()
+
+
+def _count(_factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
+    """Print a line for each frame that a sender pushes here."""
+
+    def received(sink: GstApp.AppSink) -> Gst.FlowReturn:
+        sink.emit("pull-sample")
+        sys.stdout.write("FRAME\n")
+        sys.stdout.flush()
+        return Gst.FlowReturn.OK
+
+    media.get_element().get_by_name("frames").connect("new-sample", received)
 
 
 def _feed(frames: GstApp.AppSrc, options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamdiffvsr.benchmarks import clock_code
-from streamdiffvsr.runtime.live.opening_child import Denied, Gate
+from streamdiffvsr.runtime.live.gate_child import Denied, Gate
 from streamdiffvsr.tests.live.streams import playlist, transport_stream
 from streamdiffvsr.tests.live.watching import ended, watch
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streamdiffvsr.runtime.live.capture_child import Pace, Quarantine
+from streamdiffvsr.runtime.live.capture_child import Arrivals, Pace, Quarantine
 from streamdiffvsr.runtime.live.source import REFUSED, Backoff, Timeline
 
 
@@ -163,3 +163,12 @@ def test_a_stream_without_key_frames_plays_but_is_never_whole():
     quarantine.join_anyhow()
     assert quarantine.packet(key=False, pts=1)
     assert quarantine.judge(1, corrupt=False) == "damaged"
+
+
+@pytest.mark.parametrize("fps", [0.2, 1, 25])
+def test_the_rate_of_a_source_is_measured_once_a_few_packets_have_come(fps):
+    arrivals = Arrivals()
+    for number in range(40):
+        assert (arrivals.period_s() is None) == (number < 4)
+        arrivals.note(100 + number / fps)
+    assert arrivals.period_s() == pytest.approx(1 / fps)

@@ -20,9 +20,17 @@ PATIENCE_S = 60.0  # of a machine that does other things too
 class Watched(LiveSource):
     """A source that keeps the lines it reports, and their times in ``told_at``."""
 
-    def __init__(self, text: str, options: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        text: str,
+        options: dict[str, str] | None = None,
+        *,
+        rtsp_transport: str = "auto",
+        **more: Any,
+    ) -> None:
         self.told_at: list[tuple[float, str]] = []
-        super().__init__(parse_source(text, options), tell=self._keep_line, **more)
+        address = parse_source(text, options, rtsp_transport=rtsp_transport)
+        super().__init__(address, tell=self._keep_line, **more)
 
     @property
     def told(self) -> list[str]:
