@@ -285,11 +285,11 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
 
 def _sinks(targets: list[str], overwrite: bool, tell: Tell) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
-    from ..runtime.media.redact import redact
+    from ..runtime.media.redact import redact_address
 
     opened: list[Sink] = []
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
-        raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
+        raise UsageError(f"--to {redact_address(twice[0])} is given twice", remedy="name it once")
     with closing_all(opened):
         for target in targets:
             opened.append(open_sink(target, overwrite=overwrite, tell=tell))
@@ -323,7 +323,7 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"--option {text!r:.60} is not NAME=VALUE")
+            raise UsageError("an --option is not NAME=VALUE")  # it may be a secret: not shown
         pairs[name] = value
     return pairs
 
