@@ -45,7 +45,11 @@ def is_closed(client: socket.socket) -> bool:
         return False
 
 
-def test_silent_connections_are_bounded_and_viewers_get_in() -> None:
+def test_silent_connections_are_bounded_and_viewers_get_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "FIRST_BYTE_S", 120.0)
+    monkeypatch.setattr(module, "HEADER_S", 120.0)
     with preview(token=TOKEN) as (opened, _), crowd(opened.port, 200) as clients:
         for _ in range(5):
             started = time.monotonic()
@@ -65,8 +69,18 @@ def test_a_crowd_takes_no_viewers_place() -> None:
                     break
             assert seen >= 3
 
-    with preview() as (opened, told), playing(opened, told), crowd(opened.port, 100):
-        asyncio.run(watch(opened))
+    with preview() as (opened, told), playing(opened, told):
+        kept = http.client.HTTPConnection("127.0.0.1", opened.port, timeout=10)
+        with contextlib.closing(kept):
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read() == b"playing\n"
+            before = kept.sock
+            assert before is not None
+            with crowd(opened.port, 100):
+                asyncio.run(watch(opened))
+                kept.request("GET", "/healthz")
+                assert kept.getresponse().read() == b"playing\n"
+                assert kept.sock is before
 
 
 def test_a_silent_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,12 +118,28 @@ def test_a_slow_second_header_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - started < 5
 
 
-def test_a_refused_connection_ends() -> None:
+def test_a_viewers_connection_has_no_such_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_BYTE_S", 0.3)
+    monkeypatch.setattr(module, "HEADER_S", 0.4)
+    with preview() as (opened, _):
+        kept = http.client.HTTPConnection("127.0.0.1", opened.port, timeout=10)
+        with contextlib.closing(kept):
+            kept.request("GET", "/page.css")
+            kept.getresponse().read()
+            before = kept.sock
+            assert before is not None
+            time.sleep(1)
+            kept.request("GET", "/page.css")
+            assert kept.getresponse().status == 200
+            assert kept.sock is before
+
+
+@pytest.mark.parametrize("request_line", ["GET /", "POST /regions"])
+def test_a_refused_connection_ends(request_line: str) -> None:
     with preview(token=TOKEN) as (opened, _), contextlib.closing(silent(opened.port)) as client:
-        head = (
-            f"POST /regions HTTP/1.1\r\nHost: 127.0.0.1:{opened.port}\r\nContent-Length: 9999\r\n"
-        )
-        client.sendall(head.encode() + b"\r\n")
+        head = f"{request_line} HTTP/1.1\r\nHost: 127.0.0.1:{opened.port}\r\n"
+        body = "Content-Length: 9999\r\n" if request_line.startswith("POST") else ""
+        client.sendall(f"{head}{body}\r\n".encode())
         started, answer = time.monotonic(), b""
         with contextlib.suppress(ConnectionError):
             while piece := client.recv(4096):
