@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError
-from ..media.redact import redact_address, secrets_in
+from ..media.redact import ESCAPES, redact_address, secrets_in
 
 # Options of this package, not of libav.
 DECODER_THREADS, LOOP = "decoder_threads", "loop"
@@ -212,7 +212,7 @@ def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
         raise UsageError(
             f"cannot read from {shown!r}",
             "its host or port is not one",
-            "write % / ? # @ and : in a password as %25 %2F %3F %23 %40 and %3A",
+            ESCAPES,
         ) from error
     listens = scheme in ("udp", "rtp", "tcp") and parts.port is not None
     if not host and not listens:

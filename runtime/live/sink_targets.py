@@ -22,7 +22,7 @@ from ...engines.plugins import plugins
 from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import already_there, check_folder, check_output
-from ..media.redact import hide, redact_address, secrets_in
+from ..media.redact import ESCAPES, hide, redact_address, secrets_in
 from .frame import NullSink, OutputFrame, Sink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -203,7 +203,7 @@ def _network(text: str, overwrite: bool) -> Target | None:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(wrong, "its host or port has no meaning") from error
+        raise UsageError(wrong, "its host or port has no meaning", ESCAPES) from error
     if not host and scheme != "tcp":
         raise UsageError(wrong, "it names no host")
     if port is None and scheme in ("udp", "tcp"):

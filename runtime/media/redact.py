@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 HIDDEN = "***"
+ESCAPES = "write % / ? # @ and : in a password as %25 %2F %3F %23 %40 and %3A"
 
 _SHORTEST_SECRET = 4  # a shorter one is a part of too many words
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"

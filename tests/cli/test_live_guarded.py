@@ -63,7 +63,8 @@ def test_a_crowd_ends_neither_the_session_nor_its_recording(
 ) -> None:
     av = pytest.importorskip("av")
     out, port = tmp_path / "out.mkv", free_port()
-    arguments = [SOURCE, "--engines", parity_engines, "--to", out, "--preview", f":{port}"]
+    bicubic = "testsrc=96x64@10"  # the engines are for another size: no frame waits for a model
+    arguments = [bicubic, "--engines", parity_engines, "--to", out, "--preview", f":{port}"]
     token = f"{CANARY}-token"
     with (
         running(*arguments, "--max-seconds", 200, files=128, STREAMDIFFVSR_TOKEN=token) as process,

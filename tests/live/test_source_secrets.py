@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from streamdiffvsr.errors import UsageError
 from streamdiffvsr.runtime.live import source as module
 from streamdiffvsr.runtime.live.addresses import parse_source
+from streamdiffvsr.runtime.live.sink_targets import parse_target
 from streamdiffvsr.runtime.live.source import Backoff, Disconnected, LiveSource
 from streamdiffvsr.tests.live.preview.rig import wait_until
 
 CANARY = "Zx9canary"
+
+
+@pytest.mark.parametrize("parse", [parse_source, parse_target])
+def test_a_raw_password_is_refused_with_what_to_write(parse: Callable[[str], object]) -> None:
+    with pytest.raises(UsageError, match=r"% / .* as %25 %2F") as error:
+        parse(f"rtsp://admin:p@:s/%w?#{CANARY}@10.0.0.1/cam")
+    assert CANARY not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ FIRST_BYTE_S = 5.0
 HEADER_S = 10.0  # from the connection to the end of the first request's header
 IDLE_S = 15.0  # between two requests of a viewer
 _GOODBYE_S = 2.0  # to take a refusal
+_GRACE_S = 0.1  # before a silent one may be dropped for another: its request is on the way
+_LOOK_S = 0.05
 _PAUSE_S = 0.2  # when the system has no files left
 _GUESTS, _VIEWERS = 48, 96
 _FILES_SHARE = 5  # connections get one file in so many
@@ -150,11 +153,13 @@ class Connections:
         """Waits until there is room for another guest, which a silent one makes."""
         while len(self._guests()) >= self._room.guests and not self._drop_silent():
             self._changed.clear()
-            await self._changed.wait()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _LOOK_S)
 
     def _drop_silent(self) -> bool:
-        """Drops the oldest guest without a request, of the network with most; False if all have."""
-        silent = [one for one in self._guests() if one.request is None]
+        """Drops the oldest silent guest of the network with most; returns False without one."""
+        before = time.monotonic() - _GRACE_S
+        silent = [one for one in self._guests() if one.request is None and one.since < before]
         if not silent:
             return False
         [(crowd, _)] = Counter(one.network for one in silent).most_common(1)
@@ -167,6 +172,7 @@ class _Connection(asyncio.Protocol):
 
     Attributes:
         admitted: Whether it is a viewer's.
+        since: When it was accepted, in seconds of a steady clock.
         request: The task of a guest's request; cancelled if the guest leaves.
     """
 
@@ -177,7 +183,7 @@ class _Connection(asyncio.Protocol):
         members: dict[asyncio.BaseTransport, _Connection],
         changed: asyncio.Event,
     ) -> None:
-        self.network, self.admitted = network, False
+        self.network, self.admitted, self.since = network, False, time.monotonic()
         self.request: asyncio.Task[Any] | None = None
         self._inner: Any = inner
         self._members, self._changed = members, changed

@@ -179,7 +179,7 @@ class Guessing:
 def asked_from(source: str, port: int) -> float:
     """Returns after how many seconds the right token got its answer, from that address."""
     started = time.monotonic()
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(source, 0))
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60, source_address=(source, 0))
     with contextlib.closing(client):
         client.request("GET", "/status.json", headers=RIGHT)
         assert client.getresponse().status == 200
@@ -194,6 +194,13 @@ def test_parallel_guesses_are_bounded_and_lock_nobody_out() -> None:
         time.sleep(2)
         rate = (guessing.answered - before) / (time.monotonic() - started)
         assert rate <= 1.5 / guesses.NETWORK_S
+
+
+def test_more_guesses_than_connections_lock_nobody_out() -> None:
+    """Whoever has just come is not dropped for the next one before the request is read."""
+    with preview(token=TOKEN) as (opened, _), Guessing(opened, 120) as guessing:
+        wait_until(lambda: guessing.answered > 5)
+        assert asked_from("127.0.0.1", opened.port) < 40
 
 
 def test_guesses_from_elsewhere_hardly_delay_a_viewer() -> None:
