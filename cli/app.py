@@ -18,7 +18,8 @@ from . import options as opt
 from .bench import bench_app
 from .console import end, run
 from .engines import debug, engines_app, operators
-from .live import live, with_preview_at
+from .live import live
+from .live_preview import with_preview_at
 from .upscale import upscale
 
 DEMO_FOLDER = Path("demo-out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import FAILED, PASSING, leave_at_once, show_error
 from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
+from .live_preview import PREVIEW, PreviewAt, Token, TokenFile, open_preview
 from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
 from .live_status import Reporter
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
 FEW_STEPS = 2
-PREVIEW = "127.0.0.1:8080"
-TOKEN = "STREAMDIFFVSR_TOKEN"
 
 Source = Annotated[
     str,
@@ -53,15 +51,6 @@ To = Annotated[
         + opt.default("only the preview page"),
     ),
 ]
-PreviewAt = Annotated[
-    str | None,
-    typer.Option(
-        "--preview",
-        metavar="[HOST:PORT]",
-        help=f"Serve a web page that shows the video, at HOST:PORT ({PREVIEW} if left out)."
-        + opt.default("on if there is no --to"),
-    ),
-]
 LatencyMs = Annotated[
     float | None,
     typer.Option(
@@ -74,14 +63,6 @@ LatencyMs = Annotated[
 MaxSeconds = Annotated[
     float | None,
     typer.Option(metavar="S", min=0.1, help="Stop after S seconds." + opt.default("no limit")),
-]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        metavar="T",
-        help="Token that the preview page requires of its viewers; mandatory if other machines can "
-        "reach the page." + opt.default(f"the value of {TOKEN}, if set"),
-    ),
 ]
 SourceOption = Annotated[
     list[str] | None,
@@ -107,20 +88,6 @@ JsonLines = Annotated[
 ]
 
 
-def with_preview_at(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with the default address after a `--preview` that has none.
-
-    The parser cannot make a value optional.
-    """
-    given: list[str] = []
-    for index, argument in enumerate(arguments):
-        given.append(argument)
-        following = arguments[index + 1] if index + 1 < len(arguments) else "-"
-        if argument == "--preview" and not _is_place(following):
-            given.append(PREVIEW)
-    return given
-
-
 @opt.with_build_options()
 def live(
     source: Source,
@@ -135,6 +102,7 @@ def live(
     engines: opt.Engines = None,
     seed: opt.Seed = 0,
     token: Token = None,
+    token_file: TokenFile = None,
     option: SourceOption = None,
     rtsp_transport: RtspTransport = "auto",
     open_timeout: OpenTimeout = None,
@@ -179,8 +147,8 @@ def live(
     sinks = _sinks(to or [], overwrite, tell, rtsp_transport)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
-            page = _preview(preview or PREVIEW, token, status, tell, None if exact else prefer)
-            sinks.append(page)
+            place, settable = preview or PREVIEW, None if exact else prefer
+            sinks.append(open_preview(place, token, token_file, status, tell, settable))
         opened = LiveSource(
             address,
             tell=tell,
@@ -306,11 +274,11 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
 
 def _sinks(targets: list[str], overwrite: bool, tell: Tell, rtsp_transport: str) -> list[Sink]:
     from ..runtime.live.sinks import open_sink
-    from ..runtime.media.redact import redact
+    from ..runtime.media.redact import redact_address
 
     opened: list[Sink] = []
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
-        raise UsageError(f"--to {redact(twice[0])} is given twice", remedy="name it once")
+        raise UsageError(f"--to {redact_address(twice[0])} is given twice", remedy="name it once")
     with closing_all(opened):
         for target in targets:
             opened.append(
@@ -319,39 +287,11 @@ def _sinks(targets: list[str], overwrite: bool, tell: Tell, rtsp_transport: str)
     return opened
 
 
-def _preview(
-    place: str,
-    token: str | None,
-    status: Callable[[], dict[str, Any]],
-    tell: Tell,
-    prefer: Callable[[Sequence[Region]], None] | None,
-) -> Sink:
-    from ..runtime.live.preview.preview import Preview
-
-    host, _, port = place.rpartition(":")
-    page = Preview(
-        host.strip("[]") or "127.0.0.1",
-        int(port),
-        token=token or os.environ.get(TOKEN) or None,
-        status=status,
-        tell=tell,
-        prefer=prefer,
-    )
-    tell(f"preview: {page.url}")
-    return page
-
-
 def _pairs(texts: list[str] | None) -> dict[str, str]:
     pairs = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f"--option {text!r:.60} is not NAME=VALUE")
+            raise UsageError("an --option is not NAME=VALUE")  # it may be a secret: not shown
         pairs[name] = value
     return pairs
-
-
-def _is_place(text: str) -> bool:
-    """Returns whether a text is HOST:PORT or :PORT, not a source or an option."""
-    host, colon, port = text.rpartition(":")
-    return bool(colon) and port.isdigit() and "/" not in host and host not in ("webcam", "screen")

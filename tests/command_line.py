@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from streamdiffvsr.cli.app import app
-from streamdiffvsr.cli.live import with_preview_at
+from streamdiffvsr.cli.live_preview import with_preview_at
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError, option
-from ..media.redact import redact
+from ..media.redact import ESCAPES, redact_address, secrets_in
 
 # Options of this package, not of libav.
 DECODER_THREADS, LOOP = "decoder_threads", "loop"
@@ -138,6 +138,7 @@ class Address:
         format: libav's name of the demuxer, or None if the content decides.
         options: The options for libav.
         shown: The source without credentials, for showing.
+        secrets: The credentials in it, which no message may have.
         listens: Whether it waits for a sender instead of connecting, so opening may never end.
         loop: Whether to begin again at the end.
         decoder_threads: The number of decoder threads; 0 lets libav choose.
@@ -149,6 +150,7 @@ class Address:
     format: str | None
     options: dict[str, str] = field(repr=False)
     shown: str
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     listens: bool = False
     loop: bool = False
     decoder_threads: int = 0
@@ -202,7 +204,8 @@ def parse_source(
         url=url,
         format=form,
         options=completed,
-        shown=redact(text),
+        shown=redact_address(text),
+        secrets=secrets_in(text),
         listens=kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
         loop=bool(_whole(chosen, LOOP, 1)),
         decoder_threads=_whole(chosen, DECODER_THREADS, _MAX_THREADS),
@@ -227,7 +230,7 @@ def _recognise(text: str) -> tuple[str, str, str | None]:
 
 
 def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
-    shown = redact(text)
+    shown = redact_address(text)
     if scheme not in _KINDS or "://" not in text:
         raise UsageError(f"cannot read from {shown!r}", f"accepted are {ACCEPTED}")
     if any(ord(letter) <= 32 or ord(letter) == 127 for letter in text):
@@ -239,7 +242,7 @@ def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
         raise UsageError(
             f"cannot read from {shown!r}",
             "its host or port is not one",
-            "write / ? # @ and : in a password as %2F %3F %23 %40 and %3A",
+            ESCAPES,
         ) from error
     listens = scheme in ("udp", "rtp", "tcp") and parts.port is not None
     if not host and not listens:
@@ -298,13 +301,13 @@ def _screen(text: str) -> tuple[str, str]:
 
 
 def _file(text: str) -> str:
-    path = Path(text)
+    path, shown = Path(text), redact_address(text)
     if text and path.exists():
         return str(path.absolute())
     if len(path.parts) <= 1 and not path.suffix:
-        raise UsageError(f"cannot read from {text!r}", f"accepted are {ACCEPTED}")
+        raise UsageError(f"cannot read from {shown!r}", f"accepted are {ACCEPTED}")
     raise StreamDiffVSRError(
-        f"could not read {text!r}", "there is no such file", "check its name and folder"
+        f"could not read {shown!r}", "there is no such file", "check its name and folder"
     )
 
 

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from ...durable import beside
 from ...engines.plugins import plugins
 from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import already_there, check_folder, check_output
-from ..media.redact import HIDDEN, redact
+from ..media.redact import ESCAPES, hide, redact_address, secrets_in
 from .frame import NullSink, OutputFrame, Sink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -37,7 +37,6 @@ _NETWORK = {
 }
 _IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 _DATAGRAM_BYTES = 1316  # seven packets of a transport stream
-_SHORTEST_SECRET = 4  # a shorter one would be found in ordinary words
 GROUP = "streamdiffvsr_sinks"
 
 
@@ -80,10 +79,7 @@ class Target:
 
     def clean(self, text: str) -> str:
         """Returns the text in one line, without the secrets of the address."""
-        text = redact(" ".join(text.split()))
-        for secret in self.secrets:
-            text = text.replace(secret, HIDDEN)
-        return text
+        return hide(" ".join(text.split()), self.secrets)
 
     def next_file(self) -> Path:
         """Returns the first of NAME-2, NAME-3, ... that does not exist yet."""
@@ -167,7 +163,7 @@ def parse_target(text: str, *, overwrite: bool = False) -> Target:
         raise UsageError("an empty name is no output", remedy=f"use {accepted()}")
     scheme = _SCHEME.match(text)
     why = f"nothing is sent to {scheme[1].lower()}://" if scheme else "its ending is unknown"
-    raise UsageError(f"{redact(text)!r} is no output", why, f"use {accepted()}")
+    raise UsageError(f"{redact_address(text)!r} is no output", why, f"use {accepted()}")
 
 
 def _path(text: str) -> Path | None:
@@ -188,7 +184,7 @@ def _hls(text: str, overwrite: bool) -> Target | None:
     path = _path(text)
     if path is None or path.suffix.lower() != ".m3u8":
         return None
-    failure = f"could not write {text!r}"
+    failure = f"could not write {redact_address(text)!r}"
     check_folder(path.absolute().parent, failure)
     if not overwrite and path.exists():
         raise already_there(failure)
@@ -198,7 +194,7 @@ def _hls(text: str, overwrite: bool) -> Target | None:
 def _network(text: str, overwrite: bool) -> Target | None:
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
-    shown = redact(text)
+    shown = redact_address(text)
     wrong = f"{shown!r} is no output"
     if scheme == "srt":
         remedy = "send to udp://127.0.0.1:PORT, and let a program with SRT pass that on"
@@ -209,7 +205,7 @@ def _network(text: str, overwrite: bool) -> Target | None:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UsageError(wrong, "its host or port has no meaning") from error
+        raise UsageError(wrong, "its host or port has no meaning", ESCAPES) from error
     if not host and scheme != "tcp":
         raise UsageError(wrong, "it names no host")
     if port is None and scheme in ("udp", "tcp"):
@@ -217,20 +213,7 @@ def _network(text: str, overwrite: bool) -> Target | None:
     where = text
     if scheme == "udp" and "pkt_size=" not in parts.query:
         where += f"{'&' if parts.query else '?'}pkt_size={_DATAGRAM_BYTES}"
-    return Target("network", where, _NETWORK[scheme], shown, secrets=_secrets(parts))
-
-
-def _secrets(parts: SplitResult) -> tuple[str, ...]:
-    """Returns each part of an address that ``redact`` hides, as written and decoded."""
-    found = [parts.password or ""]
-    if parts.scheme.lower().startswith("rtmp"):
-        found.append(parts.path.rpartition("/")[2])
-        found.append(f"{found[-1]}?{parts.query}" if parts.query else "")
-    shown = dict(parse_qsl(urlsplit(redact(parts.geturl())).query))
-    found += [value for key, value in parse_qsl(parts.query) if shown.get(key) != value]
-    found += [unquote(secret) for secret in found]
-    long_enough = {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
-    return tuple(sorted(long_enough, key=len, reverse=True))
+    return Target("network", where, _NETWORK[scheme], shown, secrets=secrets_in(text))
 
 
 def _images(text: str, overwrite: bool) -> Target | None:
@@ -242,11 +225,11 @@ def _images(text: str, overwrite: bool) -> Target | None:
     name, ending = path.name, path.suffix.lower()
     if ending not in _IMAGES:
         return None
-    failure, places = f"could not write {text!r}", _NUMBER.findall(name)
+    failure, places = f"could not write {redact_address(text)!r}", _NUMBER.findall(name)
     if len(places) != 1 or "%" in _NUMBER.sub("", name):
         why = "the name of the images needs one place for their number"
         raise UsageError(
-            f"{redact(text)!r} is no output", why, f"use {path.stem}-%06d{path.suffix}"
+            f"{redact_address(text)!r} is no output", why, f"use {path.stem}-%06d{path.suffix}"
         )
     folder = path.absolute().parent
     check_folder(folder if folder.exists() else folder.parent, failure)

@@ -12,7 +12,7 @@ from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 from tenacity.wait import wait_base
 
 from ...errors import StreamDiffVSRError
-from ..media.redact import redact
+from ..media.redact import hide
 from .addresses import Address
 from .connection import Connection, Disconnected, Received
 from .frame import LiveFrame
@@ -194,6 +194,7 @@ class LiveSource:
             try:
                 self._play(delay_s)
             except Disconnected as ended:
+                ended.why = hide(ended.why, self._address.secrets)
                 final = self._final(ended)
                 if final:
                     return final
@@ -220,7 +221,7 @@ class LiveSource:
         return self._failure(ended.why, ended.remedy)
 
     def _failure(self, why: str, remedy: str = "") -> Callable[[], Exception]:
-        what, why = f"could not read {self._address.shown!r}", redact(why)
+        what, why = f"could not read {self._address.shown!r}", hide(why, self._address.secrets)
         with self._changed:
             self._status.error, self._status.remedy = why, remedy
         return lambda: StreamDiffVSRError(what, why, remedy)
@@ -311,4 +312,4 @@ class LiveSource:
             self._say(f"{ended.why}{advice}; trying again in {delay_s:.1f} s")
 
     def _say(self, change: str) -> None:
-        self._tell(redact(f"{self._address.shown}: {change}"))
+        self._tell(f"{self._address.shown}: {hide(change, self._address.secrets)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter, deque
@@ -171,13 +172,17 @@ def gpu_status(device: str) -> dict[str, Any] | None:
     return {"name": gpu.name, "memory_mb": total_mb - free // 2**20}
 
 
-def memory_mb() -> int:
-    """Returns the resident memory of this process and its children, in MiB."""
-    own = psutil.Process()
+def memory_mb() -> int | None:
+    """Returns the resident memory of this process and its children, in MiB.
+
+    None if the system does not say it now, as when this process has no file left to open.
+    """
     total = 0
-    for process in [own, *own.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue  # it has ended meanwhile
+    try:
+        own = psutil.Process()
+        for process in [own, *own.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                total += process.memory_info().rss
+    except (psutil.Error, OSError):
+        return None
     return int(total // 2**20)

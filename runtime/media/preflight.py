@@ -10,7 +10,7 @@ from pathlib import Path
 from ...durable import is_too_long
 from ...errors import Bare, StreamDiffVSRError, command, option
 from .encoders import CONTAINERS, IMAGE_NAME, is_image_folder
-from .redact import redact
+from .redact import redact_address
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -21,7 +21,7 @@ def check_input_name(text: str) -> None:
     Raises:
         StreamDiffVSRError: It is an address, too long, or stands for standard input.
     """
-    failure = f"could not read {redact(text)!r}"
+    failure = f"could not read {redact_address(text)!r}"
     if text == "-":
         raise StreamDiffVSRError(
             failure,
@@ -46,7 +46,7 @@ def check_output_name(text: str) -> None:
     Raises:
         StreamDiffVSRError: It is an address, too long, or stands for standard output.
     """
-    failure = f"could not write {redact(text)!r}"
+    failure = f"could not write {redact_address(text)!r}"
     if is_too_long(Path(text)):
         raise StreamDiffVSRError(
             failure, "its name is too long for the disk", "choose a shorter one"

@@ -10,6 +10,7 @@ The child ends by itself when this process dies: its stdin ends.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,9 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
@@ -30,6 +31,11 @@ DEADLINE_S = 60.0
 DEBUG = "STREAMDIFFVSR_DEBUG"  # shows what children print, and their tracebacks
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _PIPE_BYTES = 1 << 20  # Linux: fewer wake-ups for a frame of megabytes
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|KEY|APIKEY)(?:_|$)",
+    re.IGNORECASE,
+)
+_WITH_CREDENTIALS = re.compile(r"(?:rtsp|rtmp)\w*://|://\S*[@?]", re.IGNORECASE)
 _started: weakref.WeakSet[Child] = weakref.WeakSet()
 _starting = threading.Lock()
 
@@ -76,15 +82,7 @@ class Child:
         self._deadline_s = deadline_s
         self._closed = False
         self._sending, self._receiving = threading.Lock(), threading.Lock()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # a file never blocks the child
-        try:
-            shown = os.environ.get(DEBUG)
-            self._process = _start(None if shown else self._stderr.fileno(), blas_threads)
-        except OSError as error:
-            self._stderr.close()
-            raise StreamDiffVSRError(
-                failure, f"no process could be started with {sys.executable!r} ({error})"
-            ) from error
+        self._process, self._stderr = _start(failure, blas_threads)
         self._watchdog = _Watchdog(self._process)
         # If this is dropped without being closed, the child sees its stdin end and cleans up.
         self._dropped = weakref.finalize(self, _let_go, self._process, self._watchdog)
@@ -237,26 +235,52 @@ def _let_go(process: subprocess.Popen[bytes], watchdog: _Watchdog) -> None:
     process.stdin.close()
 
 
-def _start(stderr: int | None, blas_threads: bool) -> subprocess.Popen[bytes]:
-    """Starts the bootstrap, out of reach of the terminal's Ctrl-C."""
-    environment = dict(os.environ)
+def _environment() -> dict[str, str]:
+    """Returns the variables for a child: this process's, without secrets that no child needs.
+
+    A child of libav reads what strangers send. Those are left out whose name is that of a secret,
+    or whose value has an address of a camera or one that may hold credentials, except for proxies.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not _SECRET_NAME.search(name)
+        and (name.lower().endswith("_proxy") or not _WITH_CREDENTIALS.search(value))
+    }
+
+
+def _start(failure: str, blas_threads: bool) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """Starts the bootstrap, out of reach of the terminal's Ctrl-C; returns it and its stderr.
+
+    Raises:
+        StreamDiffVSRError: The process cannot be started.
+    """
+    environment = _environment()
     if not blas_threads:
         environment["OPENBLAS_NUM_THREADS"] = "1"  # threads reserve address space
     away: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         away = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-X", "utf8", str(_BOOTSTRAP)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        bufsize=0,
-        env=environment,
-        **away,
-    )
+    try:
+        with ExitStack() as undo:
+            stderr = undo.enter_context(tempfile.TemporaryFile())  # a file never blocks the child
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-X", "utf8", str(_BOOTSTRAP)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if os.environ.get(DEBUG) else stderr,
+                bufsize=0,
+                env=environment,
+                **away,
+            )
+            undo.pop_all()
+    except OSError as error:
+        raise StreamDiffVSRError(
+            failure, f"no process could be started with {sys.executable!r} ({error})"
+        ) from error
     if sys.platform == "linux":
         _widen(process)
-    return process
+    return process, stderr
 
 
 def _widen(process: subprocess.Popen[bytes]) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from streamdiffvsr.building.provider import EngineProvider
 from streamdiffvsr.building.request import BuildRequest
-from streamdiffvsr.cli.live import PREVIEW, cheaper_sets, opener, with_preview_at
+from streamdiffvsr.cli.live import cheaper_sets, opener
+from streamdiffvsr.cli.live_preview import PREVIEW, with_preview_at
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
 from streamdiffvsr.tests.live.streams import silent, tcp

@@ -8,22 +8,23 @@ every route requires it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import ipaddress
+import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from ....errors import StreamDiffVSRError
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from .connections import Handler, network_of
+from .guesses import Turns
 
 _COOKIE_S = 30 * 24 * 3600
-_WRONG_TOKEN_S = 0.5  # a guess costs this much
+_PASSES = 1024  # so many are known to be right without a comparison
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -75,8 +76,9 @@ class Access:
         own = {"localhost"} if local else {"localhost", *_own_names()}
         self._names = {name.lower() for name in (*own, *names, host) if name}
         self._trusted_origins = {name.lower() for name in names}
-        # Not the token itself, but the same after a restart, so that an open page works again.
-        self._pass = hashlib.sha256(b"streamdiffvsr preview:" + (self._token or b"")).hexdigest()
+        self._turns = Turns()
+        self._key = hashlib.sha256(b"streamdiffvsr preview:" + (self._token or b"")).digest()
+        self._passes: OrderedDict[str, None] = OrderedDict()  # those of this run
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -86,12 +88,10 @@ class Access:
             return self._refuse(403, refusal)
         by_token = False
         if self._token is not None:
-            by_token = self._has_token(request)
-            if not by_token and not self._has_pass(request):
-                if self._offers_token(request):
-                    await asyncio.sleep(_WRONG_TOKEN_S)
+            by_token = not self._has_known_pass(request)
+            if by_token and not await self._offers_the_token(request):
                 return self._refuse(
-                    401, "A token is needed: open the address that the program has printed."
+                    401, "A token is needed: add ?token=... to the address of the page."
                 )
         try:
             answer = await handler(request)
@@ -107,9 +107,22 @@ class Access:
         response.headers.update(_HEADERS)
 
     def _give_pass(self, request: web.Request, answer: web.StreamResponse) -> None:
-        """Sets a cookie, so that neither the page's requests nor its address need the token."""
+        """Sets a cookie, so that neither the page's requests nor its address need the token.
+
+        It follows from the token, so that an open page works again after a restart.
+        """
+        number = secrets.token_hex(16)
+        self._know(value := f"{number}.{self._signature(number)}")
         name = self._cookie(request)
-        answer.set_cookie(name, self._pass, max_age=_COOKIE_S, httponly=True, samesite="Lax")
+        answer.set_cookie(name, value, max_age=_COOKIE_S, httponly=True, samesite="Lax")
+
+    def _signature(self, number: str) -> str:
+        return hmac.digest(self._key, number.encode(errors="replace"), "sha256").hex()
+
+    def _know(self, value: str) -> None:
+        self._passes[value] = None
+        if len(self._passes) > _PASSES:
+            self._passes.popitem(last=False)
 
     def _refusal(self, request: web.Request) -> str:
         host = _host(request.headers.get("Host", ""))
@@ -144,17 +157,31 @@ class Access:
             return False
         return split.netloc.lower() == host.lower() or _host(split.netloc) in self._trusted_origins
 
-    def _has_token(self, request: web.Request) -> bool:
+    def _has_known_pass(self, request: web.Request) -> bool:
+        """Returns whether its cookie is of this run, with a number that cannot be guessed."""
+        return request.cookies.get(self._cookie(request), "") in self._passes
+
+    async def _offers_the_token(self, request: web.Request) -> bool:
+        """Waits its turn; returns whether it has the token or a cookie made of it."""
         assert self._token is not None
+        token, value = self._token, request.cookies.get(self._cookie(request), "")
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        offered = [*request.query.getall("token", ()), *([bearer] * (scheme.lower() == "bearer"))]
-        return any(_equal(text.strip(), self._token) for text in offered)
+        offered = request.query.getall("token", [])
+        if scheme.lower() == "bearer":
+            offered = [*offered, bearer]
+        number, _, signature = value.partition(".")
+        guesses = len(offered) + bool(signature)
+        if not guesses:
+            return False
 
-    def _has_pass(self, request: web.Request) -> bool:
-        return _equal(request.cookies.get(self._cookie(request), ""), self._pass.encode())
+        def right() -> bool:
+            found = [_equal(text.strip(), token) for text in offered]
+            if signature and _equal(signature, self._signature(number).encode()):
+                self._know(value)
+                found.append(True)
+            return any(found)
 
-    def _offers_token(self, request: web.Request) -> bool:
-        return "token" in request.query or "Authorization" in request.headers
+        return await self._turns.compare(network_of(request.remote), guesses, right)
 
     @staticmethod
     def _cookie(request: web.Request) -> str:

@@ -295,18 +295,25 @@ class Preview:
     ) -> None:
         from aiohttp import web
 
+        from .connections import Connections
         from .metrics import Metrics
         from .server import MAX_MESSAGE_BYTES, Routes, Server
 
         self._metrics = Metrics(status)
         routes = Routes(self._audience, self._feed, status, self._metrics, prefer)
+        connections = Connections()
         application = web.Application(
-            middlewares=[access.middleware], client_max_size=MAX_MESSAGE_BYTES
+            middlewares=[connections.arrive, access.middleware, connections.admit],
+            client_max_size=MAX_MESSAGE_BYTES,
         )
         application.on_response_prepare.append(access.prepare)
         routes.add_to(application)
         self._server = Server(
-            listener, application, tick=routes.send_status, leave=self._audience.end
+            listener,
+            application,
+            connections,
+            tick=routes.send_status,
+            leave=self._audience.end,
         )
 
     def offer(self, frame: OutputFrame) -> None:

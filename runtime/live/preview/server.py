@@ -23,6 +23,7 @@ from ....errors import StreamDiffVSRError
 from ....graphs.arrays import Image
 from ...media.redact import redact
 from .access import addresses
+from .connections import IDLE_S, Connections
 from .metrics import CONTENT_TYPE, Metrics
 from .preview import Feed
 from .regions import Prefer, parse_regions
@@ -160,11 +161,13 @@ class Routes:
         if request.content_type != "application/json":  # the type that no form of a page can send
             return _complaint(415, "the regions have to come as application/json")
         try:
-            regions = parse_regions(await request.read())
+            regions = parse_regions(await asyncio.wait_for(request.read(), _BODY_S))
             async with self._preferring:
                 await asyncio.get_running_loop().run_in_executor(None, self._prefer, regions)
         except web.HTTPRequestEntityTooLarge:
             return _complaint(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes")
+        except asyncio.TimeoutError:
+            return _complaint(408, f"a request has to be complete within {_BODY_S:g} seconds")
         except StreamDiffVSRError as error:
             return _complaint(400, redact(str(error)))
         self._send_one_status()
@@ -310,6 +313,8 @@ def _multipart(jpeg: bytes) -> bytes:
 
 
 _LEAVE_S = 0.3  # for a farewell to the clients
+_LINGER_S = 1.0  # to take the rest of a request that is answered already
+_BODY_S = 10.0
 
 _logger.addHandler(logging.NullHandler())  # keeps garbage of port scanners off stderr
 
@@ -344,6 +349,7 @@ class Server:
     Args:
         listener: A socket from :func:`listen`; closed with the server.
         application: The application; built in the caller's thread, run in the server's.
+        connections: Accepts the connections; its middlewares are the application's.
         tick: The server's own work: awaited once, and cancelled at the end.
         leave: Called in the loop when the server is to end, to end long answers.
     """
@@ -352,11 +358,13 @@ class Server:
         self,
         listener: socket.socket,
         application: web.Application,
+        connections: Connections,
         *,
         tick: Callable[[], Awaitable[None]],
         leave: Callable[[], None],
     ) -> None:
         self._listener, self._application = listener, application
+        self._connections = connections
         self._tick, self._leave = tick, leave
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -389,15 +397,21 @@ class Server:
             logger=_logger,
             handle_signals=False,
             shutdown_timeout=_LEAVE_S,
+            keepalive_timeout=IDLE_S,
+            lingering_time=_LINGER_S,
         )
         await runner.setup()
-        await web.SockSite(runner, self._listener).start()
-        ticking = asyncio.ensure_future(self._tick())
-        await self._stop.wait()
-        ticking.cancel()
-        self._leave()
         server = runner.server
-        transports = [client.transport for client in server.connections] if server else []
+        assert server is not None
+        own = [
+            asyncio.ensure_future(self._tick()),
+            asyncio.ensure_future(self._connections.accept(self._listener, server)),
+        ]
+        await self._stop.wait()
+        for task in own:
+            task.cancel()
+        self._leave()
+        transports = [client.transport for client in server.connections]
         await runner.cleanup()
         for transport in transports:
             if transport is not None:

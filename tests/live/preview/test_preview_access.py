@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamdiffvsr.runtime.live.preview import access
+from streamdiffvsr.runtime.live.preview import guesses
 from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.rig import Told, get, output, preview
 
@@ -118,7 +118,7 @@ def test_the_token_opens_by_header_query_and_then_by_cookie(
 def test_a_wrong_token_is_refused(
     locked: tuple[Preview, Told], headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_WRONG_TOKEN_S", 0.01)
+    monkeypatch.setattr(guesses, "NETWORK_S", 0.01)
     assert get(locked[0].port, "/status.json", headers)[0] == 401
     assert get(locked[0].port, f"/status.json?token={QUOTED}x")[0] == 401
 
