@@ -143,7 +143,8 @@ def test_sound_is_encoded_anew_or_left_out_as_asked_for(cli, tmp_path, engines, 
     assert ran.json["notes"] == ran.json["plan"]["notes"] != []
 
 
-def test_a_plan_builds_no_engines(cli, clip, tmp_path):
+def test_a_plan_builds_no_engines(cli, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))  # other tests build sets
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--plan", "--json")
     assert ran.code == 0 and ran.json["plan"]["engines"] is None
     assert names(tmp_path) == {"in.mp4"}
