@@ -143,8 +143,9 @@ def test_sound_is_encoded_anew_or_left_out_as_asked_for(cli, tmp_path, engines, 
     assert ran.json["notes"] == ran.json["plan"]["notes"] != []
 
 
-def test_a_plan_builds_no_engines(cli, clip, tmp_path, monkeypatch):
-    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))  # other tests build sets
+def test_a_plan_builds_no_engines(cli, clip, tmp_path, tmp_path_factory, monkeypatch):
+    # Other tests build sets.
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
     ran = cli("upscale", clip, tmp_path / "out.mp4", "--plan", "--json")
     assert ran.code == 0 and ran.json["plan"]["engines"] is None
     assert names(tmp_path) == {"in.mp4"}
