@@ -66,13 +66,16 @@ class TileGrid:
         return total
 
 
-def _starts(frame: int, tile: int) -> list[int]:
-    """Returns evenly spread starts of tiles that cover `frame`; several tiles overlap."""
+def tile_starts(frame: int, tile: int, overlap: int) -> list[int]:
+    """Returns evenly spread starts of tiles that cover `frame`; several overlap at least so far."""
     if tile >= frame:
         return [0]
-    overlap = min(TILE_OVERLAP, tile // 8)
     count = 1 + -(-(frame - tile) // (tile - overlap))
     return [round(i * (frame - tile) / (count - 1)) for i in range(count)]
+
+
+def _starts(frame: int, tile: int) -> list[int]:
+    return tile_starts(frame, tile, min(TILE_OVERLAP, tile // 8))
 
 
 def _feather(frame: int, tile: int, scale: int) -> Array:

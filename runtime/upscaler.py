@@ -35,6 +35,7 @@ from .stages import Stages, TileGrid
 from .state import PreviousFeatures, StreamState
 
 STEP = np.float32(2.0**-24)
+ANGLE = np.float32(2 * np.pi) * STEP
 
 
 def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -45,16 +46,57 @@ def frame_noise(seed: int, frame_index: int, shape: tuple[int, ...]) -> npt.NDAr
         frame_index: 0 to 2^64 - 1.
     """
     count = int(np.prod(shape))
-    pairs = (count + 1) // 2
-    generator = np.random.Philox(key=np.array([seed, frame_index], dtype=np.uint64))
-    # 24 bits for each of a pair: all that fits in float32, which is four times as fast.
-    words = generator.random_raw(pairs).astype("<u8", copy=False).view("<u4") >> np.uint32(8)
-    unit = words.astype(np.float32).reshape(pairs, 2)
-    # Box, Muller (1958). Half a step keeps the logarithm's argument above zero.
-    radius = np.sqrt(-2 * np.log((unit[:, 0] + np.float32(0.5)) * STEP))
-    angle = unit[:, 1] * (np.float32(2 * np.pi) * STEP)
+    unit = _unit(_noise_words(seed, frame_index, count))
+    # Box, Muller (1958).
+    radius, angle = _radius(unit[:, 0]), unit[:, 1] * ANGLE
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
     return normal[:count].reshape(shape)
+
+
+class FrameNoise:
+    """The noise of a frame, of which parts are computed on demand: `frame_noise` for tiles.
+
+    Args:
+        seed, frame_index, shape: As in `frame_noise`; the shape is (C, h, w).
+    """
+
+    def __init__(self, seed: int, frame_index: int, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self._words = _noise_words(seed, frame_index, int(np.prod(shape)))
+
+    def part(self, rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+        """Returns the noise of some rows and columns, (C, rows, columns): equal to that part."""
+        channels, height, width = self._shape
+        pixels = np.arange(rows.start, rows.stop)[:, None] * width
+        pixels = pixels + np.arange(columns.start, columns.stop)
+        places = np.arange(channels)[:, None, None] * (height * width) + pixels
+        # The first half of the values are cosines, the second half the sines of the same pairs.
+        pairs = len(self._words)
+        unit = _unit(self._words[places % pairs])
+        radius, angle = _radius(unit[..., 0]), unit[..., 1] * ANGLE
+        part: npt.NDArray[np.float32] = np.where(
+            places < pairs, radius * np.cos(angle), radius * np.sin(angle)
+        )
+        return part
+
+
+def _noise_words(seed: int, frame_index: int, count: int) -> npt.NDArray[np.uint32]:
+    """Returns the random words of so many values, (pairs, 2)."""
+    pairs = (count + 1) // 2
+    generator = np.random.Philox(key=np.array([seed, frame_index], dtype=np.uint64))
+    words: npt.NDArray[np.uint32] = generator.random_raw(pairs).astype("<u8", copy=False)
+    return words.view("<u4").reshape(pairs, 2)
+
+
+def _unit(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    # 24 bits for each of a pair: all that fits in float32, which is four times as fast.
+    return (words >> np.uint32(8)).astype(np.float32)
+
+
+def _radius(unit: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    # Half a step keeps the logarithm's argument above zero.
+    radius: npt.NDArray[np.float32] = np.sqrt(-2 * np.log((unit + np.float32(0.5)) * STEP))
+    return radius
 
 
 Mode = Literal["throughput", "latency"]

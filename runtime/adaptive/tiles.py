@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ...graphs.spec import SCALE, Size
+from ..stages import tile_starts
 from .canvas import Canvas, Floats, enlarge, scaled
 from .carry import MEAN, Motion, grid
 
@@ -52,10 +53,7 @@ def trusted(detail: Floats) -> Floats:
 
 def starts(frame: int, tile: int) -> list[int]:
     """Returns evenly spread starts of tiles that cover `frame` with at least `OVERLAP`."""
-    if tile >= frame:
-        return [0]
-    count = 1 - (tile - frame) // (tile - OVERLAP)
-    return [round(i * (frame - tile) / (count - 1)) for i in range(count)]
+    return tile_starts(frame, tile, OVERLAP)
 
 
 def all_tiles(size: Size, tile: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import StreamDiffVSRError, UsageError
 from ...graphs.arrays import Image
 from ...graphs.spec import SCALE, Size, check_size, format_size
-from ..upscaler import frame_noise
+from ..upscaler import FrameNoise
 from .canvas import Canvas, Floats
 from .carry import carry
 from .tile_engine import TileEngine, TileInput
@@ -149,14 +149,13 @@ class AdaptiveUpscaler:
             return []
         side, (h, w) = self.engine.tile, canvas.size
         # The canvas counts the next frame.
-        noise = frame_noise(
-            canvas.seed, canvas.frame_index - 1, (self.engine.latent_channels, h, w)
-        )
+        shape = (self.engine.latent_channels, h, w)
+        noise = FrameNoise(canvas.seed, canvas.frame_index - 1, shape)
         jobs = []
         for top, left in corners:
             rows, columns = slice(top, top + side), slice(left, left + side)
             base, previous = canvas.picture_at(top, left, side)
-            lr, own_noise = canvas.smooth[rows, columns].copy(), noise[:, rows, columns].copy()
+            lr, own_noise = canvas.smooth[rows, columns].copy(), noise.part(rows, columns)
             jobs.append(Job(TileInput(lr, previous, own_noise, top, left, canvas.size), base))
         return jobs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.upscaler import frame_noise
+from streamdiffvsr.runtime.upscaler import FrameNoise, frame_noise
 
 SHAPE = (4, 90, 160)
 
@@ -40,3 +40,11 @@ def test_values_are_pinned() -> None:
 
 PINNED_0 = [2.5854034, 0.0525987, 0.1879015]
 PINNED_1 = [0.4833744, -0.2881129, -2.2980731]
+
+
+def test_a_part_is_that_part_of_the_whole() -> None:
+    shape = (5, 31, 47)  # an odd number of values
+    noise = FrameNoise(9, 4, shape)
+    for rows, columns in ((slice(0, 31), slice(0, 47)), (slice(3, 20), slice(30, 47))):
+        whole = frame_noise(9, 4, shape)[:, rows, columns]
+        assert np.array_equal(noise.part(rows, columns), whole)
