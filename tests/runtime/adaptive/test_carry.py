@@ -162,3 +162,13 @@ def test_a_part_is_enlarged_as_in_the_whole(how: int) -> None:
         inside = whole[SCALE * rows.start : SCALE * rows.stop]
         inside = inside[:, SCALE * columns.start : SCALE * columns.stop]
         assert np.allclose(part, inside, atol=1e-5)
+
+
+def test_detail_fades_with_the_contrast_of_the_frame() -> None:
+    factors = np.linspace(0.4, 0.2, 10)[:, None, None, None]
+    truth = np.rint(pan(SIZE, 10, (2, 3)) * factors).astype(np.uint8)
+    lr = reduced(truth)
+    last = carried(truth, lr)[-1]
+    gain = psnr(middle(last, 80), middle(truth[-1], 80))
+    gain -= psnr(middle(interpolated(lr[-1]), 80), middle(truth[-1], 80))
+    assert gain > 1.5

@@ -11,7 +11,7 @@ from streamdiffvsr.errors import UsageError
 from streamdiffvsr.graphs.spec import SCALE
 from streamdiffvsr.runtime.adaptive.canvas import Canvas
 from streamdiffvsr.runtime.adaptive.carry import Motion, carry
-from streamdiffvsr.runtime.adaptive.tiles import Patch, all_tiles, blend, choose, weight_of
+from streamdiffvsr.runtime.adaptive.tiles import Patch, all_tiles, blend, choose, trusted, weight_of
 from streamdiffvsr.runtime.adaptive.upscaler import AdaptiveUpscaler
 from streamdiffvsr.tests.runtime.adaptive.scenes import (
     TILE,
@@ -154,3 +154,12 @@ def test_tiles_below_none_and_regions_outside_are_refused() -> None:
     for region in ((0, 0, 0, 5), (-1, 0, 5, 5), (100, 0, 29, 5), (0, 95, 5, 2)):
         with pytest.raises(UsageError, match="is not in the frame"):
             upscaler.prefer([region])
+
+
+def test_detail_that_is_no_larger_than_the_models_error_is_left_out() -> None:
+    detail = np.random.default_rng(0).normal(0, 1, (192, 192, 3)).astype(np.float32)
+    detail[:, :96] *= 0.2
+    detail[:, 96:] *= 12
+    kept = trusted(detail)
+    assert kept[:, :80].std() < 0.3 * detail[:, :80].std()
+    assert kept[:, 110:].std() > 0.98 * detail[:, 110:].std()
