@@ -11,7 +11,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,12 +208,13 @@ def test_every_kind_of_error_crosses_the_pipe(parity_model, monkeypatch, raised,
                 builder_child.serve(order.to_json(), FileIO(os.devnull), outbox)
             except StreamDiffVSRError as error:
                 messages.send(outbox, {"kind": "error", **bootstrap._fields(error, "")})
-        return SimpleNamespace(
+        process = SimpleNamespace(
             stdin=FileIO(os.devnull, "wb"),
             stdout=FileIO(receiving, "rb"),
             kill=lambda: None,
             wait=lambda: 0,
         )
+        return process, BytesIO()
 
     monkeypatch.setattr(builder_child, "execute", fail)
     monkeypatch.setattr(messages, "end_with_parent", lambda inbox: None)

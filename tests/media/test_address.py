@@ -114,7 +114,7 @@ def test_unknown_options_are_refused_with_the_nearest_known_ones(text, option, h
 def test_options_replace_defaults_but_not_bounds():
     address = parse_source("rtsp://h/x", {"rtsp_transport": "udp", "decoder_threads": "1"})
     assert address.options["rtsp_transport"] == "udp"
-    assert address.options["fflags"] == "nobuffer"
+    assert address.options["fpsprobesize"] == "0"
     assert "file" not in address.options["protocol_whitelist"].split(",")
     assert address.decoder_threads == 1
     assert "decoder_threads" not in address.options
