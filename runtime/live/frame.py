@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...graphs.arrays import Image as Image
-from ..frame_stream import CutDetector
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,8 @@ class LiveFrame:
             reconnection, a change of size, or a jump of the source's clock.
         index: The number of frames decoded before it, dropped ones included.
         damaged: Whether libav found damage in it, or in a frame that it depends on.
+        cuts: The number of scene cuts up to it, each found between two frames that the source
+            sent one after the other, dropped ones included.
     """
 
     image: Image
@@ -35,6 +36,7 @@ class LiveFrame:
     epoch: int
     index: int
     damaged: bool = False
+    cuts: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,7 +127,8 @@ _STEPS = 5  # over which the source's own period is taken
 class Continuity:
     """Finds why the state of the last frame that was made must not guide the next one.
 
-    Frames that are shown without being made count too: a cut among them is one.
+    Cuts among frames that were dropped, or shown without being made, count too. A slow engine takes
+    few frames, and two that are far apart differ without a cut between them.
 
     Args:
         reconnects: Asks the source how often it has reconnected so far.
@@ -134,7 +137,6 @@ class Continuity:
     def __init__(self, reconnects: Callable[[], int]) -> None:
         self._ask_reconnects = reconnects
         self._reconnects = 0  # at the last new epoch
-        self._cuts = CutDetector()
         self._last: LiveFrame | None = None
         self._made_s: float | None = None  # when the frame was shown that the state is of
         self._own_pace_s = 0.0  # slow engines would never be guided by a limit of their own time
@@ -145,12 +147,11 @@ class Continuity:
         """Notes the next frame of the source."""
         last, self._last = self._last, frame
         if last is not None and frame.epoch != last.epoch:
-            self._cuts.reset()  # there is nothing to compare with, maybe not even of its size
             self.end(self._why_new_epoch(frame, last))
         elif last is not None:
             self._steps.append((frame.seconds - last.seconds) / max(frame.index - last.index, 1))
-        if self._cuts.is_cut(frame.image):
-            self.end("cut")
+            if frame.cuts != last.cuts:
+                self.end("cut")
         if frame.damaged:
             self.end("damage")
 

@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 from tenacity.wait import wait_base
 
 from ...errors import StreamDiffVSRError
+from ..frame_stream import CutDetector
 from ..media.redact import hide
 from .addresses import Address
 from .connection import Connection, Disconnected, Received
@@ -136,7 +137,7 @@ class LiveSource:
         self._closed = threading.Event()
         self._status = SourceStatus()
         self._timeline = Timeline()
-        self._epoch = -1
+        self._epoch, self._cuts, self._cut_detector = -1, 0, CutDetector()
         self._shape: tuple[int, int, str] | None = None  # of this connection
         self._played_since: float | None = None  # this connection
         self._last_said = ""
@@ -269,6 +270,8 @@ class LiveSource:
         before, self._shape = self._shape, shape
         if jumped or shape != before:
             self._epoch += 1
+            self._cut_detector.reset()  # earlier frames may not even be of this size
+        self._cuts += self._cut_detector.is_cut(image)
         frame = LiveFrame(
             image=image,
             seconds=seconds,
@@ -276,6 +279,7 @@ class LiveSource:
             epoch=self._epoch,
             index=first_index + header["index"],
             damaged=header["damaged"],
+            cuts=self._cuts,
         )
         with self._changed:
             if before is None:

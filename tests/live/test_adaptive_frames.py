@@ -244,8 +244,11 @@ def test_frames_are_bicubic_while_the_engine_is_opened() -> None:
 def test_another_scene_empties_the_canvas(reason: str) -> None:
     made = adaptive(Marking())
     refined(made)
-    image = textured(*SIZE, seed=5) if reason == "cut" else textured(*SIZE)
-    others = [frame(20, image, damaged=reason == "damage"), frame(21, image)]
+    image, cuts = textured(*SIZE), int(reason == "cut")
+    others = [
+        frame(20, image, damaged=reason == "damage", cuts=cuts),
+        frame(21, image, cuts=cuts),
+    ]
     if reason == "gap":
         others = [replace(each, seconds=each.seconds + 5) for each in others]
     if reason == "jump":

@@ -70,7 +70,7 @@ def test_frames_of_one_scene_guide_one_another() -> None:
     ("reason", "changes"),
     [
         ("jump", {"epoch": 1}),
-        ("cut", {"image": picture(seed=7)}),
+        ("cut", {"cuts": 1}),
         ("gap", {"seconds": 2.5}),
     ],
 )
@@ -114,9 +114,13 @@ def test_damaged_frames_are_shown_but_guide_nothing() -> None:
 
 def test_a_cut_among_frames_that_passed_as_bicubic_counts() -> None:
     """The state is of the last frame that the model made, not of the last one that was shown."""
-    other = picture(seed=7)
-    frames = [frame(0), frame(1, image=other, damaged=True), frame(2, image=other)]
+    frames = [frame(0), frame(1, cuts=1, damaged=True), frame(2, cuts=1)]
     assert guided(frames)[0] == [False, False]
+
+
+def test_frames_far_apart_may_differ_without_a_cut() -> None:
+    """What lies between them is known to the source alone, which has seen every frame."""
+    assert guided([frame(0), frame(40, image=picture(seed=7), seconds=0.8)])[0] == [False, True]
 
 
 def test_pixels_are_four_times_the_input_with_its_time() -> None:

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import psutil
 import pytest
 
 from streamdiffvsr.benchmarks import clock_code
+from streamdiffvsr.runtime.frame_stream import CutDetector
 from streamdiffvsr.runtime.live.source import Backoff
 from streamdiffvsr.tests.live.streams import (
     at_pace,
@@ -23,6 +25,7 @@ from streamdiffvsr.tests.live.streams import (
     with_flipped_bits,
     without_packets,
 )
+from streamdiffvsr.tests.live.tiles import moving, textured
 from streamdiffvsr.tests.live.watching import ended, watch
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="named pipes and signals of POSIX")
@@ -224,3 +227,25 @@ def test_close_is_quick_whatever_is_blocked(tmp_path):
     with watch("rtsp://127.0.0.1:1/x", backoff=Backoff()) as source:
         source.until(lambda status: status["state"] == "waiting")
     assert isinstance(ended(source), EOFError)
+
+
+def test_a_reader_that_is_slower_than_the_source_sees_its_cuts_and_no_others(tmp_path):
+    """A fast pan, whose ends have nothing in common, and then another scene."""
+    panned = [still.image for still in moving(46, (90, 160), step=6)]
+    other = textured(90, 160, seed=9)
+    path = tmp_path / "pan.mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=60, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv444p"
+        for image in [*panned, *[other] * 4]:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode(None))
+
+    direct = CutDetector()
+    assert [direct.is_cut(image) for image in (panned[0], panned[-1])] == [False, True]
+    with watch(str(path)) as source:
+        first = source.frame()
+        before = source.frame(lambda frame: frame.index >= 40)
+        source.until(lambda status: status["received"] == 50)
+        last = source.frame()
+    assert (first.cuts, before.cuts, last.cuts) == (0, 0, 1)
