@@ -112,7 +112,7 @@ class Tally:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._recent: deque[tuple[float, float]] = deque()  # (finished, latency in ms)
-        self._stage_ms: dict[str, float] = {}
+        self._stages: dict[str, tuple[float, float]] = {}  # its last frame finished, mean in ms
         self._resets: Counter[str] = Counter()
         self._frames = self._passed = 0
 
@@ -123,9 +123,12 @@ class Tally:
             self._passed += passed_through
             self._recent.append((frame.finished, frame.latency_ms))
             self._forget_old()
+            oldest = frame.finished - WINDOW_S  # no stage of a mode that has long been left
+            stages = {name: seen for name, seen in self._stages.items() if seen[0] >= oldest}
             for name, ms in frame.stage_ms.items():
-                before = self._stage_ms.get(name, ms)
-                self._stage_ms[name] = before + SMOOTHING * (ms - before)
+                _, before = stages.get(name, (0.0, ms))
+                stages[name] = frame.finished, before + SMOOTHING * (ms - before)
+            self._stages = stages
 
     def reset(self, reason: str) -> None:
         """Counts a reset of the state."""
@@ -145,7 +148,7 @@ class Tally:
                 "resets": dict(self._resets),
                 "fps_out": round(len(latencies) / span, 2),
                 "latency_ms": _percentiles(latencies),
-                "stage_ms": {name: round(ms, 2) for name, ms in self._stage_ms.items()},
+                "stage_ms": {name: round(ms, 2) for name, (_, ms) in self._stages.items()},
             }
 
     def _forget_old(self) -> None:

@@ -19,7 +19,7 @@ from streamdiffvsr.engines.cache import staged
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.runtime.live import status
 from streamdiffvsr.runtime.live.engine_pool import EnginePool
-from streamdiffvsr.runtime.live.frame import LiveFrame
+from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
 from streamdiffvsr.runtime.live.session import END_S, LiveSession, run_session
 from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.live.stand_ins import (
@@ -60,6 +60,18 @@ def test_the_status_is_of_the_gpu_that_the_engines_run_on(monkeypatch: pytest.Mo
     assert status.gpu_status("cpu") is None
     assert status.gpu_status("cuda") == {"name": "RTX 4090", "memory_mb": 24564 - 1024}
     assert status.gpu_status("cuda:1") == {"name": "RTX A6000", "memory_mb": 49140 - 2048}
+
+
+def test_the_stages_of_a_mode_that_was_left_go_out_of_the_status() -> None:
+    tally, image = status.Tally(), picture()
+    for finished, stages in (
+        (0.0, {"bicubic": 3.0}),
+        (5.0, {"upscale": 9.0}),
+        (12.0, {"upscale": 9.0}),
+    ):
+        made = OutputFrame(image, frame(0), "full", finished, stages)
+        tally.frame(made, passed_through=False)
+    assert tally.to_json()["stage_ms"] == {"upscale": 9.0}
 
 
 def test_frames_of_one_scene_guide_one_another() -> None:
