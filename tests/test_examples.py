@@ -57,6 +57,7 @@ class TestInThisProcess:
         assert [(image.height, image.width) for image in seen.images] == [(192, 256)]
         assert len(seen.sounds) == 1
 
+    @pytest.mark.slow
     def test_every_frame_of_a_camera_reaches_the_function(self) -> None:
         pytest.importorskip("tenacity", reason="of the live extra")
         shown: list[tuple[tuple[int, ...], float]] = []

@@ -232,6 +232,7 @@ def test_two_processes_export_a_graph_once(library):
     assert source(library).find(OPTIONS) is not None
 
 
+@pytest.mark.slow
 def test_weights_are_linked_into_sets_and_still_read_and_exported(library, tmp_path):
     """onnx refuses to read a file with several names, as if it were an attack."""
     pytest.importorskip("torch")

@@ -57,6 +57,7 @@ def status_of(port: int) -> dict[str, Any]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of open files")
 def test_a_crowd_ends_neither_the_session_nor_its_recording(
     parity_engines: Path, tmp_path: Path
@@ -112,6 +113,7 @@ def test_a_refused_connection_shows_no_secret(cli: Cli, address: str) -> None:
         assert "***" in ran.out + ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", [*ADDRESSES[:2], *ADDRESSES[3:8]])
 def test_a_sink_that_is_refused_shows_no_secret(cli: Cli, address: str) -> None:
     url = address.format(CANARY, free_port())

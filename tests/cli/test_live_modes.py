@@ -155,6 +155,7 @@ def test_the_terminal_shows_how_much_the_model_made() -> None:
     assert "adaptive, 78 % model, 1.2 tiles/frame" in shown
 
 
+@pytest.mark.slow
 def test_bench_has_the_figures_of_adaptive_frames(cli: Cli, tiles: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     ran = cli(

@@ -64,6 +64,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     return it
 
 
+@pytest.mark.slow
 def test_it_is_built_checked_and_run(
     opened: Opened, parity_model: Path, parity_trace: dict[str, Any], tmp_path: Path
 ) -> None:

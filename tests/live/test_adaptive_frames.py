@@ -196,6 +196,7 @@ def test_a_hanging_engine_leaves_carried_detail_and_may_come_back() -> None:
     assert [line.split(":")[0] for line in told] == ["engine stuck", "the engine answers again"]
 
 
+@pytest.mark.slow
 def test_an_engine_that_never_comes_back_ends_the_session() -> None:
     engine = Marking(hangs_after=3)
     made = adaptive(engine, limits=HangLimits(0.2, 5, unknown_s=0.2, give_up=3))
@@ -382,6 +383,7 @@ def whole(cost_s: float, told: list[str]) -> EnginePool:
     return shelf
 
 
+@pytest.mark.slow
 def test_auto_makes_whole_frames_where_they_keep_the_rate(quick: AdaptiveFrames) -> None:
     told: list[str] = []
     source = Paced([frame(n, textured(*SIZE)) for n in range(25)], fps=5)

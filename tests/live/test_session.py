@@ -227,6 +227,7 @@ def test_work_is_shed_to_keep_the_latency_and_taken_up_again() -> None:
 
 
 class TestOperation:
+    @pytest.mark.slow
     def test_it_ends_in_time_whatever_is_blocked(self) -> None:
         """An engine that hangs, a sink that hangs: both are left behind."""
         release = threading.Event()

@@ -58,6 +58,7 @@ def test_a_transport_that_is_asked_for_is_the_only_one_tried(asked, taken):
         assert status["retry_in_s"] > 50 and "auto" in status["remedy"]
 
 
+@pytest.mark.slow
 @needs_rtsp_server
 def test_a_transport_over_which_nothing_comes_is_changed():
     with (

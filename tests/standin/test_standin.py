@@ -18,6 +18,10 @@ from streamdiffvsr.tests.standin.library import compile_driver
 SHARES = 8
 OLDEST = "12.8.0"  # what pyproject.toml asks for at least
 CASES = sorted(path.name for path in Path(__file__).parent.glob("cases_*.py"))
+LONG = {"cases_tiles.py"}
+WITH_LONG_ONES_SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CASES
+]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +93,7 @@ def installed() -> str:
         pytest.skip("cuda-bindings is not installed")
 
 
-@pytest.mark.parametrize("cases", CASES)
+@pytest.mark.parametrize("cases", WITH_LONG_ONES_SLOW)
 def test_cases(cases: str, library: Path, installed: str, tmp_path: Path) -> None:
     run_cases(cases, library, installed, tmp_path)
 

@@ -186,6 +186,7 @@ def asked_from(source: str, port: int) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_parallel_guesses_are_bounded_and_lock_nobody_out() -> None:
     with preview(token=TOKEN) as (opened, _), Guessing(opened, 40) as guessing:
         wait_until(lambda: guessing.answered)
@@ -196,6 +197,7 @@ def test_parallel_guesses_are_bounded_and_lock_nobody_out() -> None:
         assert rate <= 1.5 / guesses.NETWORK_S
 
 
+@pytest.mark.slow
 def test_more_guesses_than_connections_lock_nobody_out() -> None:
     """Whoever has just come is not dropped for the next one before the request is read."""
     with preview(token=TOKEN) as (opened, _), Guessing(opened, 120) as guessing:
@@ -211,6 +213,7 @@ def test_guesses_from_elsewhere_hardly_delay_a_viewer() -> None:
         assert asked_from("127.0.0.2", opened.port) < 3
 
 
+@pytest.mark.slow
 def test_a_viewer_with_a_pass_needs_no_turn() -> None:
     with preview(token=TOKEN) as (opened, _):
         cookie = get(opened.port, "/", RIGHT)[2]["Set-Cookie"].partition(";")[0]

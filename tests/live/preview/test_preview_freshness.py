@@ -69,6 +69,7 @@ def test_the_overlay_colours_what_it_is_about(
     assert tab.complaints == [] or all("WebSocket" in line for line in tab.complaints)
 
 
+@pytest.mark.slow
 def test_the_overlay_is_there_in_fullscreen_and_after_a_reconnection(
     tab: Tab, adaptive: tuple[Preview, Session]
 ) -> None:
