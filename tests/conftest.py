@@ -70,7 +70,7 @@ def parity_trace(recorded: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Any:
     """Nothing a test builds lands in, or is taken from, the user's own cache.
 
     Builds run in this process, which has torch already; `tests/building/test_process.py` has the
@@ -80,6 +80,8 @@ def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # The key that signs the sets of the shared folder stays with them.
+        patch.setenv("STREAMDIFFVSR_STATE", str(shared_folder / "state"))
         patch.setattr(builder, "execute_in_child", builder.execute)
         yield
 
