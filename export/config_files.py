@@ -54,9 +54,10 @@ def find_flow(folder: Path) -> FlowFiles:
         StreamDiffVSRError: There is no weights file, or several with a config.json.
     """
     flow = folder / "flow"
-    weights = sorted(p for p in flow.glob("*") if p.suffix in SUFFIXES and p.is_file())
+    found = (p for p in flow.glob("*") if p.suffix in SUFFIXES)
+    weights = sorted(p for p in found if p.exists() and not p.is_dir())
     config = flow / "config.json"
-    if config.is_file():
+    if config.exists():
         if len(weights) != 1:
             names = ", ".join(p.name for p in weights) or "none"
             why = f"with config.json there must be exactly one weights file; found {names}"

@@ -67,7 +67,7 @@ def model_files(folder: Path) -> list[Path]:
     for part in PARTS:
         files += [part_folder(folder, part) / "config.json", *part_weights(folder, part).all()]
     prompt = folder / PROMPT_FILE
-    return [*files, *([prompt] if prompt.is_file() else text_files(folder))]
+    return [*files, *([prompt] if prompt.exists() else text_files(folder))]
 
 
 def text_files(folder: Path) -> list[Path]:

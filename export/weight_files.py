@@ -61,7 +61,7 @@ def find_weights(folder: Path, *stems: str) -> WeightFiles:
     for stem in stems or (DIFFUSERS_STEM,):
         for pattern in CANDIDATES:
             path = folder / pattern.format(stem=stem)
-            if path.is_file():
+            if path.exists():
                 return _shards(path) if path.suffix == ".json" else WeightFiles((path,))
     stem = (stems or (DIFFUSERS_STEM,))[0]
     raise StreamDiffVSRError(

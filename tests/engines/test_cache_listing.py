@@ -15,6 +15,7 @@ import pytest
 from streamdiffvsr.engines.backends import BACKENDS
 from streamdiffvsr.engines.cache import locked
 from streamdiffvsr.engines.manifest import MANIFEST
+from streamdiffvsr.engines.trust import sign
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def another(root: Path, name: str, **key: Any) -> Path:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["key"] |= key
     (folder / MANIFEST).write_text(json.dumps(manifest))
+    sign(folder / MANIFEST)
     return folder
 
 
@@ -58,6 +60,7 @@ def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
         "batch": 1,
         "bytes": size,
         "stale": "",
+        "untrusted": "",
     }
     plain = cli("engines", "list")
     assert "parity_model 64x48 fp32 4 steps all-pairs-1, onnxruntime on cpu" in plain.out
