@@ -1,4 +1,4 @@
-"""Folders of this user alone: nobody else owns them or can write to them.
+"""Folders of this user alone: no one else owns them or can write to them.
 
 Windows has other rights than owners and modes; there every folder passes.
 """
@@ -42,15 +42,18 @@ def private_folder(path: Path, what: str, remedy: str) -> Path:
 
 
 def why_exposed(path: Path) -> str:
-    """Returns who else owns a file or folder or can write to it, or "" if there is none.
+    """Returns which other user owns a path or can write to it, or ""; see the other two."""
+    return why_foreign(path) or why_writable(path)
 
-    Root may own it. A group may write if it is the user's own, which many systems make with the
-    user and in which there is no one else.
+
+def why_writable(path: Path) -> str:
+    """Returns who else than its owner can write to a file or folder, or "" if no one can.
+
+    A group may if it is the user's own, which many systems make with the user and in which there
+    is no one else.
     """
     if sys.platform == "win32":
         return ""
-    if why := why_foreign(path):
-        return why
     try:
         found = path.stat()
     except OSError:

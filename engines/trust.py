@@ -36,7 +36,7 @@ from .manifest import (
     parse_manifest,
     verify_files,
 )
-from .private import private_folder, why_exposed, why_foreign
+from .private import private_folder, why_exposed, why_foreign, why_writable
 
 KEY_VARIABLE = "STREAMDIFFVSR_ENGINES_KEY"
 KEY_FILE_VARIABLE = "STREAMDIFFVSR_ENGINES_KEY_FILE"
@@ -189,17 +189,18 @@ def require_keys() -> list[bytes]:
 def state_folder() -> Path:
     """Returns the folder of the user's key and of what the user trusts, closed to all others.
 
-    `STREAMDIFFVSR_STATE` overrides it. Where there is none that can be written, as in a container
-    without a home folder, it is in the cache.
+    `STREAMDIFFVSR_STATE` overrides it. Where it is another user's or cannot be written, as in a
+    container without a home folder, it is in the cache.
 
     Raises:
         StreamDiffVSRError: It belongs to another user, or others can write to it.
     """
     override = os.environ.get("STREAMDIFFVSR_STATE")
     path = Path(override) if override else platformdirs.user_state_path("streamdiffvsr")
-    private_folder(path, "the folder of keys", PRIVATE)
-    if os.access(path, os.W_OK) or (path / OWN_KEY).is_file():
-        return path
+    if not why_foreign(path):
+        private_folder(path, "the folder of keys", PRIVATE)
+        if os.access(path, os.W_OK) or (path / OWN_KEY).is_file():
+            return path
     return private_folder(cache_root() / "state", "the folder of keys", PRIVATE)
 
 
@@ -265,8 +266,8 @@ def _shared_key() -> bytes | None:
     except (OSError, ValueError) as error:
         reason = why(error) if isinstance(error, OSError) else str(error)
         raise StreamDiffVSRError(what, reason, MAKE_KEY) from None
-    if exposed := why_exposed(Path(name)):
-        raise StreamDiffVSRError(what, exposed, "make it yours alone: chmod 600")
+    if reason := why_writable(Path(name)):  # its owner may be another: the user has named it
+        raise StreamDiffVSRError(what, reason, "make it yours alone: chmod 600")
     return _long_enough(key, name)
 
 

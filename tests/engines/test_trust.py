@@ -287,6 +287,24 @@ def test_without_a_home_the_key_is_in_the_cache_too(tmp_path, monkeypatch):
     assert len(trust.require_keys()) == 1
 
 
+@posix
+def test_another_users_folder_of_keys_is_left_alone(another_user, monkeypatch):
+    another_user("ann")
+    theirs = trust.state_folder()
+    give_away(theirs, monkeypatch)
+    if os.geteuid() == 0:
+        assert trust.state_folder() == cache_path() / "state"
+        assert list(theirs.iterdir()) == []
+
+
+@posix
+def test_a_folder_of_keys_that_others_can_write_to_is_refused(another_user, engines):
+    another_user("ann")
+    trust.state_folder().chmod(0o777)
+    assert "the folder of keys " in (error := refusal(engines))
+    assert "set STREAMDIFFVSR_STATE to a folder of your own (mode 700)" in error
+
+
 def test_a_set_is_built_only_if_it_can_be_signed(parity_model, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STREAMDIFFVSR_STATE", str(tmp_path / "file" / "state"))
