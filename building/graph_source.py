@@ -84,7 +84,7 @@ class GraphSource:
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
                 if damage := self._damage(options):
-                    progress(f"export again: {damage}")
+                    progress(f"exporting again: {damage}")
                 self._export(options, progress)
         found = self.find(options)
         assert found is not None

@@ -44,7 +44,7 @@ KEY_VARIABLES = (KEY_VARIABLE, KEY_FILE_VARIABLE)
 OWN_KEY, TRUSTED = "engines.key", "trusted.json"
 SIGNED = ".hmac"  # after the name of the file that is signed
 MAX_KEY_BYTES, MAX_SIGNATURE_BYTES, MAX_TRUSTED_BYTES = 4096, 4096, 2**22
-KEY_BYTES = 32
+KEY_BYTES = MAC_BYTES = 32
 LEAST_KEY = 32  # characters
 PRIVATE = "remove it, or set STREAMDIFFVSR_STATE to a folder of your own (mode 700)"
 MAKE_KEY = "make one with openssl rand -hex 32"
@@ -94,7 +94,7 @@ def why_untrusted(path: Path, content: bytes) -> str:
     signatures, changed = _signatures(path), False
     for key in _keys():
         if found := signatures.get(_key_name(key)):
-            if hmac.compare_digest(found, _mac(key, path.name, content)):
+            if _is_same(found, _mac(key, path.name, content)):
                 return ""
             changed = True
     if changed:
@@ -130,9 +130,8 @@ def seal(name: str, content: bytes) -> bytes:
 
 def unseal(name: str, data: bytes) -> bytes:
     """Returns a content that one of this user's keys has sealed; b"" if none has."""
-    mac, content = data[: hashlib.sha256().digest_size].hex(), data[hashlib.sha256().digest_size :]
-    sealed = (hmac.compare_digest(mac, _mac(key, name, content)) for key in _keys())
-    return content if any(sealed) else b""
+    mac, content = data[:MAC_BYTES].hex(), data[MAC_BYTES:]
+    return content if any(_is_same(mac, _mac(key, name, content)) for key in _keys()) else b""
 
 
 def trust(folder: Path) -> tuple[Manifest, str]:
@@ -287,6 +286,11 @@ def _mac(key: bytes, name: str, content: bytes) -> str:
     signed = hmac.new(key, f"streamdiffvsr: {name}\0".encode(), "sha256")
     signed.update(content)
     return signed.hexdigest()
+
+
+def _is_same(given: str, made: str) -> bool:
+    """Returns whether two signatures are equal, in a time that does not say where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), made.encode())
 
 
 def _signatures(path: Path) -> dict[str, str]:

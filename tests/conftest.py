@@ -3,7 +3,8 @@
 The recorded files are unpacked and `parity_engines` is built once per session. With
 `STREAMDIFFVSR_TEST_CACHE` set to a folder both are kept there between runs: `streamdiffvsr.build`
 checks the model's digest, the options and every file's digest before it takes a set as it is, but
-not this package's own source, so leave it unset after a change to `export/` or `engines/`.
+not this package's own source, so leave it unset after a change to `export/` or `engines/`. The key
+that signs the sets is kept in the same folder.
 """
 
 from __future__ import annotations

@@ -155,6 +155,13 @@ def test_a_damaged_signature_is_none(engines, text):
     assert "not trusted" in refusal(engines)
 
 
+@pytest.mark.parametrize("mac", ["ä", "\ud800", "", "0" * 64])
+def test_a_forged_signature_is_none(engines, mac):
+    (name,) = json.loads((engines / (MANIFEST + SIGNED)).read_text())
+    (engines / (MANIFEST + SIGNED)).write_text(json.dumps({name: mac}))
+    assert "not trusted" in refusal(engines)
+
+
 def test_a_signature_of_another_file_is_not_taken(engines):
     (engines / "other.json").write_bytes((engines / MANIFEST).read_bytes())
     trust.sign(engines / "other.json")
