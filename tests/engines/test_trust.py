@@ -336,6 +336,16 @@ def test_a_set_of_someone_else_is_loaded_once_it_is_trusted(cli, engines, anothe
     accept(moved)
 
 
+@pytest.mark.parametrize("mode", ["auto", "exact"])
+def test_live_does_not_begin_without_trusted_engines(cli, engines, another_user, tmp_path, mode):
+    pytest.importorskip("tenacity", reason="needs the extra live")
+    another_user("ann")
+    output = tmp_path / "out.mp4"
+    ran = cli("live", "testsrc", "--to", output, "--engines", engines, "--mode", mode)
+    assert ran.code == 1 and ran.error.endswith(f"streamdiffvsr engines trust '{engines}'")
+    assert not output.exists()
+
+
 def test_a_trusted_set_that_changes_is_refused(cli, engines, another_user):
     another_user("ann")
     assert cli("engines", "trust", engines, "--json").json["trusted"] is True
