@@ -24,7 +24,8 @@ COPY --chmod=755 deploy/healthcheck.py /usr/local/bin/streamdiffvsr-healthcheck
 ENV PATH=/opt/streamdiffvsr/bin:$PATH \
     HF_HOME=/var/cache/streamdiffvsr/huggingface \
     PYTHONUNBUFFERED=1 \
-    STREAMDIFFVSR_CACHE=/var/cache/streamdiffvsr
+    STREAMDIFFVSR_CACHE=/var/cache/streamdiffvsr \
+    STREAMDIFFVSR_STATE=/var/cache/streamdiffvsr/state
 VOLUME /var/cache/streamdiffvsr
 WORKDIR /work
 USER 10001:10001

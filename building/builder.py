@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from ..engines.cache import locked, refuse_foreign, remember_files, remembered_digest, staged
 from ..engines.manifest import EngineKey, read_manifest, verify_files
+from ..engines.trust import KEY_VARIABLES, require_keys, trusted_manifest
 from ..errors import StreamDiffVSRError, UsageError, option
 from ..graphs.plan import Plan
 from ..graphs.spec import DEFAULT_STEPS, Size, SizeRange
@@ -41,6 +42,7 @@ def execute_in_child(order: BuildSpec, progress: Progress) -> None:
         failure=failure,
         deadline_s=None,
         blas_threads=True,
+        keeps=KEY_VARIABLES,
     )
     try:
         while (message := child.receive()[0])["kind"] == "progress":
@@ -205,6 +207,7 @@ def _bring_up_to_date(
         progress(f"up to date: {folder}")
         return
     _require_graphs(order)
+    require_keys()
     progress(f"building {folder} ({stale})")
     progress(plan.describe())
     check_memory(model_files(order.source), order.key)
@@ -220,11 +223,11 @@ def _why_stale(folder: Path, key: EngineKey) -> str | None:
     if not folder.exists() or not any(folder.iterdir()):
         return "new"
     try:
-        manifest = read_manifest(folder)
+        manifest = trusted_manifest(folder)
         differences = key.differs_from(manifest.key)
         if differences:
             return "; ".join(differences)
         verify_files(folder, manifest, remembered_digest)
     except StreamDiffVSRError as error:
-        return str(error)
+        return f"{error.what}: {error.why}" if error.why else error.what
     return None

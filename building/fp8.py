@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
-from ..engines.manifest import file_digest
 from ..engines.parity import QUANTISED, decibels, noise_to_signal, run_on_host
 from ..errors import StreamDiffVSRError, option
 from ..graphs.arrays import Image
 from ..graphs.golden import example_frame
 from ..graphs.spec import Geometry, GraphSet, GraphSpec, Size, golden_file, onnx_file
+from ..reading import file_digest
 
 CLIP = Path(__file__).resolve().parent.parent / "assets" / "demo" / "clip.mp4"
 PHOTOGRAPHIC_FRAMES, MADE_FRAMES = 6, 3  # each costs four runs of the network, twice, on the CPU

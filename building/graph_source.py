@@ -18,6 +18,7 @@ from ..durable import link_or_copy, write_atomically
 from ..engines.cache import cache_root, locked, remembered_digest
 from ..engines.host import missing_export
 from ..engines.parity import check_parity
+from ..engines.trust import sign, why_untrusted
 from ..errors import StreamDiffVSRError, option
 from ..graphs.arrays import Array
 from ..graphs.golden import fitted, record_golden
@@ -26,6 +27,8 @@ from ..graphs.spec import (
     DEFAULT_STEPS,
     GRAPH_VERSION,
     GRAPHS,
+    GRAPHS_JSON,
+    MAX_JSON_BYTES,
     MIN_SIDE,
     Geometry,
     GraphSet,
@@ -34,6 +37,7 @@ from ..graphs.spec import (
     format_size,
     onnx_file,
 )
+from ..reading import read_small
 
 Progress = Callable[[str], None]
 Sources = Mapping[str, Path]  # the symbolic graph's file, by the graph's name
@@ -59,7 +63,7 @@ class GraphSource:
     def __init__(self, model: Path, digest: str, own: Path | None = None) -> None:
         self._model, self._digest = model, digest
         cached = cache_root() / "graphs" / f"{digest[:16]}-v{GRAPH_VERSION}"
-        self._own = own or cached
+        self._own, self._is_cached = own or cached, own is None
         self._folders = (own,) if own else (SHIPPED, cached)
 
     def find(self, options: GraphOptions) -> tuple[GraphLibrary, Sources] | None:
@@ -79,6 +83,8 @@ class GraphSource:
         self.require(options)
         with locked(self._own):
             if self.find(options) is None:  # another process may have exported them meanwhile
+                if damage := self._damage(options):
+                    progress(f"exporting again: {damage}")
                 self._export(options, progress)
         found = self.find(options)
         assert found is not None
@@ -117,7 +123,7 @@ class GraphSource:
         first: GraphLibrary | None = None
         found: dict[str, Path] = {}
         for folder in self._folders:
-            library = GraphLibrary.read(folder, self._digest)
+            library, _ = self._read(folder)
             if library is None:
                 continue
             first = first or library
@@ -128,8 +134,11 @@ class GraphSource:
         return first, found
 
     def _damage(self, options: GraphOptions) -> str:
-        """Returns which file of the graphs is damaged, or an empty string."""
-        found = ((folder, GraphLibrary.read(folder, self._digest)) for folder in self._folders)
+        """Returns which file of the graphs is damaged or not the user's, or an empty string."""
+        read = [(folder, *self._read(folder)) for folder in self._folders]
+        if untrusted := next((why for _, _, why in read if why), ""):
+            return untrusted
+        found = ((folder, library) for folder, library, _ in read)
         damages = (
             library.damaged(folder, file, remembered_digest)
             for folder, library in found
@@ -138,6 +147,21 @@ class GraphSource:
             if file in library.files
         )
         return next(filter(None, damages), "")
+
+    def _read(self, folder: Path) -> tuple[GraphLibrary | None, str]:
+        """Returns the library in a folder, if there is one, or why one of the cache is not used."""
+        if folder != self._own or not self._is_cached:
+            return GraphLibrary.read(folder, self._digest), ""
+        path = folder / GRAPHS_JSON
+        try:
+            content = read_small(path, MAX_JSON_BYTES, follow=False)
+        except FileNotFoundError:
+            return None, ""
+        except (OSError, ValueError) as error:
+            return None, f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        if why := why_untrusted(path, content):
+            return None, f"the graphs of {folder} are not used: {why}"
+        return GraphLibrary.parse(content, self._digest), ""
 
     def _export(self, options: GraphOptions, progress: Progress) -> None:
         from ..export.graph_folder import export_library, torch_reference
@@ -148,7 +172,7 @@ class GraphSource:
         match = {"on": True, "off": False}.get(options.colour)
         model = load_model(self._model, match_colour=match)
         self._own.mkdir(parents=True, exist_ok=True)
-        kept = GraphLibrary.read(self._own, self._digest)
+        kept, _ = self._read(self._own)
         library = export_library(
             model,
             self._own,
@@ -174,6 +198,8 @@ class GraphSource:
                 for graphs, folder in recorded:
                     _check(graphs, made, folder)
         library.write(self._own)
+        if self._is_cached:
+            sign(self._own / GRAPHS_JSON)
 
 
 def _check(graphs: GraphSet, made: Sources, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..engines.manifest import EngineKey
 from ..engines.registry import BACKENDS
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GIB, format_bytes
+from ..reading import open_regular, parse_json
 
 BASE_BYTES = int(0.6 * GIB)  # torch, the exporter and an engine library
 EXPORT_FACTOR = 1.1  # times the weights as float32, of which torch keeps one copy
@@ -46,9 +46,9 @@ def _float32_bytes(path: Path) -> int:
     if path.suffix != ".safetensors":
         return size
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(MAX_HEADER_BYTES, length)))
+            header = parse_json(file.read(min(MAX_HEADER_BYTES, length)))
         wide = sum(
             4 * int(prod(entry["shape"])) for name, entry in header.items() if name[:2] != "__"
         )

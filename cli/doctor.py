@@ -124,7 +124,11 @@ def _system() -> Iterator[Check]:
 
 
 def _cache() -> Iterator[Check]:
-    root = cache_root()
+    try:
+        root = cache_root()
+    except StreamDiffVSRError as error:
+        yield Check("cache", PROBLEM, f"{error.what}: {error.why}", error.remedy)
+        return
     there = root
     while not there.exists() and there != there.parent:
         there = there.parent

@@ -33,6 +33,10 @@ OlderThan = Annotated[
     ),
 ]
 Everything = Annotated[bool, opt.flag("--all", "Remove all sets in the cache.")]
+TrustedFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder of the engine set.", show_default=False)
+]
+Revoke = Annotated[bool, opt.flag("--revoke", "Take it back: the set is refused again.")]
 DryRun = Annotated[bool, opt.flag("--dry-run", "Show what would be removed; remove nothing.")]
 
 
@@ -84,7 +88,8 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
             what = f"{entry.model or '?'} {entry.size} {entry.precision} {options}".rstrip()
             where = f"{entry.backend or '?'} on {entry.device or '?'}"
             size = f"{format_bytes(entry.bytes, 'MiB')}, {_age(entry.age_days)}"
-            state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}"
+            trusted = f"not trusted: {entry.untrusted}" if entry.untrusted else "trusted"
+            state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}, {trusted}"
             typer.echo(f"{what}, {where}, {size}, {state}\n  {entry.path}")
         typer.echo(f"{_total(sets)} in {engines_root()}")
     return {"root": str(engines_root()), "engines": [entry.to_json() for entry in sets]}
@@ -119,6 +124,32 @@ def prune_engines(
         "removed": [entry.to_json() for entry in removed],
         "bytes": sum(entry.bytes for entry in removed),
     }
+
+
+@engines_app.command("trust")
+def trust_engines(
+    folder: TrustedFolder, revoke: Revoke = False, json: opt.Json = False
+) -> dict[str, Any]:
+    """Trust an engine set that was built elsewhere, as it is now.
+
+    Engines are programs: trust only those of people whose programs you would run. A set that this
+    user has built, or whose builder shares the key of STREAMDIFFVSR_ENGINES_KEY or
+    STREAMDIFFVSR_ENGINES_KEY_FILE, is trusted without this.
+    """
+    from ..engines.trust import distrust, trust
+
+    if revoke:
+        was = distrust(folder)
+        if not json:
+            typer.echo(f"{'no longer trusted' if was else 'was not trusted'}: {folder}")
+        return {"path": str(folder), "trusted": False, "was_trusted": was}
+    manifest, digest = trust(folder)
+    key = manifest.key
+    if not json:
+        what = f"{Path(manifest.model_name).name} {key.size} {key.precision}, {key.backend} on"
+        files = f"{len(manifest.files)} files, manifest {digest}"
+        typer.echo(f"trusted: {what} {key.gpu or key.device}, {files}: {folder}")
+    return {"path": str(folder), "trusted": True, "manifest": digest}
 
 
 def engine_provider(build: BuildRequest) -> EngineProvider:

@@ -81,7 +81,8 @@ def choose_mode(
 
     Raises:
         UsageError: The options do not go together, or one of them cannot be read.
-        StreamDiffVSRError: OpenCV is not installed, and adaptive mode is asked for.
+        StreamDiffVSRError: OpenCV is not installed, and adaptive mode is asked for; or the engine
+            set is none, or not trusted.
     """
     if asked not in MODES:
         raise UsageError(
@@ -89,7 +90,7 @@ def choose_mode(
             remedy=f"use --mode {', '.join(MODES[:-1])} or {MODES[-1]}",
         )
     regions = tuple(parse_region(text) for text in roi or ())
-    mode = asked if engines is None or asked == EXACT else _mode_of(engines, asked)
+    mode = asked if engines is None else _mode_of(engines, asked)
     if mode == ADAPTIVE:
         require_adaptive()
     elif mode == AUTO and not has_adaptive():
@@ -106,10 +107,12 @@ def choose_mode(
 
 def _mode_of(engines: Path, asked: str) -> str:
     """Returns the mode in which an engine set is used: adaptive if it is of tiles."""
-    from ..engines.manifest import read_manifest
+    from ..engines.trust import trusted_manifest
     from ..runtime.adaptive.tile_engine import TILE
 
-    size = read_manifest(engines).graphs.geometry.size
+    size = trusted_manifest(engines).graphs.geometry.size
+    if asked == EXACT:
+        return EXACT
     if size == (TILE, TILE):
         return ADAPTIVE
     if asked == AUTO:

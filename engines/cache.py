@@ -18,15 +18,27 @@ from filelock import FileLock, Timeout
 from ..durable import write_atomically
 from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import DEFAULT_STEPS
-from .manifest import MANIFEST, EngineKey, file_digest
+from ..reading import file_digest, read_json
+from .manifest import MANIFEST, EngineKey
+from .private import private_folder
 
+PRIVATE = "remove it, or set STREAMDIFFVSR_CACHE to a folder of your own (mode 700)"
 ELSEWHERE = f"choose another folder with {option('out')}"
 
 
-def cache_root() -> Path:
-    """Returns the user's cache folder for engine sets; `STREAMDIFFVSR_CACHE` overrides it."""
+def cache_path() -> Path:
+    """Returns where the user's cache for engine sets is; `STREAMDIFFVSR_CACHE` overrides it."""
     override = os.environ.get("STREAMDIFFVSR_CACHE")
     return Path(override) if override else platformdirs.user_cache_path("streamdiffvsr")
+
+
+def cache_root() -> Path:
+    """Returns the user's cache folder for engine sets, which is closed to all others.
+
+    Raises:
+        StreamDiffVSRError: It belongs to another user, or others can write to it.
+    """
+    return private_folder(cache_path(), "the engine cache", PRIVATE)
 
 
 def default_folder(key: EngineKey) -> Path:
@@ -125,7 +137,7 @@ def refuse_foreign(folder: Path) -> None:
     """Raises unless `folder` can be replaced: it is absent, empty, or an engine set."""
     if folder.is_file():
         raise StreamDiffVSRError(f"{folder} is a file", remedy=ELSEWHERE)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not os.path.lexists(folder / MANIFEST):
         raise StreamDiffVSRError(
             f"{folder} is not replaced",
             "it is not empty and not an engine set",
@@ -214,9 +226,7 @@ def _identity(path: Path, stat: os.stat_result) -> str:
 def _read() -> dict[str, str]:
     path = cache_root() / MEMO
     try:
-        if path.stat().st_size > MAX_MEMO_BYTES:
-            return {}
-        return {str(key): str(value) for key, value in json.loads(path.read_bytes()).items()}
+        return {str(k): str(v) for k, v in read_json(path, MAX_MEMO_BYTES, follow=False).items()}
     except (OSError, ValueError, AttributeError):
         return {}  # missing or damaged: everything is read once more
 

@@ -5,6 +5,7 @@ Only engine sets and what killed builds left are removed, and never while a buil
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +17,12 @@ from ..errors import StreamDiffVSRError
 from ..graphs.spec import GRAPH_VERSION
 from .cache import leftovers, remove, try_locked
 from .engine_set import ACCEPTANCE
-from .manifest import MANIFEST, Manifest, read_manifest
+from .manifest import MANIFEST, Manifest, odd_file
 from .registry import BACKENDS
+from .trust import SIGNED, inspected_manifest
 
 DAY_S = 86400.0
-SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels")
+SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels", SIGNED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class CachedSet:
     Attributes:
         age_days: Days since it was built.
         stale: Why nothing here can use it, or an empty string.
+        untrusted: Why it is not loaded unless the user trusts it, or an empty string.
         flow: RAFT's lookup and the flow scale, such as "all-pairs-2".
         tile: The size of its tiles, or an empty string.
         batch: The number of frames that it takes at once.
@@ -39,6 +42,7 @@ class CachedSet:
     bytes: int
     age_days: float
     stale: str
+    untrusted: str = ""
     model: str = ""
     size: str = ""
     precision: str = ""
@@ -63,11 +67,15 @@ def list_sets(root: Path) -> list[CachedSet]:
 
 
 def is_engine_set(folder: Path) -> bool:
-    """Returns whether a folder has a manifest and only files that an engine set may have."""
-    if folder.is_symlink() or not (folder / MANIFEST).is_file():
+    """Returns whether a folder has a manifest and only names that the files of a set may have.
+
+    Pipes, links and the like under such names make it a set that cannot be used.
+    """
+    if folder.is_symlink() or not folder.is_dir() or not os.path.lexists(folder / MANIFEST):
         return False
     return all(
-        path.is_file() and (path.name in (MANIFEST, ACCEPTANCE) or path.suffix in SUFFIXES)
+        (path.name in (MANIFEST, ACCEPTANCE) or path.suffix in SUFFIXES)
+        and (path.is_symlink() or not path.is_dir())
         for path in folder.iterdir()
         if not path.name.startswith(f".{ACCEPTANCE}")
     )
@@ -111,12 +119,12 @@ def prune(
 
 
 def _inspected(folder: Path) -> CachedSet:
-    stats = [path.stat() for path in folder.iterdir()]
+    stats = [path.lstat() for path in folder.iterdir()]
     # Sets of one model share their weights: each has its part of such a file.
     bytes_ = sum(stat.st_size // max(1, stat.st_nlink) for stat in stats)
-    age_days = (time.time() - (folder / MANIFEST).stat().st_mtime) / DAY_S
+    age_days = (time.time() - (folder / MANIFEST).lstat().st_mtime) / DAY_S
     try:
-        manifest = read_manifest(folder)
+        manifest, untrusted = inspected_manifest(folder)
     except StreamDiffVSRError as error:
         return CachedSet(folder, bytes_, age_days, stale=error.why or error.what)
     key = manifest.key
@@ -124,7 +132,8 @@ def _inspected(folder: Path) -> CachedSet:
         folder,
         bytes_,
         age_days,
-        stale=_why_stale(folder, manifest),
+        stale=odd_file(folder) or _why_stale(folder, manifest),
+        untrusted=untrusted,
         model=Path(manifest.model_name).name,
         size=key.size,
         precision=key.precision,

@@ -24,22 +24,15 @@ from ..graphs.spec import (
     golden_file,
     onnx_file,
 )
+from ..reading import read_json
 from .backends import Fraction
 from .cache import engines_root, remembered_digest
 from .host import Gpu, cuda_gpu, current_gpu
 from .interface import Engine, kind_of, ordinal_of
-from .manifest import (
-    MANIFEST,
-    EngineKey,
-    Gate,
-    Manifest,
-    ParityEntry,
-    file_entry,
-    read_manifest,
-    verify_files,
-)
+from .manifest import MANIFEST, EngineKey, Gate, Manifest, ParityEntry, file_entry, verify_files
 from .parity import check_parity
 from .registry import Backend, installed_version, require_backend, run_on
+from .trust import sign, trusted_manifest
 
 ACCEPTANCE = "acceptance.json"
 MAX_BYTES = 2**20
@@ -70,9 +63,7 @@ def _place(folder: Path, gpu: Gpu, library: str) -> dict[str, str]:
 def _read(folder: Path) -> list[dict[str, Any]]:
     path = folder / ACCEPTANCE
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return []
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path, MAX_BYTES, follow=False)
         return [entry for entry in entries if isinstance(entry["place"], dict)]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # missing or damaged: gated again
@@ -145,6 +136,7 @@ def accept_graphs(
         made_of=made_of,
     )
     manifest.write(folder)
+    sign(folder / MANIFEST)
     if gpu is not None and gate == "passed":
         record_acceptance(folder, gpu, manifest.backend_version, parity)
     return manifest
@@ -169,7 +161,7 @@ def _take_over(folder: Path, backend: Backend, name: str, made_of: str, progress
     """
     for other in sorted(engines_root().glob(f"[!.]*/{MANIFEST}")):
         with contextlib.suppress(StreamDiffVSRError, OSError):
-            manifest, file = read_manifest(other.parent), backend.file(name)
+            manifest, file = trusted_manifest(other.parent), backend.file(name)
             if manifest.made_of.get(name) != made_of:
                 continue
             engine = folder / file
@@ -215,9 +207,10 @@ def open_engines(
 
     Raises:
         UsageError: The set is for another kind of device, or the size is not in its range.
-        StreamDiffVSRError: The set is missing, damaged, cannot run here, or is not accepted.
+        StreamDiffVSRError: The set is missing, not trusted, damaged, cannot run here, or is not
+            accepted.
     """
-    manifest = read_manifest(folder)
+    manifest = trusted_manifest(folder)
     backend = require_backend(manifest.key.backend)
     device = device_of(folder, manifest, device)
     _check_runs_here(folder, manifest, backend, device)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +13,11 @@ from typing import Any, Literal, cast
 
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GraphSet
+from ..reading import file_digest, parse_json, read_small
 
 MANIFEST = "manifest.json"
 FORMAT = 4
 MAX_MANIFEST_BYTES = 4 * 2**20
-READ_BYTES = 4 * 2**20
 Gate = Literal["passed", "pending"]
 
 
@@ -153,33 +155,53 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads an engine set's manifest.
+    """Reads an engine set's manifest, whoever wrote it; `trust.trusted_manifest` is for loading.
 
     Raises:
         StreamDiffVSRError: There is none, or this version does not understand it.
+    """
+    return parse_manifest(folder, manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """Returns the content of an engine set's manifest file.
+
+    Raises:
+        StreamDiffVSRError: There is none, or it is no ordinary file of a manifest's size.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
         raise StreamDiffVSRError(
             f"no engine set {folder}", "there is no such folder", "build it: streamdiffvsr engines"
         )
-    if not path.is_file():
+    try:
+        return read_small(path, MAX_MANIFEST_BYTES, follow=False)
+    except FileNotFoundError:
         raise StreamDiffVSRError(
             f"{folder} is not an engine set",
             f"it has no {MANIFEST}",
             "build one: streamdiffvsr engines",
-        )
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise StreamDiffVSRError(f"{path} is too large to be a manifest", remedy="rebuild the set")
+        ) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise StreamDiffVSRError(f"cannot read {path}", why, "rebuild the engines") from error
+
+
+def parse_manifest(folder: Path, content: bytes) -> Manifest:
+    """Returns what the content of a manifest file stands for.
+
+    Raises:
+        StreamDiffVSRError: This version does not understand it.
+    """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(content)
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']}, this version reads {FORMAT}")
         return _parse(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StreamDiffVSRError(
-            f"cannot read {path}", f"{type(error).__name__}: {error}", "rebuild the engines"
-        ) from error
+        what = f"cannot read {folder / MANIFEST}"
+        why = f"{type(error).__name__}: {error}"
+        raise StreamDiffVSRError(what, why, "rebuild the engines") from error
 
 
 def _parse(data: Mapping[str, Any]) -> Manifest:
@@ -203,16 +225,19 @@ def _parse(data: Mapping[str, Any]) -> Manifest:
 
 def file_entry(path: Path) -> FileEntry:
     """Returns the digest and length of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(READ_BYTES):
-            digest.update(chunk)
-    return FileEntry(digest.hexdigest(), path.stat().st_size)
+    return FileEntry(file_digest(path), path.stat().st_size)
 
 
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file's content."""
-    return file_entry(path).sha256
+def odd_file(folder: Path) -> str:
+    """Returns which entry of a set's folder is not an ordinary file of its own, and why, or ""."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                return f"{entry.name} is a link"
+            if not stat.S_ISREG(mode):
+                return f"{entry.name} is no ordinary file"
+    return ""
 
 
 def verify_files(

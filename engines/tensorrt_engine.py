@@ -1,6 +1,7 @@
 """A TensorRT or TensorRT-RTX plan on a CUDA device as an `Engine`.
 
-A plan is an executable: its digest and its library's version are checked before it gets here.
+A plan is an executable: its origin, its digest and its library's version are checked before it gets
+here.
 Without a GPU this module can only report that.
 """
 
@@ -16,12 +17,14 @@ from typing import Any
 from ..durable import write_atomically
 from ..errors import StreamDiffVSRError, option
 from ..graphs.spec import GraphSpec, TensorSpec
+from ..reading import read_small
 from .cuda_device import CudaStream
 from .cuda_driver import Context, Handle, capture_lock, driver_call, primary_context
 from .interface import Bound, Buffer, DeviceArray, Stream, check_buffers, ordinal_of
 from .tensorrt_library import DTYPES, TrtLibrary, TrtLog, fits
+from .trust import seal, unseal
 
-DIGEST_BYTES = 32
+MAX_KERNELS_BYTES = 2**30
 # New kernels are stored after this many uncaptured runs: TensorRT-RTX compiles in the first.
 COMPILING_RUNS = 2
 
@@ -212,7 +215,7 @@ class _KernelCache:
         self._cache = None
         if hasattr(self.config, "create_runtime_cache"):
             self._cache = self.config.create_runtime_cache()
-            known = _read_checked(path)
+            known = _read_sealed(path)
             if known and not self._cache.deserialize(known):
                 known = b""  # from another GPU, driver or version: compiled again
             self._digest = hashlib.sha256(known).digest()
@@ -226,7 +229,7 @@ class _KernelCache:
         content = None if self._cache is None else self._cache.serialize()
         if content is not None and hashlib.sha256(content).digest() != self._digest:
             self._digest = hashlib.sha256(content).digest()
-            _write_checked(self._path, content)
+            _write_sealed(self._path, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,17 +250,15 @@ class _BoundPlan:
             self.engine.launch(self.addresses, stream.handle)
 
 
-def _read_checked(path: Path) -> bytes:
-    """Returns what `_write_checked` wrote; nothing if the file is incomplete."""
+def _read_sealed(path: Path) -> bytes:
+    """Returns what `_write_sealed` wrote for this user; nothing if the file is incomplete."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        return unseal(path.name, read_small(path, MAX_KERNELS_BYTES, follow=False))
+    except (OSError, ValueError):
         return b""
-    digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
-    return content if hashlib.sha256(content).digest() == digest else b""
 
 
-def _write_checked(path: Path, content: Any) -> None:
+def _write_sealed(path: Path, content: Any) -> None:
     """Stores kernels next to their plan; if they cannot be written, they are compiled each time."""
-    with contextlib.suppress(OSError), write_atomically(path) as part:
-        part.write_bytes(hashlib.sha256(content).digest() + bytes(content))
+    with contextlib.suppress(OSError, StreamDiffVSRError), write_atomically(path) as part:
+        part.write_bytes(seal(path.name, bytes(content)))

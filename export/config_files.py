@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from msgspec import inspect
 
 from ..errors import StreamDiffVSRError, refuse, shown
 from ..graphs.schedule import ScheduleConfig
+from ..reading import parse_json, read_small
 from .configs import (
     RAFT_LARGE,
     RAFT_SMALL,
@@ -54,9 +54,10 @@ def find_flow(folder: Path) -> FlowFiles:
         StreamDiffVSRError: There is no weights file, or several with a config.json.
     """
     flow = folder / "flow"
-    weights = sorted(p for p in flow.glob("*") if p.suffix in SUFFIXES and p.is_file())
+    found = (p for p in flow.glob("*") if p.suffix in SUFFIXES)
+    weights = sorted(p for p in found if p.exists() and not p.is_dir())
     config = flow / "config.json"
-    if config.is_file():
+    if config.exists():
         if len(weights) != 1:
             names = ", ".join(p.name for p in weights) or "none"
             why = f"with config.json there must be exactly one weights file; found {names}"
@@ -208,16 +209,19 @@ def read_config(path: Path, kind: type[Config]) -> Config:
 def _json_object(path: Path) -> dict[str, Any]:
     what = f"cannot read {path}"
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise StreamDiffVSRError(what, f"a config has at most {MAX_CONFIG_BYTES} bytes")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = read_small(path, MAX_CONFIG_BYTES)
     except FileNotFoundError:
         raise StreamDiffVSRError(
             what, "no such file", "the folder layout is in docs/models.md"
         ) from None
     except OSError as error:
         raise StreamDiffVSRError(what, error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError, JSONDecodeError
+    except ValueError:
+        why = f"a config has at most {MAX_CONFIG_BYTES} bytes"
+        raise StreamDiffVSRError(what, why, "fetch the file again") from None
+    try:
+        values = parse_json(content)
+    except ValueError as error:
         raise StreamDiffVSRError(
             what, f"it is not valid JSON ({error})", "fetch the file again"
         ) from None

@@ -32,10 +32,10 @@ from ..graphs.spec import (
     Size,
     graph_specs,
 )
+from ..reading import file_digest
 from .correlation import AllPairs, OnDemand
 from .graphs import build_graphs
 from .model import Model
-from .model_source import content_digest
 from .raft import MakeCorrelation
 
 TORCH = {
@@ -205,7 +205,7 @@ def export_library(
     used = share_weights(list(paths.values()), known)
     files = dict(library.files)
     for name in {name for names in used.values() for name in names} - files.keys():
-        files[name] = Stored(content_digest(folder / name))
+        files[name] = Stored(file_digest(folder / name))
     for name, names in used.items():
-        files[name] = Stored(content_digest(folder / name), tuple(sorted(names)))
+        files[name] = Stored(file_digest(folder / name), tuple(sorted(names)))
     return replace(library, files=files)

@@ -40,7 +40,7 @@ def prompt_embeds(folder: Path, width: int) -> Tensor:
         StreamDiffVSRError: There is nothing to take it from, or it has another shape.
     """
     given = folder / PROMPT_FILE
-    if given.is_file():
+    if given.exists():
         return _read(given, width)
     key = files_digest(folder, text_files(folder))[:KEY_DIGITS]
     name = f"prompt_embeds.{key}.safetensors"

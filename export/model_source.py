@@ -12,26 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StreamDiffVSRError, UsageError
+from ..reading import file_digest, open_regular
 from .config_files import find_flow
 from .folder_layout import PARTS, SCHEDULER_FILE, part_folder, part_weights
-from .weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEMS, find_weights
+from .weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEMS, check_header, find_weights
 
-CHUNK_BYTES = 1 << 22
+TEXTS, PICKLES = (".json", ".txt"), (".pth", ".bin")
+MAX_TEXT_BYTES = 64 * 2**20  # a tokenizer has at most about 20 million
 ContentDigest = Callable[[Path], str]
 PROMPT_FILE = "prompt_embeds.safetensors"
 TEXT_ENCODER_CONFIG = "text_encoder/config.json"
 
 
-def content_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file's content, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def model_digest(folder: Path, digest: ContentDigest = content_digest) -> str:
+def model_digest(folder: Path, digest: ContentDigest = file_digest) -> str:
     """Returns the SHA-256 of a model folder, as 64 hexadecimal digits.
 
     Args:
@@ -40,7 +33,32 @@ def model_digest(folder: Path, digest: ContentDigest = content_digest) -> str:
     Raises:
         StreamDiffVSRError: A file that the model needs is missing or cannot be read.
     """
-    return files_digest(folder, model_files(folder), digest)
+    files = model_files(folder)
+    check_files(folder, files)
+    return files_digest(folder, files, digest)
+
+
+def check_files(folder: Path, files: Sequence[Path]) -> None:
+    """Refuses what cannot be a model's file, at once: before gigabytes of it are read.
+
+    Raises:
+        StreamDiffVSRError: A file is no ordinary one, a text is larger than any, or a header lies.
+    """
+    for path in files:
+        if path.suffix == ".safetensors" and path.parent != folder / "text_encoder":
+            check_header(path)
+            continue
+        what = f"cannot read {path}"
+        try:
+            with open_regular(path) as file:
+                size, start = os.fstat(file.fileno()).st_size, file.read(1)
+        except OSError as error:
+            raise StreamDiffVSRError(what, error.strerror or str(error)) from None
+        if path.suffix in TEXTS and size > MAX_TEXT_BYTES:
+            why = f"it has {size:,} bytes, and at most {MAX_TEXT_BYTES:,} are read"
+            raise StreamDiffVSRError(what, why, "fetch the file again")
+        if path.suffix in PICKLES and start == b"\0":
+            raise StreamDiffVSRError(what, "it begins with zeros", "fetch the file again")
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -49,7 +67,7 @@ def model_files(folder: Path) -> list[Path]:
     for part in PARTS:
         files += [part_folder(folder, part) / "config.json", *part_weights(folder, part).all()]
     prompt = folder / PROMPT_FILE
-    return [*files, *([prompt] if prompt.is_file() else text_files(folder))]
+    return [*files, *([prompt] if prompt.exists() else text_files(folder))]
 
 
 def text_files(folder: Path) -> list[Path]:
@@ -74,7 +92,7 @@ def text_files(folder: Path) -> list[Path]:
     ]
 
 
-def files_digest(folder: Path, files: list[Path], digest: ContentDigest = content_digest) -> str:
+def files_digest(folder: Path, files: list[Path], digest: ContentDigest = file_digest) -> str:
     """Returns the SHA-256 of relative names and contents, in the order of the names."""
     total = hashlib.sha256()
     for path in sorted(files):

@@ -6,13 +6,14 @@ no torch, so that an engine's key can be computed without it.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import StreamDiffVSRError
+from ..reading import open_regular, parse_json, read_json
 
 MAX_HEADER_BYTES = 10_000_000
 MAX_TENSORS = 100_000
@@ -60,7 +61,7 @@ def find_weights(folder: Path, *stems: str) -> WeightFiles:
     for stem in stems or (DIFFUSERS_STEM,):
         for pattern in CANDIDATES:
             path = folder / pattern.format(stem=stem)
-            if path.is_file():
+            if path.exists():
                 return _shards(path) if path.suffix == ".json" else WeightFiles((path,))
     stem = (stems or (DIFFUSERS_STEM,))[0]
     raise StreamDiffVSRError(
@@ -73,10 +74,8 @@ def find_weights(folder: Path, *stems: str) -> WeightFiles:
 def _shards(index: Path) -> WeightFiles:
     what = f"cannot use {index}"
     try:
-        if index.stat().st_size > MAX_HEADER_BYTES:
-            raise StreamDiffVSRError(what, f"an index has at most {MAX_HEADER_BYTES} bytes")
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = set(read_json(index, MAX_HEADER_BYTES)["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise StreamDiffVSRError(what, "it is not an index of shards", "fetch it again") from None
     for name in names:
         plain = isinstance(name, str) and name.endswith(".safetensors")
@@ -101,15 +100,15 @@ def check_header(path: Path) -> list[str]:
     """
     what = f"cannot read {path}"
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             start = file.read(HEADER_LENGTH_BYTES)
             length = int.from_bytes(start, "little")
             _check_start(what, start, length, size)
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except OSError as error:
         raise StreamDiffVSRError(what, error.strerror or str(error)) from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise StreamDiffVSRError(what, "its header is not JSON", "fetch the file again") from None
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise StreamDiffVSRError(what, "its header lists no tensors", "fetch the file again")

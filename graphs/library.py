@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import write_atomically
-from .spec import GRAPH_VERSION, GRAPHS, GRAPHS_JSON, ModelDims, Precision
+from ..reading import parse_json, read_small
+from .spec import GRAPH_VERSION, GRAPHS, GRAPHS_JSON, MAX_JSON_BYTES, ModelDims, Precision
 
-MAX_JSON_BYTES = 4 * 2**20
 GRAPH_SUFFIX = ".onnx"
 
 
@@ -97,11 +97,16 @@ class GraphLibrary:
     @classmethod
     def read(cls, folder: Path, model_digest: str) -> GraphLibrary | None:
         """Reads the library of a model; None if there is none that this version understands."""
-        path = folder / GRAPHS_JSON
         try:
-            if path.stat().st_size > MAX_JSON_BYTES:
-                return None
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls.parse(read_small(folder / GRAPHS_JSON, MAX_JSON_BYTES), model_digest)
+        except (OSError, ValueError):
+            return None
+
+    @classmethod
+    def parse(cls, content: bytes, model_digest: str) -> GraphLibrary | None:
+        """Returns the library that a `graphs.json` describes; see `read`."""
+        try:
+            data: dict[str, Any] = parse_json(content)
             if (data["graph_version"], data["model_digest"]) != (GRAPH_VERSION, model_digest):
                 return None
             files = {
@@ -110,15 +115,7 @@ class GraphLibrary:
             }
             dims = ModelDims.from_json(data["dims"])
             return cls(model_digest, dims, dict(data["exporter"]), files)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-        ):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             return None
 
     def sound(self, folder: Path, digest: Callable[[Path], str]) -> GraphLibrary:

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..reading import parse_json
+
 PROGRAM = "program"
 GETITEM = "getitem"  # selects one result of a call that has several
 
@@ -69,5 +71,5 @@ class Program:
             TypeError: An entry has the wrong type or an unknown field.
             ValueError: The text is not JSON.
         """
-        data = json.loads(text)
+        data = parse_json(text)
         return cls(data["inputs"], [Call(**call) for call in data["calls"]], data["outputs"])

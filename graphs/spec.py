@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from ..errors import UsageError
+from ..reading import read_json
 
 SCALE = 4
 MIN_SIDE = 32  # RAFT's coarsest correlation level needs 128 HR pixels
@@ -330,6 +331,7 @@ class SizeRange:
 
 
 GRAPHS_JSON = "graphs.json"
+MAX_JSON_BYTES = 4 * 2**20
 # Increase this when the same model at the same size would export to other graphs, or when TensorRT
 # would be given other graphs.
 GRAPH_VERSION = 4
@@ -428,4 +430,4 @@ class GraphSet:
     @classmethod
     def read(cls, folder: Path) -> GraphSet:
         """Reads `graphs.json`."""
-        return cls.from_json(json.loads((folder / GRAPHS_JSON).read_text(encoding="utf-8")))
+        return cls.from_json(read_json(folder / GRAPHS_JSON, MAX_JSON_BYTES))

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from ..durable import CAUSES, why, write_atomically
 from ..errors import StreamDiffVSRError
 from ..graphs.arrays import Array
+from ..reading import parse_json
 
 FORMAT = "streamdiffvsr-state-1"
 MAX_INDEX = 2**63
@@ -109,7 +110,7 @@ class StreamState:
             StreamDiffVSRError: The file is missing, damaged, or not a state.
         """
         with read_tensors(Path(path), FORMAT) as (tensors, metadata):
-            counts = json.loads(metadata["state"])
+            counts = parse_json(metadata["state"])
             return cls(
                 seed=int(counts["seed"]),
                 frame_index=int(counts["frame_index"]),

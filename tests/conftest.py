@@ -3,7 +3,8 @@
 The recorded files are unpacked and `parity_engines` is built once per session. With
 `STREAMDIFFVSR_TEST_CACHE` set to a folder both are kept there between runs: `streamdiffvsr.build`
 checks the model's digest, the options and every file's digest before it takes a set as it is, but
-not this package's own source, so leave it unset after a change to `export/` or `engines/`.
+not this package's own source, so leave it unset after a change to `export/` or `engines/`. The key
+that signs the sets is kept in the same folder.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def parity_trace(recorded: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Any:
     """Nothing a test builds lands in, or is taken from, the user's own cache.
 
     Builds run in this process, which has torch already; `tests/building/test_process.py` has the
@@ -80,6 +81,8 @@ def _builds_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # The key that signs the sets of the shared folder stays with them.
+        patch.setenv("STREAMDIFFVSR_STATE", str(shared_folder / "state"))
         patch.setattr(builder, "execute_in_child", builder.execute)
         yield
 

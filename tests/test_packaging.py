@@ -24,7 +24,7 @@ ROOT = Path(streamdiffvsr.__file__).resolve().parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Every module of the root is part of the package: a new one is added here on purpose.
 # ComfyUI-Manager runs install.py, and looks for it there.
-ROOT_MODULES = {"__init__", "_about", "durable", "errors", "install"}
+ROOT_MODULES = {"__init__", "_about", "durable", "errors", "install", "reading"}
 NOT_PACKAGES = {"tests", "research", "examples", "build", "dist"}  # run from a checkout
 
 

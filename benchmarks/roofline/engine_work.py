@@ -31,6 +31,7 @@ from ...errors import StreamDiffVSRError
 from ...export.model_source import BUILT_IN, PROMPT_FILE, resolve_model
 from ...graphs.plan import Plan
 from ...graphs.spec import DEFAULT_STEPS, GRAPHS, TILED, Geometry, GraphSpec, Precision, onnx_file
+from ...reading import read_json
 from ...runtime.stages import TileGrid
 from .graph_work import GraphWork, count_file
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 Progress = Callable[[str], None]
+MAX_MEMO_BYTES = 2**22
 COUNT_VERSION = 1  # raise this when the same graphs would be counted differently
 # The fields of a key that its graphs depend on; the others are about how they are run.
 GRAPH_FIELDS = ("model_digest", "size", "flow", "tile", "steps", "graph_version")
@@ -128,7 +130,7 @@ def _memo(manifest: Manifest) -> Path:
 def _kept(manifest: Manifest) -> dict[str, GraphWork] | None:
     """Returns the work that was counted before; None if it is missing or damaged."""
     try:
-        data = json.loads(_memo(manifest).read_text(encoding="utf-8"))
+        data = read_json(_memo(manifest), MAX_MEMO_BYTES)
         return {name: GraphWork.from_json(data[name]) for name in GRAPHS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...engines.manifest import read_manifest
+from ...engines.trust import KEY_VARIABLES
 from ...errors import UsageError
+from ...reading import read_json
 from ..frame_stream import CutDetector
 from ..processes.child import Child
 from .checkpoint import Segmenter, Times, frames_of
@@ -24,6 +26,7 @@ from .journal import Journal
 from .upscale import UpscaleReport, carry_out
 
 PARTS = "parts.json"
+MAX_PARTS_BYTES = 2**22
 _LONGEST_FRAME_S = 3600.0  # the deadline for a frame, or for opening engines, in a worker
 
 Tell = Callable[[int], None]
@@ -98,7 +101,7 @@ def _planned(job: Job, folder: Path, chunks: int) -> list[FrameRange]:
     """Returns the parts of the job, which are saved for a run that resumes it."""
     path = folder / PARTS
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, MAX_PARTS_BYTES)
         return [FrameRange(**{**part, "times": Times(**part["times"])}) for part in found]
     parts = split(job, chunks)
     path.write_text(json.dumps([asdict(part) for part in parts]), encoding="utf-8")
@@ -137,6 +140,7 @@ def _start(
         order,
         failure=f"could not upscale {str(job.input)!r}",
         deadline_s=_LONGEST_FRAME_S,
+        keeps=KEY_VARIABLES,
     )
 
 

@@ -24,10 +24,12 @@ from filelock import FileLock, Timeout
 
 from ...durable import beside, why, write_atomically
 from ...errors import StreamDiffVSRError, option
+from ...reading import parse_json, read_json, read_small
 from .checkpoint import POINT_SUFFIXES, Checkpoint, forget_old_points
 
 SUFFIX = ".unfinished"
 JOB, LOCK = "job.json", "lock"
+MAX_JOB_BYTES, MAX_JOURNAL_BYTES = 2**22, 2**28
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ def differing(folder: Path, job: Mapping[str, Any]) -> list[str]:
     Entries that are not in `job`, and options that the folder's job lacks, are not compared.
     """
     try:
-        begun = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        begun = read_json(folder / JOB, MAX_JOB_BYTES)
     except (OSError, ValueError):
         return ["its description is damaged"]
     ours = json.loads(json.dumps(job))
@@ -189,12 +191,12 @@ def _rewrite(path: Path, lines: list[Any]) -> None:
 def _entries(folder: Path) -> Iterator[dict[str, Any]]:
     """Yields the entries of a journal, up to a line that a power cut has left incomplete."""
     try:
-        lines = (folder / "journal").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        content = read_small(folder / "journal", MAX_JOURNAL_BYTES)
+    except (OSError, ValueError):
         return
-    for line in lines:
+    for line in content.decode("utf-8", errors="replace").splitlines():
         try:
-            entry: dict[str, Any] = json.loads(line)
+            entry: dict[str, Any] = parse_json(line)
         except ValueError:
             return
         yield entry

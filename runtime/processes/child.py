@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -63,6 +63,7 @@ class Child:
         deadline_s: The longest that one message may take; None for no limit.
         memory_bytes: The limit of the child's address space, where the platform has one.
         blas_threads: Let OpenBLAS have its own threads, for a task that computes with numpy.
+        keeps: The names of variables that the child gets although they are named like secrets.
 
     Raises:
         StreamDiffVSRError: The process cannot be started.
@@ -77,12 +78,13 @@ class Child:
         deadline_s: float | None = DEADLINE_S,
         memory_bytes: int | None = None,
         blas_threads: bool = False,
+        keeps: Collection[str] = (),
     ) -> None:
         self._failure = failure
         self._deadline_s = deadline_s
         self._closed = False
         self._sending, self._receiving = threading.Lock(), threading.Lock()
-        self._process, self._stderr = _start(failure, blas_threads)
+        self._process, self._stderr = _start(failure, blas_threads, keeps)
         self._watchdog = _Watchdog(self._process)
         # If this is dropped without being closed, the child sees its stdin end and cleans up.
         self._dropped = weakref.finalize(self, _let_go, self._process, self._watchdog)
@@ -235,8 +237,8 @@ def _let_go(process: subprocess.Popen[bytes], watchdog: _Watchdog) -> None:
     process.stdin.close()
 
 
-def _environment() -> dict[str, str]:
-    """Returns the variables for a child: this process's, without secrets that no child needs.
+def _environment(keeps: Collection[str] = ()) -> dict[str, str]:
+    """Returns the variables for a child: this process's, without secrets that it does not need.
 
     A child of libav reads what strangers send. Those are left out whose name is that of a secret,
     or whose value has an address of a camera or one that may hold credentials, except for proxies.
@@ -244,18 +246,23 @@ def _environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not _SECRET_NAME.search(name)
-        and (name.lower().endswith("_proxy") or not _WITH_CREDENTIALS.search(value))
+        if name in keeps
+        or (
+            not _SECRET_NAME.search(name)
+            and (name.lower().endswith("_proxy") or not _WITH_CREDENTIALS.search(value))
+        )
     }
 
 
-def _start(failure: str, blas_threads: bool) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+def _start(
+    failure: str, blas_threads: bool, keeps: Collection[str]
+) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     """Starts the bootstrap, out of reach of the terminal's Ctrl-C; returns it and its stderr.
 
     Raises:
         StreamDiffVSRError: The process cannot be started.
     """
-    environment = _environment()
+    environment = _environment(keeps)
     if not blas_threads:
         environment["OPENBLAS_NUM_THREADS"] = "1"  # threads reserve address space
     away: dict[str, Any] = {"start_new_session": True}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 import streamdiffvsr
+from streamdiffvsr.engines.engine_set import open_engines
 from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.engines.tensorrt_backend import plan_file
 from streamdiffvsr.engines.tensorrt_build import RTX_CAPABILITIES
+from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import GRAPHS
+from streamdiffvsr.tests.engines.test_trust import swap
 
 
 @pytest.mark.slow
@@ -37,3 +40,6 @@ def test_a_set_is_built_for_every_gpu_and_built_once(parity_model, tmp_path, pre
     for name in GRAPHS:
         assert manifest.files[plan_file(name)].bytes > 100_000
     assert build() == [f"up to date: {tmp_path / 'set'}"]
+    swap(tmp_path / "set", plan_file("prepare"))
+    with pytest.raises(StreamDiffVSRError, match="was changed after it was signed"):
+        open_engines(tmp_path / "set")

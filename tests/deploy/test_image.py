@@ -43,6 +43,7 @@ def test_an_image_runs_as_a_user_and_keeps_the_cache(target):
     cache = texts["VOLUME"]
     env = " ".join(text for name, text in steps if name == "ENV")
     assert f"STREAMDIFFVSR_CACHE={cache}" in env.split()
+    assert f"STREAMDIFFVSR_STATE={cache}/state" in env.split()  # the key of its engines stays too
     owned = next(text for name, text in steps if name == "RUN" and f"chown {texts['USER']}" in text)
     assert cache in owned.partition("chown")[2].split()
     assert json.loads(texts["ENTRYPOINT"]) == ["streamdiffvsr"]

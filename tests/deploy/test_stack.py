@@ -283,6 +283,8 @@ def test_the_unit_is_confined_and_comes_back():
     lines = unit()
     environment = " ".join(lines["Environment"]).split()
     assert "STREAMDIFFVSR_CACHE=%C/streamdiffvsr" in environment
+    assert "STREAMDIFFVSR_STATE=%S/streamdiffvsr/state" in environment
+    assert lines["StateDirectory"] == ["streamdiffvsr"]
     assert lines["CacheDirectory"] == ["streamdiffvsr"]
     assert (lines["DynamicUser"], lines["Restart"]) == (["yes"], ["always"])
     assert lines["EnvironmentFile"] == ["/etc/streamdiffvsr/live.env"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 
+import streamdiffvsr
 from streamdiffvsr.engines.backends import BACKENDS
-from streamdiffvsr.engines.cache import locked
+from streamdiffvsr.engines.cache import locked, staged
 from streamdiffvsr.engines.manifest import MANIFEST
+from streamdiffvsr.engines.trust import sign
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.tests.test_reading import SPARSE
 
 
 @pytest.fixture
@@ -32,6 +37,7 @@ def another(root: Path, name: str, **key: Any) -> Path:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["key"] |= key
     (folder / MANIFEST).write_text(json.dumps(manifest))
+    sign(folder / MANIFEST)
     return folder
 
 
@@ -58,6 +64,7 @@ def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
         "batch": 1,
         "bytes": size,
         "stale": "",
+        "untrusted": "",
     }
     plain = cli("engines", "list")
     assert "parity_model 64x48 fp32 4 steps all-pairs-1, onnxruntime on cpu" in plain.out
@@ -95,6 +102,51 @@ def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
         "removed 5 engine sets and the remains of 1 interrupted build, ",
     ):
         assert reason in ran.out
+
+
+def sparse_manifest(folder: Path) -> None:
+    os.truncate(folder / MANIFEST, SPARSE)
+
+
+def piped_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def piped_engine(folder: Path) -> None:
+    (folder / "decode.onnx").unlink()
+    os.mkfifo(folder / "decode.onnx")
+
+
+ODD_SETS = {
+    "deep": (lambda folder: (folder / MANIFEST).write_text("[" * 200_000), "nested too deeply"),
+    "large": (sparse_manifest, "3,000,000,000 bytes"),
+    "pipe": (piped_manifest, "it is no ordinary file"),
+    "engine": (piped_engine, "decode.onnx is no ordinary file"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+@pytest.mark.parametrize("kind", ODD_SETS)
+def test_an_odd_set_is_listed_refused_and_removed_at_once(cli, root, kind):
+    harm, told = ODD_SETS[kind]
+    odd = another(root, "odd")
+    harm(odd)
+    started = time.monotonic()
+    with pytest.raises(StreamDiffVSRError, match=told):
+        streamdiffvsr.load(odd)
+    assert re.search(f"stale: .*{told}", cli("engines", "list").out)
+    assert cli("engines", "prune").out.startswith(f"removed {odd} ")
+    assert time.monotonic() - started < 2 and names(root) == {"good"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_set_with_a_pipe_for_a_manifest_is_replaced(root):
+    odd = another(root, "odd")
+    piped_manifest(odd)
+    with locked(odd), staged(odd) as stage:
+        (stage / MANIFEST).write_text("{}")
+    assert (odd / MANIFEST).read_text() == "{}"
 
 
 def test_the_remains_of_a_build_are_not_called_a_set(cli, root):

@@ -22,6 +22,7 @@ from streamdiffvsr.engines.cache import locked, staged
 from streamdiffvsr.engines.manifest import MANIFEST
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
 from streamdiffvsr.engines.parity import check_parity, relative_error
+from streamdiffvsr.engines.trust import sign
 from streamdiffvsr.errors import StreamDiffVSRError, UsageError
 from streamdiffvsr.graphs.spec import golden_file
 
@@ -160,6 +161,7 @@ def test_a_manifest_cannot_name_files_elsewhere(engines: Path) -> None:
     manifest = json.loads((engines / MANIFEST).read_text())
     manifest["files"]["../secret"] = {"sha256": "0" * 64, "bytes": 1}
     (engines / MANIFEST).write_text(json.dumps(manifest))
+    sign(engines / MANIFEST)
     with pytest.raises(StreamDiffVSRError, match="not in the set"):
         streamdiffvsr.load(engines)
 

@@ -18,6 +18,7 @@ from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.manifest import MANIFEST, read_manifest
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
 from streamdiffvsr.engines.tensorrt_build import BuildSettings
+from streamdiffvsr.engines.trust import SIGNED, sign
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.spec import GRAPHS, golden_file
 from streamdiffvsr.tests.engines.graphs import copy_graph, specs_of
@@ -40,7 +41,7 @@ def test_without_a_gpu_the_gate_is_pending_and_the_set_says_so(build, machine):
     assert set(manifest.files) == {
         name for graph in GRAPHS for name in (f"{graph}.plan", golden_file(graph))
     }
-    assert {p.name for p in folder.iterdir()} == {*manifest.files, MANIFEST}
+    assert {p.name for p in folder.iterdir()} == {*manifest.files, MANIFEST, MANIFEST + SIGNED}
     assert any("not checked here: CUDA finds no NVIDIA GPU" in line for line in said)
     assert "cannot run here: CUDA finds no NVIDIA GPU here" in refused(folder)
     assert machine.opened == []
@@ -112,6 +113,7 @@ def test_a_pending_gate_runs_once_on_each_kind_of_gpu(build, machine):
     assert len(json.loads((folder / ACCEPTANCE).read_text())) == 2
     manifest = json.loads((folder / MANIFEST).read_text()) | {"build_seconds": 1.0}
     (folder / MANIFEST).write_text(json.dumps(manifest))  # another set under the same name
+    sign(folder / MANIFEST)
     engine_set.open_engines(folder)
     assert machine.gated == list(GRAPHS)
 
@@ -187,9 +189,9 @@ def test_damaged_bytes_are_never_loaded(build, machine):
             refusals += 1
             assert "\n" not in str(error)
         else:
-            assert victim.name == MANIFEST and variant % 2 == 0  # a flip in a name or a time
+            raise AssertionError(f"{victim.name} was loaded")
         victim.write_bytes(whole)
-    assert refusals > 180
+    assert refusals == 200
 
 
 @pytest.mark.parametrize("has_norms", [True, False])

@@ -19,7 +19,7 @@ from streamdiffvsr.comfyui.host import for_nodes
 from streamdiffvsr.comfyui.nodes import NODE_CLASS_MAPPINGS as NODES
 from streamdiffvsr.engines import backends
 from streamdiffvsr.engines.backends import BACKENDS, Backend, order, register
-from streamdiffvsr.engines.engine_set import read_manifest
+from streamdiffvsr.engines.manifest import read_manifest
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
 from streamdiffvsr.engines.plugins import plugins
 from streamdiffvsr.engines.registry import choose

@@ -26,6 +26,7 @@ from streamdiffvsr.engines.torch_backend import (
     read_module,
     torch_version,
 )
+from streamdiffvsr.engines.trust import SIGNED, sign
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.graphs.program import PROGRAM, program_file
 from streamdiffvsr.graphs.spec import GRAPHS, GraphSpec, TensorSpec
@@ -51,6 +52,7 @@ def with_key(engines: Path, **key: Any) -> Path:
     manifest = json.loads((engines / MANIFEST).read_text())
     manifest["key"] |= key
     (engines / MANIFEST).write_text(json.dumps(manifest))
+    sign(engines / MANIFEST)
     return engines
 
 
@@ -59,7 +61,10 @@ def test_recorded_run_is_matched_on_every_frame(built: Path, parity_trace: dict[
 
 
 def test_a_set_holds_checked_programs_and_nothing_else(built: Path, parity_model: Path) -> None:
-    assert {p.name for p in built.iterdir()} == {MANIFEST, *map(program_file, GRAPHS)}
+    assert {p.name for p in built.iterdir()} == {
+        *(MANIFEST, MANIFEST + SIGNED),
+        *map(program_file, GRAPHS),
+    }
     manifest = json.loads((built / MANIFEST).read_text())
     assert manifest["gate"] == "passed" and set(manifest["parity"]) == set(GRAPHS)
     assert manifest["key"]["library"] == torch_version() and "+" not in torch_version()
