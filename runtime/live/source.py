@@ -16,6 +16,7 @@ from ..media.redact import hide
 from .addresses import Address
 from .connection import Connection, Disconnected, Received
 from .frame import LiveFrame
+from .sound import Hear, SoundMessage, SoundTimeline
 from .status import SourceStatus
 
 _TICK_S = 1e-3  # the least time from one frame to the next
@@ -113,6 +114,8 @@ class LiveSource:
             time of four frames of a slower source.
         reconnect: Whether to try again after a failure; a file is never tried again.
         backoff: How long to wait before each attempt; None for the usual way.
+        hear: Receives the sound (see ``sound``) on the source's own thread, as it comes; None if
+            none is wanted.
     """
 
     def __init__(
@@ -124,8 +127,10 @@ class LiveSource:
         stall_timeout_s: float | None = None,
         reconnect: bool = True,
         backoff: Backoff | None = None,
+        hear: Hear | None = None,
     ) -> None:
         self._address, self._tell = address, tell
+        self._sound = SoundTimeline(hear, self._say) if hear else None
         self._timeouts = {"open_timeout_s": open_timeout_s, "stall_timeout_s": stall_timeout_s}
         self._reconnect = reconnect and address.kind != "file"
         self._backoff = backoff or (Backoff(*_LISTENING) if address.listens else Backoff())
@@ -160,7 +165,8 @@ class LiveSource:
     def status(self) -> dict[str, Any]:
         """Returns the name and the status, for JSON."""
         with self._changed:
-            return {"name": self._address.shown, **self._status.to_json()}
+            sound = self._sound.to_json() if self._sound else []
+            return {"name": self._address.shown, **self._status.to_json(), "sound": sound}
 
     def close(self) -> None:
         """Stops within two seconds, even if something is blocked. Safe twice."""
@@ -234,11 +240,16 @@ class LiveSource:
         try:
             connection.open()
             self._timeline.restart()
+            if self._sound:
+                self._sound.restart()
             self._shape = None
             first_index = self._status.received
             while not self._closed.is_set():
                 received = connection.receive()
-                if received:
+                if isinstance(received, SoundMessage):
+                    assert self._sound is not None
+                    self._sound.take(received)
+                elif received:
                     self._keep(received, first_index, connection)
         finally:
             connection.close()
@@ -250,7 +261,8 @@ class LiveSource:
         if self._closed.wait(max(0.0, delay_s - _LEAD_S)):
             return None
         try:
-            connection = Connection(self._address, **self._timeouts)
+            wanted = self._sound is not None
+            connection = Connection(self._address, **self._timeouts, sound=wanted)
         except StreamDiffVSRError as error:  # out of processes or memory, maybe for a moment
             raise Disconnected("lost", error.why) from error
         with self._changed:
@@ -265,6 +277,8 @@ class LiveSource:
     def _keep(self, received: Received, first_index: int, connection: Connection) -> None:
         image, header = received
         seconds, jumped = self._timeline.place(header["seconds"], header["captured"])
+        if self._sound:
+            self._sound.frame(header["seconds"], seconds, header["captured"])
         shape = (header["height"], header["width"], header["format"])
         before, self._shape = self._shape, shape
         if jumped or shape != before:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from streamdiffvsr.runtime.live.capture_child import Arrivals, Pace, Quarantine
+from streamdiffvsr.runtime.live.capture_child import Pace, Quarantine
+from streamdiffvsr.runtime.live.mailbox_child import Arrivals
 from streamdiffvsr.runtime.live.source import REFUSED, Backoff, Timeline
 
 
