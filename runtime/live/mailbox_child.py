@@ -1,4 +1,4 @@
-"""The way of frames and messages out of the process that captures: the newest frame in a mailbox."""
+"""Sends frames and messages out of the process that captures; the newest frame has a mailbox."""
 
 from __future__ import annotations
 

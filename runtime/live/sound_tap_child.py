@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -143,7 +144,7 @@ class _Stream:
             output.start_encoding()
             packet = av.Packet(data)
             packet.pts = packet.dts = 0
-            packet.time_base, packet.stream = made.time_base, made
+            packet.stream, packet.time_base = made, made.time_base or Fraction(1, 1000)
             packet.is_keyframe = True
             output.mux(packet)
         return file.getvalue()

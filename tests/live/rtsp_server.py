@@ -104,8 +104,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--beep",
         choices=sorted(_BEEPS),
-        help="add sound of that codec with a beep at each second of the clock in the picture, which "
-        "is then the time since the first frame",
+        help="add sound of that codec, which beeps at each second of the clock in the picture, "
+        "then the time since the first frame",
     )
     parser.add_argument("--only-sound", action="store_true", help="no video track")
     parser.add_argument("--record", action="store_true", help="take what a sender pushes")
