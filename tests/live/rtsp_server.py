@@ -58,6 +58,7 @@ _BEEPS = {
     "pcma": "alawenc ! rtppcmapay name=pay1 pt=8",
     "g726": "avenc_g726 bitrate=32000 ! rtpg726pay name=pay1 pt=97",
 }
+_ENCODER_DELAYS = {"aac": 1024}  # samples that it puts first, and gives no time of their own
 _RECEIVER = "( rtph264depay name=depay0 ! appsink name=frames emit-signals=true sync=false )"
 
 
@@ -197,7 +198,8 @@ def _feed_both(pipeline: Gst.Element, options: argparse.Namespace) -> None:
             shown += 1
         elif heard / _BEEP_RATE <= now:
             samples = array.array("h", map(_beep, range(heard, heard + chunk)))
-            at = begin + heard * Gst.SECOND // _BEEP_RATE
+            sample = heard - _ENCODER_DELAYS.get(options.beep, 0)
+            at = begin + sample * Gst.SECOND // _BEEP_RATE
             if not _push(beeps, samples.tobytes(), at, Gst.SECOND // 100):
                 return
             heard += chunk
