@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ from .sound_targets import Takes, takes_of
 
 _UNUSABLE = av.error.FFmpegError, ValueError, AttributeError, IndexError
 _REFUSED = av.error.InvalidDataError, av.error.ArgumentError, ValueError
+_DRIFT_S = Fraction(1, 40)  # so that it stays within the 40 ms that are promised
 _MOST_FAILURES = 50  # in a row, after which a stream is left out
 _TRIED = ("mp4", "mov", "matroska", "mpegts", "flv")  # muxers that can write into memory
 
@@ -36,7 +38,7 @@ class Track:
         self._stream: Any = (
             CopiedStream(template, TimeWindow())
             if copied
-            else TranscodedStream(template, TimeWindow(), takes.encoder)
+            else TranscodedStream(template, TimeWindow(), takes.encoder, _DRIFT_S)
         )
         encoded = takes.encoder.removeprefix("lib")
         how = "copied" if copied else "transcoded"

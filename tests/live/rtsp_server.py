@@ -183,7 +183,7 @@ def _feed_both(pipeline: Gst.Element, options: argparse.Namespace) -> None:
     background = _background(width, height)
     while (clock := pipeline.get_clock()) is None or not pipeline.get_base_time():
         time.sleep(0.005)
-    begin = clock.get_time() - pipeline.get_base_time()
+    begin = clock.get_time() - pipeline.get_base_time() + Gst.SECOND // 20
     started, chunk = time.monotonic(), _BEEP_RATE // 100
     shown = heard = 0
     while True:

@@ -99,12 +99,14 @@ def beeping(
     *,
     rate: int = RATE,
     late_s: float = 0.0,
+    slow: float = 1.0,
 ) -> bytes:
     """A media file whose sound beeps at each second of the clock in its picture.
 
     Args:
         codecs: libav's encoders of the streams of sound; the second one beeps at 2 kHz.
         late_s: By how much the sound comes late.
+        slow: How long a second of the sound lasts by its times, as a camera's clocks may differ.
     """
     held = io.BytesIO()
     with av.open(held, "w", format=form) as output:
@@ -133,20 +135,22 @@ def beeping(
             output.mux(video.encode(frame.reformat(format="yuv420p")))
             shown += 1
             for number, track in enumerate(tracks):
-                while heard[number] < shown / FPS * rate:
-                    samples = _beep(heard[number], 960, rate, BEEP_HZ * (number + 1), late_s)
+                while heard[number] * slow < shown / FPS * rate:
+                    samples = _beep(heard[number], 960, rate / slow, BEEP_HZ * (number + 1), late_s)
                     sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
                     sound.sample_rate, sound.pts = rate, heard[number]
                     sound.time_base = Fraction(1, rate)
                     heard[number] += 960
                     for one in resamplers[number].resample(sound):
-                        output.mux(track.encode(one))
+                        for packet in track.encode(one):
+                            packet.pts = packet.dts = round(packet.pts * slow)
+                            output.mux(packet)
         for stream in [video, *tracks]:
             output.mux(stream.encode(None))
     return held.getvalue()
 
 
-def _beep(start: int, count: int, rate: int, hz: int, late_s: float) -> np.ndarray:
+def _beep(start: int, count: int, rate: float, hz: int, late_s: float) -> np.ndarray:
     seconds = (np.arange(start, start + count) / rate - late_s) % 1
     wave = 16000 * np.sin(2 * np.pi * hz * seconds) * (seconds < BEEP_S)
     return wave.astype(np.int16)[None]

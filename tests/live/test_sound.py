@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import os
+import statistics
 import subprocess
 
 import pytest
@@ -192,3 +194,38 @@ def test_without_hearing_nothing_is_different(tmp_path):
     assert listen(out).codecs == []
     assert status["source"]["sound"] == []
     assert status["sinks"][0]["sound"] == []
+
+
+@pytest.mark.slow
+def test_a_clock_of_the_sound_that_runs_apart_is_followed(tmp_path):
+    clip, out = tmp_path / "clip.mkv", tmp_path / "out.mp4"
+    clip.write_bytes(beeping(12, "matroska", ["pcm_s16le"], slow=1.01))  # 120 ms at the end
+    with sounding(str(clip), [out]) as session:
+        session.until(lambda status: status["state"] == "ended")
+    heard = listen(out)
+    assert heard.codecs == ["aac"]
+    assert in_time(heard.offsets_ms(), 11), heard.offsets_ms()
+    assert heard.gaps == []
+
+
+@pytest.mark.slow
+@needs_rtsp_server
+def test_sound_does_not_drift(tmp_path):
+    minutes = float(os.environ.get("STREAMDIFFVSR_SOAK_MINUTES", "1"))
+    files = [tmp_path / "out.mkv", tmp_path / "out.mp4"]
+    with (
+        RtspServer(**CAMERA, beep="pcmu") as server,
+        sounding(server.url, files, cost_s=0.1) as session,
+    ):
+        session.stop.wait(60 * minutes)
+        status = session.session.status()
+    assert status["source"]["reconnects"] == 0
+    for path, sink in zip(files, status["sinks"], strict=True):
+        offsets = listen(path).offsets_ms(begin=2)
+        count = len(offsets) // 4
+        early, late = (statistics.median(part) for part in (offsets[:count], offsets[-count:]))
+        print(f"{path.name}: {len(offsets)} beeps, {min(offsets):.1f} to {max(offsets):.1f} ms")
+        print(f"{path.name}: {early:.2f} ms in the first quarter, {late:.2f} ms in the last")
+        assert in_time(offsets, 60 * minutes - 10)
+        assert abs(late - early) < 5
+        assert sink["sound_dropped"] == 0

@@ -251,7 +251,6 @@ function toggleFreshness() {
 function toggleSound() {
   sound.want(!sound.wanted);
   at("sound").setAttribute("aria-pressed", String(sound.wanted));
-  text("sound-said", sound.wanted ? "Mute" : "Sound");
   send({ sound: sound.wanted });
 }
 

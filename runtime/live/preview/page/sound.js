@@ -4,7 +4,8 @@ const PICTURES = 31; // over which the delay of the picture is judged
 const APART_S = 0.02; // from where it is due, before playing jumps there
 const MOST_LATE_S = 0.5; // that the sound may follow the picture
 const SPARE_S = 0.01;
-const FORGET_S = 0.0005; // of its lateness, with each packet
+const PACKETS = 50; // over which it is judged how late sound comes: a second
+const UNLUCKY = 3; // of them may be lost
 
 export class Sound {
   /** Whether this browser can decode it: only on pages of this machine or over HTTPS. */
@@ -13,7 +14,6 @@ export class Sound {
   constructor() {
     this.wanted = false;
     this.delays = []; // seconds on this page's clock at which a picture was shown, minus its own
-    this.late = 0; // seconds by which sound has to follow the picture, as it comes later
   }
 
   /** Turn it on or off; on only from a click or a key, or browsers stay silent. */
@@ -52,6 +52,7 @@ export class Sound {
   #reset() {
     if (this.decoder && this.decoder.state !== "closed") this.decoder.close();
     this.decoder = null;
+    this.spare = []; // seconds from the coming of a packet to its time; negative if it is late
     this.next = null; // when the packet after the last one would follow it, by the context's clock
   }
 
@@ -70,16 +71,17 @@ export class Sound {
 
   #play(data) {
     const { context } = this;
-    const due = this.#due(data.timestamp / 1e6);
-    if (due === null) return data.close();
+    const onTime = this.#due(data.timestamp / 1e6);
+    if (onTime === null) return data.close();
+    this.spare.push(onTime - context.currentTime - SPARE_S);
+    if (this.spare.length > PACKETS) this.spare.shift();
+    const least = [...this.spare].sort((a, b) => a - b)[Math.min(UNLUCKY, this.spare.length - 1)];
+    const due = onTime + Math.min(MOST_LATE_S, Math.max(0, -least)); // else it would never be heard
     const length = data.numberOfFrames / data.sampleRate;
     const follows = this.next !== null && Math.abs(due - this.next) < APART_S;
     const start = follows ? this.next : due;
     this.next = start + length;
-    const tooLate = context.currentTime + SPARE_S - start;
-    this.late = Math.max(0, this.late - FORGET_S);
-    if (tooLate > 0) {
-      this.late = Math.min(MOST_LATE_S, this.late + tooLate);
+    if (start < context.currentTime) {
       this.next = null;
       return data.close();
     }
@@ -101,6 +103,6 @@ export class Sound {
     const heard = performanceTime
       ? contextTime - performanceTime / 1000
       : this.context.currentTime - (this.context.outputLatency || 0) - performance.now() / 1000;
-    return heard + seconds + delay + this.late;
+    return heard + seconds + delay;
   }
 }
