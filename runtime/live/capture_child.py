@@ -183,6 +183,10 @@ class _Player:
                 raise Ended("ended", "it ended")
 
     def _sound(self, container: Any, stream: Any) -> SoundTap:
+        """Returns what sends the sound of a source that has just been opened."""
+        if self._log.sound_refused:
+            why = "its server describes it, and does not send it"
+            self._outlet.send({"kind": "sound_lost", "number": 0, "why": why})
         return SoundTap(container, stream, self._outlet.send, wanted=self._arguments["sound"])
 
     def _decode(self, container: Any, stream: Any, pace: Pace | None, sound: SoundTap) -> None:
@@ -190,7 +194,7 @@ class _Player:
         joined_by = time.monotonic() + _KEY_FRAME_S
         seen, self._outlet.alive = self._log.damage, time.monotonic()
         for packet in self._packets(container, [stream, *sound.streams]):
-            if packet is not None and packet.stream_index != stream.index:
+            if packet is not None and packet.stream.index != stream.index:
                 damage = self._log.damage
                 sound.take(packet)
                 self._log.damage = damage  # what its decoder complains of is not in the picture

@@ -41,12 +41,14 @@ class RtspTalk(logging.Handler):
         set_up_failed: Whether the server refused one of the streams that it had described.
         redirected: Whether the server answered with another address, which libav may not open.
         location: That address, if the log was asked for it.
+        sound_refused: Whether the server sends the picture only, though it has described sound.
     """
 
     def __init__(self, answered: Callable[[], None]) -> None:
         super().__init__()
         self._answered, self._description = answered, ""
         self._logger = logging.getLogger("libav.rtsp")
+        self.sound_refused = False
         self.begin()
 
     def begin(self) -> None:
@@ -91,8 +93,8 @@ class RtspTalk(logging.Handler):
 
     @property
     def with_sound(self) -> bool:
-        """Returns whether the server has described a stream with sound."""
-        return "\nm=audio" in self._description
+        """Returns whether the server may have described a stream with sound."""
+        return "\nm=audio" in self._description or len(self._description) >= _KEPT
 
     @property
     def codec(self) -> str:
@@ -143,7 +145,9 @@ def _over_any(url: str, arguments: dict[str, Any], talk: RtspTalk) -> tuple[Inpu
     except (av.error.FFmpegError, Ended):
         if not talk.set_up_failed or not talk.with_sound:
             raise
-    return _over_any_with(_PICTURE, url, arguments, talk)  # maybe only its sound cannot be had
+    opened = _over_any_with(_PICTURE, url, arguments, talk)
+    talk.sound_refused = True
+    return opened
 
 
 def _over_any_with(

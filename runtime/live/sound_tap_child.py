@@ -24,6 +24,7 @@ _CARRIED = {
     *("pcm_mulaw", "pcm_alaw", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"),
 }
 _MOST_STREAMS = 8
+_ADTS_BYTES = 10  # the longest header, and something behind it
 _MOST_FAILURES = 50  # in a row: about a second
 
 
@@ -57,7 +58,7 @@ class SoundTap:
 
     def take(self, packet: Any) -> None:
         """Sends what a packet holds; one that cannot be used is left out."""
-        way = self._ways.get(packet.stream_index)
+        way = self._ways.get(packet.stream.index)
         if way is None or way.lost or not packet.size:
             return
         try:
@@ -82,6 +83,8 @@ class _Stream:
         self._stream, self._failures = stream, 0
         self._codec = codec_of(stream)
         self._decoded = self._codec not in _CARRIED
+        # What configures its decoder is then in front of each packet.
+        self._bare_aac = self._codec == "aac" and not stream.codec_context.extradata
         self._config = b""  # of AAC that came with ADTS headers
         self._resampler: Any = None
         self._rate = self._channels = 0
@@ -92,14 +95,8 @@ class _Stream:
         at = packet.pts if packet.pts is not None else packet.dts
         own = None if at is None else float(at * base)
         data = bytes(packet)
-        if self._codec == "aac" and not self._decoded and _is_adts(data):
-            if (config := _adts_config(data)) is None:
-                self._decoded = True  # its channels are described in the stream itself
-            elif self._config and config != self._config:
-                self.described = False
-            self._config = config or b""
-            if config:
-                data = data[7 if data[1] & 1 else 9 :]
+        if self._bare_aac and not self._decoded:
+            data = self._without_header(data)
         if self._decoded:
             return self._samples(packet)
         context = self._stream.codec_context
@@ -110,6 +107,23 @@ class _Stream:
             raise ValueError("its sample rate is unknown")
         self._failures = 0
         return [(data, own, float((packet.duration or 0) * base))]
+
+    def _without_header(self, data: bytes) -> bytes:
+        """Returns a packet of AAC without the header of ADTS; notes what that says.
+
+        Raises:
+            ValueError: It has no such header.
+        """
+        if len(data) < _ADTS_BYTES or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+            raise ValueError("its packets have no headers")
+        config = _adts_config(data)
+        if config is None:
+            self._decoded = True
+            return data
+        if self._config and config != self._config:
+            self.described = False
+        self._config = config
+        return data[7 if data[1] & 1 else 9 :]
 
     def failed(self) -> bool:
         """Notes a packet that could not be used; returns whether the stream is given up by that."""
@@ -168,10 +182,6 @@ class _Stream:
 
 def _layout(channels: int) -> str:
     return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, f"{channels}c")
-
-
-def _is_adts(data: bytes) -> bool:
-    return len(data) > 9 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0
 
 
 def _adts_config(data: bytes) -> bytes | None:

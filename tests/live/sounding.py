@@ -100,6 +100,7 @@ def beeping(
     rate: int = RATE,
     late_s: float = 0.0,
     slow: float = 1.0,
+    sound_first: bool = False,
 ) -> bytes:
     """A media file whose sound beeps at each second of the clock in its picture.
 
@@ -107,15 +108,19 @@ def beeping(
         codecs: libav's encoders of the streams of sound; the second one beeps at 2 kHz.
         late_s: By how much the sound comes late.
         slow: How long a second of the sound lasts by its times, as a camera's clocks may differ.
+        sound_first: Whether sound has the first streams of the file.
     """
     held = io.BytesIO()
     with av.open(held, "w", format=form) as output:
-        video: Any = output.add_stream(
-            "libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency"}
-        )
+        fast = {"preset": "ultrafast", "tune": "zerolatency"}
+        tracks: list[Any] = []
+        if sound_first:
+            tracks = [output.add_stream(codec, rate=rate, layout="mono") for codec in codecs]
+        video: Any = output.add_stream("libx264", rate=FPS, options=fast)
         video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
         video.gop_size = FPS
-        tracks: list[Any] = [output.add_stream(codec, rate=rate, layout="mono") for codec in codecs]
+        if not sound_first:
+            tracks = [output.add_stream(codec, rate=rate, layout="mono") for codec in codecs]
         shown = 0
         heard = [0] * len(tracks)
         resamplers = [

@@ -1,0 +1,158 @@
+"""Sound that is bad, missing or of another kind at a time: the picture goes on all the same."""
+
+import random
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+from streamdiffvsr.runtime.live.frame import OutputFrame
+from streamdiffvsr.tests.live.beeps import listen
+from streamdiffvsr.tests.live.receivers import look
+from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
+from streamdiffvsr.tests.live.sounding import FPS, beeping, sounding
+from streamdiffvsr.tests.live.stand_ins import KeepingSink
+from streamdiffvsr.tests.live.streams import PACKET, tcp
+from streamdiffvsr.tests.live.test_sound import CAMERA, in_time
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_file_whose_sound_comes_first_loses_no_picture(tmp_path):
+    clip, out = tmp_path / "clip.mkv", tmp_path / "out.mkv"
+    clip.write_bytes(beeping(3, "matroska", sound_first=True))
+    with sounding(str(clip), [out]) as session:
+        session.until(lambda status: status["state"] == "ended")
+        assert session.session.status()["source"]["received"] == 3 * FPS
+    assert in_time(listen(out).offsets_ms(), 3)
+
+
+@needs_rtsp_server
+def test_another_kind_of_sound_goes_on_in_another_file(tmp_path):
+    with (
+        RtspServer(**CAMERA, beep="pcmu") as server,
+        sounding(server.url, [tmp_path / "out.mp4"]) as session,
+    ):
+        session.frames(40)
+        server.kill()
+        session.until(lambda status: status["state"] == "waiting")
+        server.options["beep"] = "aac"
+        server.start()
+        session.until(lambda status: status["source"]["reconnects"] == 1)
+        session.frames(50)
+        assert session.session.status()["sinks"][0]["file"] == "out-2.mp4"
+        assert session.session.status()["sinks"][0]["sound"][0]["how"] == "copied"
+    assert len([line for line in session.told if "going on in 'out-2.mp4'" in line]) == 1
+    for name in ("out.mp4", "out-2.mp4"):
+        heard = listen(tmp_path / name)
+        assert heard.codecs == ["aac"]
+        assert in_time(heard.offsets_ms(), 2), (name, heard.offsets_ms())
+
+
+@needs_rtsp_server
+def test_a_server_that_refuses_its_sound_gives_the_picture():
+    with (
+        RtspServer(**CAMERA, beep="aac") as server,
+        tcp(without_sound(server.port)) as between,
+        sounding(f"rtsp://127.0.0.1:{between.port}/live", [KeepingSink()], hear=print) as session,
+    ):
+        session.frames(20)
+        status = session.session.status()
+    assert status["source"]["sound"] == []
+    assert status["source"]["reconnects"] == 0
+    assert len([line for line in session.told if "does not send it" in line]) == 1
+
+
+def without_sound(port):
+    """Something between client and server that refuses to set up the second stream."""
+
+    def serve(client):
+        with socket.create_connection(("127.0.0.1", port)) as server:
+
+            def back():
+                try:
+                    while data := server.recv(65536):
+                        client.sendall(data)
+                except OSError:
+                    return
+
+            threading.Thread(target=back, daemon=True).start()
+            while request := client.recv(65536):
+                if request.startswith(b"SETUP") and b"stream=1" in request.split(b"\r\n")[0]:
+                    number = re.search(rb"CSeq: *(\d+)", request)[1]
+                    refusal = b"RTSP/1.0 500 Internal Server Error\r\nCSeq: " + number
+                    client.sendall(refusal + b"\r\n\r\n")
+                else:
+                    server.sendall(request)
+
+    return serve
+
+
+def test_garbage_in_the_place_of_sound_is_dropped_with_one_line(tmp_path):
+    clip, outs = tmp_path / "clip.ts", [tmp_path / "out.mkv", tmp_path / "out.mp4"]
+    clip.write_bytes(with_garbage(beeping(5, "mpegts", ["mp2"], rate=44100)))
+    with sounding(str(clip), [tmp_path / "out.ts", *outs]) as session:
+        session.until(lambda status: status["state"] == "ended")
+        status = session.session.status()
+    assert status["source"]["received"] == 5 * FPS
+    assert status["source"]["damaged"] == 0
+    for sink in status["sinks"]:
+        assert sink["written"] + sink["dropped"] == 5 * FPS
+        assert sink["state"] == "open"
+    numbers = look(outs[0]).numbers
+    assert len(numbers) == status["sinks"][1]["written"]
+
+
+def with_garbage(stream):
+    """The transport stream with noise in the payload of its sound (pid 0x101)."""
+    rng, made = random.Random(1), bytearray(stream)
+    for start in range(0, len(made), PACKET):
+        pid = (made[start + 1] & 31) << 8 | made[start + 2]
+        begins = made[start + 1] & 0x40
+        if pid == 0x101 and not begins and start > 100 * PACKET:
+            made[start + 30 : start + PACKET] = rng.randbytes(PACKET - 30)
+    return bytes(made)
+
+
+@needs_rtsp_server
+def test_the_picture_does_not_wait_for_sound_at_a_receiver():
+    ages = {}
+    for beep in (None, "aac"):
+        options = {"beep": beep} if beep else {}
+        with RtspServer(**CAMERA, **options) as server:
+            got = Arrivals()
+            with tcp(got.take) as receiver:
+                url = f"tcp://127.0.0.1:{receiver.port}"
+                with sounding(server.url, [url, got]) as session:
+                    session.frames(75)
+        ages[beep] = got.delay_s()
+    assert ages["aac"] < ages[None] + 0.5 / FPS, ages
+
+
+class Arrivals(KeepingSink):
+    """Measures how long after its hand-over a frame is at a receiver of a transport stream."""
+
+    def __init__(self):
+        super().__init__(name="arrivals")
+        self.offered = []
+        self.received = []
+
+    def offer(self, frame: OutputFrame) -> None:
+        self.offered.append(time.monotonic())
+
+    def take(self, client: socket.socket) -> None:
+        while data := client.recv(1 << 16):
+            for start in range(0, len(data) - PACKET, PACKET):
+                packet = data[start : start + PACKET]
+                pid = (packet[1] & 31) << 8 | packet[2]
+                if packet[0] == 0x47 and pid == 0x100 and packet[1] & 0x40:
+                    self.received.append(time.monotonic())
+
+    def delay_s(self) -> float:
+        """The median time from a hand-over to the next beginning of a picture."""
+        delays = []
+        for at in self.offered[15:-5]:
+            delays.append(min(one - at for one in self.received if one >= at))
+        return sorted(delays)[len(delays) // 2]
