@@ -128,31 +128,47 @@ def test_the_picture_does_not_wait_for_sound_at_a_receiver():
                 with sounding(server.url, [url, got]) as session:
                     session.frames(75)
         ages[beep] = got.delay_s()
+    print(ages)
     assert ages["aac"] < ages[None] + 0.5 / FPS, ages
 
 
 class Arrivals(KeepingSink):
-    """Measures how long after its hand-over a frame is at a receiver of a transport stream."""
+    """Measures how long after its hand-over a picture is at a receiver of a transport stream."""
 
     def __init__(self):
         super().__init__(name="arrivals")
-        self.offered = []
-        self.received = []
+        self.offered: dict[int, float] = {}  # by its time in ticks
+        self.received: list[tuple[int, float]] = []
 
     def offer(self, frame: OutputFrame) -> None:
-        self.offered.append(time.monotonic())
+        self.offered[round(frame.source.seconds * 90000)] = time.monotonic()
 
     def take(self, client: socket.socket) -> None:
+        held = b""
         while data := client.recv(1 << 16):
-            for start in range(0, len(data) - PACKET, PACKET):
-                packet = data[start : start + PACKET]
-                pid = (packet[1] & 31) << 8 | packet[2]
-                if packet[0] == 0x47 and pid == 0x100 and packet[1] & 0x40:
-                    self.received.append(time.monotonic())
+            held += data
+            while len(held) >= PACKET:
+                packet, held = held[:PACKET], held[PACKET:]
+                if (packet[1] & 31) << 8 | packet[2] == 0x100 and packet[1] & 0x40:
+                    self.received.append((presented(packet), time.monotonic()))
 
     def delay_s(self) -> float:
-        """The median time from a hand-over to the next beginning of a picture."""
+        """The median."""
+        begin = self.received[0][0] - min(self.offered)  # the first picture is never dropped
         delays = []
-        for at in self.offered[15:-5]:
-            delays.append(min(one - at for one in self.received if one >= at))
+        for ticks, at in self.received[15:]:
+            nearest = min(self.offered, key=lambda one: abs(one - (ticks - begin)))
+            assert abs(nearest - (ticks - begin)) < 90
+            delays.append(at - self.offered[nearest])
         return sorted(delays)[len(delays) // 2]
+
+
+def presented(packet: bytes) -> int:
+    """The time in the header of a picture that begins in a packet of a transport stream."""
+    start = packet.index(b"\0\0\1\xe0", 4)
+    stamp = packet[start + 9 : start + 14]
+    parts = (stamp[0] >> 1 & 7, stamp[1], stamp[2] >> 1, stamp[3], stamp[4] >> 1)
+    ticks = 0
+    for part, bits in zip(parts, (3, 8, 7, 8, 7), strict=True):
+        ticks = ticks << bits | part
+    return ticks
