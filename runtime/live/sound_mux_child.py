@@ -24,6 +24,16 @@ _MOST_FAILURES = 50  # in a row, after which a stream is left out
 _TRIED = ("mp4", "mov", "matroska", "mpegts", "flv")  # muxers that can write into memory
 
 
+def open_template(text: str) -> Any:
+    """Opens the file that describes a stream of sound, in base 64; it can lead to no other file.
+
+    Raises:
+        av.error.FFmpegError: It is of another kind than a capturing process writes.
+    """
+    only = {"format_whitelist": "nut,mov,mp4,m4a,3gp,3g2,mj2", "protocol_whitelist": "none"}
+    return av.open(io.BytesIO(base64.b64decode(text)), options=only, metadata_errors="replace")
+
+
 class Track:
     """One stream of sound of an output.
 
@@ -92,7 +102,7 @@ class Soundtrack:
                 self._lose(number, error)
 
     def _open(self, number: int, sound: dict[str, Any], takes: Any, muxer: str) -> None:
-        file = av.open(io.BytesIO(base64.b64decode(sound["template"])), metadata_errors="replace")
+        file = open_template(sound["template"])
         self._files.append(file)
         self._tracks[number] = Track(file.streams.audio[0], takes, muxer)
 

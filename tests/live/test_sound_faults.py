@@ -1,14 +1,17 @@
 """Sound that is bad, missing or of another kind at a time: the picture goes on all the same."""
 
+import base64
 import random
 import re
 import socket
 import threading
 import time
 
+import av
 import pytest
 
 from streamdiffvsr.runtime.live.frame import OutputFrame
+from streamdiffvsr.runtime.live.sound_mux_child import open_template
 from streamdiffvsr.tests.live.beeps import listen
 from streamdiffvsr.tests.live.receivers import look
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
@@ -17,9 +20,8 @@ from streamdiffvsr.tests.live.stand_ins import KeepingSink
 from streamdiffvsr.tests.live.streams import PACKET, tcp
 from streamdiffvsr.tests.live.test_sound import CAMERA, in_time
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_file_whose_sound_comes_first_loses_no_picture(tmp_path):
     clip, out = tmp_path / "clip.mkv", tmp_path / "out.mkv"
     clip.write_bytes(beeping(3, "matroska", sound_first=True))
@@ -29,6 +31,7 @@ def test_a_file_whose_sound_comes_first_loses_no_picture(tmp_path):
     assert in_time(listen(out).offsets_ms(), 3)
 
 
+@pytest.mark.slow
 @needs_rtsp_server
 def test_another_kind_of_sound_goes_on_in_another_file(tmp_path):
     with (
@@ -51,6 +54,7 @@ def test_another_kind_of_sound_goes_on_in_another_file(tmp_path):
         assert in_time(heard.offsets_ms(), 2), (name, heard.offsets_ms())
 
 
+@pytest.mark.slow
 @needs_rtsp_server
 def test_a_server_that_refuses_its_sound_gives_the_picture():
     with (
@@ -90,6 +94,7 @@ def without_sound(port):
     return serve
 
 
+@pytest.mark.slow
 def test_garbage_in_the_place_of_sound_is_dropped_with_one_line(tmp_path):
     clip, outs = tmp_path / "clip.ts", [tmp_path / "out.mkv", tmp_path / "out.mp4"]
     clip.write_bytes(with_garbage(beeping(5, "mpegts", ["mp2"], rate=44100)))
@@ -116,6 +121,7 @@ def with_garbage(stream):
     return bytes(made)
 
 
+@pytest.mark.slow
 @needs_rtsp_server
 def test_the_picture_does_not_wait_for_sound_at_a_receiver():
     ages = {}
@@ -172,3 +178,14 @@ def presented(packet: bytes) -> int:
     for part, bits in zip(parts, (3, 8, 7, 8, 7), strict=True):
         ticks = ticks << bits | part
     return ticks
+
+
+@pytest.mark.parametrize("lie", ["#EXTM3U\n#EXTINF:1,\n{}\n", "ffconcat version 1.0\nfile {}\n"])
+def test_what_describes_sound_leads_to_no_other_file(tmp_path, lie):
+    """As a capturing process would write it that a hostile stream has taken over."""
+    with tcp(lambda client: asked.append(client.recv(100))) as catcher:
+        asked: list[bytes] = []
+        text = lie.format(f"http://127.0.0.1:{catcher.port}/a.ts")
+        with pytest.raises(av.error.FFmpegError):
+            open_template(base64.b64encode(text.encode()).decode())
+        assert not asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from io import RawIOBase
 from typing import Any
@@ -11,7 +10,7 @@ import av
 
 from ...media import libav
 from ...processes import messages
-from ..sound_mux_child import Track
+from ..sound_mux_child import Track, open_template
 from ..sound_targets import Takes
 
 _OPUS = Takes((), "libopus")
@@ -24,7 +23,7 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
     the message, [seconds, bytes] in the answer.
     """
     libav.quiet()
-    file = av.open(io.BytesIO(base64.b64decode(arguments["template"])), metadata_errors="replace")
+    file = open_template(arguments["template"])
     with av.open(io.BytesIO(), "w", format="matroska") as unused:  # opens the encoder
         track = Track(file.streams.audio[0], _OPUS, "matroska")
         track.join(unused)
