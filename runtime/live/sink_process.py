@@ -143,10 +143,12 @@ class SinkProcess:
         Raises:
             StreamDiffVSRError: It was not written.
         """
-        if self._report.about:
-            known = [packet for packet in packets if packet.stream in self.sounds]
-            for header, payload in in_messages(known, origin):
-                self._child.send(header, payload)
+        known = [packet for packet in packets if packet.stream in self.sounds]
+        if not self._report.about:
+            self._report.dropped += len(known)
+            return
+        for header, payload in in_messages(known, origin):
+            self._child.send(header, payload)
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and ends the child.

@@ -5,6 +5,7 @@ encoded for it. Runs in the child of a sink.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 from collections.abc import Iterator
 from fractions import Fraction
@@ -42,7 +43,7 @@ class Track:
     """
 
     def __init__(self, template: Any, takes: Takes, muxer: str) -> None:
-        self._template, self._failures = template, 0
+        self._template = template
         codec = codec_of(template)
         copied = codec in takes.copied and (muxer not in _TRIED or holds(muxer, template))
         self._stream: Any = (
@@ -59,15 +60,18 @@ class Track:
         self._stream.join(container, {})
 
     def placed(self, data: bytes, seconds: float, duration: float) -> list[Any]:
-        """Returns the packets to mux for one of the source; none if it is damaged."""
+        """Returns the packets to mux for one of the source.
+
+        Raises:
+            ValueError: It is damaged.
+        """
         packet = av.Packet(data)
         base = self._template.time_base
         packet.stream, packet.time_base = self._template, base
         packet.pts = packet.dts = round(seconds / base)
         packet.duration = round(duration / base)
         made: list[Any] = self._stream.placed(packet)
-        self._failures = self._failures + 1 if self._stream.take_refused() else 0
-        if self._failures > _MOST_FAILURES:
+        if self._stream.take_refused() and not made:
             raise ValueError("it cannot be decoded")
         return made
 
@@ -88,6 +92,7 @@ class Soundtrack:
         self._tracks: dict[int, Track] = {}
         self._files: list[Any] = []  # of the templates, which must stay open
         self._lost: list[str] = []
+        self._failures: dict[int, int] = {}  # in a row
         self._written = self._dropped = 0
         muxer: str = arguments["format"]
         takes = takes_of(arguments["kind"], muxer)
@@ -142,21 +147,24 @@ class Soundtrack:
             try:
                 self._mux(container, track.placed(data, seconds, duration))
             except _REFUSED as error:
-                self._lose(number, error)
+                self._dropped += 1
+                self._failures[number] = self._failures.get(number, 0) + 1
+                if self._failures[number] > _MOST_FAILURES:
+                    self._lose(number, error)
+            else:
+                self._failures[number] = 0
 
     def close(self, container: Any) -> None:
         """Writes what the encoders still hold."""
-        for number, track in list(self._tracks.items()):
-            try:
+        for track in self._tracks.values():
+            with contextlib.suppress(*_REFUSED):
                 self._mux(container, track.rest())
-            except _REFUSED as error:
-                self._lose(number, error)
 
     def report(self) -> dict[str, Any]:
         """Returns what became of the packets since the last call, for the parent."""
         made = {"written": self._written, "dropped": self._dropped, "lost": self._lost}
         self._written, self._dropped, self._lost = 0, 0, []
-        return made
+        return {**made, "about": self.about}
 
     def _mux(self, container: Any, made: Iterator[Any] | list[Any]) -> None:
         for packet in made:
@@ -165,5 +173,4 @@ class Soundtrack:
 
     def _lose(self, number: int, error: Exception) -> None:
         self._tracks.pop(number, None)
-        self._dropped += 1
         self._lost.append(f"stream {number + 1} of its sound is left out: {libav.describe(error)}")

@@ -48,6 +48,7 @@ class SoundReport:
             self.written += report["written"]
             self.dropped += report["dropped"]
             self.lines += report["lost"]
+            self.about = report["about"]
 
 
 def described(streams: Sequence[SoundStream]) -> list[dict[str, Any]]:

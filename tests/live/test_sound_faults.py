@@ -11,9 +11,19 @@ import av
 import pytest
 
 from streamdiffvsr.runtime.live.frame import OutputFrame
+from streamdiffvsr.runtime.live.sinks import open_sink
+from streamdiffvsr.runtime.live.sound import (
+    SoundMessage,
+    SoundPacket,
+    SoundStream,
+    SoundStreams,
+    SoundTimeline,
+)
 from streamdiffvsr.runtime.live.sound_mux_child import open_template
+from streamdiffvsr.runtime.live.sound_tap_child import SoundTap
 from streamdiffvsr.tests.live.beeps import listen
-from streamdiffvsr.tests.live.receivers import look
+from streamdiffvsr.tests.live.receivers import FPS as FPS_OUT
+from streamdiffvsr.tests.live.receivers import feed, look, output
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.sounding import FPS, beeping, sounding
 from streamdiffvsr.tests.live.stand_ins import KeepingSink
@@ -95,7 +105,7 @@ def without_sound(port):
 
 
 @pytest.mark.slow
-def test_garbage_in_the_place_of_sound_is_dropped_with_one_line(tmp_path):
+def test_garbage_in_the_place_of_sound_leaves_the_picture_alone(tmp_path):
     clip, outs = tmp_path / "clip.ts", [tmp_path / "out.mkv", tmp_path / "out.mp4"]
     clip.write_bytes(with_garbage(beeping(5, "mpegts", ["mp2"], rate=44100)))
     with sounding(str(clip), [tmp_path / "out.ts", *outs]) as session:
@@ -119,6 +129,39 @@ def with_garbage(stream):
         if pid == 0x101 and not begins and start > 100 * PACKET:
             made[start + 30 : start + PACKET] = rng.randbytes(PACKET - 30)
     return bytes(made)
+
+
+def test_a_stream_that_cannot_be_decoded_is_left_out_with_one_line(tmp_path):
+    told: list[str] = []
+    sink = open_sink(str(tmp_path / "out.mp4"), tell=told.append)
+    stream, rng = flac(tmp_path), random.Random(1)
+    sink.hear(SoundStreams((stream,), 1))
+    for index in range(80):
+        feed(sink, [output(index)])
+        now = time.monotonic()
+        sink.hear(SoundPacket(stream, index / FPS_OUT, 1 / FPS_OUT, rng.randbytes(200), now))
+    sink.close(10)
+    assert look(tmp_path / "out.mp4").numbers == list(range(80))
+    assert len(told) == 1 and "stream 1 of its sound is left out: " in told[0]
+    assert sink.status()["sound"] == [] and sink.status()["sound_dropped"] > 50
+
+
+def flac(folder) -> SoundStream:
+    """A stream of FLAC, as a source describes it."""
+    clip, heard = folder / "clip.mkv", []
+    clip.write_bytes(beeping(1, "matroska", ["flac"]))
+    with av.open(str(clip)) as container:
+        timeline = SoundTimeline(heard.append, print)
+        tap = SoundTap(
+            container,
+            container.streams.video[0],
+            lambda header, payload=b"": timeline.take(SoundMessage(header, payload)),
+            wanted=True,
+        )
+        for packet in container.demux(tap.streams):
+            tap.take(packet)
+    (stream,) = heard[-1].streams
+    return stream
 
 
 @pytest.mark.slow
