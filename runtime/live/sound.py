@@ -6,6 +6,8 @@ engines: a sink holds it back until the picture of its time has been written.
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -101,6 +103,9 @@ class SoundMessage:
     payload: bytes = field(repr=False)
 
 
+_MATCHING_S = 0.5  # in which most RTSP servers have said how their clocks go together
+_STEP_S = 0.02  # a larger one is their doing
+_FEWEST_STEPS = 4  # to know the usual one
 _NEAR_S = 5.0  # from where its frames are, a packet of the same clock can be heard
 _HELD_S = 10.0  # a packet of another clock waits this long for a frame of it
 _HELD = 2000  # packets
@@ -117,22 +122,29 @@ class SoundTimeline:
     Args:
         hear: Receives the streams and the packets.
         tell: Receives one line when a stream cannot be used.
+        matched_late: Whether the clocks of sound and picture are matched a moment after a
+            connection begins, as in RTSP. What comes before that waits for it.
     """
 
-    def __init__(self, hear: Hear, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, hear: Hear, tell: Callable[[str], None], *, matched_late: bool = False
+    ) -> None:
         self._hear, self._tell = hear, tell
+        self._matching_s = _MATCHING_S if matched_late else 0.0
+        self._matched = False
+        self._first_frame: float | None = None  # of this connection, when it was captured
         self._expected = 0
         self._streams: dict[int, SoundStream] = {}
         self._last: dict[int, float] = {}  # when the last packet of a stream is heard
         self._held: deque[SoundMessage] = deque(maxlen=_HELD)
         self._own: float | None = None  # of the last frame, by the source's clock
         self._placed = self._captured = 0.0
-        self._any_frame = False
 
     def restart(self) -> None:
         """Notes that another connection begins, with a clock of its own."""
         self._held.clear()
-        self._own, self._any_frame = None, False
+        self._own = self._first_frame = None
+        self._matched = False
 
     def frame(self, own: float | None, placed: float, captured: float) -> None:
         """Notes where a frame was placed.
@@ -143,16 +155,18 @@ class SoundTimeline:
             captured: When it left the decoder, in seconds of ``time.monotonic``.
         """
         self._own, self._placed, self._captured = own, placed, captured
-        self._any_frame = True
-        for _ in range(len(self._held)):
-            self._place(self._held.popleft())
+        if self._first_frame is None:
+            self._first_frame = captured
+        self._release(captured)
 
     def take(self, message: SoundMessage) -> None:
         """Takes a message of the source's process."""
         header = message.header
         match header["kind"]:
             case "sound":
-                self._place(message)
+                if header["number"] in self._streams:
+                    self._held.append(message)
+                    self._release(header["captured"])
             case "sounds":
                 self._expected = header["count"]
                 self._announce()
@@ -185,11 +199,33 @@ class SoundTimeline:
             self._streams[stream.number] = stream
             self._announce()
 
+    def _release(self, now: float) -> None:
+        """Places the packets that wait, unless there is still something to wait for."""
+        if self._first_frame is None or now < self._first_frame + self._matching_s:
+            return
+        if not self._matched:
+            self._matched = True
+            self._join_up()
+        for _ in range(len(self._held)):
+            self._place(self._held.popleft())
+
+    def _join_up(self) -> None:
+        """Moves what came before a step of a stream's clock to where that went on."""
+        for number in self._streams if self._matching_s else ():
+            waiting = [(at, one) for at, one in enumerate(self._held) if _is_timed(one, number)]
+            owns = [one.header["own"] for _, one in waiting]
+            steps = [after - before for before, after in itertools.pairwise(owns)]
+            if len(steps) < _FEWEST_STEPS:
+                continue
+            usual, moved = statistics.median(steps), 0.0
+            for (at, one), step in zip(reversed(waiting[:-1]), reversed(steps), strict=True):
+                moved += step - usual if abs(step - usual) > _STEP_S else 0.0
+                header = {**one.header, "own": one.header["own"] + moved}
+                self._held[at] = SoundMessage(header, one.payload)
+
     def _place(self, message: SoundMessage) -> None:
         header = message.header
-        stream = self._streams.get(header["number"])
-        if stream is None:
-            return
+        stream = self._streams[header["number"]]
         seconds = self._seconds(header["own"], header["captured"])
         if seconds is None:
             if time.monotonic() - header["captured"] < _HELD_S:
@@ -206,10 +242,12 @@ class SoundTimeline:
 
     def _seconds(self, own: float | None, captured: float) -> float | None:
         """Returns when a packet is heard; None if that is not known before the next frame."""
-        if not self._any_frame:
-            return None
         now = self._placed + captured - self._captured
         if own is None or self._own is None:
             return now  # as it came
         seconds = self._placed + own - self._own
         return seconds if abs(seconds - now) <= _NEAR_S else None
+
+
+def _is_timed(message: SoundMessage, number: int) -> bool:
+    return message.header["number"] == number and message.header["own"] is not None

@@ -130,7 +130,8 @@ class LiveSource:
         hear: Hear | None = None,
     ) -> None:
         self._address, self._tell = address, tell
-        self._sound = SoundTimeline(hear, self._say) if hear else None
+        late = address.kind == "rtsp"
+        self._sound = SoundTimeline(hear, self._say, matched_late=late) if hear else None
         self._timeouts = {"open_timeout_s": open_timeout_s, "stall_timeout_s": stall_timeout_s}
         self._reconnect = reconnect and address.kind != "file"
         self._backoff = backoff or (Backoff(*_LISTENING) if address.listens else Backoff())

@@ -16,6 +16,7 @@ from streamdiffvsr.benchmarks import clock_code
 
 _LOUD = 0.1  # of full scale
 _QUIET_S = 0.3  # before a beep
+_WHOLE_S = 0.09  # of 0.1
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Recording:
 
     Attributes:
         shown: (time in the recording, the clock in the picture) of each readable frame, in seconds.
-        beeps: The times in the recording at which beeps begin.
+        beeps: The times in the recording at which whole beeps begin.
         codecs: The codecs of the streams of sound.
         gaps: The times at which sound stops for more than 50 ms, and for how long.
     """
@@ -56,9 +57,9 @@ def listen(path: Path | str, *, scale: int = 4, stream: int = 0) -> Recording:
                 shown.append((float(frame.pts * frame.time_base), clock / 1e6))
     if not codecs:
         return Recording(shown, [], [], [])
-    beeps: list[float] = []
+    loud: list[list[float]] = []  # begin and end
     gaps: list[tuple[float, float]] = []
-    quiet_until, due = None, None
+    due = None
     with av.open(str(path)) as container:
         for frame in container.decode(audio=stream):
             begin = float(frame.pts * frame.time_base)
@@ -67,9 +68,10 @@ def listen(path: Path | str, *, scale: int = 4, stream: int = 0) -> Recording:
             due = begin + frame.samples / frame.sample_rate
             for index in np.flatnonzero(np.abs(_mono(frame)) > _LOUD):
                 at = begin + float(index) / frame.sample_rate
-                if quiet_until is None or at > quiet_until:
-                    beeps.append(at)
-                quiet_until = at + _QUIET_S
+                if not loud or at > loud[-1][1] + _QUIET_S:
+                    loud.append([at, at])
+                loud[-1][1] = at
+    beeps = [begin for begin, end in loud if end - begin > _WHOLE_S]  # not cut by a new connection
     return Recording(shown, beeps, codecs, gaps)
 
 
