@@ -20,13 +20,21 @@ from .sound import Hear, SoundMessage, SoundTimeline
 from .status import SourceStatus
 
 _TICK_S = 1e-3  # the least time from one frame to the next
+_MATCHED_BY_S, _MATCHED_IN_S = 1.0, 10.0  # how far RTSP moves a clock, and until when
 _MAX_DRIFT_S = 5.0  # the most by which the two clocks may differ over one step
 
 
 class Timeline:
-    """Places frames on one timeline; the first is at 0."""
+    """Places frames on one timeline; the first is at 0.
 
-    def __init__(self) -> None:
+    Args:
+        matched_late: Whether the clock is matched with that of sound soon after a connection
+            begins, which moves it a little and is no jump.
+    """
+
+    def __init__(self, *, matched_late: bool = False) -> None:
+        self._matched_late = matched_late
+        self._begun = 0.0  # when the first frame since the last restart was captured
         self._placed: float | None = None
         self._own: float | None = None
         self._captured = 0.0
@@ -44,11 +52,14 @@ class Timeline:
         """
         waited, jumped = captured - self._captured, False
         step = waited
+        if self._own is None:
+            self._begun = captured
         if own is not None and self._own is not None:
             step = own - self._own
             jumped = step < 0 or step > waited + _MAX_DRIFT_S
             if jumped:
-                step = waited
+                matched = -_MATCHED_BY_S < step < 0 and captured < self._begun + _MATCHED_IN_S
+                jumped, step = not (self._matched_late and matched), waited
         self._own, self._captured = own, captured
         self._placed = 0.0 if self._placed is None else self._placed + max(step, _TICK_S)
         return self._placed, jumped
@@ -141,7 +152,7 @@ class LiveSource:
         self._connection: Connection | None = None
         self._closed = threading.Event()
         self._status = SourceStatus()
-        self._timeline = Timeline()
+        self._timeline = Timeline(matched_late=late and hear is not None)
         self._epoch = -1
         self._shape: tuple[int, int, str] | None = None  # of this connection
         self._played_since: float | None = None  # this connection

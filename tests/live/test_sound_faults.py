@@ -38,7 +38,7 @@ def test_a_file_whose_sound_comes_first_loses_no_picture(tmp_path):
     with sounding(str(clip), [out]) as session:
         session.until(lambda status: status["state"] == "ended")
         assert session.session.status()["source"]["received"] == 3 * FPS
-    assert in_time(listen(out).offsets_ms(), 3)
+    assert in_time(listen(out).offsets_ms(), 2)
 
 
 @pytest.mark.slow
@@ -110,14 +110,13 @@ def test_garbage_in_the_place_of_sound_leaves_the_picture_alone(tmp_path):
     clip.write_bytes(with_garbage(beeping(5, "mpegts", ["mp2"], rate=44100)))
     with sounding(str(clip), [tmp_path / "out.ts", *outs]) as session:
         session.until(lambda status: status["state"] == "ended")
-        status = session.session.status()
+    status = session.session.status()
     assert status["source"]["received"] == 5 * FPS
     assert status["source"]["damaged"] == 0
     for sink in status["sinks"]:
-        assert sink["written"] + sink["dropped"] == 5 * FPS
-        assert sink["state"] == "open"
-    numbers = look(outs[0]).numbers
-    assert len(numbers) == status["sinks"][1]["written"]
+        assert sink["written"] + sink["dropped"] == status["frames"]
+        assert (sink["state"], sink["reopened"], sink["error"]) == ("closed", 0, "")
+    assert len(look(outs[0]).numbers) == status["sinks"][1]["written"]
 
 
 def with_garbage(stream):
