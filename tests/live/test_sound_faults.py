@@ -1,6 +1,7 @@
 """Sound that is bad, missing or of another kind at a time: the picture goes on all the same."""
 
 import base64
+import contextlib
 import random
 import re
 import socket
@@ -13,9 +14,9 @@ import pytest
 from streamdiffvsr.runtime.live.frame import OutputFrame
 from streamdiffvsr.runtime.live.sinks import open_sink
 from streamdiffvsr.runtime.live.sound import (
+    Sound,
     SoundMessage,
     SoundPacket,
-    SoundStream,
     SoundStreams,
     SoundTimeline,
 )
@@ -23,7 +24,7 @@ from streamdiffvsr.runtime.live.sound_mux_child import open_template
 from streamdiffvsr.runtime.live.sound_tap_child import SoundTap
 from streamdiffvsr.tests.live.beeps import listen
 from streamdiffvsr.tests.live.receivers import FPS as FPS_OUT
-from streamdiffvsr.tests.live.receivers import feed, look, output
+from streamdiffvsr.tests.live.receivers import feed, look, output, wait_until
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
 from streamdiffvsr.tests.live.sounding import FPS, beeping, sounding
 from streamdiffvsr.tests.live.stand_ins import KeepingSink
@@ -133,7 +134,7 @@ def with_garbage(stream):
 def test_a_stream_that_cannot_be_decoded_is_left_out_with_one_line(tmp_path):
     told: list[str] = []
     sink = open_sink(str(tmp_path / "out.mp4"), tell=told.append)
-    stream, rng = flac(tmp_path), random.Random(1)
+    stream, rng = tapped(tmp_path, 1, "flac")[0].streams[0], random.Random(1)
     sink.hear(SoundStreams((stream,), 1))
     for index in range(80):
         feed(sink, [output(index)])
@@ -145,12 +146,32 @@ def test_a_stream_that_cannot_be_decoded_is_left_out_with_one_line(tmp_path):
     assert sink.status()["sound"] == [] and sink.status()["sound_dropped"] > 50
 
 
-def flac(folder) -> SoundStream:
-    """A stream of FLAC, as a source describes it."""
+@pytest.mark.slow
+def test_sound_goes_on_where_no_picture_comes(tmp_path):
+    out = tmp_path / "out.mkv"
+    sink = open_sink(str(out))
+    streams, *packets = tapped(tmp_path, 4, "flac")
+    sink.hear(streams)
+    feed(sink, [output(0)])
+    for packet in packets:
+        sink.hear(packet)
+
+    def beeps() -> int:
+        with contextlib.suppress(av.error.EOFError):  # nothing is in the file yet
+            return len(listen(out).beeps)
+        return 0
+
+    wait_until(lambda: beeps() >= 3, 20)
+    sink.close(10)
+
+
+def tapped(folder, seconds, codec) -> list[Sound]:
+    """The sound of a clip as a source hands it on: its streams, then its packets."""
     clip, heard = folder / "clip.mkv", []
-    clip.write_bytes(beeping(1, "matroska", ["flac"]))
+    clip.write_bytes(beeping(seconds, "matroska", [codec]))
     with av.open(str(clip)) as container:
         timeline = SoundTimeline(heard.append, print)
+        timeline.frame(0.0, 0.0, time.monotonic())
         tap = SoundTap(
             container,
             container.streams.video[0],
@@ -159,8 +180,7 @@ def flac(folder) -> SoundStream:
         )
         for packet in container.demux(tap.streams):
             tap.take(packet)
-    (stream,) = heard[-1].streams
-    return stream
+    return heard[1:]  # without the number of streams alone
 
 
 @pytest.mark.slow
