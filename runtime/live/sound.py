@@ -107,7 +107,7 @@ _MATCHING_S = 0.5  # in which most RTSP servers have said how their clocks go to
 _STEP_S = 0.02  # a larger one is their doing
 _FEWEST_STEPS = 4  # to know the usual one
 _NEAR_S = 5.0  # from where its frames are, a packet of the same clock can be heard
-_HELD_S = 10.0  # a packet of another clock waits this long for a frame of it
+_HELD_S = 3.0  # a packet of another clock waits this long for a frame of it
 _HELD = 2000  # packets
 _BACK_S = 1e-3
 
@@ -116,7 +116,8 @@ class SoundTimeline:
     """Places sound on the timeline of the frames, by the clock that both have at the source.
 
     A packet that came before the first frame of its connection, or after a jump of the clock that
-    no frame has followed yet, waits for that frame. All methods are called by one thread, except
+    no frame has followed yet, waits for that frame. If none follows, the two have clocks of their
+    own, and sound is placed as it comes. All methods are called by one thread, except
     :meth:`to_json`.
 
     Args:
@@ -137,12 +138,14 @@ class SoundTimeline:
         self._streams: dict[int, SoundStream] = {}
         self._last: dict[int, float] = {}  # when the last packet of a stream is heard
         self._held: deque[SoundMessage] = deque(maxlen=_HELD)
+        self._apart: dict[int, float] = {}  # what to add to the clock of a stream
         self._own: float | None = None  # of the last frame, by the source's clock
         self._placed = self._captured = 0.0
 
     def restart(self) -> None:
         """Notes that another connection begins, with a clock of its own."""
         self._held.clear()
+        self._apart.clear()
         self._own = self._first_frame = None
         self._matched = False
 
@@ -226,11 +229,12 @@ class SoundTimeline:
     def _place(self, message: SoundMessage) -> None:
         header = message.header
         stream = self._streams[header["number"]]
-        seconds = self._seconds(header["own"], header["captured"])
+        seconds = self._seconds(header, stream.number)
         if seconds is None:
             if time.monotonic() - header["captured"] < _HELD_S:
                 self._held.append(message)
-            return
+                return
+            seconds = self._set_apart(header, stream.number)
         last = self._last.get(stream.number)
         if last is not None and seconds < last - _BACK_S:
             return  # its time has been heard
@@ -240,13 +244,25 @@ class SoundTimeline:
             SoundPacket(stream, seconds, header["duration"], message.payload, header["captured"])
         )
 
-    def _seconds(self, own: float | None, captured: float) -> float | None:
+    def _seconds(self, header: dict[str, Any], number: int) -> float | None:
         """Returns when a packet is heard; None if that is not known before the next frame."""
-        now = self._placed + captured - self._captured
-        if own is None or self._own is None:
+        now: float = self._placed + header["captured"] - self._captured
+        if header["own"] is None or self._own is None:
             return now  # as it came
+        own: float = header["own"] + self._apart.get(number, 0.0)
         seconds = self._placed + own - self._own
         return seconds if abs(seconds - now) <= _NEAR_S else None
+
+    def _set_apart(self, header: dict[str, Any], number: int) -> float:
+        """Gives a stream a clock of its own from a packet on; returns when that is heard."""
+        now: float = self._placed + header["captured"] - self._captured
+        assert self._own is not None
+        self._apart[number] = now - self._placed + self._own - header["own"]
+        self._tell(
+            f"stream {number + 1} of its sound has another clock than the picture: it is placed "
+            "as it comes"
+        )
+        return now
 
 
 def _is_timed(message: SoundMessage, number: int) -> bool:

@@ -75,6 +75,14 @@ def test_sound_after_a_jump_of_the_clock_waits_for_a_frame_of_the_new_time(sourc
     assert source.seconds == pytest.approx([0.1, 0.2, 0.3])
 
 
+def test_sound_with_a_clock_of_its_own_is_placed_as_it_comes(source):
+    source.shows(100.0, 10.0, at=-20.0)
+    source.sounds(7000.0, at=-19.0)
+    source.sounds(7000.1, at=-18.8)
+    assert source.seconds == pytest.approx([11.0, 11.1])  # its own steps from the first one on
+    assert len(source.told) == 1 and "another clock" in source.told[0]
+
+
 def test_time_that_has_passed_is_not_heard_again(source):
     source.shows(10.0, 0.0, at=0.0)
     for own in (10.0, 10.02, 10.04, 9.98, 10.02, 10.06):

@@ -148,7 +148,7 @@ def test_sound_goes_on_after_the_camera_comes_back_with_another_codec(tab):
     assert tab.complaints == []
 
 
-def test_nothing_is_encoded_while_nobody_listens():
+def test_nothing_is_encoded_while_no_one_listens():
     with shown() as (preview, session, _):
         session.frames(20)
         assert len(children()) == 1  # the camera's
