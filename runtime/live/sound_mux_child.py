@@ -96,17 +96,20 @@ class Soundtrack:
         self._written = self._dropped = 0
         muxer: str = arguments["format"]
         takes = takes_of(arguments["kind"], muxer)
-        for sound in arguments["sounds"] if takes else []:
+        if takes is None:
+            return
+        for sound in arguments["sounds"]:
             number = sound["number"]
-            if len(self._tracks) == takes.most:  # type: ignore[union-attr]
-                self._lost.append(f"stream {number + 1} of its sound is left out: one is taken")
+            if len(self._tracks) == takes.most:
+                why = f"at most {takes.most} can be sent"
+                self._lost.append(f"stream {number + 1} of its sound is left out: {why}")
                 continue
             try:
                 self._open(number, sound, takes, muxer)
             except _UNUSABLE as error:
                 self._lose(number, error)
 
-    def _open(self, number: int, sound: dict[str, Any], takes: Any, muxer: str) -> None:
+    def _open(self, number: int, sound: dict[str, Any], takes: Takes, muxer: str) -> None:
         file = open_template(sound["template"])
         self._files.append(file)
         self._tracks[number] = Track(file.streams.audio[0], takes, muxer)

@@ -52,6 +52,7 @@ function connect() {
     opened = true;
     Object.assign(page, { connected: true, refused: false, attempts: 0, pongs: [] });
     for (let n = 0; n < 4; n += 1) ping();
+    sound.restart();
     watch();
     showState();
   };

@@ -28,6 +28,12 @@ export class Sound {
     }
   }
 
+  /** Begin with another session, whose times are its own. */
+  restart() {
+    this.delays = [];
+    this.#reset();
+  }
+
   /** Note that the picture of that time was drawn now, in milliseconds. */
   shown(seconds, now) {
     this.delays.push(now / 1000 - seconds);
