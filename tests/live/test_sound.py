@@ -107,6 +107,20 @@ def test_a_receiver_gets_the_sound_at_its_time(tmp_path, scheme, codec):
 
 @pytest.mark.slow
 @needs_ffmpeg
+def test_a_receiver_that_takes_one_stream_gets_the_first(tmp_path):
+    clip = tmp_path / "clip.mkv"
+    clip.write_bytes(beeping(4, "matroska", ["aac", "libopus"]))
+    url, listen_at, port, options = addresses("rtmp")
+    with ffmpeg_listener(listen_at, port, tmp_path / "got.mkv", *options, streams="0") as receiver:
+        with sounding(str(clip), [url]) as session:
+            session.until(lambda status: status["state"] == "ended")
+        receiver.wait(10)
+    assert listen(tmp_path / "got.mkv").codecs == ["aac"]
+    assert len([line for line in session.told if "stream 2 of its sound is left out" in line]) == 1
+
+
+@pytest.mark.slow
+@needs_ffmpeg
 @pytest.mark.parametrize("kind", ["file", "http", "hls", "udp", "rtmp"])
 def test_the_sound_of_every_kind_of_source_is_kept(tmp_path, kind):
     out = tmp_path / "out.mkv"
@@ -161,7 +175,7 @@ def playing(kind, folder, stream):
 
 
 @pytest.mark.slow
-def test_every_stream_is_kept_and_rtmp_like_containers_take_one(tmp_path):
+def test_every_stream_is_kept(tmp_path):
     clip = tmp_path / "clip.mkv"
     clip.write_bytes(beeping(3, "matroska", ["aac", "libopus"]))
     outs = [tmp_path / "out.mkv", tmp_path / "out.mp4", tmp_path / "out.ts"]
