@@ -77,6 +77,7 @@ NoReconnect = Annotated[
     bool,
     opt.flag("--no-reconnect", "End when the source ends or fails, instead of opening it again."),
 ]
+NoAudio = Annotated[bool, opt.flag("--no-audio", "Leave the sound of the source out.")]
 OverwriteSinks = Annotated[bool, opt.flag("--overwrite", "Replace existing output files.")]
 JsonLines = Annotated[
     bool,
@@ -108,6 +109,7 @@ def live(
     open_timeout: OpenTimeout = None,
     stall_timeout: StallTimeout = None,
     no_reconnect: NoReconnect = False,
+    no_audio: NoAudio = False,
     overwrite: OverwriteSinks = False,
     json: JsonLines = False,
     *,
@@ -122,6 +124,7 @@ def live(
     from ..runtime.live.addresses import parse_source
     from ..runtime.live.engine_pool import BICUBIC, EnginePool
     from ..runtime.live.session import LiveSession, run_session
+    from ..runtime.live.sound import to_sinks
     from ..runtime.live.source import LiveSource
 
     reporter = Reporter(as_json=json)
@@ -155,6 +158,7 @@ def live(
             open_timeout_s=open_timeout,
             stall_timeout_s=stall_timeout,
             reconnect=not no_reconnect,
+            hear=None if no_audio else to_sinks(sinks),
         )
         with closing(opened) as feed:
             canvas = open_adaptive(

@@ -58,7 +58,6 @@ _DEFAULTS: dict[str, dict[str, str]] = {
         "fpsprobesize": "0",
         "probesize": "32",
         "analyzeduration": "0",
-        "allowed_media_types": "video",
     },
     "http": _STREAM,
     "hls": {"live_start_index": "-1"},  # the newest segment, not the third last

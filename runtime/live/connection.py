@@ -16,6 +16,7 @@ from ..processes.child import Child
 from ..processes.shared_frames import SharedFrames
 from .addresses import Address
 from .frame import Image
+from .sound import SoundMessage
 
 _START_S = 30.0  # a process on a busy machine
 _LIFE_S = 10.0  # without a sign of life, which a machine with time sends twice a second
@@ -45,6 +46,7 @@ class Connection:
         address: The address to read.
         open_timeout_s: The longest that opening may take; None for the usual time.
         stall_timeout_s: The longest silence; None for one that follows from the source's rate.
+        sound: Whether sound is wanted, too.
 
     Attributes:
         codec: libav's name of the codec.
@@ -55,7 +57,12 @@ class Connection:
     """
 
     def __init__(
-        self, address: Address, *, open_timeout_s: float | None, stall_timeout_s: float | None
+        self,
+        address: Address,
+        *,
+        open_timeout_s: float | None,
+        stall_timeout_s: float | None,
+        sound: bool = False,
     ) -> None:
         patience_s = _PATIENCE_S.get(address.kind, 0.0)
         open_s = max(open_timeout_s or _OPEN_S, patience_s)
@@ -78,6 +85,7 @@ class Connection:
                 "loop": address.loop,
                 "decoder_threads": address.decoder_threads,
                 "transports": list(address.transports),
+                "sound": sound,
             },
             failure=f"could not read {address.shown!r}",
             memory_bytes=_MEMORY_BYTES,
@@ -94,7 +102,7 @@ class Connection:
         Raises:
             Disconnected: The child is gone.
         """
-        while self._message(_START_S)["kind"] != "ready":
+        while self._message(_START_S)[0]["kind"] != "ready":
             pass
         try:
             self._child.send({"kind": "open"})
@@ -102,16 +110,20 @@ class Connection:
             raise Disconnected("lost", error.why) from error
         self._opening_since = time.monotonic()
 
-    def receive(self) -> Received | None:
-        """Returns the next frame, or None for any other message; one comes at least twice a second.
+    def receive(self) -> Received | SoundMessage | None:
+        """Returns the next frame or what was said of sound, or None for any other message.
+
+        A message comes at least twice a second.
 
         Raises:
             Disconnected: The source ended, failed, or was silent for too long.
         """
-        header = self._message(_LIFE_S)
+        header, payload = self._message(_LIFE_S)
         match header["kind"]:
             case "frame":
                 return self._frame(header)
+            case "sound" | "sounds" | "sound_stream" | "sound_lost":
+                return SoundMessage(header, bytes(payload))
             case "memory":
                 self._attach(header)
             case "opened":
@@ -135,9 +147,9 @@ class Connection:
             self._memory.close()
             self._memory = None
 
-    def _message(self, deadline_s: float) -> dict[str, Any]:
+    def _message(self, deadline_s: float) -> tuple[dict[str, Any], memoryview]:
         try:
-            return self._child.receive(deadline_s)[0]
+            return self._child.receive(deadline_s)
         except StreamDiffVSRError as error:
             why = error.why or error.what
             if why.startswith("no answer within"):

@@ -41,12 +41,13 @@ class LiveLog(logging.Handler):
         damage: The number of lines that mean damage.
         denied: Whether the source tried to open something that is not allowed.
         last_error: The last line of an error, or "".
+        sound_refused: Whether an RTSP server sends the picture only, though it has sound.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.damage = 0
-        self.denied = False
+        self.denied = self.sound_refused = False
         self.last_error = ""
         logger = logging.getLogger("libav")
         logger.addHandler(self)
@@ -115,6 +116,7 @@ def _open_rtsp(
             if talk.only_sound:
                 raise Ended("refused", *_ONLY_SOUND) from error
             raise _not_opened(error, arguments, log) from error
+        log.sound_refused = talk.sound_refused
         return _with_video(container, arguments, transport, talk.codec)
 
 

@@ -18,6 +18,7 @@ from ..media.redact import redact
 from .ending_child import Ended
 from .gate_child import Bounds, Denied
 
+_MEDIA, _PICTURE, _BOTH = "allowed_media_types", "video", "video+audio"
 _MAX_REDIRECTS = 5
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _KEPT = 1000  # libav cuts log lines at 1023 bytes
@@ -37,20 +38,23 @@ class RtspTalk(logging.Handler):
 
     Attributes:
         refused: The status with which the server refused the transport, or "".
+        set_up_failed: Whether the server refused one of the streams that it had described.
         redirected: Whether the server answered with another address, which libav may not open.
         location: That address, if the log was asked for it.
+        sound_refused: Whether the server sends the picture only, though it has described sound.
     """
 
     def __init__(self, answered: Callable[[], None]) -> None:
         super().__init__()
         self._answered, self._description = answered, ""
         self._logger = logging.getLogger("libav.rtsp")
+        self.sound_refused = False
         self.begin()
 
     def begin(self) -> None:
         """Forgets what was said in an earlier attempt."""
         self.refused = self.location = ""
-        self.redirected = False
+        self.redirected = self.set_up_failed = False
 
     def __enter__(self) -> RtspTalk:
         self._logger.addHandler(self)
@@ -74,6 +78,7 @@ class RtspTalk(logging.Handler):
             self._description = text.replace("\r", "")
             self._answered()
         elif found := _SETUP.search(text):
+            self.set_up_failed = found[1] not in _NOT_ABOUT_TRANSPORT[:2]
             self.refused = "" if found[1] in _NOT_ABOUT_TRANSPORT else found[1]
         elif found := _LOCATION.search(text):
             self.location = found[1]
@@ -85,6 +90,11 @@ class RtspTalk(logging.Handler):
         """Returns whether the server has described a stream without video."""
         whole = len(self._description) < _KEPT
         return whole and "\nm=audio" in self._description and "\nm=video" not in self._description
+
+    @property
+    def with_sound(self) -> bool:
+        """Returns whether the server may have described a stream with sound."""
+        return "\nm=audio" in self._description or len(self._description) >= _KEPT
 
     @property
     def codec(self) -> str:
@@ -128,11 +138,26 @@ def unauthorized(url: str) -> Ended:
 
 
 def _over_any(url: str, arguments: dict[str, Any], talk: RtspTalk) -> tuple[InputContainer, str]:
-    transports = arguments["transports"]
+    if not arguments["sound"]:
+        return _over_any_with(_PICTURE, url, arguments, talk)
+    try:
+        return _over_any_with(_BOTH, url, arguments, talk)
+    except (av.error.FFmpegError, Ended):
+        if not talk.set_up_failed or not talk.with_sound:
+            raise
+    opened = _over_any_with(_PICTURE, url, arguments, talk)
+    talk.sound_refused = True
+    return opened
+
+
+def _over_any_with(
+    media: str, url: str, arguments: dict[str, Any], talk: RtspTalk
+) -> tuple[InputContainer, str]:
+    transports, options = arguments["transports"], {_MEDIA: media, **arguments["options"]}
     for transport in transports:
         talk.begin()
         try:
-            return _open(url, arguments["options"], transport), transport
+            return _open(url, options, transport), transport
         except av.error.FFmpegError:
             if not talk.refused:
                 raise
@@ -158,7 +183,8 @@ def _led_to(url: str, arguments: dict[str, Any], talk: RtspTalk, bounds: Bounds)
     talk.begin()
     talk.listen_closely(True)
     try:
-        _open(url, arguments["options"], arguments["transports"][0]).close()
+        options = {_MEDIA: _PICTURE, **arguments["options"]}
+        _open(url, options, arguments["transports"][0]).close()
     except av.error.FFmpegError:
         pass
     finally:

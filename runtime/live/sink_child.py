@@ -25,6 +25,7 @@ from ..media.encoders import SOFTWARE, live_options, live_pixel_format
 from ..media.formats import live_candidate
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ..processes import messages
+from .sound_mux_child import Soundtrack
 
 _FRAGMENT_US = 500_000
 _CLUSTER_MS = 500
@@ -57,6 +58,13 @@ def muxer_options(arguments: dict[str, Any], transport: str = "tcp") -> dict[str
         # A receiver of datagrams cannot see that the sender was restarted.
         options = options | {"mpegts_flags": "+initial_discontinuity"}
     return options
+
+
+def _with_sound(options: dict[str, str], more: dict[str, str]) -> dict[str, str]:
+    """Returns the options of a muxer with those for sound, which may begin later."""
+    if more and "movflags" in options:
+        options = options | {"movflags": f"{options['movflags']}+frag_discont"}
+    return options | more
 
 
 def remove_old_playlist(playlist: Path) -> None:
@@ -99,6 +107,7 @@ class ImageSeries:
         self._folder, self._name = Path(arguments["path"]).parent, Path(arguments["path"]).name
         self._number: int = arguments["first"]
         self._overwrite: bool = arguments["overwrite"]
+        self.about: list[dict[str, Any]] = []
         self._folder.mkdir(exist_ok=True)
         self._pixel_format, self._options = _ENCODERS[self.encoder]
         self._encode(0)  # fails now if the codec refuses the size
@@ -116,6 +125,12 @@ class ImageSeries:
         with write_atomically(path) as part:
             part.write_bytes(self._encode(ticks))
         self._number += 1
+
+    def hear(self, packets: list[list[Any]], payload: memoryview) -> None:
+        """Does nothing: images have no sound."""
+
+    def heard(self) -> None:
+        """Returns nothing, as no sound was written."""
 
     def close(self) -> None:
         """Does nothing: every image is complete."""
@@ -147,6 +162,7 @@ _UNKNOWN = (av.error.ProtocolNotFoundError, av.error.MuxerNotFoundError)
 def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> None:
     """Sends ``ready``; answers each ``frame`` by ``written`` and ``end`` by ``done``.
 
+    A ``sound`` gets no answer: the next one says what became of it.
     Any error is reported by ``failed``; its ``cause`` is "lasting" if trying again is of no use,
     and "refused" if the other side has refused.
     """
@@ -157,17 +173,21 @@ def serve(arguments: dict[str, Any], inbox: RawIOBase, outbox: RawIOBase) -> Non
     try:
         with _limit(arguments["open_s"]):
             output = _open(arguments)
-        _say(outbox, {"kind": "ready", "encoder": output.encoder, "transport": output.transport})
+        ready = {"encoder": output.encoder, "transport": output.transport, "sound": output.about}
+        _say(outbox, {"kind": "ready", **ready})
         while True:
-            header, pixels = _next(inbox, output)
+            header, payload = _next(inbox, output)
             if header["kind"] == "end":
                 break
             with _limit(arguments["frame_s"]):
-                output.write(pixels, header["ticks"])
-            _say(outbox, {"kind": "written"})
+                if header["kind"] == "sound":
+                    output.hear(header["packets"], payload)
+                    continue
+                output.write(payload, header["ticks"])
+            _say(outbox, {"kind": "written", "sound": output.heard()})
         with _limit(arguments["close_s"]):
             output.close()
-        _say(outbox, {"kind": "done"})
+        _say(outbox, {"kind": "done", "sound": output.heard()})
     except Exception as error:  # a broken pipe here is libav's: `_say` catches ours
         _say(outbox, _failure(error, local=not arguments["remote"]))
 
@@ -183,28 +203,47 @@ class Stream:
     def __init__(self, arguments: dict[str, Any], transport: str = "") -> None:
         self.transport = transport
         size = tuple(arguments["size"])
+        self._frame_bytes = 3 * size[0] * size[1]
         self._rgb = RgbFrame(size)
         self.encoder: str = arguments["encoder"]
         software = SOFTWARE["h264"]
         if self.encoder != software and why_not(live_candidate(self.encoder, size), size):
             self.encoder = software  # a chip encodes only a few streams at once
+        self._sound = Soundtrack(arguments)
+        options = muxer_options(arguments, transport)
         self._container = av.open(
             arguments["where"],
             "w",
             format=arguments["format"],
-            container_options=muxer_options(arguments, transport),
+            container_options=_with_sound(options, self._sound.options),
             io_open=_open_part if arguments["kind"] == "hls" else None,
         )
         self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
+        self._sound.join(self._container)
         self._container.start_encoding()
         # Two frames within one tick of the container would have the same time.
         self._step = max(1, math.ceil((self._encoder.stream.time_base or 0) * TICKS))
         self._last: int | None = None
         self._last_key: int | None = None
 
+    @property
+    def about(self) -> list[dict[str, Any]]:
+        """What each stream of sound is (see `Soundtrack`)."""
+        return self._sound.about
+
     def memory(self, count: int) -> memoryview:
-        """Returns the memory for the next frame's pixels."""
+        """Returns the memory for the next frame's pixels, or for sound."""
+        if count != self._frame_bytes:
+            return memoryview(bytearray(count))
         return self._rgb.memory(count)
+
+    def hear(self, packets: list[list[Any]], payload: memoryview) -> None:
+        """Writes sound (see `Soundtrack`)."""
+        self._sound.write(self._container, packets, payload)
+
+    def heard(self) -> dict[str, Any]:
+        """Returns what became of the sound since the last call."""
+        return self._sound.report()
 
     def write(self, pixels: memoryview, ticks: int) -> None:
         """Writes the frame in that memory; a time not later than the last is moved after it."""
@@ -220,6 +259,7 @@ class Stream:
     def close(self) -> None:
         """Writes what is still buffered, and finishes."""
         self._mux(self._encoder.flush(), 0)
+        self._sound.close(self._container)
         self._container.close()
 
     def _mux(self, packets: Iterable[Any], duration: int) -> None:

@@ -7,174 +7,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ...errors import StreamDiffVSRError
-from ..media.encoders import HARDWARE
-from ..media.formats import check_size, live_encoder
-from ..processes.child import Child
-from ..processes.messages import pack
 from .addresses import AUTO, rtsp_transports
 from .frame import OutputFrame, Sink
+from .sink_process import LOCAL, NETWORK, Deadlines, LastingError, RefusedError, SinkProcess
 from .sink_targets import InProcess, Target, parse_target
+from .sound import Sound, SoundPacket
+from .sound_queue import HOLD_S, SoundQueue
+from .sound_targets import takes_of
 from .source import REFUSED, Backoff
-
-LISTEN_S = 60.0
-_BASE_MEMORY_BYTES = 4 << 30
-_MEMORY_FRAMES = 60  # x264 holds little more than its references without a lookahead
-
-
-class LastingError(StreamDiffVSRError):
-    """Raised for a failure that lasts: a full disk, a size that cannot be encoded."""
-
-
-class RefusedError(StreamDiffVSRError):
-    """Raised when the receiver refused (401, 403, 404), as it will for a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """The longest that each message may take, in seconds."""
-
-    open_s: float
-    frame_s: float
-    close_s: float
-
-
-NETWORK = Deadlines(open_s=10, frame_s=5, close_s=5)
-LOCAL = Deadlines(open_s=20, frame_s=20, close_s=20)  # a disk that slept needs ten
-
-
-class SinkProcess:
-    """A child that writes frames of one size to one place.
-
-    Args:
-        target: The place to write to.
-        size: The size (H, W) of the frames.
-        path: The file to write, where the target is one.
-        rate: Frames per second, roughly.
-        encoder: The H.264 encoder; None for the best that works here.
-        first: The number of the first image.
-        resumed: Whether this goes on with what an earlier opening wrote.
-
-    Attributes:
-        transport: That of RTSP once it is open, "tcp" or "udp"; else "".
-
-    Raises:
-        StreamDiffVSRError: No process could be started.
-        LastingError: Such frames cannot be encoded.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        size: tuple[int, int],
-        *,
-        path: Path,
-        rate: Fraction,
-        encoder: str | None,
-        first: int,
-        resumed: bool,
-        deadlines: Deadlines,
-    ) -> None:
-        self.size, self.path, self.transport = size, path, ""
-        self._target, self._deadlines = target, deadlines
-        open_s = LISTEN_S if target.listens else deadlines.open_s
-        name = self._encoder(encoder)
-        self._open_s = open_s
-        self._child = Child(
-            "runtime.live.sink_child",
-            {
-                "kind": target.kind,
-                "remote": target.traits.remote,
-                "format": target.format,
-                "where": target.where if target.traits.remote else f"file:{path}",
-                "path": str(path),
-                "size": list(size),
-                "rate": pack(rate),
-                "encoder": name,
-                "crf": target.traits.crf,
-                "overwrite": target.overwrite and (not resumed or target.traits.numbered),
-                "first": first,
-                "resumed": resumed,
-                "open_s": open_s,
-                "frame_s": deadlines.frame_s,
-                "close_s": deadlines.close_s,
-                "transports": list(target.transports),
-            },
-            failure=target.failure,
-            deadline_s=deadlines.frame_s,
-            memory_bytes=self._memory_bytes(name),
-        )
-
-    def open(self) -> str:
-        """Waits until the target is open; returns the encoder in use.
-
-        Raises:
-            StreamDiffVSRError: It could not be opened; may be one of the two kinds above.
-        """
-        answer = self._receive(self._open_s)
-        self.transport = answer["transport"]
-        encoder: str = answer["encoder"]
-        return encoder
-
-    def write(self, frame: OutputFrame, ticks: int) -> None:
-        """Writes one frame, shown at that many 1/90000 s; returns when it is written.
-
-        Raises:
-            StreamDiffVSRError: It was not written; may be one of the two kinds above.
-        """
-        self._child.send({"kind": "frame", "ticks": ticks}, np.ascontiguousarray(frame.image).data)
-        self._receive(self._deadlines.frame_s)
-
-    def finish(self) -> None:
-        """Writes what the encoder still holds, and ends the child.
-
-        Raises:
-            StreamDiffVSRError: The output is not finished; may be one of the two kinds above.
-        """
-        try:
-            self._child.send({"kind": "end"})
-            self._receive(self._deadlines.close_s)
-        finally:
-            self.kill()
-
-    def kill(self) -> None:
-        """Ends the child at once. Safe from any thread, and twice."""
-        self._child.close()
-
-    def _receive(self, deadline_s: float) -> dict[str, Any]:
-        answer, _ = self._child.receive(deadline_s)
-        if answer["kind"] == "failed":
-            kind = {"lasting": LastingError, "refused": RefusedError}.get(answer["cause"])
-            raise (kind or StreamDiffVSRError)(self._target.failure, answer["why"])
-        return answer
-
-    def _encoder(self, asked: str | None) -> str:
-        if self._target.traits.numbered:
-            return self._target.format
-        try:
-            check_size(self.size, "h264", self._target.failure)
-        except StreamDiffVSRError as error:
-            raise LastingError(error.what, error.why, error.remedy) from error
-        return asked or live_encoder(self.size).name
-
-    def _memory_bytes(self, encoder: str) -> int | None:
-        """Returns the limit of the child's address space; None with a driver, which maps a lot."""
-        if encoder in HARDWARE["h264"]:
-            return None
-        return _BASE_MEMORY_BYTES + _MEMORY_FRAMES * self.size[0] * self.size[1] * 3
-
 
 RING = 2
 TICKS = 90000  # per second
 _KILL_S = 0.4  # of a deadline, kept for ending what did not finish in it
 _RELISTEN_S = 1.0
+_PATIENCE_S = 0.5  # for streams of sound that the source has, and of which nothing has come yet
+_TAIL_S = 0.25  # of sound after the last picture
 
 
 Outlet: TypeAlias = SinkProcess | InProcess
@@ -214,6 +67,9 @@ class EncodedSink:
         self._origin = 0.0  # the time of the stream that is 0 in the file
         self._outlet: Outlet | None = None
         self._ring: deque[OutputFrame] = deque()
+        takes = takes_of(target.kind, target.format)
+        self._sound = SoundQueue() if takes and target.traits.open is None else None
+        self._sound_from = 0.0  # the last picture's time
         self._changed = threading.Condition()
         self._closing = self._killed = False
         self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
@@ -231,8 +87,13 @@ class EncodedSink:
             self._ring.append(frame)
             self._changed.notify()
 
+    def hear(self, sound: Sound) -> None:
+        """See `SoundSink`."""
+        if self._sound and not self._closing and self._state != "failed":
+            self._sound.put(sound)
+
     def status(self) -> dict[str, Any]:
-        """See `Sink`; also has the `encoder` in use and the `file` that is being written."""
+        """See `Sink`; also has the `encoder` in use, the `file` being written, and its sound."""
         outlet = self._outlet
         return {
             "name": self.name,
@@ -243,6 +104,7 @@ class EncodedSink:
             "error": self._error,
             "encoder": self._codec,
             "file": outlet.path.name if outlet and self._target.traits.one_file else "",
+            **(self._sound.status() if self._sound else {}),
         }
 
     def close(self, deadline_s: float) -> None:
@@ -263,33 +125,65 @@ class EncodedSink:
 
     def _run(self) -> None:
         try:
-            while self._state != "failed" and (frame := self._next()) is not None:
-                self._take(frame)
+            while self._state != "failed" and (taken := self._next()) is not None:
+                if isinstance(taken, OutputFrame):
+                    self._take(taken)
+                else:
+                    self._write_sound(taken)
             self._finish(None)
         except Exception as error:  # a frame may end its own sink, but nothing else
             self._give_up(f"{type(error).__name__}: {error}")
 
-    def _next(self) -> OutputFrame | None:
-        """Waits for the oldest frame of the ring; returns None when there will be no more."""
+    def _next(self) -> OutputFrame | list[SoundPacket] | None:
+        """Waits for the oldest frame of the ring, or for sound that no picture follows.
+
+        Returns None when there will be no more.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._ring or self._closing)
+            while not (self._ring or self._closing):
+                self._changed.wait(HOLD_S / 5 if self._sound and self._outlet else None)
+                if self._sound and self._outlet and (overdue := self._sound.overdue()):
+                    return overdue
             return self._ring.popleft() if self._ring and not self._killed else None
 
     def _take(self, frame: OutputFrame) -> None:
         try:
-            size = frame.image.shape[0], frame.image.shape[1]
+            size, seconds = (frame.image.shape[0], frame.image.shape[1]), frame.source.seconds
             if self._outlet and self._outlet.size != size:
                 self._finish(size)
-            outlet = self._outlet or self._open(size, frame.source.seconds)
-            outlet.write(frame, round((frame.source.seconds - self._origin) * TICKS))
+            outlet = self._outlet or self._open(size, seconds)
+            outlet.write(frame, round((seconds - self._origin) * TICKS))
         except StreamDiffVSRError as error:
             self._dropped += 1
             self._failed(error)
         else:
             self._written += 1
+            if self._sound:
+                self._sound_from = seconds
+                self._write_sound(self._sound.due(seconds))
+
+    def _write_sound(self, packets: list[SoundPacket]) -> None:
+        """Writes sound next to the picture; what is of another kind needs another opening."""
+        outlet, queue = self._outlet, self._sound
+        if queue is None or not isinstance(outlet, SinkProcess):
+            return
+        try:
+            outlet.hear(packets, self._origin)
+        except StreamDiffVSRError as error:
+            self._failed(error)
+            return
+        for line in queue.report.take_lines():
+            self._say(f"{self.name}: {line}")
+        if any(one.stream not in outlet.sounds for one in packets):
+            self._finish(None)
+            if self._target.traits.one_file:
+                name = self._path().name
+                self._say(f"{self.name}: the sound is of another kind now: going on in {name!r}")
 
     def _open(self, size: tuple[int, int], seconds: float) -> Outlet:
         outlet = self._new_outlet(size)
+        if self._sound:
+            self._sound.begin(seconds, again=self._opened > 0)
         with self._changed:
             self._outlet, self._tried = outlet, True
             if self._killed:
@@ -326,6 +220,8 @@ class EncodedSink:
             first=self._written,
             resumed=self._opened > 0,
             deadlines=self._deadlines,
+            sounds=self._sound.streams(_PATIENCE_S) if self._sound else (),
+            report=self._sound.report if self._sound else None,
         )
 
     def _path(self) -> Path:
@@ -340,6 +236,8 @@ class EncodedSink:
         if outlet is None:
             return
         try:
+            if self._sound and self._closing and isinstance(outlet, SinkProcess):
+                outlet.hear(self._sound.due(self._sound_from + _TAIL_S), self._origin)
             outlet.finish()
         except StreamDiffVSRError as error:
             late = self._killed

@@ -17,16 +17,25 @@ from ..media.redact import hide
 from .addresses import Address
 from .connection import Connection, Disconnected, Received
 from .frame import LiveFrame
+from .sound import Hear, SoundMessage, SoundTimeline
 from .status import SourceStatus
 
 _TICK_S = 1e-3  # the least time from one frame to the next
+_MATCHED_BY_S, _MATCHED_IN_S = 1.0, 10.0  # how far RTSP moves a clock, and until when
 _MAX_DRIFT_S = 5.0  # the most by which the two clocks may differ over one step
 
 
 class Timeline:
-    """Places frames on one timeline; the first is at 0."""
+    """Places frames on one timeline; the first is at 0.
 
-    def __init__(self) -> None:
+    Args:
+        matched_late: Whether the clock is matched with that of sound soon after a connection
+            begins, which moves it a little and is no jump.
+    """
+
+    def __init__(self, *, matched_late: bool = False) -> None:
+        self._matched_late = matched_late
+        self._begun = 0.0  # when the first frame since the last restart was captured
         self._placed: float | None = None
         self._own: float | None = None
         self._captured = 0.0
@@ -44,11 +53,14 @@ class Timeline:
         """
         waited, jumped = captured - self._captured, False
         step = waited
+        if self._own is None:
+            self._begun = captured
         if own is not None and self._own is not None:
             step = own - self._own
             jumped = step < 0 or step > waited + _MAX_DRIFT_S
             if jumped:
-                step = waited
+                matched = -_MATCHED_BY_S < step < 0 and captured < self._begun + _MATCHED_IN_S
+                jumped, step = not (self._matched_late and matched), waited
         self._own, self._captured = own, captured
         self._placed = 0.0 if self._placed is None else self._placed + max(step, _TICK_S)
         return self._placed, jumped
@@ -114,6 +126,8 @@ class LiveSource:
             time of four frames of a slower source.
         reconnect: Whether to try again after a failure; a file is never tried again.
         backoff: How long to wait before each attempt; None for the usual way.
+        hear: Receives the sound (see ``sound``) on the source's own thread, as it comes; None if
+            none is wanted.
     """
 
     def __init__(
@@ -125,8 +139,11 @@ class LiveSource:
         stall_timeout_s: float | None = None,
         reconnect: bool = True,
         backoff: Backoff | None = None,
+        hear: Hear | None = None,
     ) -> None:
         self._address, self._tell = address, tell
+        late = address.kind == "rtsp"
+        self._sound = SoundTimeline(hear, self._say, matched_late=late) if hear else None
         self._timeouts = {"open_timeout_s": open_timeout_s, "stall_timeout_s": stall_timeout_s}
         self._reconnect = reconnect and address.kind != "file"
         self._backoff = backoff or (Backoff(*_LISTENING) if address.listens else Backoff())
@@ -136,7 +153,7 @@ class LiveSource:
         self._connection: Connection | None = None
         self._closed = threading.Event()
         self._status = SourceStatus()
-        self._timeline = Timeline()
+        self._timeline = Timeline(matched_late=late and hear is not None)
         self._epoch, self._cuts, self._cut_detector = -1, 0, CutDetector()
         self._shape: tuple[int, int, str] | None = None  # of this connection
         self._played_since: float | None = None  # this connection
@@ -161,7 +178,8 @@ class LiveSource:
     def status(self) -> dict[str, Any]:
         """Returns the name and the status, for JSON."""
         with self._changed:
-            return {"name": self._address.shown, **self._status.to_json()}
+            sound = self._sound.to_json() if self._sound else []
+            return {"name": self._address.shown, **self._status.to_json(), "sound": sound}
 
     def close(self) -> None:
         """Stops within two seconds, even if something is blocked. Safe twice."""
@@ -235,11 +253,16 @@ class LiveSource:
         try:
             connection.open()
             self._timeline.restart()
+            if self._sound:
+                self._sound.restart()
             self._shape = None
             first_index = self._status.received
             while not self._closed.is_set():
                 received = connection.receive()
-                if received:
+                if isinstance(received, SoundMessage):
+                    assert self._sound is not None
+                    self._sound.take(received)
+                elif received:
                     self._keep(received, first_index, connection)
         finally:
             connection.close()
@@ -251,7 +274,8 @@ class LiveSource:
         if self._closed.wait(max(0.0, delay_s - _LEAD_S)):
             return None
         try:
-            connection = Connection(self._address, **self._timeouts)
+            wanted = self._sound is not None
+            connection = Connection(self._address, **self._timeouts, sound=wanted)
         except StreamDiffVSRError as error:  # out of processes or memory, maybe for a moment
             raise Disconnected("lost", error.why) from error
         with self._changed:
@@ -266,6 +290,8 @@ class LiveSource:
     def _keep(self, received: Received, first_index: int, connection: Connection) -> None:
         image, header = received
         seconds, jumped = self._timeline.place(header["seconds"], header["captured"])
+        if self._sound:
+            self._sound.frame(header["seconds"], seconds, header["captured"])
         shape = (header["height"], header["width"], header["format"])
         before, self._shape = self._shape, shape
         if jumped or shape != before:

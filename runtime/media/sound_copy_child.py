@@ -137,7 +137,7 @@ def settle(
 def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], list[str]]:
     """Returns the beginnings of the audio streams, and notes on those left out."""
     notes: list[str] = []
-    others = _of_other_programmes(source)
+    others = of_other_programmes(source)
     streams = [stream for stream in source.streams.audio if stream.index not in others]
     left = len(source.streams.audio) - len(streams)
     if left:
@@ -151,10 +151,13 @@ def _beginnings(path: Path, source: InputContainer) -> tuple[list[_Beginning], l
     return list(found.values()), notes
 
 
-def _of_other_programmes(source: Any) -> set[int]:
-    """Returns the streams that belong only to programmes without the picture."""
+def of_other_programmes(source: Any) -> set[int]:
+    """Returns the streams that belong only to programmes without the picture.
+
+    The programmes of HLS are its variants.
+    """
     picture = libav.moving_picture(source)
-    if picture is None or source.format.name != "mpegts":
+    if picture is None or source.format.name not in ("mpegts", "hls"):
         return set()
     programmes = _programmes(source)
     ours = [streams for streams in programmes if picture.index in streams]

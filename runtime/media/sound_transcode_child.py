@@ -31,13 +31,17 @@ class TranscodedStream(CopiedStream):
         template: The stream of the source.
         part: The part to keep, to the sample.
         codec: libav's name of the encoder.
+        drift_s: By how much sound may leave the times of its packets before it is moved there.
 
     Raises:
         ValueError, av.error.FFmpegError: The encoder does not take sound of this kind.
     """
 
-    def __init__(self, template: Any, part: TimeWindow, codec: str) -> None:
+    def __init__(
+        self, template: Any, part: TimeWindow, codec: str, drift_s: Fraction = _DRIFT_S
+    ) -> None:
         super().__init__(template, part)
+        self._drift_s = drift_s
         self._codec, self._decoder = codec, template.codec_context
         self._rate = _nearest_rate(codec, self._decoder.sample_rate)
         self._encoded_format = _sample_format(codec, self._decoder)
@@ -95,7 +99,9 @@ class TranscodedStream(CopiedStream):
             run = None
         if run is None:
             begin = at if at is not None else self._end_of_samples()
-            run = self._run = _Run(frame, begin, self._format, self._layout, self._rate)
+            run = self._run = _Run(
+                frame, begin, self._format, self._layout, self._rate, self._drift_s
+            )
         self._damaged = False
         for position, samples in run.resample(frame):
             made += self._place(position, samples)
@@ -165,9 +171,13 @@ class _Run:
         frame: The first frame.
         at: Its start, in samples of the output.
         format, layout, rate: The encoder's sample format, channel layout and sample rate.
+        drift_s: The largest difference of times within a run.
     """
 
-    def __init__(self, frame: Any, at: int, format: str, layout: str, rate: int) -> None:
+    def __init__(
+        self, frame: Any, at: int, format: str, layout: str, rate: int, drift_s: Fraction
+    ) -> None:
+        self._drift_s = drift_s
         self._kind = _kind(frame)
         self._resampler = av.AudioResampler(format=format, layout=layout, rate=rate)
         self._start, self._rate = at, rate
@@ -181,7 +191,7 @@ class _Run:
         if at is None:
             return True
         tick = 2 * frame.time_base * self._rate
-        return abs(at - due) <= (max(1, tick) if exactly else _DRIFT_S * self._rate)
+        return abs(at - due) <= (max(1, tick) if exactly else self._drift_s * self._rate)
 
     def resample(self, frame: Any) -> Iterator[tuple[int, Any]]:
         self._samples_in += frame.samples

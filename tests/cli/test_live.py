@@ -21,6 +21,7 @@ from streamdiffvsr.cli.live import cheaper_sets, opener
 from streamdiffvsr.cli.live_preview import PREVIEW, with_preview_at
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
+from streamdiffvsr.tests.live.sounding import beeping
 from streamdiffvsr.tests.live.streams import silent, tcp
 
 SOURCE = "testsrc=64x48@10"
@@ -240,3 +241,21 @@ def test_the_rungs_are_the_sets_that_were_built_before(monkeypatch: pytest.Monke
     assert list(found) == ["flow 1/2", "2 steps"]
     assert [(a.flow_scale, a.steps) for a in asked] == [(2, 4), (4, 4), (None, 2)]
     assert all(a.precision == "fp32" for a in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_sound_of_a_source_is_kept_unless_it_is_not_wanted(
+    cli: Cli, parity_engines: Path, tmp_path: Path, wanted: bool
+) -> None:
+    clip, out = tmp_path / "clip.ts", tmp_path / "out.mp4"
+    clip.write_bytes(beeping(2, "mpegts"))
+    flags = () if wanted else ("--no-audio",)
+    ran = cli("live", clip, "--engines", parity_engines, "--to", out, "--to", "null", *flags)
+    assert ran.code == 0, ran.err
+    end = json.loads(ran.out.splitlines()[-1])
+    assert [one["codec"] for one in end["source"]["sound"]] == ["aac"] * wanted
+    assert [one["how"] for one in end["sinks"][0]["sound"]] == ["copied"] * wanted
+    assert (end["sinks"][0]["sound_written"] > 80) == wanted
+    with av.open(str(out)) as container:
+        assert len(container.streams.audio) == wanted

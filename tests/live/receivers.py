@@ -119,11 +119,13 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 @contextmanager
-def ffmpeg_listener(url: str, port: int, output: Path, *options: str) -> Iterator[Any]:
+def ffmpeg_listener(
+    url: str, port: int, output: Path, *options: str, streams: str = "0:v"
+) -> Iterator[Any]:
     """A real ffmpeg that waits for a sender and keeps what it gets, as it is, in a file."""
     command = ["ffmpeg", "-y", "-loglevel", "error", *options, "-i", url]
     process = subprocess.Popen(
-        [*command, "-map", "0:v", "-c", "copy", str(output)], stdin=subprocess.DEVNULL
+        [*command, "-map", streams, "-c", "copy", str(output)], stdin=subprocess.DEVNULL
     )
     try:
         wait_until(lambda: port in ports_of(process.pid) or process.poll() is not None)

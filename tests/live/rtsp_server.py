@@ -9,6 +9,8 @@ share one encoder. It imports nothing of the package, which that Python does not
 from __future__ import annotations
 
 import argparse
+import array
+import math
 import sys
 import threading
 import time
@@ -42,6 +44,21 @@ _ENCODERS = {
     "j2k": "avenc_jpeg2000 ! jpeg2000parse ! rtpj2kpay pt=96",
 }
 _SOUND = "audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4apay name={name} pt=97"
+_BEEP_RATE = 48000
+_BEEP_S, _BEEP_HZ = 0.1, 1000
+_BEEP = (
+    "appsrc name=beeps is-live=true format=time "
+    f"caps=audio/x-raw,format=S16LE,rate={_BEEP_RATE},channels=1,layout=interleaved "
+    "! audioconvert ! audioresample ! "
+)
+_BEEPS = {
+    "aac": "avenc_aac ! rtpmp4gpay name=pay1 pt=97",
+    "opus": "opusenc ! rtpopuspay name=pay1 pt=97",
+    "pcmu": "mulawenc ! rtppcmupay name=pay1 pt=0",
+    "pcma": "alawenc ! rtppcmapay name=pay1 pt=8",
+    "g726": "avenc_g726 bitrate=32000 ! rtpg726pay name=pay1 pt=97",
+}
+_ENCODER_DELAYS = {"aac": 1024}  # samples that it puts first, and gives no time of their own
 _RECEIVER = "( rtph264depay name=depay0 ! appsink name=frames emit-signals=true sync=false )"
 
 
@@ -85,6 +102,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--bitrate", type=int, default=2000, help="kbit/s")
     parser.add_argument("--loss", type=float, default=0.0, help="share of RTP packets not sent")
     parser.add_argument("--sound", action="store_true", help="add an AAC track")
+    parser.add_argument(
+        "--beep",
+        choices=sorted(_BEEPS),
+        help="add sound of that codec, which beeps at each second of the clock in the picture, "
+        "then the time since the first frame",
+    )
     parser.add_argument("--only-sound", action="store_true", help="no video track")
     parser.add_argument("--record", action="store_true", help="take what a sender pushes")
     parser.add_argument("--protocols", choices=["tcp", "udp"], help="the only one that is taken")
@@ -101,8 +124,10 @@ def _pipeline(options: argparse.Namespace) -> str:
     encoder = _ENCODERS[options.codec].format(bitrate=options.bitrate, gop=options.gop)
     lossy = f" ! identity drop-probability={options.loss}" if options.loss else ""
     sound = f" {_SOUND.format(name='pay1')}" if options.sound else ""
+    if options.beep:
+        sound = f" {_BEEP}{_BEEPS[options.beep]}"
     source = (
-        f"appsrc name=frames is-live=true do-timestamp=true format=time caps={caps} "
+        f"appsrc name=frames is-live=true do-timestamp={not options.beep} format=time caps={caps} "
         "max-buffers=2 leaky-type=downstream"
     )
     return f"( {source} ! {encoder}{lossy} name=pay0{sound} )"
@@ -115,6 +140,10 @@ def _configure(
 ) -> None:
     frames = media.get_element().get_by_name("frames")
     if frames is None:  # only sound
+        return
+    if options.beep:
+        arguments = (media.get_element(), options)
+        threading.Thread(target=_feed_both, args=arguments, daemon=True).start()
         return
     threading.Thread(target=_feed, args=(frames, options), daemon=True).start()
 
@@ -145,6 +174,48 @@ def _feed(frames: GstApp.AppSrc, options: argparse.Namespace) -> None:
         if frames.push_buffer(Gst.Buffer.new_wrapped(bytes(picture))) != Gst.FlowReturn.OK:
             return
         index += 1
+
+
+def _feed_both(pipeline: Gst.Element, options: argparse.Namespace) -> None:
+    """Push stamped frames and beeps, with times of one clock, until the media is taken down."""
+    frames, beeps = pipeline.get_by_name("frames"), pipeline.get_by_name("beeps")
+    width, height = map(int, options.size.split("x"))
+    background = _background(width, height)
+    while (clock := pipeline.get_clock()) is None or not pipeline.get_base_time():
+        time.sleep(0.005)
+    begin = clock.get_time() - pipeline.get_base_time() + Gst.SECOND // 20
+    started, chunk = time.monotonic(), _BEEP_RATE // 100
+    shown = heard = 0
+    while True:
+        now = time.monotonic() - started
+        if shown / options.fps <= now:
+            picture = bytearray(background)
+            _draw_square(picture, width, height, shown)
+            clock_code.stamp(picture, width, shown * 1_000_000 // options.fps)
+            at = begin + shown * Gst.SECOND // options.fps
+            if not _push(frames, bytes(picture), at, Gst.SECOND // options.fps):
+                return
+            shown += 1
+        elif heard / _BEEP_RATE <= now:
+            samples = array.array("h", map(_beep, range(heard, heard + chunk)))
+            sample = heard - _ENCODER_DELAYS.get(options.beep, 0)
+            at = begin + sample * Gst.SECOND // _BEEP_RATE
+            if not _push(beeps, samples.tobytes(), at, Gst.SECOND // 100):
+                return
+            heard += chunk
+        else:
+            time.sleep(0.002)
+
+
+def _beep(sample: int) -> int:
+    at = sample % _BEEP_RATE / _BEEP_RATE
+    return round(16000 * math.sin(2 * math.pi * _BEEP_HZ * at)) if at < _BEEP_S else 0
+
+
+def _push(source: GstApp.AppSrc, data: bytes, at: int, duration: int) -> bool:
+    buffer = Gst.Buffer.new_wrapped(data)
+    buffer.pts, buffer.duration = at, duration
+    return bool(source.push_buffer(buffer) == Gst.FlowReturn.OK)
 
 
 def _background(width: int, height: int) -> bytes:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from streamdiffvsr.runtime.live.capture_child import Arrivals, Pace, Quarantine
+from streamdiffvsr.runtime.live.capture_child import Pace, Quarantine
+from streamdiffvsr.runtime.live.mailbox_child import Arrivals
 from streamdiffvsr.runtime.live.source import REFUSED, Backoff, Timeline
 
 
@@ -62,6 +63,15 @@ def test_frames_without_times_are_placed_by_their_arrival():
     assert timeline.place(None, 100.0) == (0.0, False)
     assert timeline.place(None, 100.5) == (0.5, False)
     assert timeline.place(9.0, 100.75) == (0.75, False)
+
+
+def test_a_clock_that_is_matched_after_its_first_frames_has_not_jumped():
+    timeline = Timeline(matched_late=True)
+    assert timeline.place(5.0, 100.0) == (0.0, False)
+    assert timeline.place(4.9, 100.1) == (pytest.approx(0.1), False)
+    assert timeline.place(5.0, 100.2) == (pytest.approx(0.2), False)
+    assert timeline.place(3.5, 100.3) == (pytest.approx(0.3), True)  # too far for that
+    assert timeline.place(3.4, 120.0) == (pytest.approx(20.0), True)  # too late for it
 
 
 def test_time_never_stands_still():

@@ -145,6 +145,8 @@ def _sinks(status: Mapping[str, Any]) -> Iterator[Metric]:
         ("written", "Frames that a sink took to its end"),
         ("dropped", "Frames that a sink could not take"),
         ("reopened", "Times a sink was opened again"),
+        ("sound_written", "Packets of sound that a sink has written"),
+        ("sound_dropped", "Packets of sound that a sink could not take"),
     ):
         family = CounterMetricFamily(_PREFIX + "sink_" + key, text, labels=["sink"])
         for number, sink in enumerate(sinks):

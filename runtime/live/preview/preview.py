@@ -23,7 +23,9 @@ import numpy as np
 from ....errors import StreamDiffVSRError, UsageError, option
 from ...processes.child import Child
 from ..frame import Image, OutputFrame
+from ..sound import Sound
 from .regions import Prefer
+from .sound_feed import SoundFeed
 from .viewers import Audience, Packet, Wanted
 
 if TYPE_CHECKING:
@@ -205,6 +207,7 @@ def _packet(
         **about,
         "number": number,
         "index": frame.source.index,
+        "seconds": frame.source.seconds,
         "captured_ms": 1000 * frame.source.captured,
         "finished_ms": 1000 * frame.finished,
         "encoded_ms": 1000 * time.monotonic(),
@@ -283,6 +286,7 @@ class Preview:
         self._closed = threading.Event()
         self._audience = Audience()
         self._feed = Feed(self._audience, self._deliver, tell)
+        self._sound = SoundFeed(self._audience, self._deliver_sound, tell)
         access = Access(host, token or None, local=local, names=names)
         self._serve(listener, access, status, prefer)
 
@@ -322,6 +326,11 @@ class Preview:
             self._metrics.observe(frame)
             self._feed.offer(frame)
 
+    def hear(self, sound: Sound) -> None:
+        """Plays sound to the viewers that listen; returns at once, and raises nothing."""
+        if not self._closed.is_set():
+            self._sound.hear(sound)
+
     def status(self) -> dict[str, Any]:
         """See :class:`Sink`; also has the number of `viewers` that are connected.
 
@@ -344,10 +353,14 @@ class Preview:
         until = time.monotonic() + deadline_s
         self._closed.set()
         self._server.close(deadline_s)
+        self._sound.close(max(0.1, until - time.monotonic()))
         self._feed.close(max(0.1, until - time.monotonic()))
 
     def _deliver(self, packet: Packet) -> None:
         self._server.call(lambda: self._audience.deliver(packet))
+
+    def _deliver_sound(self, message: bytes) -> None:
+        self._server.call(lambda: self._audience.hear(message))
 
 
 def _check_extra(failure: str) -> None:

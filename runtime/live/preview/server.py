@@ -231,6 +231,8 @@ class Routes:
                 viewer.shown(int(order["shown"]))
             if "key" in order:
                 viewer.start_again()
+            if "sound" in order:
+                viewer.listen(order["sound"] is True)
             if "freshness" in order:
                 viewer.freshness = order["freshness"] is True
                 self._feed.again()
@@ -279,6 +281,8 @@ async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:
     while (item := await viewer.next()) is not None:
         if isinstance(item, str):
             await asyncio.wait_for(connection.send_str(item), _STUCK_S)
+        elif isinstance(item, bytes):
+            await asyncio.wait_for(connection.send_bytes(item), _STUCK_S)
         elif viewer.watch in item.messages:
             await asyncio.wait_for(connection.send_bytes(item.messages[viewer.watch]), _STUCK_S)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 RING = 2
 BEHIND_S = 0.4
+_SOUNDS = 100  # messages of sound that wait to be read: a few seconds
 _TEXTS = 32  # answers that wait to be read; a viewer that never reads gets no more
 
 
@@ -56,16 +57,18 @@ class Viewer:
 
     Attributes:
         freshness: Whether it wants to know how fresh the parts of a frame are.
+        sound: Whether it listens.
     """
 
     def __init__(self, watch: str = "", pictures: frozenset[str] = frozenset({"hr", "lr"})) -> None:
         self.pictures = pictures
-        self.freshness = False
+        self.freshness = self.sound = False
         self.dropped = 0
         self.ended = False
         self._changed = asyncio.Event()
         self._texts: list[str] = []
         self._status: str | None = None
+        self._sounds: deque[bytes] = deque(maxlen=_SOUNDS)
         self._ring: deque[Packet] = deque()
         self._unshown: deque[tuple[int, float]] = deque()
         self._oldest_sent: float | None = None
@@ -117,6 +120,16 @@ class Viewer:
             self._texts.append(text)
             self._changed.set()
 
+    def listen(self, wanted: bool) -> None:
+        """Sets whether it gets sound from now on."""
+        self.sound = wanted
+        self._sounds.clear()
+
+    def hear(self, message: bytes) -> None:
+        """Queues sound; the oldest makes room for it."""
+        self._sounds.append(message)
+        self._changed.set()
+
     def send_status(self, text: str) -> None:
         """Queues a status, in place of one that still waits."""
         self._status = text
@@ -133,7 +146,7 @@ class Viewer:
         self.ended = True
         self._changed.set()
 
-    async def next(self) -> str | Packet | None:
+    async def next(self) -> str | bytes | Packet | None:
         """Waits for what to send next and returns it; None when the viewer has ended."""
         while not self.ended:
             if self._texts:
@@ -141,6 +154,8 @@ class Viewer:
             if self._status is not None:
                 status, self._status = self._status, None
                 return status
+            if self._sounds:
+                return self._sounds.popleft()
             if self._ring:
                 packet = self._ring.popleft()
                 self._unshown.append((packet.number, time.monotonic()))
@@ -165,6 +180,11 @@ class Audience:
     def watching(self) -> bool:
         """Returns whether anyone watches, slow viewers included; from any thread."""
         return any(viewer.watch for viewer in self._viewers)
+
+    @property
+    def listening(self) -> bool:
+        """Returns whether anyone listens; from any thread."""
+        return any(viewer.sound for viewer in self._viewers)
 
     @property
     def dropped(self) -> int:
@@ -200,6 +220,12 @@ class Audience:
                 continue  # encoded before it came
             if viewer.watch in packet.messages:
                 viewer.put(packet)
+
+    def hear(self, message: bytes) -> None:
+        """Queues sound for every viewer that listens; returns at once."""
+        for viewer in self._viewers:
+            if viewer.sound:
+                viewer.hear(message)
 
     def send_status(self, text: str) -> None:
         """Queues a status for every viewer."""

@@ -81,6 +81,8 @@ def test_health(shown: tuple[Preview, Told]) -> None:
 def test_metrics_parse(shown: tuple[Preview, Told]) -> None:
     opened, told = shown
     told.name, told.stuck_s = "rtsp://me:hunter2@camera/", 12.5
+    sound = {"sound_written": 40, "sound_dropped": 2}
+    told.more["sinks"] = [opened.status(), {"state": "open", "written": 9, **sound}]
     for index in range(5):
         opened.offer(output(index, (8, 8), age_s=0.025))
     status, body, headers = get(opened.port, "/metrics")
@@ -103,6 +105,8 @@ def test_metrics_parse(shown: tuple[Preview, Told]) -> None:
     assert samples["streamdiffvsr_rung", "bicubic"] == 0
     assert samples["streamdiffvsr_latency_p95_milliseconds",] == 55
     assert samples["streamdiffvsr_sink_up", "0"] == 1
+    assert samples["streamdiffvsr_sink_sound_written_total", "1"] == 40
+    assert samples["streamdiffvsr_sink_sound_dropped_total", "1"] == 2
     assert samples["streamdiffvsr_stage_seconds_count", "flow"] == 5
     assert samples["streamdiffvsr_engine_stuck_seconds",] == 12.5
 

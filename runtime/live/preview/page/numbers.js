@@ -158,10 +158,14 @@ function end(name, mood, details, error) {
   return item;
 }
 
+/** The sound of a source or sink: "aac", "aac (transcoded)". */
+const sounds = ({ sound }) => (sound ?? [])
+  .map(({ codec, how }) => (how === "transcoded" ? `${codec} (transcoded)` : codec)).join(", ");
+
 export function showEnds(status) {
   const source = status.source ?? {};
   const items = [end(source.name ?? "source", MOODS[source.state] ?? "wait", [
-    source.state, source.size, source.codec, source.fps ? `${rate(source.fps)} fps` : "",
+    source.state, source.size, source.codec, sounds(source), source.fps ? `${rate(source.fps)} fps` : "",
     source.reconnects ? `${count(source.reconnects)}× reconnected` : "",
     source.damaged ? `${count(source.damaged)} damaged` : "",
   ], source.state === "playing" ? "" : source.error)];
@@ -170,7 +174,8 @@ export function showEnds(status) {
     items.push(end(sink.name, idle ?? MOODS[sink.state] ?? "wait", [
       sink.state, `${count(sink.written)} written`,
       sink.dropped ? `${count(sink.dropped)} dropped` : "",
-      sink.reopened ? `${count(sink.reopened)}× reopened` : "",
+      sink.reopened ? `${count(sink.reopened)}× reopened` : "", sounds(sink),
+      sink.sound_dropped ? `${count(sink.sound_dropped)} of its sound dropped` : "",
     ], sink.error));
   }
   at("ends").replaceChildren(...items);

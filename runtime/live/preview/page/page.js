@@ -2,8 +2,9 @@
 
 import { Freshness } from "./freshness.js";
 import { isAdaptive, Latency, milliseconds, showChart, showEnds, showFacts, showHeadline, showMade, showStages } from "./numbers.js";
-import { bestFormat, Picture } from "./picture.js";
+import { bestFormat, Picture, unpack } from "./picture.js";
 import { Regions } from "./regions.js";
+import { Sound } from "./sound.js";
 
 const SILENT_MS = 5000; // a server that says nothing for this long is gone
 const RETRY_MS = [500, 1000, 2000, 4000, 5000];
@@ -14,6 +15,7 @@ const at = (id) => document.getElementById(id);
 const latency = new Latency();
 const freshness = new Freshness(at("cells"), at("cells-key"));
 const regions = new Regions();
+const sound = new Sound();
 const page = {
   socket: null,
   connected: false,
@@ -35,7 +37,7 @@ if (location.search) history.replaceState(null, "", location.pathname); // the t
 const send = (message) => page.socket?.readyState === WebSocket.OPEN && page.socket.send(JSON.stringify(message));
 const watch = () => {
   picture.reset();
-  send({ watch: document.hidden ? "" : page.format, freshness: freshness.wanted });
+  send({ watch: document.hidden ? "" : page.format, freshness: freshness.wanted, sound: sound.wanted });
 };
 
 function connect() {
@@ -50,13 +52,16 @@ function connect() {
     opened = true;
     Object.assign(page, { connected: true, refused: false, attempts: 0, pongs: [] });
     for (let n = 0; n < 4; n += 1) ping();
+    sound.restart();
     watch();
     showState();
   };
   socket.onmessage = ({ data }) => {
     page.heardAt = performance.now();
-    if (typeof data === "string") hear(JSON.parse(data));
-    else picture.push(data);
+    if (typeof data === "string") return hear(JSON.parse(data));
+    const opened = unpack(data);
+    if (opened.header.format === "sound") sound.push(data, opened);
+    else picture.push(data, opened);
   };
   socket.onclose = () => socket === page.socket && lost(opened);
 }
@@ -107,6 +112,7 @@ const picture = new Picture(at("before"), at("after"), {
   drawn: (header) => {
     const first = !page.shownAt;
     page.shownAt = performance.now();
+    if (!header.again) sound.shown(header.seconds, page.shownAt);
     const offset = clockOffset();
     if (offset != null && !header.again) {
       latency.add(page.shownAt + offset - header.captured_ms, header.finished_ms - header.captured_ms);
@@ -182,6 +188,7 @@ function showNumbers() {
   showEnds(status);
   showFacts(status);
   showMade(status);
+  at("sound").hidden = !Sound.possible || !status.source?.sound?.length;
   at("tools").hidden = !isAdaptive(status);
   const list = isAdaptive(status) ? (status.adaptive.regions ?? []) : [];
   regions.update(page.canPrefer && isAdaptive(status), list);
@@ -242,6 +249,13 @@ function toggleFreshness() {
   send({ freshness: freshness.wanted });
 }
 
+function toggleSound() {
+  sound.want(!sound.wanted);
+  at("sound").setAttribute("aria-pressed", String(sound.wanted));
+  send({ sound: sound.wanted });
+}
+
+at("sound").addEventListener("click", toggleSound);
 at("show-cells").addEventListener("click", toggleFreshness);
 at("fullscreen").hidden = !document.fullscreenEnabled;
 at("fullscreen").addEventListener("click", toggleFullscreen);
@@ -250,6 +264,7 @@ document.addEventListener("keydown", (event) => {
   if (event.target.closest?.("dialog")) return; // letters are input there
   if (event.key === "Escape") regions.escape();
   if (event.key === "o" && !at("tools").hidden) toggleFreshness();
+  if (event.key === "m" && !at("sound").hidden) toggleSound();
   if (event.key === "r") regions.draw(!regions.drawing);
   if (event.key === "n") regions.enter();
   if (event.key === "c") regions.clear();

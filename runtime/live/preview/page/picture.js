@@ -15,11 +15,16 @@ export async function bestFormat() {
   }
 }
 
-/** One message of the server: a length, a JSON header, and the encoded pictures it describes. */
-function parse(buffer) {
+/** The JSON header of a message of the server, and where what it describes begins. */
+export function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  let at = 4 + length;
+  return { header, begin: 4 + length };
+}
+
+/** The encoded pictures of a message. */
+function parse(buffer, { header, begin }) {
+  let at = begin;
   const parts = {};
   for (const part of header.parts) {
     parts[part.picture] = { ...part, data: new Uint8Array(buffer, at, part.bytes) };
@@ -52,8 +57,8 @@ export class Picture {
     this.failures ??= 0;
   }
 
-  push(buffer) {
-    const { header, parts } = parse(buffer);
+  push(buffer, opened) {
+    const { header, parts } = parse(buffer, opened);
     if (header.format === "jpeg") this.#pushJpeg(header, parts);
     else this.#pushH264(header, parts);
   }
