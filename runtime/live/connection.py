@@ -78,6 +78,7 @@ class Connection:
                 "loop": address.loop,
                 "decoder_threads": address.decoder_threads,
                 "transports": list(address.transports),
+                "relay": address.relay and address.relay.arguments(),
             },
             failure=f"could not read {address.shown!r}",
             memory_bytes=_MEMORY_BYTES,

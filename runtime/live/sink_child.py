@@ -21,10 +21,13 @@ from ...durable import write_atomically
 from ..media import libav
 from ..media.colour import FULL, Colour
 from ..media.encoder_trial_child import why_not
-from ..media.encoders import SOFTWARE, live_options, live_pixel_format
+from ..media.encoders import SOFTWARE, baseline, live_options, live_pixel_format
 from ..media.formats import live_candidate
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ..processes import messages
+from .camera_child import VirtualCamera
+from .ending_child import Ended
+from .relay_child import RelayOutput
 
 _FRAGMENT_US = 500_000
 _CLUSTER_MS = 500
@@ -42,6 +45,7 @@ _BY_FORMAT = {
     "matroska": _AT_ONCE | {"cluster_time_limit": str(_CLUSTER_MS)},
     "mpegts": _AT_ONCE,
     "flv": _AT_ONCE | {"flvflags": "+no_duration_filesize"},
+    "nut": _AT_ONCE | {"max_interleave_delta": "1"},  # to ffmpeg, without waiting for sound
 }
 _REFUSED = re.compile(r"method SETUP failed: (?!40[134])")
 
@@ -188,8 +192,10 @@ class Stream:
         software = SOFTWARE["h264"]
         if self.encoder != software and why_not(live_candidate(self.encoder, size), size):
             self.encoder = software  # a chip encodes only a few streams at once
+        relay = arguments["relay"]
+        self._relay = relay and RelayOutput(relay, arguments["open_s"], arguments["close_s"])
         self._container = av.open(
-            arguments["where"],
+            self._relay or arguments["where"],
             "w",
             format=arguments["format"],
             container_options=muxer_options(arguments, transport),
@@ -197,6 +203,8 @@ class Stream:
         )
         self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
         self._container.start_encoding()
+        if self._relay:
+            self._relay.connect(self._container, self._encoder.stream)
         # Two frames within one tick of the container would have the same time.
         self._step = max(1, math.ceil((self._encoder.stream.time_base or 0) * TICKS))
         self._last: int | None = None
@@ -221,6 +229,8 @@ class Stream:
         """Writes what is still buffered, and finishes."""
         self._mux(self._encoder.flush(), 0)
         self._container.close()
+        if self._relay:
+            self._relay.finish()
 
     def _mux(self, packets: Iterable[Any], duration: int) -> None:
         for packet in packets:
@@ -229,6 +239,9 @@ class Stream:
 
     def _settings(self, arguments: dict[str, Any], size: tuple[int, int]) -> EncoderSettings:
         rate = messages.unpack(arguments["rate"]) or Fraction(30)
+        options = live_options(self.encoder, size, rate, arguments["crf"])
+        if arguments["codecs"]:  # a browser's decoders are behind it
+            options |= baseline(self.encoder)
         return EncoderSettings(
             encoder=self.encoder,
             size=size,
@@ -236,13 +249,15 @@ class Stream:
             colour=Colour().resolved(size[0]),
             time_base=Fraction(1, TICKS),
             rate=rate,
-            options=live_options(self.encoder, size, rate, arguments["crf"]),
+            options=options,
         )
 
 
-def _open(arguments: dict[str, Any]) -> ImageSeries | Stream:
+def _open(arguments: dict[str, Any]) -> ImageSeries | Stream | VirtualCamera:
     if arguments["kind"] == "images":
         return ImageSeries(arguments)
+    if arguments["kind"] == "camera":
+        return VirtualCamera(arguments)
     if arguments["format"] == "rtsp":
         return _over_any(arguments)
     _claim(arguments)
@@ -284,7 +299,9 @@ def _limit(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _next(inbox: RawIOBase, output: ImageSeries | Stream) -> tuple[messages.Header, memoryview]:
+def _next(
+    inbox: RawIOBase, output: ImageSeries | Stream | VirtualCamera
+) -> tuple[messages.Header, memoryview]:
     try:
         return messages.receive(inbox, output.memory)
     except (EOFError, OSError):  # the parent is gone: finish the output
@@ -310,6 +327,9 @@ def _claim(arguments: dict[str, Any]) -> None:
 
 
 def _failure(error: Exception, *, local: bool) -> dict[str, Any]:
+    if isinstance(error, Ended):
+        cause = {"hopeless": "lasting", "refused": "refused"}.get(error.cause, "")
+        return {"kind": "failed", "why": error.why, "cause": cause}
     number = getattr(error, "errno", None)
     why = "it already exists" if number == errno.EEXIST else libav.describe(error)
     cause = "refused" if isinstance(error, av.error.HTTPClientError) else ""

@@ -106,6 +106,8 @@ class SinkProcess:
                 "frame_s": deadlines.frame_s,
                 "close_s": deadlines.close_s,
                 "transports": list(target.transports),
+                "relay": target.relay and target.relay.arguments(),
+                "codecs": list(target.traits.codecs),
             },
             failure=target.failure,
             deadline_s=deadlines.frame_s,
@@ -156,7 +158,7 @@ class SinkProcess:
         return answer
 
     def _encoder(self, asked: str | None) -> str:
-        if self._target.traits.numbered:
+        if self._target.traits.numbered or not self._target.traits.crf:
             return self._target.format
         try:
             check_size(self.size, "h264", self._target.failure)
@@ -405,7 +407,8 @@ def open_sink(
 
     Args:
         target: FILE.mp4, .mov, .mkv or .ts; FILE.m3u8 (HLS); FOLDER/ or FOLDER/%06d.png, .jpg;
-            rtsp, rtsps, rtmp, rtmps, udp or tcp://...; "null"; or of a registered kind.
+            rtsp, rtsps, rtmp, rtmps, udp, tcp, srt, whip or whips://...; v4l2:/dev/video9;
+            "null"; or of a registered kind.
         overwrite: Replace existing files.
         fps: Frames per second, roughly: limits the bit rate; times are the frames' own.
         encoder: The H.264 encoder; None for one in hardware if it works here, else x264.
