@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ _REASONS: tuple[tuple[str, Cause, str], ...] = (
     (
         r"BADSECRET|Incorrect passphrase",
         "refused",
-        "its passphrase is another one; check the passphrase at both ends",
+        "the passphrases of the two ends differ; check both",
     ),
     (
         r"ERROR:UNSECURE|Password required or unexpected|PeerRejected: UNSECURE",
@@ -50,13 +49,14 @@ _REASONS: tuple[tuple[str, Cause, str], ...] = (
         "its server does not answer; check that it runs, its port and its mode",
     ),
     (
-        r"Failed to (?:do )?ICE|ICE .*(?:timeout|failed)|STUN .*(?:timeout|failed)",
+        r"Failed to read message|Failed to (?:do )?ICE|(?:ICE|STUN) .*(?:timeout|failed)",
         "lost",
         "its server does not answer over UDP (ICE); check its address and the firewall between",
     ),
     (r"DTLS", "lost", "the encryption with its server could not be set up (DTLS)"),
     (r"Unsupported B frame", "hopeless", "WHIP takes no B-frames"),
-    (r"Connection does not exist|Connection was broken", "lost", "the other end went away"),
+    (r"from UDP socket|does not exist|was broken", "lost", "the other end went away"),
+    (r"Error during demuxing", "lost", "its sender has ended the connection"),
 )
 _KNOWN = tuple((re.compile(pattern), cause, why) for pattern, cause, why in _REASONS)
 
@@ -73,7 +73,7 @@ class Ffmpeg:
 
     Attributes:
         pipe: The pipe to or from it.
-        opened: Set once its output is open, or it has ended.
+        is_open: Whether its output has been opened.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ class Ffmpeg:
         sends: bool,
         noted: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.opened = threading.Event()
+        self.is_open = False
+        self._known = threading.Event()  # whether its output is open
         self._noted = noted
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         reading, writing = os.pipe()
@@ -126,7 +127,7 @@ class Ffmpeg:
         code = self._process.returncode
         if code < 0 and not killed:
             return Ended("lost", f"its ffmpeg was killed by signal {-code}")
-        words = next((line for line in self._lines if line), "")
+        words = next(filter(None, self._lines), "")
         return Ended("lost", f"{why} ({words})" if words else why)
 
     def finish(self, deadline_s: float) -> int | None:
@@ -142,23 +143,17 @@ class Ffmpeg:
         self._process.kill()
         self._process.wait()
 
-    @property
-    def running(self) -> bool:
-        """Returns whether it has not ended yet."""
-        return self._process.poll() is None
-
     def wait_until_open(self, deadline_s: float) -> bool:
-        """Returns whether its output is open; waits for that until the deadline."""
-        due = time.monotonic() + deadline_s
-        self.opened.wait(deadline_s)
-        return self.opened.is_set() and time.monotonic() <= due and self.running
+        """Waits until its output is open or it has ended; returns whether that was in time."""
+        return self._known.wait(deadline_s)
 
     def _read_log(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             while line := self._log.readline(_LINE_BYTES).decode(errors="replace"):
                 if _OPENED.search(line):
-                    self.opened.set()
+                    self.is_open = True
+                    self._known.set()
                 elif not _NOISE.search(line):
                     self._lines.append(_PREFIX.sub("", line.strip()))
                     self._noted(line)
-        self.opened.set()
+        self._known.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
+import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -31,6 +31,7 @@ _READ = (
 _WRITE = "-nofind_stream_info -fflags nobuffer -f nut -i pipe:0 -map 0 -c copy -flush_packets 1"
 _DELIMITER = b"\0\0\0\1\x09\xf0"  # an access unit of H.264 without a picture
 _LEAD_TICKS, _TICKS = 90000, 90000
+_USUAL_LATENCY_S, _ROUND_TRIP_S, _LONGEST_TAIL_S = 0.12, 0.2, 2.0
 
 
 class SrtInput:
@@ -44,6 +45,7 @@ class SrtInput:
     def __init__(self, relay: dict[str, Any], damaged: Callable[[], None]) -> None:
         options = {**_INNER, **relay["options"], **relay["secrets"]}
         lines = [f"option {name} {_quoted(value)}" for name, value in options.items()]
+        self._listens = _listens(relay)
         script = "\n".join(["ffconcat version 1.0", f"file {_quoted(relay['url'])}", *lines, ""])
 
         def note(line: str) -> None:
@@ -66,7 +68,7 @@ class SrtInput:
         """
         if data := self._ffmpeg.pipe.read(count):
             return data
-        raise self._ffmpeg.ended("its sender has ended the connection")
+        raise _of_one_side(self._ffmpeg.ended("its sender has ended the connection"), self._listens)
 
 
 def _quoted(text: str) -> str:
@@ -85,6 +87,8 @@ class RelayOutput:
 
     def __init__(self, relay: dict[str, Any], open_s: float, close_s: float) -> None:
         self._open_s, self._close_s = open_s, close_s
+        self._listens = _listens(relay)
+        self._tail_s = 0.0 if _is_whip(relay) else _tail_s(relay["options"])
         self._endpoint = Endpoint(relay["url"], relay["authorization"]) if _is_whip(relay) else None
         if self._endpoint:
             output = ["-f", "whip", self._endpoint.url]
@@ -130,8 +134,10 @@ class RelayOutput:
             packet.duration = 1
             container.mux(packet)
         if not self._ffmpeg.wait_until_open(self._open_s):
-            self._end_at_once()
+            self._ffmpeg.kill()
             raise self._why(f"no answer within {self._open_s:g} s")
+        if not self._ffmpeg.is_open:
+            raise self._why("it cannot be opened")
 
     def finish(self) -> None:
         """Waits until everything is sent.
@@ -139,20 +145,32 @@ class RelayOutput:
         Raises:
             Ended: It was not.
         """
-        code = self._ffmpeg.finish(self._close_s)
+        time.sleep(self._tail_s)
+        code = self._ffmpeg.finish(self._close_s - self._tail_s)
         if code is None:
             self._ffmpeg.kill()
             raise Ended("lost", f"it did not end within {self._close_s:g} s")
         if code not in (0, 255):  # 255: it ended in good order, as a signal asked it to
             raise self._why("it did not end in good order")
 
-    def _end_at_once(self) -> None:
-        if self._ffmpeg.running:
-            threading.Timer(0.0, self._ffmpeg.kill).start()
-
     def _why(self, otherwise: str) -> Ended:
         ended = self._ffmpeg.ended(otherwise)
-        return (self._endpoint and self._endpoint.failure) or ended
+        return (self._endpoint and self._endpoint.failure) or _of_one_side(ended, self._listens)
+
+
+def _listens(relay: dict[str, Any]) -> bool:
+    return bool(relay["options"].get("mode") == "listener")
+
+
+def _of_one_side(ended: Ended, listens: bool) -> Ended:
+    """Returns why it ended; who listens does so again at once, whoever was turned away."""
+    return Ended("lost", ended.why) if listens and ended.cause == "refused" else ended
+
+
+def _tail_s(options: dict[str, str]) -> float:
+    """Returns how long the other end may hold what it has got, which it loses if this one leaves."""
+    asked = (int(options.get(name, "0")) for name in ("latency", "peerlatency"))
+    return min(_LONGEST_TAIL_S, max(_USUAL_LATENCY_S, *(us / 1e6 for us in asked)) + _ROUND_TRIP_S)
 
 
 def _is_whip(relay: dict[str, Any]) -> bool:

@@ -32,7 +32,7 @@ _PORTS = {"http": 80, "https": 443}
 _CREATED = 201
 _LOOPBACK = "0100007F"  # as /proc/net/tcp writes it
 _REFUSALS = {
-    401: "its server does not accept the token, or wants one (401); write whips://TOKEN@HOST/PATH",
+    401: "its server does not accept the token, or wants one (401); write TOKEN@ before the host",
     403: "its server forbids this (403); check what that token may do",
     404: "there is no such WHIP endpoint on that server (404); check the path of the address",
     405: "what is at that address is no WHIP endpoint (405); check its path",
