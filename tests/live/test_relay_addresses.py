@@ -82,14 +82,18 @@ def test_the_table_says_what_whip_takes():
 
 @pytest.mark.parametrize("parse", [parse_source, parse_target])
 def test_secrets_of_srt_are_not_shown(parse):
-    parsed = parse("srt://h:1?passphrase=hunter22hunter&streamid=publish:cam:me:geheim&latency=90000")
+    parsed = parse(
+        "srt://h:1?passphrase=hunter22hunter&streamid=publish:cam:me:geheim&latency=90000"
+    )
     assert parsed.shown == "srt://h:1?passphrase=***&streamid=***&latency=90000"
     assert "hunter22" not in repr(parsed) and "geheim" not in repr(parsed)
 
 
 def test_without_an_ffmpeg_that_has_it_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(ffmpeg, "_programs", lambda: iter(["/bin/false", "/no/such/program"]))
-    with pytest.raises(StreamDiffVSRError, match=r"without WHIP here; install streamdiffvsr\[whip\]"):
+    with pytest.raises(
+        StreamDiffVSRError, match=r"without WHIP here; install streamdiffvsr\[whip\]"
+    ):
         ffmpeg.ffmpeg_with(ffmpeg.WHIP, "could not send")
 
 

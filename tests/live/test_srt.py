@@ -9,8 +9,23 @@ from streamdiffvsr import StreamDiffVSRError
 from streamdiffvsr.runtime.live.sink_targets import parse_target
 from streamdiffvsr.runtime.live.sinks import EncodedSink, open_sink
 from streamdiffvsr.runtime.live.source import Backoff
-from streamdiffvsr.tests.live.receivers import children, feed, look, output, wait_until
-from streamdiffvsr.tests.live.relaying import free_udp_port, relays, srt_receiver, srt_sender
+from streamdiffvsr.tests.live.receivers import (
+    children,
+    feed,
+    look,
+    output,
+    ports_of,
+    wait_until,
+)
+from streamdiffvsr.tests.live.relaying import (
+    FFMPEG,
+    QUIET,
+    free_udp_port,
+    relays,
+    running,
+    srt_receiver,
+    srt_sender,
+)
 from streamdiffvsr.tests.live.streams import Tcp, playlist, silent, transport_stream
 from streamdiffvsr.tests.live.watching import watch
 
@@ -51,7 +66,9 @@ needs_hidden = pytest.mark.skipif(
 def test_a_receiver_gets_every_frame_and_no_argument_has_a_secret(tmp_path, ask):
     port, told = free_udp_port(), []
     secret = SECRET if ask else ""
-    with srt_receiver(f"srt://127.0.0.1:{port}?mode=listener&{secret}", tmp_path / "got.ts") as peer:
+    with srt_receiver(
+        f"srt://127.0.0.1:{port}?mode=listener&{secret}", tmp_path / "got.ts"
+    ) as peer:
         sink = open_sink(f"srt://127.0.0.1:{port}?latency=60000&{ask}", tell=told.append)
         feed(sink, [output(index) for index in range(45)])
         seen = arguments_of_relays()
@@ -218,14 +235,15 @@ def test_what_comes_over_srt_leads_nowhere_else(tmp_path, content):
     path = tmp_path / "list"
     path.write_text(texts[content] * 400)
     port = free_udp_port()
-    from streamdiffvsr.tests.live.relaying import FFMPEG, QUIET, running
-
     raw = ["-re", "-f", "data", "-raw_packet_size", "1316", "-i", str(path), "-map", "0"]
     raw += ["-c", "copy", "-f", "data", f"srt://127.0.0.1:{port}?mode=listener"]
     try:
-        with running(FFMPEG, *QUIET, *raw), watch(f"srt://127.0.0.1:{port}") as source:
-            source.until(lambda status: status["error"])
-            assert source.status()["received"] == 0
+        with running(FFMPEG, *QUIET, *raw) as sender:
+            wait_until(lambda: port in ports_of(sender.pid))
+            with watch(f"srt://127.0.0.1:{port}") as source:
+                error = source.until(lambda status: status["error"])["error"]
+                assert "does not answer" not in error
+                assert source.status()["received"] == 0
         assert catcher.accepted == 0
     finally:
         catcher.close()
