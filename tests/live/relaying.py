@@ -32,7 +32,7 @@ def free_udp_port() -> int:
 @contextmanager
 def running(*command: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is ended in the end."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **more)
+    process = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **more})
     try:
         yield process
     finally:

@@ -1,6 +1,8 @@
 """Tests SRT with a real peer on loopback: in and out, calling and listening, with a passphrase."""
 
+import contextlib
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -32,6 +34,12 @@ from streamdiffvsr.tests.live.watching import watch
 PASSPHRASE = "Zx9canary'22"
 SIZE = (176, 320)
 STREAM_ID = "publish:cam:me:Zx9streamid"
+MANIFEST = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT9S"
+ minBufferTime="PT1S" profiles="urn:mpeg:dash:profile:isoff-main:2011"><Period>
+<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" codecs="avc1.42c01e">
+<BaseURL>{}</BaseURL><SegmentTemplate media="$Number$.m4s" initialization="i.mp4" duration="1"
+ startNumber="1"/></Representation></AdaptationSet></Period></MPD>"""
 SECRET = "passphrase=Zx9canary%2722"
 
 
@@ -222,26 +230,30 @@ def test_a_source_whose_ffmpeg_is_killed_plays_again(film):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", ["playlist", "script", "subtitles"])
-def test_what_comes_over_srt_leads_nowhere_else(tmp_path, content):
+@pytest.mark.parametrize("content", ["playlist", "script", "manifest"])
+def test_what_comes_over_srt_leads_nowhere_else(content):
     """A list in place of a transport stream opens no address and no file."""
     catcher = Tcp(silent)
     trap = f"tcp://127.0.0.1:{catcher.port}"
     texts = {
         "playlist": playlist(f"http://127.0.0.1:{catcher.port}/a.ts", trap),
-        "script": f"ffconcat version 1.0\nfile '{trap}'\nfile '/etc/hostname'\n",
-        "subtitles": f"WEBVTT\n\n00:00.000 --> 00:10.000\n{trap}\n",
+        "script": f"ffconcat version 1.0\nfile '{trap}'\n",
+        "manifest": MANIFEST.format(f"http://127.0.0.1:{catcher.port}/"),
     }
-    path = tmp_path / "list"
-    path.write_text(texts[content] * 400)
-    port = free_udp_port()
-    raw = ["-re", "-f", "data", "-raw_packet_size", "1316", "-i", str(path), "-map", "0"]
-    raw += ["-c", "copy", "-f", "data", f"srt://127.0.0.1:{port}?mode=listener"]
+    port, text = free_udp_port(), texts[content].encode()
+    raw = ["-f", "data", "-raw_packet_size", "1316", "-i", "pipe:0", "-map", "0", "-c", "copy"]
+    raw += ["-flush_packets", "1", "-f", "data", f"srt://127.0.0.1:{port}?mode=listener"]
     try:
-        with running(FFMPEG, *QUIET, *raw) as sender:
+        with running(FFMPEG, *QUIET, *raw, stdin=subprocess.PIPE, bufsize=0) as sender:
+            sender.stdin.write(text)
             wait_until(lambda: port in ports_of(sender.pid))
             with watch(f"srt://127.0.0.1:{port}") as source:
-                error = source.until(lambda status: status["error"])["error"]
+                error = ""
+                while not error:
+                    with contextlib.suppress(BrokenPipeError):  # it was refused, and has ended
+                        sender.stdin.write(b"\n" * 1316)
+                    time.sleep(0.01)
+                    error = source.status()["error"]
                 assert "does not answer" not in error
                 assert source.status()["received"] == 0
         assert catcher.accepted == 0
