@@ -37,8 +37,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp:// or rtp://), a camera "
-        "(webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, which is "
+        help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp://, rtp:// or srt://), a "
+        "camera (webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, which is "
         "played at its own speed.",
     ),
 ]

@@ -45,7 +45,9 @@ def ffmpeg_with(part: str, failure: str, *, preset: bool = False) -> str:
         if _heeds_presets(program):
             return program
     why = f"{able[0]} takes a passphrase or stream id as an argument only, which all users can read"
-    raise StreamDiffVSRError(failure, why, "install your system's ffmpeg 5 or 6 as well")
+    raise StreamDiffVSRError(
+        failure, why, "put an ffmpeg that reads them from a file, such as 5.1, on the PATH as well"
+    )
 
 
 def _programs() -> Iterator[str]:

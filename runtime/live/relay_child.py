@@ -168,7 +168,7 @@ def _of_one_side(ended: Ended, listens: bool) -> Ended:
 
 
 def _tail_s(options: dict[str, str]) -> float:
-    """Returns how long the other end may hold what it has got, which it loses if this one leaves."""
+    """Returns how long the other end may hold back frames, which are lost if this one leaves."""
     asked = (int(options.get(name, "0")) for name in ("latency", "peerlatency"))
     return min(_LONGEST_TAIL_S, max(_USUAL_LATENCY_S, *(us / 1e6 for us in asked)) + _ROUND_TRIP_S)
 

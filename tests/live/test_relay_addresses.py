@@ -104,7 +104,7 @@ def test_an_ffmpeg_that_would_show_a_passphrase_is_not_used(monkeypatch):
     assert ffmpeg.ffmpeg_with(ffmpeg.SRT, "could not send") == "/bin/shows"
     assert ffmpeg.ffmpeg_with(ffmpeg.SRT, "could not send", preset=True) == "/bin/hides"
     monkeypatch.setattr(ffmpeg, "_heeds_presets", lambda program: False)
-    with pytest.raises(StreamDiffVSRError, match="which all users can read; install"):
+    with pytest.raises(StreamDiffVSRError, match="which all users can read; put"):
         ffmpeg.ffmpeg_with(ffmpeg.SRT, "could not send", preset=True)
 
 
