@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +29,15 @@ _READ = (
     "-map 0:v? -map 0:a? -c copy -copyts -muxdelay 0 -muxpreload 0 -flush_packets 1 "
     "-f mpegts pipe:1"
 )
-_WRITE = "-nofind_stream_info -fflags nobuffer -f nut -i pipe:0 -map 0 -c copy -flush_packets 1"
-_DELIMITER = b"\0\0\0\1\x09\xf0"  # an access unit of H.264 without a picture
-_LEAD_TICKS, _TICKS = 90000, 90000
+_PROBE_BYTES = 32  # the least that ffmpeg looks at before it takes times as they are
+_WRITE = (
+    f"-probesize {_PROBE_BYTES} -analyzeduration 0 -fflags nobuffer -f nut -i pipe:0 "
+    "-map 0 -c copy -flush_packets 1"
+)
+# An access unit of H.264 without a picture.
+_DELIMITER = b"\0\0\0\1\x09\xf0" + bytes(_PROBE_BYTES)
+_DELIMITERS = 2  # a muxer holds one back until it knows the next
+_TICKS = 90000  # per second
 _USUAL_LATENCY_S, _ROUND_TRIP_S, _LONGEST_TAIL_S = 0.12, 0.2, 2.0
 
 
@@ -121,16 +128,18 @@ class RelayOutput:
     def connect(self, container: Any, stream: Any) -> None:
         """Returns when the other end has accepted the connection.
 
-        ffmpeg connects once it has got a packet of the picture, so it gets two without any, which
-        it drops, as it begins with a key frame; both are a second before the first frame.
+        ffmpeg connects once it has got a packet, so it gets some without a picture, which it
+        drops, as it begins with a key frame. It expects the first frame right after them, at the
+        rate of the stream.
 
         Raises:
             Ended: It has not.
         """
-        for number in range(2):  # a muxer holds one back until it knows the next
+        begin = -math.ceil(_DELIMITERS * _TICKS / stream.average_rate) - _DELIMITERS
+        for number in range(_DELIMITERS):
             packet = av.Packet(_DELIMITER)
             packet.stream, packet.time_base = stream, Fraction(1, _TICKS)
-            packet.pts = packet.dts = number - _LEAD_TICKS
+            packet.pts = packet.dts = begin + number
             packet.duration = 1
             container.mux(packet)
         if not self._ffmpeg.wait_until_open(self._open_s):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 
+import av
 import pytest
 
 from streamdiffvsr import StreamDiffVSRError
@@ -78,9 +79,9 @@ def test_a_receiver_gets_every_frame_and_no_argument_has_a_secret(tmp_path, ask)
         f"srt://127.0.0.1:{port}?mode=listener&{secret}", tmp_path / "got.ts"
     ) as peer:
         sink = open_sink(f"srt://127.0.0.1:{port}?latency=60000&{ask}", tell=told.append)
-        feed(sink, [output(index) for index in range(45)])
+        feed(sink, [output(index, seconds=index / 15) for index in range(45)])
         seen = arguments_of_relays()
-        feed(sink, [output(index) for index in range(45, 90)])
+        feed(sink, [output(index, seconds=index / 15) for index in range(45, 90)])
         sink.close(10)
         peer.wait(10)
     assert f"127.0.0.1:{port}" in seen
@@ -88,6 +89,9 @@ def test_a_receiver_gets_every_frame_and_no_argument_has_a_secret(tmp_path, ask)
     got = look(tmp_path / "got.ts")
     assert got.numbers == list(range(90))
     assert got.monotone and got.keys[0]
+    assert got.seconds[-1] - got.seconds[0] == pytest.approx(89 / 15, abs=0.002)
+    with av.open(str(tmp_path / "got.ts")) as container:
+        assert all(packet.dts == packet.pts for packet in container.demux(video=0))
     assert (told, sink.status()["state"], sink.status()["error"]) == ([], "closed", "")
     assert relays() == []
 
