@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import time
 
@@ -29,7 +30,13 @@ from streamdiffvsr.tests.live.relaying import (
     srt_receiver,
     srt_sender,
 )
-from streamdiffvsr.tests.live.streams import Tcp, playlist, silent, transport_stream
+from streamdiffvsr.tests.live.streams import (
+    Tcp,
+    playlist,
+    silent,
+    transport_stream,
+    without_packets,
+)
 from streamdiffvsr.tests.live.watching import watch
 
 PASSPHRASE = "Zx9canary'22"
@@ -57,6 +64,13 @@ def can_hide() -> bool:
     except StreamDiffVSRError:
         return False
     return True
+
+
+def passing_on(port: int) -> list[str]:
+    """The command of an ffmpeg that sends bytes from a pipe as they are to its caller."""
+    raw = ["-f", "data", "-raw_packet_size", "1316", "-i", "pipe:0", "-map", "0", "-c", "copy"]
+    raw += ["-flush_packets", "1", "-f", "data", f"srt://127.0.0.1:{port}?mode=listener"]
+    return [FFMPEG, *QUIET, *raw]
 
 
 def arguments_of_relays() -> str:
@@ -234,6 +248,38 @@ def test_a_source_whose_ffmpeg_is_killed_plays_again(film):
 
 
 @pytest.mark.slow
+def test_frames_with_lost_packets_are_flagged():
+    whole = transport_stream(150, fps=15, gop=15)
+    port, damaged = free_udp_port(), without_packets(whole, 0.02)
+    with running(*passing_on(port), stdin=subprocess.PIPE, bufsize=0) as sender:
+        wait_until(lambda: port in ports_of(sender.pid))
+        with watch(f"srt://127.0.0.1:{port}") as source:
+            for start in range(0, len(damaged), 1316):
+                sender.stdin.write(damaged[start : start + 1316])
+                time.sleep(10 * 1316 / len(damaged))
+            status = source.until(lambda status: status["received"] > 30)
+    assert status["damaged"] > 5
+
+
+@pytest.mark.slow
+def test_a_receiver_that_freezes_is_noticed(tmp_path):
+    port, index = free_udp_port(), 0
+    with srt_receiver(f"srt://127.0.0.1:{port}?mode=listener", tmp_path / "got.ts") as peer:
+        sink = EncodedSink(parse_target(f"srt://127.0.0.1:{port}"), backoff=Backoff(5, 5))
+        feed(sink, [output(number) for number in range(10)])
+        peer.send_signal(signal.SIGSTOP)
+        frozen = time.monotonic()
+        while sink.status()["state"] == "open":
+            feed(sink, [output(10 + index)])
+            index += 1
+            time.sleep(1 / 30)
+        took = time.monotonic() - frozen
+        peer.send_signal(signal.SIGCONT)
+        sink.close(5)
+    assert took < 15
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["playlist", "script", "manifest"])
 def test_what_comes_over_srt_leads_nowhere_else(content):
     """A list in place of a transport stream opens no address and no file."""
@@ -245,10 +291,8 @@ def test_what_comes_over_srt_leads_nowhere_else(content):
         "manifest": MANIFEST.format(f"http://127.0.0.1:{catcher.port}/"),
     }
     port, text = free_udp_port(), texts[content].encode()
-    raw = ["-f", "data", "-raw_packet_size", "1316", "-i", "pipe:0", "-map", "0", "-c", "copy"]
-    raw += ["-flush_packets", "1", "-f", "data", f"srt://127.0.0.1:{port}?mode=listener"]
     try:
-        with running(FFMPEG, *QUIET, *raw, stdin=subprocess.PIPE, bufsize=0) as sender:
+        with running(*passing_on(port), stdin=subprocess.PIPE, bufsize=0) as sender:
             sender.stdin.write(text)
             wait_until(lambda: port in ports_of(sender.pid))
             with watch(f"srt://127.0.0.1:{port}") as source:
