@@ -79,7 +79,7 @@ $(INSTALLED_DEMO): $(BIN)/python pyproject.toml constraints.txt
 $(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
 	@echo 'installing into .venv (extras $(EXTRA), export, train, live, bench, dev); the first time takes minutes'
 	$(call drop_other_onnxruntime,$(EXTRA))
-	@$(PIP_INSTALL) -e '.[$(EXTRA),export,train,live,bench,dev]'
+	@$(PIP_INSTALL) -e '.[$(EXTRA),export,train,live,whip,bench,dev]'
 	@if [ '$(RTX)' = yes ]; then echo 'installing TensorRT-RTX, which builds engines without a GPU'; \
 		$(BIN)/pip install -q --disable-pip-version-check --root-user-action=ignore \
 			-c constraints.txt $(PIP_ARGS) -e '.[tensorrt-rtx]' >.venv/tensorrt-rtx.log 2>&1 || \

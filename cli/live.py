@@ -37,9 +37,9 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp:// or rtp://), a camera "
-        "(webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, which is "
-        "played at its own speed.",
+        help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp://, rtp:// or srt://), a "
+        "camera (webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, "
+        "which is played at its own speed.",
     ),
 ]
 To = Annotated[

@@ -58,7 +58,7 @@ def test_every_target_begins_with_the_set_up(checkout, target):
     done = make(checkout, "-n", target, "EXTRA=cpu")
     assert done.returncode == 0, done.stderr
     assert "tools/make_venv.sh" in done.stdout
-    assert ".[cpu,export,train,live,bench,dev]" in done.stdout
+    assert ".[cpu,export,train,live,whip,bench,dev]" in done.stdout
     assert "-c constraints.txt" in done.stdout
     assert ".[tensorrt-rtx]" in done.stdout
 
@@ -82,7 +82,7 @@ def test_the_demo_installs_only_what_it_needs(checkout, arguments, extras):
     ("stamp", "target", "extras"),
     [
         ("demo-cpu", "demo", []),
-        ("demo-cpu", "test", ["cpu,export,train,live,bench,dev", "tensorrt-rtx", "fp8"]),
+        ("demo-cpu", "test", ["cpu,export,train,live,whip,bench,dev", "tensorrt-rtx", "fp8"]),
         ("cpu", "demo", []),
         ("cpu", "test", []),
     ],

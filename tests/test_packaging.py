@@ -75,6 +75,7 @@ def test_no_extra_installs_the_two_onnxruntimes_over_each_other():
         "train",
         "bench",
         "live",
+        "whip",
         "dev",
     }
     holders = {

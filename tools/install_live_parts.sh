@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests of live upscaling run against, on Debian or Ubuntu: GStreamer's RTSP
-# server, VLC as one that knows only UDP, ffmpeg as a receiver, and Chromium. Tests whose part is missing skip and say so.
+# server, VLC as one that knows only UDP, ffmpeg as a receiver and for SRT with a passphrase, and Chromium. The extras whip and
+# dev bring SRT's peer and the WHIP server. Tests whose part is missing skip and say so.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 as_root=

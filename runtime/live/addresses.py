@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError, option
 from ..media.redact import ESCAPES, redact_address, secrets_in
+from .relays import Relay, parse_srt
 
 # Options of this package, not of libav.
 DECODER_THREADS, LOOP = "decoder_threads", "loop"
@@ -34,6 +35,7 @@ _KNOWN = {
     "udp": f"{_DEMUXER} buffer_size fifo_size overrun_nonfatal localaddr localport pkt_size reuse "
     "ttl sources block",
     "tcp": f"{_DEMUXER} recv_buffer_size tcp_nodelay local_addr local_port",
+    "srt": _DEMUXER,
     "webcam": "framerate video_size pixel_format input_format standard channel rtbufsize",
     "screen": f"{_GRAB} grab_x grab_y offset_x offset_y follow_mouse show_region window_id "
     "capture_cursor capture_mouse_clicks",
@@ -64,6 +66,7 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     "rtmp": {**_STREAM, "rtmp_live": "live", "rtmp_buffer": "100"},
     "udp": {**_STREAM, "overrun_nonfatal": "1"},
     "tcp": _STREAM,
+    "srt": _STREAM,
 }
 
 _BOUNDS: dict[str, dict[str, str]] = {
@@ -76,6 +79,7 @@ _BOUNDS: dict[str, dict[str, str]] = {
     },
     "udp": {"protocol_whitelist": "udp,rtp", "format_whitelist": _FORMATS},
     "tcp": {"protocol_whitelist": "tcp", "format_whitelist": _FORMATS},
+    "srt": {"protocol_whitelist": "none", "format_whitelist": "mpegts"},
 }
 
 
@@ -103,8 +107,9 @@ def _refuse(name: str, kind: str, known: set[str]) -> None:
 
 
 ACCEPTED = (
-    "rtsp://, rtsps://, http://, https://, rtmp://, rtmps://, udp://, rtp://, tcp://, /dev/video0, "
-    "webcam:0, webcam:NAME, screen, screen:1, testsrc, testsrc=640x360@30, or a video file"
+    "rtsp://, rtsps://, http://, https://, rtmp://, rtmps://, udp://, rtp://, tcp://, srt://, "
+    "/dev/video0, webcam:0, webcam:NAME, screen, screen:1, testsrc, testsrc=640x360@30, or a "
+    "video file"
 )
 
 _KINDS = {
@@ -117,6 +122,7 @@ _KINDS = {
     "udp": "udp",
     "rtp": "udp",
     "tcp": "tcp",
+    "srt": "srt",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: C: is a drive
 _PATTERN = re.compile(r"testsrc(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
@@ -131,7 +137,8 @@ class Address:
     """A live source, not yet opened.
 
     Attributes:
-        kind: "rtsp", "http", "rtmp", "udp", "tcp", "hls", "webcam", "screen", "test" or "file".
+        kind: "rtsp", "http", "rtmp", "udp", "tcp", "srt", "hls", "webcam", "screen", "test" or
+            "file".
         url: The URL that libav opens. For a webcam ``name:TEXT`` or, where devices have no
             numbers of their own, ``number:N``; the device is looked up when it is opened.
         format: libav's name of the demuxer, or None if the content decides.
@@ -142,6 +149,7 @@ class Address:
         loop: Whether to begin again at the end.
         decoder_threads: The number of decoder threads; 0 lets libav choose.
         transports: The transports of RTSP to try, in this order; empty for any other source.
+        relay: What ffmpeg needs to receive it; None if libav receives it.
     """
 
     kind: str
@@ -154,6 +162,7 @@ class Address:
     loop: bool = False
     decoder_threads: int = 0
     transports: tuple[str, ...] = ()
+    relay: Relay | None = None
 
 
 AUTO = "auto"
@@ -198,6 +207,9 @@ def parse_source(
     completed = complete(kind, chosen)
     if kind == "webcam" and form == "avfoundation":
         completed.setdefault("framerate", "30")  # its own default is one that few cameras have
+    relay = None
+    if kind == "srt":
+        relay = parse_srt(url, f"cannot read from {redact_address(text)!r}", sends=False)
     return Address(
         kind=kind,
         url=url,
@@ -205,10 +217,13 @@ def parse_source(
         options=completed,
         shown=redact_address(text),
         secrets=secrets_in(text),
-        listens=kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
+        listens=relay.listens
+        if relay
+        else kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
         loop=bool(_whole(chosen, LOOP, 1)),
         decoder_threads=_whole(chosen, DECODER_THREADS, _MAX_THREADS),
         transports=transports if kind == "rtsp" else (),
+        relay=relay,
     )
 
 
@@ -243,13 +258,13 @@ def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
             "its host or port is not one",
             ESCAPES,
         ) from error
-    listens = scheme in ("udp", "rtp", "tcp") and parts.port is not None
+    listens = scheme in ("udp", "rtp", "tcp", "srt") and parts.port is not None
     if not host and not listens:
         raise UsageError(f"cannot read from {shown!r}", "it names no host")
     kind = _KINDS[scheme]
     if kind == "http" and parts.path.lower().endswith((".m3u8", ".m3u")):
         return "hls", text, "hls"
-    return kind, text, {"rtsp": "rtsp", "rtmp": "flv"}.get(kind)
+    return kind, text, {"rtsp": "rtsp", "rtmp": "flv", "srt": "mpegts"}.get(kind)
 
 
 def _asks_to_listen(url: str) -> bool:

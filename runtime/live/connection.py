@@ -86,6 +86,7 @@ class Connection:
                 "decoder_threads": address.decoder_threads,
                 "transports": list(address.transports),
                 "sound": sound,
+                "relay": address.relay and address.relay.arguments(),
             },
             failure=f"could not read {address.shown!r}",
             memory_bytes=_MEMORY_BYTES,

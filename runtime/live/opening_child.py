@@ -19,6 +19,7 @@ from av.container import InputContainer
 from ..media import libav
 from .ending_child import Ended
 from .gate_child import Denied, use_gate
+from .relay_child import SrtInput
 from .rtsp_child import RtspTalk, open_rtsp, unauthorized
 
 # Warnings that mean missing pixels. Errors of a demuxer or decoder always mean that.
@@ -55,6 +56,10 @@ class LiveLog(logging.Handler):
         logger.setLevel(logging.WARNING)
         av.logging.set_level(av.logging.WARNING)
         av.logging.set_skip_repeated(False)
+
+    def note_damage(self) -> None:
+        """Counts damage that another program has reported."""
+        self.damage += 1
 
     def emit(self, record: logging.LogRecord) -> None:
         """Counts one line; called by ``logging``, on any of libav's threads."""
@@ -95,7 +100,7 @@ def open_live(
         options.setdefault("http_persistent", "0")  # so that each request is checked
     try:
         container = av.open(
-            _device(arguments) if arguments["kind"] == "webcam" else arguments["url"],
+            _place(arguments, log),
             format=arguments["format"],
             container_options=options,
             metadata_errors="replace",
@@ -104,6 +109,13 @@ def open_live(
         behind = gate.failure if gate else None  # which libav reports as an error of a proxy
         raise _not_opened(behind or error, arguments, log) from error
     return _with_video(container, arguments, "")
+
+
+def _place(arguments: dict[str, Any], log: LiveLog) -> Any:
+    """Returns what libav opens: an address, a device, or a file object."""
+    if arguments["relay"]:
+        return SrtInput(arguments["relay"], log.note_damage)
+    return _device(arguments) if arguments["kind"] == "webcam" else arguments["url"]
 
 
 def _open_rtsp(

@@ -21,11 +21,14 @@ from ...durable import write_atomically
 from ..media import libav
 from ..media.colour import FULL, Colour
 from ..media.encoder_trial_child import why_not
-from ..media.encoders import SOFTWARE, live_options, live_pixel_format
+from ..media.encoders import SOFTWARE, baseline, live_options, live_pixel_format
 from ..media.formats import live_candidate
 from ..media.video_encoder_child import EncoderSettings, FrameEncoder, RgbFrame
 from ..processes import messages
-from .sound_mux_child import Soundtrack
+from .camera_child import VirtualCamera
+from .ending_child import Ended
+from .relay_child import RelayOutput
+from .sound_mux_child import NoSound, Soundtrack
 
 _FRAGMENT_US = 500_000
 _CLUSTER_MS = 500
@@ -43,6 +46,7 @@ _BY_FORMAT = {
     "matroska": _AT_ONCE | {"cluster_time_limit": str(_CLUSTER_MS)},
     "mpegts": _AT_ONCE,
     "flv": _AT_ONCE | {"flvflags": "+no_duration_filesize"},
+    "nut": _AT_ONCE | {"max_interleave_delta": "1"},  # to ffmpeg, without waiting for sound
 }
 _REFUSED = re.compile(r"method SETUP failed: (?!40[134])")
 
@@ -96,7 +100,7 @@ _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-class ImageSeries:
+class ImageSeries(NoSound):
     """Writes FOLDER / (NAME % number) for numbers from ``first``."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
@@ -107,7 +111,6 @@ class ImageSeries:
         self._folder, self._name = Path(arguments["path"]).parent, Path(arguments["path"]).name
         self._number: int = arguments["first"]
         self._overwrite: bool = arguments["overwrite"]
-        self.about: list[dict[str, Any]] = []
         self._folder.mkdir(exist_ok=True)
         self._pixel_format, self._options = _ENCODERS[self.encoder]
         self._encode(0)  # fails now if the codec refuses the size
@@ -125,12 +128,6 @@ class ImageSeries:
         with write_atomically(path) as part:
             part.write_bytes(self._encode(ticks))
         self._number += 1
-
-    def hear(self, packets: list[list[Any]], payload: memoryview) -> None:
-        """Does nothing: images have no sound."""
-
-    def heard(self) -> None:
-        """Returns nothing, as no sound was written."""
 
     def close(self) -> None:
         """Does nothing: every image is complete."""
@@ -211,8 +208,10 @@ class Stream:
             self.encoder = software  # a chip encodes only a few streams at once
         self._sound = Soundtrack(arguments)
         options = muxer_options(arguments, transport)
+        relay = arguments["relay"]
+        self._relay = relay and RelayOutput(relay, arguments["open_s"], arguments["close_s"])
         self._container = av.open(
-            arguments["where"],
+            self._relay or arguments["where"],
             "w",
             format=arguments["format"],
             container_options=_with_sound(options, self._sound.options),
@@ -221,6 +220,8 @@ class Stream:
         self._encoder = FrameEncoder(self._settings(arguments, size), self._rgb, self._container)
         self._sound.join(self._container)
         self._container.start_encoding()
+        if self._relay:
+            self._relay.connect(self._container, self._encoder.stream)
         # Two frames within one tick of the container would have the same time.
         self._step = max(1, math.ceil((self._encoder.stream.time_base or 0) * TICKS))
         self._last: int | None = None
@@ -261,6 +262,8 @@ class Stream:
         self._mux(self._encoder.flush(), 0)
         self._sound.close(self._container)
         self._container.close()
+        if self._relay:
+            self._relay.finish()
 
     def _mux(self, packets: Iterable[Any], duration: int) -> None:
         for packet in packets:
@@ -269,6 +272,9 @@ class Stream:
 
     def _settings(self, arguments: dict[str, Any], size: tuple[int, int]) -> EncoderSettings:
         rate = messages.unpack(arguments["rate"]) or Fraction(30)
+        options = live_options(self.encoder, size, rate, arguments["crf"])
+        if arguments["codecs"]:  # a browser's decoders are behind it
+            options |= baseline(self.encoder)
         return EncoderSettings(
             encoder=self.encoder,
             size=size,
@@ -276,13 +282,15 @@ class Stream:
             colour=Colour().resolved(size[0]),
             time_base=Fraction(1, TICKS),
             rate=rate,
-            options=live_options(self.encoder, size, rate, arguments["crf"]),
+            options=options,
         )
 
 
-def _open(arguments: dict[str, Any]) -> ImageSeries | Stream:
+def _open(arguments: dict[str, Any]) -> ImageSeries | Stream | VirtualCamera:
     if arguments["kind"] == "images":
         return ImageSeries(arguments)
+    if arguments["kind"] == "camera":
+        return VirtualCamera(arguments)
     if arguments["format"] == "rtsp":
         return _over_any(arguments)
     _claim(arguments)
@@ -324,7 +332,9 @@ def _limit(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _next(inbox: RawIOBase, output: ImageSeries | Stream) -> tuple[messages.Header, memoryview]:
+def _next(
+    inbox: RawIOBase, output: ImageSeries | Stream | VirtualCamera
+) -> tuple[messages.Header, memoryview]:
     try:
         return messages.receive(inbox, output.memory)
     except (EOFError, OSError):  # the parent is gone: finish the output
@@ -350,6 +360,9 @@ def _claim(arguments: dict[str, Any]) -> None:
 
 
 def _failure(error: Exception, *, local: bool) -> dict[str, Any]:
+    if isinstance(error, Ended):
+        cause = {"hopeless": "lasting", "refused": "refused"}.get(error.cause, "")
+        return {"kind": "failed", "why": error.why, "cause": cause}
     number = getattr(error, "errno", None)
     why = "it already exists" if number == errno.EEXIST else libav.describe(error)
     cause = "refused" if isinstance(error, av.error.HTTPClientError) else ""

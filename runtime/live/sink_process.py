@@ -108,6 +108,8 @@ class SinkProcess:
                 "close_s": deadlines.close_s,
                 "transports": list(target.transports),
                 "sounds": described(sounds),
+                "relay": target.relay and target.relay.arguments(),
+                "codecs": list(target.traits.codecs),
             },
             failure=target.failure,
             deadline_s=deadlines.frame_s,
@@ -174,7 +176,7 @@ class SinkProcess:
         return answer
 
     def _encoder(self, asked: str | None) -> str:
-        if self._target.traits.numbered:
+        if self._target.traits.numbered or not self._target.traits.crf:
             return self._target.format
         try:
             check_size(self.size, "h264", self._target.failure)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import already_there, check_folder, check_output
 from ..media.redact import ESCAPES, hide, redact_address, secrets_in
 from .frame import NullSink, OutputFrame, Sink
+from .relays import WHIP_SCHEMES, Relay, parse_srt, parse_whip
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -51,6 +53,7 @@ class Target:
         shown: The address without credentials, for showing.
         secrets: The parts of the address that must not be shown.
         transports: The transports of RTSP to try, in this order; of no meaning for others.
+        relay: What ffmpeg needs to send to it; None if libav sends.
     """
 
     kind: str
@@ -60,6 +63,7 @@ class Target:
     overwrite: bool = False
     secrets: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     transports: tuple[str, ...] = ("tcp", "udp")
+    relay: Relay | None = None
 
     @property
     def traits(self) -> SinkKind:
@@ -74,6 +78,8 @@ class Target:
     @property
     def listens(self) -> bool:
         """Returns whether it waits for a receiver instead of calling one."""
+        if self.relay:
+            return self.relay.listens
         query = parse_qsl(urlsplit(self.where).query) if self.traits.remote else []
         return any(key == "listen" and value != "0" for key, value in query)
 
@@ -113,6 +119,8 @@ class SinkKind:
         remote: Whether it is a receiver on a network, which may fail and come back.
         one_file: Whether each opening writes a file of its own, whose time begins at 0.
         numbered: Whether each frame is a file of its own.
+        codecs: The codecs that its receivers take, by libav's names; empty for all that its
+            container holds.
         open: Opens a target for frames in this process; None if a child process encodes them.
         sink: Makes the whole sink, without a thread or reopening; None for the usual one.
     """
@@ -125,6 +133,7 @@ class SinkKind:
     remote: bool = False
     one_file: bool = False
     numbered: bool = False
+    codecs: tuple[str, ...] = ()
     open: Callable[[Target], FrameWriter] | None = None
     sink: Callable[[Target], Sink] | None = None
 
@@ -196,9 +205,6 @@ def _network(text: str, overwrite: bool) -> Target | None:
     scheme = found[1].lower() if found else ""
     shown = redact_address(text)
     wrong = f"{shown!r} is no output"
-    if scheme == "srt":
-        remedy = "send to udp://127.0.0.1:PORT, and let a program with SRT pass that on"
-        raise UsageError(wrong, "libav is built without SRT here", remedy)
     if scheme not in _NETWORK:
         return None
     try:
@@ -214,6 +220,38 @@ def _network(text: str, overwrite: bool) -> Target | None:
     if scheme == "udp" and "pkt_size=" not in parts.query:
         where += f"{'&' if parts.query else '?'}pkt_size={_DATAGRAM_BYTES}"
     return Target("network", where, _NETWORK[scheme], shown, secrets=secrets_in(text))
+
+
+def _srt(text: str, overwrite: bool) -> Target | None:
+    found = _SCHEME.match(text)
+    if not found or found[1].lower() != "srt":
+        return None
+    relay = parse_srt(text, f"could not send to {redact_address(text)!r}", sends=True)
+    return _relayed("srt", text, relay)
+
+
+def _whip(text: str, overwrite: bool) -> Target | None:
+    found = _SCHEME.match(text)
+    if not found or found[1].lower() not in WHIP_SCHEMES:
+        return None
+    return _relayed("whip", text, parse_whip(text, f"could not send to {redact_address(text)!r}"))
+
+
+def _relayed(kind: str, text: str, relay: Relay) -> Target:
+    shown, secrets = redact_address(text), secrets_in(text)
+    return Target(kind, text, "nut", shown, secrets=secrets, relay=relay)
+
+
+def _camera(text: str, overwrite: bool) -> Target | None:
+    scheme, _, device = text.partition(":")
+    if scheme != "v4l2":
+        return None
+    failure = f"could not write {text!r}"
+    if sys.platform != "linux":
+        raise StreamDiffVSRError(failure, "virtual cameras are of Linux only")
+    if not os.path.isabs(device):
+        raise UsageError(failure, "it names no device", "write v4l2:/dev/video9")
+    return Target("camera", device, "rawvideo", text)
 
 
 def _images(text: str, overwrite: bool) -> Target | None:
@@ -264,6 +302,11 @@ for _kind in (
         crf=23,
         remote=True,
     ),
+    SinkKind("srt", _srt, "srt://", crf=23, remote=True),
+    SinkKind(
+        "whip", _whip, "whip://, whips://", "whip://", crf=23, remote=True, codecs=("h264", "opus")
+    ),
+    SinkKind("camera", _camera, "v4l2:/dev/video9", "v4l2:DEVICE"),
     SinkKind("null", _null, "null", sink=lambda target: NullSink()),
     *plugins(GROUP),
 ):

@@ -303,7 +303,8 @@ def open_sink(
 
     Args:
         target: FILE.mp4, .mov, .mkv or .ts; FILE.m3u8 (HLS); FOLDER/ or FOLDER/%06d.png, .jpg;
-            rtsp, rtsps, rtmp, rtmps, udp or tcp://...; "null"; or of a registered kind.
+            rtsp, rtsps, rtmp, rtmps, udp, tcp, srt, whip or whips://...; v4l2:/dev/video9;
+            "null"; or of a registered kind.
         overwrite: Replace existing files.
         fps: Frames per second, roughly: limits the bit rate; times are the frames' own.
         encoder: The H.264 encoder; None for one in hardware if it works here, else x264.

@@ -35,6 +35,21 @@ def open_template(text: str) -> Any:
     return av.open(io.BytesIO(base64.b64decode(text)), options=only, metadata_errors="replace")
 
 
+class NoSound:
+    """The part of an output that writes sound, for one that has none."""
+
+    @property
+    def about(self) -> list[dict[str, Any]]:
+        """Nothing: it has no streams of sound."""
+        return []
+
+    def hear(self, packets: list[list[Any]], payload: memoryview) -> None:
+        """Does nothing."""
+
+    def heard(self) -> None:
+        """Returns nothing, as no sound was written."""
+
+
 class Track:
     """One stream of sound of an output.
 

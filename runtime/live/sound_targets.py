@@ -32,6 +32,7 @@ TAKES = {
     "hls": Takes(("aac", "mp3", "ac3", "eac3")),
     "flv": Takes(("aac",), most=1),
     "rtsp": Takes(("aac", "opus", "pcm_mulaw", "pcm_alaw")),
+    "srt": Takes(_BROADCAST),
     "whip": Takes(("opus",), "libopus", most=1),
 }
 

@@ -370,6 +370,11 @@ def live_options(name: str, size: tuple[int, int], rate: Fraction, crf: int) -> 
     return _LIVE[name] | quality | limits
 
 
+def baseline(name: str) -> dict[str, str]:
+    """Returns the options that make a live encoder keep to what every H.264 decoder decodes."""
+    return {"profile": "constrained_baseline" if name == "h264_amf" else "baseline"}
+
+
 def live_pixel_format(name: str) -> str:
     """Returns the 4:2:0 pixel format that a live encoder takes without conversion."""
     return "yuv420p" if name == SOFTWARE["h264"] else "nv12"

@@ -51,10 +51,10 @@ _BEARER = re.compile(r"\b((?:Basic|Bearer|Digest) )(?=\S*[\d=])[\w+/=.~-]{6,}", 
 # Keys that say what is wanted of a stream; their values are shown if they are short and simple.
 _HARMLESS_KEYS = """
     audio bitrate bufsize buffer_size camera channel codec container dscp fifo_size format fps
-    framerate h height index lang language listen live localaddr localport mode n name number
-    overrun_nonfatal page pkt_size port profile profileid protocol proto quality resolution
-    seq start stream streamtype subtype t time timeout transport transportmode ttl type unicast
-    multicast v version video videocodec view w which width
+    framerate h height index lang language latency listen live localaddr localport mode n
+    name number overrun_nonfatal page pbkeylen pkt_size port profile profileid protocol proto
+    quality resolution seq start stream streamtype subtype t time timeout transport transportmode
+    ttl type unicast multicast v version video videocodec view w which width
 """
 _HARMLESS = frozenset(_HARMLESS_KEYS.split())
 _NAME = re.compile(r"[A-Za-z]+(?:[-_.][A-Za-z]+)*\d{0,2}(?:\[\])?")

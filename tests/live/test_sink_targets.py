@@ -55,7 +55,7 @@ def test_addresses(url, muxer, opened):
         ("a.avi", "its ending is unknown; use a file (.mp4, .m4v, .mov, .mkv, .ts), FILE.m3u8"),
         ("noending", "its ending is unknown"),
         ("ftp://h/x.ts", "nothing is sent to ftp://; use"),
-        ("srt://h:1234", "libav is built without SRT here"),
+        ("srt://h", "it names no port; write srt://HOST:PORT"),
         ("udp://h", "it names no port; write udp://HOST:PORT"),
         ("tcp://h:99999", "its host or port has no meaning"),
         ("rtsp:///x", "it names no host"),
