@@ -61,10 +61,12 @@ class Track:
         self._template = template
         codec = codec_of(template)
         copied = codec in takes.copied and (muxer not in _TRIED or holds(muxer, template))
+        own = template.codec_context
+        copied = copied and takes.form in (None, (own.sample_rate, own.layout.name))
         self._stream: Any = (
             CopiedStream(template, TimeWindow())
             if copied
-            else TranscodedStream(template, TimeWindow(), takes.encoder, _DRIFT_S)
+            else TranscodedStream(template, TimeWindow(), takes.encoder, _DRIFT_S, takes.form)
         )
         encoded = takes.encoder.removeprefix("lib")
         how = "copied" if copied else "transcoded"

@@ -13,11 +13,13 @@ class Takes:
         copied: The codecs that its players know, by libav's names; other sound is encoded.
         encoder: libav's encoder for that.
         most: The largest number of streams.
+        form: The only sample rate and channel layout that it takes; None for any.
     """
 
     copied: tuple[str, ...]
     encoder: str = "aac"
     most: int = 8
+    form: tuple[int, str] | None = None
 
 
 _BROADCAST = ("aac", "mp2", "mp3", "ac3", "eac3")
@@ -33,7 +35,7 @@ TAKES = {
     "flv": Takes(("aac",), most=1),
     "rtsp": Takes(("aac", "opus", "pcm_mulaw", "pcm_alaw")),
     "srt": Takes(_BROADCAST),
-    "whip": Takes(("opus",), "libopus", most=1),
+    "whip": Takes(("opus",), "libopus", most=1, form=(48000, "stereo")),
 }
 
 

@@ -32,20 +32,29 @@ class TranscodedStream(CopiedStream):
         part: The part to keep, to the sample.
         codec: libav's name of the encoder.
         drift_s: By how much sound may leave the times of its packets before it is moved there.
+        form: The sample rate and channel layout to encode; None for those of the source, as nearly
+            as the encoder takes them.
 
     Raises:
         ValueError, av.error.FFmpegError: The encoder does not take sound of this kind.
     """
 
     def __init__(
-        self, template: Any, part: TimeWindow, codec: str, drift_s: Fraction = _DRIFT_S
+        self,
+        template: Any,
+        part: TimeWindow,
+        codec: str,
+        drift_s: Fraction = _DRIFT_S,
+        form: tuple[int, str] | None = None,
     ) -> None:
         super().__init__(template, part)
         self._drift_s = drift_s
         self._codec, self._decoder = codec, template.codec_context
-        self._rate = _nearest_rate(codec, self._decoder.sample_rate)
+        self._rate = form[0] if form else _nearest_rate(codec, self._decoder.sample_rate)
         self._encoded_format = _sample_format(codec, self._decoder)
-        self._layout = _layout(codec, self._rate, self._encoded_format, self._decoder)
+        self._layout = (
+            form[1] if form else _layout(codec, self._rate, self._encoded_format, self._decoder)
+        )
         # Not planar: PyAV miscounts the planes of eight channels.
         self._format = av.AudioFormat(self._encoded_format).packed.name
         self.time_base = Fraction(1, self._rate)

@@ -98,6 +98,7 @@ def beeping(
     codecs: Sequence[str] = ("aac",),
     *,
     rate: int = RATE,
+    layout: str = "mono",
     late_s: float = 0.0,
     slow: float = 1.0,
     sound_first: bool = False,
@@ -115,18 +116,18 @@ def beeping(
         fast = {"preset": "ultrafast", "tune": "zerolatency"}
         tracks: list[Any] = []
         if sound_first:
-            tracks = [output.add_stream(codec, rate=rate, layout="mono") for codec in codecs]
+            tracks = [output.add_stream(codec, rate=rate, layout=layout) for codec in codecs]
         video: Any = output.add_stream("libx264", rate=FPS, options=fast)
         video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
         video.gop_size = FPS
         if not sound_first:
-            tracks = [output.add_stream(codec, rate=rate, layout="mono") for codec in codecs]
+            tracks = [output.add_stream(codec, rate=rate, layout=layout) for codec in codecs]
         shown = 0
         heard = [0] * len(tracks)
         resamplers = [
             av.AudioResampler(
                 format=track.codec_context.format.name,
-                layout="mono",
+                layout=layout,
                 rate=rate,
                 frame_size=track.codec_context.frame_size or 1024,
             )
