@@ -21,6 +21,8 @@ _KEPT_LINES, _LINE_BYTES = 60, 500
 _LAST_WORDS_S = 2.0
 _OPENED = re.compile(r"\[info\] Output #0,")
 _NOISE = re.compile(r"\[(?:info|verbose|debug)\]")
+_HARMLESS = re.compile(r"\[warning\]")  # and no reason for an end
+_OF_LIBSRT = re.compile(r"/SRT:")
 _PREFIX = re.compile(r"^(?:\[[^\]]* @ 0x\w+\] )*(?:\[\w+\] )?")
 
 # What a line of the log means; the first that is found anywhere in the log counts.
@@ -53,7 +55,7 @@ _REASONS: tuple[tuple[str, Cause, str], ...] = (
         "lost",
         "its server does not answer over UDP (ICE); check its address and the firewall between",
     ),
-    (r"DTLS", "lost", "the encryption with its server could not be set up (DTLS)"),
+    (r"DTLS", "lost", "the encrypted connection with its server failed or was closed (DTLS)"),
     (r"Unsupported B frame", "hopeless", "WHIP takes no B-frames"),
     (r"from UDP socket|does not exist|was broken", "lost", "the other end went away"),
     (r"Error during demuxing", "lost", "its sender has ended the connection"),
@@ -120,14 +122,14 @@ class Ffmpeg:
         killed = self._process.poll() is None
         self.kill()
         self._reader.join(_LAST_WORDS_S)
+        code = self._process.returncode
+        if code < 0 and not killed:
+            return Ended("lost", f"its ffmpeg was killed by signal {-code}")
         text = "\n".join(self._lines)
         for pattern, cause, meaning in _KNOWN:
             if pattern.search(text):
                 return Ended(cause, meaning)
-        code = self._process.returncode
-        if code < 0 and not killed:
-            return Ended("lost", f"its ffmpeg was killed by signal {-code}")
-        words = next(filter(None, self._lines), "")
+        words = next((line for line in self._lines if not _OF_LIBSRT.search(line)), "")
         return Ended("lost", f"{why} ({words})" if words else why)
 
     def finish(self, deadline_s: float) -> int | None:
@@ -154,6 +156,7 @@ class Ffmpeg:
                     self.is_open = True
                     self._known.set()
                 elif not _NOISE.search(line):
-                    self._lines.append(_PREFIX.sub("", line.strip()))
                     self._noted(line)
+                    if not _HARMLESS.search(line):
+                        self._lines.append(_PREFIX.sub("", line.strip()))
         self._known.set()

@@ -12,6 +12,7 @@ from typing import Any
 import av
 
 from .ending_child import Ended
+from .ffmpeg import WHIP
 from .ffmpeg_child import Ffmpeg
 from .whip_child import Endpoint
 
@@ -183,7 +184,7 @@ def _tail_s(options: dict[str, str]) -> float:
 
 
 def _is_whip(relay: dict[str, Any]) -> bool:
-    return not str(relay["url"]).startswith("srt:")
+    return bool(relay["part"] == WHIP)
 
 
 def _options(options: dict[str, str]) -> list[str]:
