@@ -87,6 +87,7 @@ class Track:
         packet.stream, packet.time_base = self._template, base
         packet.pts = packet.dts = round(seconds / base)
         packet.duration = round(duration / base)
+        packet.is_keyframe = True  # else ffmpeg 9 passes none of AAC on
         made: list[Any] = self._stream.placed(packet)
         if self._stream.take_refused() and not made:
             raise ValueError("it cannot be decoded")

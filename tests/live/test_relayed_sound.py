@@ -50,14 +50,16 @@ def test_the_sound_of_an_srt_source_is_kept(tmp_path):
     ],
 )
 def test_a_whip_server_gets_all_sound(tmp_path, codec, layout, rate, how):
-    clip = tmp_path / "clip.mkv"
-    clip.write_bytes(beeping(6, "matroska", [codec], rate=rate, layout=layout))
+    clip = tmp_path / "clip.nut"
+    clip.write_bytes(beeping(6, "nut", [codec], rate=rate, layout=layout))
     with whip_server() as server:
         with sounding(str(clip), [f"whip://{server.where}"]) as session:
             session.until(lambda status: status["state"] == "ended")
-            (about,) = session.session.status()["sinks"][0]["sound"]
+            sink = session.session.status()["sinks"][0]
         with contextlib.suppress(AssertionError):
             wait_until(lambda: server.seen()[0]["ended"], 10)
         (stream,) = server.seen()
-    assert about["how"] == how
-    assert stream["sounds"] / RATE > 5.5 and len(stream["numbers"]) > 80
+    assert sink["sound"][0]["how"] == how
+    assert stream["sounds"] / RATE > 5.5
+    # Less what the receiver's decoder, on the same cores, has not taken in time.
+    assert len(stream["numbers"]) > 0.7 * sink["written"] > 30
