@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..runtime.adaptive.upscaler import Region
     from ..runtime.live.engine_pool import QualityLevels
     from ..runtime.live.frame import Sink
-    from ..runtime.live.session import Ended
+    from ..runtime.live.running import Ended
 
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
@@ -121,7 +121,8 @@ def live(
     from ..building.provider import EngineProvider
     from ..runtime.live.addresses import parse_source
     from ..runtime.live.engine_pool import BICUBIC, EnginePool
-    from ..runtime.live.session import LiveSession, run_session
+    from ..runtime.live.running import run_session
+    from ..runtime.live.session import LiveSession
     from ..runtime.live.source import LiveSource
 
     reporter = Reporter(as_json=json)
