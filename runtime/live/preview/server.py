@@ -1,4 +1,4 @@
-"""The HTTP server of the preview: its routes, pictures and metrics."""
+"""The routes of one camera's page: its files, pictures, status and metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import json
 import logging
 import math
 import socket
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ from PIL import Image as pillow
 from ....errors import StreamDiffVSRError
 from ....graphs.arrays import Image
 from ...media.redact import redact
-from .access import addresses
-from .connections import IDLE_S, Connections
+from .connections import Handler
 from .metrics import CONTENT_TYPE, Metrics
 from .preview import Feed
 from .regions import Prefer, parse_regions
@@ -55,6 +52,22 @@ def as_json(value: Any) -> str:
     return json.dumps(value, default=float, allow_nan=False)
 
 
+def files_of(folder: Path) -> dict[str, Handler]:
+    """Returns handlers that answer with the files of a page, by name."""
+
+    def answering(body: bytes, kind: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=body, content_type=kind, charset="utf-8")
+
+        return answer
+
+    return {
+        path.name: answering(path.read_bytes(), _TYPES[path.suffix])
+        for path in folder.iterdir()
+        if path.suffix in _TYPES
+    }
+
+
 _logger = logging.getLogger("streamdiffvsr.preview")
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -66,6 +79,7 @@ _STUCK_S = 20.0  # a client that takes nothing for this long is gone
 _GOODBYE_S = 0.2
 _QUEUED_BYTES = 1 << 18
 _BOUNDARY = "frame"
+_BODY_S = 10.0
 
 
 class Routes:
@@ -90,26 +104,31 @@ class Routes:
         self._audience, self._feed, self._status, self._metrics = audience, feed, status, metrics
         self._prefer = prefer
         self._preferring = asyncio.Lock()  # the last request wins
-        self._files = {
-            path.name: (path.read_bytes(), _TYPES[path.suffix])
-            for path in _PAGE.iterdir()
-            if path.suffix in _TYPES
+        self._files = files_of(_PAGE)
+
+    def table(self) -> dict[tuple[str, str], Handler]:
+        """Returns the handlers by method and by path, which is relative to the page's."""
+        handlers: dict[tuple[str, str], Handler] = {
+            ("GET", "ws"): self._websocket,
+            ("GET", "stream.mjpg"): self._motion_jpeg,
+            ("GET", "snapshot.png"): self._snapshot,
+            ("GET", "metrics"): self._prometheus,
+            ("GET", "healthz"): self._health,
+            ("GET", "status.json"): self._status_json,
         }
+        if self._prefer is not None:
+            handlers["POST", "regions"] = self._regions
+        for name, answer in self._files.items():
+            handlers["GET", name] = answer
+        return {**handlers, ("GET", ""): self._files["index.html"]}
 
     def add_to(self, application: web.Application) -> None:
         """Registers every route."""
-        router = application.router
-        router.add_get("/", self._page)
-        for name in self._files:
-            router.add_get(f"/{name}", self._page)
-        router.add_get("/ws", self._websocket)
-        router.add_get("/stream.mjpg", self._motion_jpeg, allow_head=False)
-        router.add_get("/snapshot.png", self._snapshot)
-        router.add_get("/metrics", self._prometheus)
-        router.add_get("/healthz", self._health)
-        router.add_get("/status.json", self._status_json)
-        if self._prefer is not None:
-            router.add_post("/regions", self._regions)
+        for (method, path), handler in self.table().items():
+            if method == "GET" and path not in ("ws", "stream.mjpg"):
+                application.router.add_get(f"/{path}", handler)
+            else:
+                application.router.add_route(method, f"/{path}", handler)
 
     async def send_status(self) -> None:
         """Sends every viewer the status twice a second; never returns."""
@@ -123,10 +142,6 @@ class Routes:
             self._audience.send_status(self._status_text())
         except Exception:  # of the session; its next status may be whole
             _logger.exception("no status")
-
-    async def _page(self, request: web.Request) -> web.Response:
-        body, kind = self._files[request.path.lstrip("/") or "index.html"]
-        return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _status_json(self, request: web.Request) -> web.Response:
         return web.json_response(self._shown_status(), dumps=as_json)
@@ -310,115 +325,3 @@ def _keep_short(request: web.Request) -> None:
 def _multipart(jpeg: bytes) -> bytes:
     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + b"\r\n"
-
-
-_LEAVE_S = 0.3  # for a farewell to the clients
-_LINGER_S = 1.0  # to take the rest of a request that is answered already
-_BODY_S = 10.0
-
-_logger.addHandler(logging.NullHandler())  # keeps garbage of port scanners off stderr
-
-
-def listen(host: str, port: int, failure: str) -> socket.socket:
-    """Opens a socket that accepts connections.
-
-    Raises:
-        StreamDiffVSRError: The port is busy, or the address is not one of this machine.
-    """
-    address = addresses(host, failure)[0]
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform == "win32":  # there, SO_REUSEADDR would share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(64)
-        listener.setblocking(False)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise StreamDiffVSRError(failure, why, "choose another port or address") from error
-    return listener
-
-
-class Server:
-    """Serves an application until it is closed.
-
-    Args:
-        listener: A socket from :func:`listen`; closed with the server.
-        application: The application; built in the caller's thread, run in the server's.
-        connections: Accepts the connections; its middlewares are the application's.
-        tick: The server's own work: awaited once, and cancelled at the end.
-        leave: Called in the loop when the server is to end, to end long answers.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        application: web.Application,
-        connections: Connections,
-        *,
-        tick: Callable[[], Awaitable[None]],
-        leave: Callable[[], None],
-    ) -> None:
-        self._listener, self._application = listener, application
-        self._connections = connections
-        self._tick, self._leave = tick, leave
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="preview-server", daemon=True)
-        self._thread.start()
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Runs a function in the loop soon; does nothing if the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
-
-    def close(self, deadline_s: float) -> None:
-        """Ends the connections and the thread. Safe twice."""
-        self.call(self._stop.set)
-        self._thread.join(deadline_s)
-        self._listener.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.set_exception_handler(_ignore)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        runner = web.AppRunner(
-            self._application,
-            access_log=None,
-            logger=_logger,
-            handle_signals=False,
-            shutdown_timeout=_LEAVE_S,
-            keepalive_timeout=IDLE_S,
-            lingering_time=_LINGER_S,
-        )
-        await runner.setup()
-        server = runner.server
-        assert server is not None
-        own = [
-            asyncio.ensure_future(self._tick()),
-            asyncio.ensure_future(self._connections.accept(self._listener, server)),
-        ]
-        await self._stop.wait()
-        for task in own:
-            task.cancel()
-        self._leave()
-        transports = [client.transport for client in server.connections]
-        await runner.cleanup()
-        for transport in transports:
-            if transport is not None:
-                transport.abort()  # else data that its client never reads would be kept
-        await asyncio.sleep(0)
-
-
-def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Logs what a client did to its own connection, at the debug level only."""
-    _logger.debug("%s", context.get("message"), exc_info=context.get("exception"))  # type: ignore[arg-type]
