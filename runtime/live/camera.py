@@ -28,8 +28,9 @@ from .sinks import open_sink
 from .source import Backoff, LiveSource
 from .tile_thread import TileThread
 
-if TYPE_CHECKING:  # it needs OpenCV, which exact mode does without
+if TYPE_CHECKING:  # they need OpenCV, and the extra "live"
     from ..adaptive.upscaler import Region
+    from .preview.preview import View
 
 Tell = Callable[[str], None]
 
@@ -219,13 +220,18 @@ Opener = Callable[[CameraPlan, Sequence[Sink], Tell], OpenCamera]
 class Camera:
     """Keeps one camera of a service going, in a thread of its own.
 
+    Attributes:
+        restarts: How often it was started again after a failure.
+        stuck: Whether a thread of it is still at work in an engine after its end.
+
     Methods may be called from any thread; they return at once unless they say otherwise.
 
     Args:
         name: Its name in the service.
         plan: What it is to do.
         open_parts: Opens it, with further sinks.
-        lasting: A sink that gets every frame, and outlives restarts; closed with the camera.
+        make_view: Makes the sink that viewers see, which outlives restarts.
+        origin: Where it comes from, for showing.
         tell: Receives one line, with its name, for each thing that a user should know.
         look: Receives its status four times a second.
         backoff: How long to wait before opening it again; None for the usual way.
@@ -237,15 +243,16 @@ class Camera:
         name: str,
         plan: CameraPlan,
         open_parts: Opener,
-        lasting: Sink,
+        make_view: Callable[[Camera], View],
         *,
+        origin: str = "",
         tell: Tell = lambda _: None,
         look: Callable[[dict[str, Any]], None] = lambda _: None,
         backoff: Backoff | None = None,
         paused: bool = False,
     ) -> None:
-        self.name, self.plan, self._open, self._lasting = name, plan, open_parts, lasting
-        self._tell, self._look = (lambda line: tell(f"{name}: {line}")), look
+        self.name, self.plan, self.origin = name, plan, origin
+        self._open, self._tell_all, self._look = open_parts, tell, look
         self._backoff = backoff or Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._changed = threading.Condition()
         self._state, self._why = PAUSED if paused else STARTING, ""
@@ -255,7 +262,8 @@ class Camera:
         self._stop = threading.Event()
         self._open_camera: OpenCamera | None = None
         self.restarts = 0
-        self.stuck = False  # a thread of it is still at work in an engine
+        self.stuck = False
+        self.view = make_view(self)
         self._thread = threading.Thread(target=self._keep_going, name=f"camera {name}", daemon=True)
         self._thread.start()
 
@@ -298,16 +306,17 @@ class Camera:
             self._changed.notify_all()
         self._thread.join(deadline_s)
         self.stuck |= self._thread.is_alive()
-        self._lasting.close(1.0)
+        self.view.close(1.0)
 
     def status(self) -> dict[str, Any]:
         """Returns the status of its session, and as `camera` its own: `name`, `state`, `why`,
-        `retry_in_s` and `restarts`."""
+        `retry_in_s`, `restarts` and `origin`."""
         opened, due = self._open_camera, self._retry_at
         left = None if due is None else round(max(0.0, due - time.monotonic()), 1)
         status = self._idle(left) if opened is None else opened.session.status()
         own = {"name": self.name, "state": self._state, "why": self._why, "retry_in_s": left}
-        return {**status, "camera": {**own, "restarts": self.restarts}}
+        own |= {"restarts": self.restarts, "origin": self.origin}
+        return {**status, "camera": own}
 
     def _idle(self, retry_in_s: float | None) -> dict[str, Any]:
         """Returns what there is to say of a camera that does not run."""
@@ -360,7 +369,7 @@ class Camera:
         """Opens and runs it until it ends; returns why, and whether that is final."""
         sinks = open_sinks(self.plan, self._tell, beside_old_files=True)
         with closing_all(sinks):
-            opened = self._open(self.plan, [*sinks, _Lasting(self._lasting)], self._tell)
+            opened = self._open(self.plan, [*sinks, _Lasting(self.view)], self._tell)
         self._open_camera = opened
         self._set(RUNNING)
         try:
@@ -387,6 +396,9 @@ class Camera:
                 self._set(FAILED, why)
                 line = f"{why}; starting it again in {wait_s:.1f} s"
         self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        self._tell_all(f"{self.name}: {line}")
 
     def _set(self, state: str, why: str = "") -> None:
         self._state, self._why = state, why

@@ -101,6 +101,7 @@ class SourceStatus:
         return round(received / max(self._span(), 1e-6), 1)
 
 
+_MEMORY_S = 1.0  # for which the memory counts as measured
 WINDOW_S = 10.0  # over which rates and percentiles are taken
 SMOOTHING = 0.2
 
@@ -172,11 +173,24 @@ def gpu_status(device: str) -> dict[str, Any] | None:
     return {"name": gpu.name, "memory_mb": total_mb - free // 2**20}
 
 
+_measured: list[tuple[float, int | None]] = []  # when the memory was last measured, and what it was
+
+
 def memory_mb() -> int | None:
-    """Returns the resident memory of this process and its children, in MiB.
+    """Returns the resident memory of this process and its children, in MiB, as of up to a second
+    ago.
 
     None if the system does not say it now, as when this process has no file left to open.
     """
+    last = _measured[-1:]  # another thread may replace it meanwhile
+    if last and time.monotonic() - last[0][0] < _MEMORY_S:
+        return last[0][1]
+    found = _memory_mb()
+    _measured[:] = [(time.monotonic(), found)]
+    return found
+
+
+def _memory_mb() -> int | None:
     total = 0
     try:
         own = psutil.Process()

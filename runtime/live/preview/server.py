@@ -69,9 +69,9 @@ def files_of(folder: Path) -> dict[str, Handler]:
 
 
 _logger = logging.getLogger("streamdiffvsr.preview")
-_PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_STATUS_S = 0.5
+STATUS_S = 0.5
 _MAX_VIEWERS = 16
 MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
@@ -91,6 +91,9 @@ class Routes:
         status: Returns the session's status, for JSON.
         metrics: The metrics that ``/metrics`` shows.
         prefer: Replaces the regions of interest, as `Preview` describes it; None if nothing does.
+
+    Attributes:
+        table: The handlers by method and by path, which is relative to the page's.
     """
 
     def __init__(
@@ -104,10 +107,9 @@ class Routes:
         self._audience, self._feed, self._status, self._metrics = audience, feed, status, metrics
         self._prefer = prefer
         self._preferring = asyncio.Lock()  # the last request wins
-        self._files = files_of(_PAGE)
+        self.table = self._table(files_of(PAGE))
 
-    def table(self) -> dict[tuple[str, str], Handler]:
-        """Returns the handlers by method and by path, which is relative to the page's."""
+    def _table(self, files: Mapping[str, Handler]) -> dict[tuple[str, str], Handler]:
         handlers: dict[tuple[str, str], Handler] = {
             ("GET", "ws"): self._websocket,
             ("GET", "stream.mjpg"): self._motion_jpeg,
@@ -118,13 +120,12 @@ class Routes:
         }
         if self._prefer is not None:
             handlers["POST", "regions"] = self._regions
-        for name, answer in self._files.items():
-            handlers["GET", name] = answer
-        return {**handlers, ("GET", ""): self._files["index.html"]}
+        handlers |= {("GET", name): answer for name, answer in files.items()}
+        return {**handlers, ("GET", ""): files["index.html"]}
 
     def add_to(self, application: web.Application) -> None:
         """Registers every route."""
-        for (method, path), handler in self.table().items():
+        for (method, path), handler in self.table.items():
             if method == "GET" and path not in ("ws", "stream.mjpg"):
                 application.router.add_get(f"/{path}", handler)
             else:
@@ -133,13 +134,14 @@ class Routes:
     async def send_status(self) -> None:
         """Sends every viewer the status twice a second; never returns."""
         while True:
-            if len(self._audience):
-                self._send_one_status()
-            await asyncio.sleep(_STATUS_S)
+            self.show_status()
+            await asyncio.sleep(STATUS_S)
 
-    def _send_one_status(self) -> None:
+    def show_status(self) -> None:
+        """Sends every viewer the status, if there are any."""
         try:
-            self._audience.send_status(self._status_text())
+            if len(self._audience):
+                self._audience.send_status(self._status_text())
         except Exception:  # of the session; its next status may be whole
             _logger.exception("no status")
 
@@ -173,19 +175,15 @@ class Routes:
     async def _regions(self, request: web.Request) -> web.Response:
         """Replaces the regions of interest of all viewers, and answers with the new ones."""
         assert self._prefer is not None
-        if request.content_type != "application/json":  # the type that no form of a page can send
-            return _complaint(415, "the regions have to come as application/json")
         try:
-            regions = parse_regions(await asyncio.wait_for(request.read(), _BODY_S))
+            regions = parse_regions(await body_of(request, "the regions have"))
             async with self._preferring:
                 await asyncio.get_running_loop().run_in_executor(None, self._prefer, regions)
-        except web.HTTPRequestEntityTooLarge:
-            return _complaint(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes")
-        except asyncio.TimeoutError:
-            return _complaint(408, f"a request has to be complete within {_BODY_S:g} seconds")
+        except Refused as refused:
+            return complaint(refused.status, str(refused))
         except StreamDiffVSRError as error:
-            return _complaint(400, redact(str(error)))
-        self._send_one_status()
+            return complaint(400, redact(str(error)))
+        self.show_status()
         return web.json_response({"regions": regions})
 
     async def _motion_jpeg(self, request: web.Request) -> web.StreamResponse:
@@ -286,8 +284,34 @@ class Routes:
         return status
 
 
-def _complaint(status: int, why: str) -> web.Response:
+def complaint(status: int, why: str) -> web.Response:
+    """Returns an answer that says why a request was refused, as JSON."""
     return web.json_response({"error": why}, status=status)
+
+
+class Refused(Exception):
+    """Raised for a request whose body is not taken; has the status of the answer."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+async def body_of(request: web.Request, what: str = "the request has") -> bytes:
+    """Returns the body of a request that changes something.
+
+    Raises:
+        Refused: It is no JSON by its type, too large, or does not come in time.
+    """
+    if request.content_type != "application/json":  # the type that no form of a page can send
+        raise Refused(415, f"{what} to come as application/json")
+    try:
+        return await asyncio.wait_for(request.read(), _BODY_S)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refused(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes") from error
+    except asyncio.TimeoutError as error:
+        why = f"a request has to be complete within {_BODY_S:g} seconds"
+        raise Refused(408, why) from error
 
 
 async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:
