@@ -244,17 +244,25 @@ class _Running:
 
     def _new_camera(self, name: str, settings: Settings, origin: str) -> Camera:
         from ..runtime.live.camera import Camera
+        from ..runtime.live.service import FILE
 
         return Camera(
             name,
             settings.plan,
-            self._open,
+            self._open if origin == FILE else self._open_guest,
             self._new_view,
             origin=origin,
             tell=self._tell,
             look=SizeAdvice(self._provider.run_on, lambda line: self._tell(f"{name}: {line}")).look,
             paused=settings.paused,
         )
+
+    def _open_guest(self, plan: CameraPlan, sinks: Sequence[Sink], tell: Tell) -> OpenCamera:
+        """Checks again what names stand for, which may have changed."""
+        from ..runtime.live.guests import check_guest
+
+        check_guest(plan, self._first.allow)
+        return self._open(plan, sinks, tell)
 
     def _open(self, plan: CameraPlan, sinks: Sequence[Sink], tell: Tell) -> OpenCamera:
         from ..runtime.live.camera import open_camera

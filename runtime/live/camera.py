@@ -310,12 +310,13 @@ class Camera:
 
     def status(self) -> dict[str, Any]:
         """Returns the status of its session, and as `camera` its own: `name`, `state`, `why`,
-        `retry_in_s`, `restarts` and `origin`."""
+        `retry_in_s`, `restarts`, `origin`, and whether there is a `picture`."""
         opened, due = self._open_camera, self._retry_at
         left = None if due is None else round(max(0.0, due - time.monotonic()), 1)
         status = self._idle(left) if opened is None else opened.session.status()
         own = {"name": self.name, "state": self._state, "why": self._why, "retry_in_s": left}
         own |= {"restarts": self.restarts, "origin": self.origin}
+        own["picture"] = self.view.newest is not None
         return {**status, "camera": own}
 
     def _idle(self, retry_in_s: float | None) -> dict[str, Any]:

@@ -103,13 +103,18 @@ def read_configuration(path: Path) -> Configuration:
     return found
 
 
-def read_camera(name: str, table: Mapping[str, Any]) -> Settings:
+def read_camera(
+    name: str, table: Mapping[str, Any], check: Callable[[CameraPlan], None]
+) -> Settings:
     """Reads and checks one camera that did not come from the file: no variables are replaced.
+
+    Args:
+        check: Raises if the camera is not allowed; called before anything looks for its files.
 
     Raises:
         Faults: It is wrong.
     """
-    reader = _Reader(expand=False)
+    reader = _Reader(expand=False, check=check)
     settings = reader.camera(name, table, {})
     if reader.faults or settings is None:
         raise Faults(reader.faults)
@@ -119,9 +124,11 @@ def read_camera(name: str, table: Mapping[str, Any]) -> Settings:
 class _Reader:
     """Collects what is found, and the faults."""
 
-    def __init__(self, *, expand: bool = True) -> None:
+    def __init__(
+        self, *, expand: bool = True, check: Callable[[CameraPlan], None] = lambda plan: None
+    ) -> None:
         self.faults: list[str] = []
-        self._expand = expand
+        self._expand, self._check = expand, check
 
     def file(self, table: Mapping[str, Any]) -> Configuration:
         self._unknown("", table, ("server", "engines", "defaults", "camera"))
@@ -155,6 +162,7 @@ class _Reader:
             return None
         paused = given.pop("paused", False)
         plan = CameraPlan(**given)
+        self._check(plan)
         self._check_places(where, plan)
         return Settings(plan, paused) if len(self.faults) == before else None
 

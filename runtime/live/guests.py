@@ -7,6 +7,7 @@ that allows them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
@@ -23,7 +24,9 @@ ALLOWED = {
     LISTEN: "sources and outputs that wait for a connection here",
     OPTIONS: "options of libav",
 }
-_RECORDINGS = ("file", "hls", "images")
+_RECORDING = "an output that is a file or folder"
+_PLAIN = re.compile(r"[a-z][a-z0-9+.-]+://|testsrc(=|$)|webcam:|screen(:|$)|/dev/video\d+$")
+_PREFIX = re.compile(r"([a-z][a-z0-9]+):")
 _OWN = {"file": FILES, "webcam": DEVICES, "screen": DEVICES}
 
 
@@ -42,7 +45,16 @@ def check_guest(plan: CameraPlan, allowed: Collection[str]) -> None:
 
 
 def _needs(plan: CameraPlan) -> Iterator[tuple[str, str]]:
-    """Yields what a camera needs, and what for."""
+    """Yields what a camera needs, and what for; asks for no file by itself.
+
+    So an answer says nothing about which files there are.
+    """
+    if not _PLAIN.match(plan.source):
+        yield FILES, "a source that is a file"
+    for text in plan.to:
+        if "://" not in text and text != "null":
+            kind = _PREFIX.match(text)
+            yield (DEVICES, f"an output of the kind {kind[1]}") if kind else (FILES, _RECORDING)
     address = plan.address()
     if address.kind in _OWN:
         yield _OWN[address.kind], f"a source that is a {address.kind}"
@@ -54,15 +66,10 @@ def _needs(plan: CameraPlan) -> Iterator[tuple[str, str]]:
         yield OPTIONS, "options"
     for text in plan.to:
         target = parse_target(text, overwrite=True)
-        if target.kind in _RECORDINGS:
-            yield FILES, f"an output that is a {'folder' if target.kind == 'images' else 'file'}"
-        elif target.listens:
+        if target.listens:
             yield LISTEN, "an output that waits for a receiver"
-        elif target.traits.remote:
-            if leads_here(_host(target.where)):
-                yield LOCAL, "an output on this machine"
-        elif target.kind != "null":
-            yield DEVICES, f"an output of the kind {target.kind}"
+        elif target.traits.remote and leads_here(_host(target.where)):
+            yield LOCAL, "an output on this machine"
 
 
 def _host(url: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def summary(status: Mapping[str, Any]) -> dict[str, Any]:
         "retry_in_s": source.get("retry_in_s") if waits else camera["retry_in_s"],
         "restarts": camera["restarts"],
         "origin": camera["origin"],
+        "picture": camera["picture"],
         "source": source["name"],
         **{key: status.get(key) for key in _FIGURES},
         "adaptive": adaptive and {key: adaptive[key] for key in _SHARES},
@@ -104,8 +106,8 @@ class Api:
             return complaint(400, 'a camera needs a "name", which is a text')
 
         def add() -> dict[str, Any]:
-            settings = read_camera(name, order)
-            check_guest(settings.plan, self._allowed)
+            check = partial(check_guest, allowed=self._allowed)
+            settings = read_camera(name, order, check)
             return self._service.add(name, self._complete(settings)).status()
 
         status = await asyncio.to_thread(add)
