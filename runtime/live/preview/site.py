@@ -166,22 +166,25 @@ class Site:
     async def _prometheus(self, request: web.Request) -> web.Response:
         cameras = self._service.cameras
         of_each = {name: camera.view.metrics for name, camera in cameras.items()}
-        body = text_of_all(of_each, self._own_metrics(list(cameras.values())))
+        own = metrics_of_service(list(cameras.values()), faulty=self._faulty())
+        body = text_of_all(of_each, own)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
-    def _own_metrics(self, cameras: list[Camera]) -> Iterable[Metric]:
-        states = GaugeMetricFamily("streamdiffvsr_cameras", "Cameras by state", labels=["state"])
-        for state in _STATES:
-            states.add_metric([state], sum(camera.state == state for camera in cameras))
-        yield states
-        restarts = CounterMetricFamily(
-            "streamdiffvsr_camera_restarts", "Times a camera was started again", labels=["camera"]
-        )
-        for camera in cameras:
-            restarts.add_metric([camera.name], camera.restarts)
-        yield restarts
-        about = "1 while the configuration file is wrong, and an earlier one is in use"
-        yield GaugeMetricFamily("streamdiffvsr_file_faulty", about, value=float(self._faulty()))
+
+def metrics_of_service(cameras: Iterable[Camera], *, faulty: bool) -> Iterable[Metric]:
+    """Yields what there is to count besides the metrics of each camera."""
+    states = GaugeMetricFamily("streamdiffvsr_cameras", "Cameras by state", labels=["state"])
+    for state in _STATES:
+        states.add_metric([state], sum(camera.state == state for camera in cameras))
+    yield states
+    restarts = CounterMetricFamily(
+        "streamdiffvsr_camera_restarts", "Times a camera was started again", labels=["camera"]
+    )
+    for camera in cameras:
+        restarts.add_metric([camera.name], camera.restarts)
+    yield restarts
+    about = "1 while the configuration file is wrong, and an earlier one is in use"
+    yield GaugeMetricFamily("streamdiffvsr_file_faulty", about, value=float(faulty))
 
 
 def thumbnail(image: Image) -> bytes:
