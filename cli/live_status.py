@@ -14,6 +14,7 @@ import typer
 from rich.cells import cell_len, set_cell_size
 
 EVERY_S = 1.0  # from one JSON status line to the next
+_EARLY_S = 0.01  # by which one may come earlier, as clocks are read twice
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
 
 
@@ -58,7 +59,7 @@ class Reporter:
                 width = shutil.get_terminal_size().columns - 1
                 typer.echo(in_line(width), err=True, nl=False)
                 self._drawn = True
-            elif now - self._shown_at >= EVERY_S:
+            elif now - self._shown_at >= EVERY_S - _EARLY_S:
                 self._shown_at = now
                 self._print({"event": "status", **status})
 

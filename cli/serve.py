@@ -24,7 +24,7 @@ from .live import opener
 from .live_modes import choose_mode, tile_opener
 from .live_preview import TOKEN, read_token
 from .live_source import SizeAdvice
-from .live_status import ServeReporter
+from .live_status import EVERY_S, ServeReporter
 
 if TYPE_CHECKING:
     from ..building.provider import EngineProvider
@@ -136,10 +136,12 @@ class _Running:
 
         stop, again = threading.Event(), threading.Event()
         until = None if max_seconds is None else time.monotonic() + max_seconds
-        reason, looked = "stopped", time.monotonic()
+        reason, looked, shown = "stopped", time.monotonic(), float("-inf")
         with signals_set(stop), _hangup_set(again):
             while not stop.wait(_TICK_S):
-                show(self.status())
+                if time.monotonic() - shown >= EVERY_S:
+                    shown = time.monotonic()
+                    show(self.status())
                 if until is not None and time.monotonic() > until:
                     reason = "time"
                     break

@@ -262,7 +262,7 @@ class Camera:
         self._stop = threading.Event()
         self._open_camera: OpenCamera | None = None
         self.restarts = 0
-        self.stuck = False
+        self.stuck = self._began = False
         self.view = make_view(self)
         self._thread = threading.Thread(target=self._keep_going, name=f"camera {name}", daemon=True)
         self._thread.start()
@@ -368,7 +368,11 @@ class Camera:
 
     def _run_once(self) -> tuple[str, bool]:
         """Opens and runs it until it ends; returns why, and whether that is final."""
-        sinks = open_sinks(self.plan, self._tell, beside_old_files=True)
+        first = not self._began
+        sinks = open_sinks(
+            self.plan, self._tell, beside_old_files=not (first and self.plan.overwrite)
+        )
+        self._began = True
         with closing_all(sinks):
             opened = self._open(self.plan, [*sinks, _Lasting(self.view)], self._tell)
         self._open_camera = opened

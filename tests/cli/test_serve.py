@@ -277,6 +277,43 @@ def test_without_a_token_one_is_made_and_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_engine_that_never_returns_ends_it_with_1(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamdiffvsr.cli import serve
+    from streamdiffvsr.runtime.live import engine_thread
+    from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder
+
+    class Hanging(PassThrough):
+        def step(self, image: Any) -> Any:
+            if len(self.guided) == 5:
+                threading.Event().wait()
+            return super().step(image)
+
+    limits = engine_thread.HangLimits(least_s=0.3, unknown_s=5.0, give_up=3.0)
+    thread = engine_thread.EngineThread
+    monkeypatch.setattr(engine_thread, "EngineThread", lambda: thread(limits))
+    monkeypatch.setattr(serve, "leave_at_once", lambda: None)
+    monkeypatch.setattr(
+        serve, "opener", lambda *_: lambda size, at: ladder(full=Hanging(size=size))
+    )
+    file, out = tmp_path / "cameras.toml", tmp_path / "a.mkv"
+    cameras = f'[camera.a]\nsource = "testsrc=64x48@10"\nto = "{out}"\n'
+    cameras += '[camera.b]\nsource = "testsrc=64x48@10"\n'
+    head = f'[server]\nlisten = "127.0.0.1:{free_port()}"\n[defaults]\nmode = "exact"\n'
+    file.write_text(head + cameras, encoding="utf-8")
+    ran = cli("serve", file, "--json", "--max-seconds", 60)
+    assert ran.code == 1
+    assert json.loads(ran.out.splitlines()[-1])["error"].startswith("an engine has been stuck")
+    told = [json.loads(line) for line in ran.out.splitlines()]
+    lines = [event["text"] for event in told if event.get("event") == "message"]
+    assert any(line.startswith("a: engine stuck") for line in lines)
+    assert any(line.startswith("b: engine stuck") for line in lines), "they share it"
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) > 5
+
+
+@pytest.mark.slow
 def test_a_stop_finishes_every_file_within_five_seconds(tmp_path: Path) -> None:
     port = free_port()
     cameras = "".join(

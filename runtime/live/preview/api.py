@@ -25,7 +25,7 @@ from ..service import NameTaken, Service, UnknownCamera
 from .connections import Handler
 from .server import Refused, as_json, body_of, complaint, shown
 
-_DESCRIPTION = Path(__file__).with_name("openapi.json")
+_DESCRIPTION = Path(__file__).parent / "grid" / "openapi.json"
 _FIGURES = ("fps_in", "fps_out", "latency_ms", "size", "mode", "running", "frames", "dropped")
 _SINK = ("name", "state", "error")
 _SHARES = ("fresh", "carried", "bicubic", "tiles_per_s")

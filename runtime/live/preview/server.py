@@ -72,6 +72,7 @@ _logger = logging.getLogger("streamdiffvsr.preview")
 PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 STATUS_S = 0.5
+ENDLESS = ("ws", "stream.mjpg")  # answers that have no head alone
 _MAX_VIEWERS = 16
 MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
@@ -126,7 +127,7 @@ class Routes:
     def add_to(self, application: web.Application) -> None:
         """Registers every route."""
         for (method, path), handler in self.table.items():
-            if method == "GET" and path not in ("ws", "stream.mjpg"):
+            if method == "GET" and path not in ENDLESS:
                 application.router.add_get(f"/{path}", handler)
             else:
                 application.router.add_route(method, f"/{path}", handler)

@@ -20,7 +20,7 @@ from ..status import memory_mb
 from .api import Api, summary
 from .door import Door
 from .metrics import CONTENT_TYPE, text_of_all
-from .server import PAGE, STATUS_S, as_json, files_of, shown
+from .server import ENDLESS, PAGE, STATUS_S, as_json, files_of, shown
 
 if TYPE_CHECKING:
     from .preview import View
@@ -111,7 +111,8 @@ class Site:
     async def _of_camera(self, request: web.Request) -> web.StreamResponse:
         """Answers as the camera's own page does."""
         table, path = self._camera(request).view.routes.table, request.match_info["path"]
-        method = "GET" if request.method == "HEAD" else request.method
+        head_alone = request.method == "HEAD" and path not in ENDLESS
+        method = "GET" if head_alone else request.method
         if (handler := table.get((method, path))) is not None:
             return await handler(request)
         if any(known == path for _, known in table):

@@ -113,6 +113,8 @@ def test_everything_that_can_be_read_is_there(served: Served) -> None:
     for path in ("/cameras/none/", "/api/cameras/none", "/cameras/yard/none", "/none"):
         assert served.ask("GET", path)[0] == 404, path
     assert served.ask("PUT", "/cameras/yard/snapshot.png", {})[0] == 405
+    assert served.ask("HEAD", "/cameras/yard/snapshot.png") == (200, "")
+    assert served.ask("HEAD", "/cameras/yard/stream.mjpg")[0] == 405
     code, _, headers = get(served.site.port, "/cameras/yard", BEARER)
     assert (code, headers["Location"]) == (308, "/cameras/yard/")
 
