@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..engines.host import require_live
 from ..errors import StreamDiffVSRError, UsageError
 from ..runtime.live.mode import ADAPTIVE, EXACT
@@ -116,7 +117,13 @@ class _Running:
         self._engines = self._shared(list(cameras.values()))
         token, where = _token(first, tell)
         self._service = Service(self._new_camera, tell=tell)
-        api = Api(self._service, complete=self._complete, reload=self.reload, allowed=first.allow)
+        api = Api(
+            self._service,
+            complete=self._complete,
+            reload=self.reload,
+            allowed=first.allow,
+            version=__version__,
+        )
         host, _, port = first.listen.rpartition(":")
         self._site = Site(
             host or "127.0.0.1",

@@ -282,7 +282,7 @@ class Camera:
             self._ask(pause=False)
 
     def restart(self) -> None:
-        """Opens everything again, at once, whatever its state."""
+        """Opens everything again, at once, in any state."""
         self._ask(pause=False)
 
     def prefer(self, regions: Sequence[Region]) -> None:

@@ -74,7 +74,7 @@ class Serving:
         return (self.frames(name) - before) / (time.monotonic() - began)
 
     def children(self, camera: str) -> list[psutil.Process]:
-        """The processes that read this camera or write its outputs, told by the files they hold."""
+        """The processes that write the outputs of this camera, found by the files they hold."""
         return [
             child
             for child in psutil.Process(self.process.pid).children(recursive=True)

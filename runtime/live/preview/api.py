@@ -15,7 +15,6 @@ from typing import Any
 
 from aiohttp import web
 
-from .... import __version__
 from ....errors import StreamDiffVSRError
 from ...media.redact import redact
 from ..camera import RUNNING, Camera
@@ -63,6 +62,7 @@ class Api:
         complete: Fills in what a camera's settings leave to this machine; may raise.
         reload: Reads the configuration file again; returns what changed.
         allowed: What may be added besides cameras of the network, of `ALLOWED`.
+        version: The version of this program.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class Api:
         complete: Callable[[Any], Any],
         reload: Callable[[], str],
         allowed: Collection[str] = (),
+        version: str = "0",
     ) -> None:
         self._service, self._complete, self._reload = service, complete, reload
         self._allowed = allowed
         self._described = {**json.loads(_DESCRIPTION.read_text(encoding="utf-8"))}
-        self._described["info"]["version"] = __version__
+        self._described["info"]["version"] = version
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Registers every route."""
