@@ -237,6 +237,8 @@ def test_the_api_may_add_cameras_of_the_network(source: str) -> None:
         ("local", {"source": "rtsp://[::1]/live"}),
         ("local", {"source": "http://[::ffff:127.0.0.1]/live"}),
         ("local", {"source": "http://169.254.169.254/latest"}),
+        ("local", {"source": "http://169.254.7.7/x"}),
+        ("local", {"source": "rtsp://[fe80::7]/x"}),
         ("local", {"source": "http://100.100.100.200/"}),
         ("local", {"source": "http://0.0.0.0:80/"}),
         ("local", {"source": "testsrc", "to": "rtsp://127.0.0.1:8554/x"}),
