@@ -104,10 +104,12 @@ class _Running:
         from ..runtime.live.preview.api import Api
         from ..runtime.live.preview.site import Site
         from ..runtime.live.service import Service
+        from ..runtime.live.status import RecentMemory
 
         self._file, self._tell, self._first = file, tell, first
         self._seen, self._faulty = _stamp(file), False
         self._reading = threading.Lock()
+        self._memory = RecentMemory()
         self.error: StreamDiffVSRError | None = None
         self._folder = first.engines.get("folder")
         self._provider = _provider(first, tell)
@@ -132,6 +134,7 @@ class _Running:
             names=first.names,
             service=self._service,
             api=api,
+            memory=self._memory,
             faulty=lambda: self._faulty,
         )
         tell(f"page: {self._site.url}{where or f'?token={token}'}")
@@ -249,7 +252,8 @@ class _Running:
             meanwhile=BICUBIC if exact else ADAPTIVE,
             pooled=MAX_CAMERAS,
         )
-        return Engines(whole, TileThread(tile_opener(self._folder, self._provider)), EngineThread())
+        tiles = TileThread(tile_opener(self._folder, self._provider))
+        return Engines(whole, tiles, EngineThread(), self._memory)
 
     def _new_camera(self, name: str, settings: Settings, origin: str) -> Camera:
         from ..runtime.live.camera import Camera

@@ -4,8 +4,9 @@
     python -m streamdiffvsr.research.many_cameras --cameras 4 --source rtsp://127.0.0.1:8554/cam{}
 
 Runs `streamdiffvsr serve` with one camera for a while, then with all of them, and watches its
-processes from outside. Memory is proportional (PSS): what processes share counts once. The first
-fifth of each run is warm-up. Prints JSON as its last line.
+processes from outside. Of memory, what is a process's own counts for each, and a file or shared
+memory that several map counts once; unlike PSS, that does not depend on what else runs here. The
+first fifth of each run is warm-up. Prints JSON as its last line.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def judged(samples: Sequence[Mapping[str, Any]], fps: float) -> dict[str, Any]:
     """Returns rates, tiles and growth of a run, and for each promise whether it holds.
 
     Args:
-        samples: `cameras` (a status each), `pss_mb`, `fds`, `threads`, `processes`; every
+        samples: `cameras` (a status each), `memory_mb`, `fds`, `threads`, `processes`; every
             `EVERY_S` seconds.
         fps: The rate of every source.
     """
@@ -108,14 +109,14 @@ def memory_judged(
 ) -> dict[str, Any]:
     """Returns the memory of one camera and of all, and the ratio without the frames of the rest."""
     one, all_ = (
-        float(np.median([sample["pss_mb"] for sample in run[int(WARM_UP * len(run)) :]]))
+        float(np.median([sample["memory_mb"] for sample in run[int(WARM_UP * len(run)) :]]))
         for run in (alone, together)
     )
     without_frames = all_ - (cameras - 1) * frames_mb
     return {
-        "pss_mb_one": round(one, 1),
-        "pss_mb_all": round(all_, 1),
-        "pss_mb_by_process": together[-1]["by_process"],
+        "memory_mb_one": round(one, 1),
+        "memory_mb_all": round(all_, 1),
+        "own_mb_by_process": together[-1]["own_mb"],
         "frames_mb_each": round(frames_mb, 1),
         "memory_ratio": round(without_frames / one, 3),
         "memory_holds": without_frames <= MOST_MEMORY * one,
@@ -150,24 +151,32 @@ def _run(folder: Path, cameras: int, source: str, to: str, minutes: float) -> li
             samples.append({"at": time.monotonic(), "cameras": last["cameras"], **taken})
     if process.wait() or len(samples) < 5:
         sys.exit(f"error: serve ended with {process.returncode}: {last.get('error', '')}")
-    return samples
+    return samples[:-1]  # at the last one some may have ended
 
 
 def _taken(process: psutil.Process) -> dict[str, Any]:
     """Returns what a process and its children use; those that end meanwhile do not count."""
-    used: dict[str, Any] = {"pss_mb": 0.0, "fds": 0, "threads": 0, "processes": 0}
-    by_process = []
+    used: dict[str, Any] = {"fds": 0, "threads": 0, "processes": 0}
+    anonymous: list[float] = []
+    files: dict[str, float] = {}
     for one in [process, *process.children(recursive=True)]:
         try:
-            pss = one.memory_full_info().pss / 2**20
-            used["pss_mb"] += pss
+            maps = one.memory_maps(grouped=True)
             used["fds"] += one.num_fds()
             used["threads"] += one.num_threads()
             used["processes"] += 1
-            by_process.append(round(pss, 1))
         except psutil.Error:
             continue
-    return {**used, "by_process": by_process}
+        own = 0.0
+        for part in maps:
+            backed = part.path.startswith("/")  # a file, or memory that processes share
+            own += (part.anonymous if backed else part.rss) / 2**20
+            if backed:
+                shared = (part.rss - part.anonymous) / 2**20
+                files[part.path] = max(shared, files.get(part.path, 0.0))
+        anonymous.append(round(own, 1))
+    memory = sum(anonymous) + sum(files.values())
+    return {**used, "memory_mb": memory, "own_mb": anonymous}
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from .session import LiveSession
 from .sink_targets import unused_name
 from .sinks import open_sink
 from .source import Backoff, LiveSource
+from .status import memory_mb
 from .tile_thread import TileThread
 
 if TYPE_CHECKING:  # they need OpenCV, and the extra "live"
@@ -87,11 +88,13 @@ class Engines:
         whole: The engines of whole frames, by size.
         tiles: The thread that refines tiles; None if no camera is adaptive.
         runner: The thread that makes whole frames; None for one of each camera's own.
+        memory: Returns the memory of all processes in MiB.
     """
 
     whole: EnginePool
     tiles: TileThread | None = None
     runner: EngineThread | None = None
+    memory: Callable[[], int | None] = memory_mb
 
     @property
     def lost(self) -> bool:
@@ -177,6 +180,7 @@ def open_camera(
             limit_ms=plan.latency_ms,
             tell=tell,
             runner=engines.runner,
+            memory=engines.memory,
         )
     except BaseException:
         source.close()

@@ -46,6 +46,7 @@ class LiveSession:
         limits: How long a frame may take before the engines count as stuck.
         runner: The thread that runs the engines of whole frames, for several sessions; None for one
             of its own, with these limits.
+        memory: Returns the memory of all processes in MiB, for the status.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class LiveSession:
         tell: Callable[[str], None] = lambda _: None,
         limits: HangLimits | None = None,
         runner: EngineThread | None = None,
+        memory: Callable[[], int | None] = memory_mb,
     ) -> None:
         if (adaptive is None) != (mode == EXACT):
             raise ValueError(f"{mode = } and {adaptive = } do not go together")
@@ -75,7 +77,7 @@ class LiveSession:
         self._continuity = Continuity(lambda: source.status()["reconnects"])
         self._bicubic = Bicubic(SCALE)
         self._runner = runner or EngineThread(limits)
-        self._owns_runner = runner is None
+        self._owns_runner, self._memory = runner is None, memory
         self._shared: QualityLevels | None = None  # the pool's, of which the ladder has the engines
         self._own: WeakKeyDictionary[QualityLevels, QualityLevels] = WeakKeyDictionary()
         self._ladder: QualityLevels | None = None
@@ -286,7 +288,7 @@ class LiveSession:
             "stuck_s": round(self.stuck_s, 1),
             "note": self._note(),
             "building": self._building(),
-            "memory_mb": memory_mb(),
+            "memory_mb": self._memory(),
             "sinks": [sink.status() for sink in self.sinks],
         }
 

@@ -173,24 +173,25 @@ def gpu_status(device: str) -> dict[str, Any] | None:
     return {"name": gpu.name, "memory_mb": total_mb - free // 2**20}
 
 
-_measured: list[tuple[float, int | None]] = []  # when the memory was last measured, and what it was
+class RecentMemory:
+    """Returns `memory_mb` as of up to a second ago, for many who ask."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int | None] = (float("-inf"), None)
+
+    def __call__(self) -> int | None:
+        at, found = self._last
+        if time.monotonic() - at > _MEMORY_S:
+            found = memory_mb()
+            self._last = time.monotonic(), found
+        return found
 
 
 def memory_mb() -> int | None:
-    """Returns the resident memory of this process and its children, in MiB, as of up to a second
-    ago.
+    """Returns the resident memory of this process and its children, in MiB.
 
     None if the system does not say it now, as when this process has no file left to open.
     """
-    last = _measured[-1:]  # another thread may replace it meanwhile
-    if last and time.monotonic() - last[0][0] < _MEMORY_S:
-        return last[0][1]
-    found = _memory_mb()
-    _measured[:] = [(time.monotonic(), found)]
-    return found
-
-
-def _memory_mb() -> int | None:
     total = 0
     try:
         own = psutil.Process()

@@ -28,7 +28,7 @@ def samples(fps: float = 8.0, tiles: tuple[float, float] = (5.0, 5.0), mb: float
                 }
                 for number, rate in enumerate(tiles)
             ],
-            **{"pss_mb": mb, "fds": 40, "threads": 50, "processes": 3, "by_process": [mb]},
+            **{"memory_mb": mb, "fds": 40, "threads": 50, "processes": 3, "own_mb": [mb]},
         }
         for n in range(20)
     ]

@@ -43,6 +43,7 @@ class Site:
         names: Further host names by which it is reached.
         service: The cameras.
         api: What changes them.
+        memory: Returns the memory of all processes in MiB.
         faulty: Returns whether the configuration file, as it is now, is wrong.
 
     Raises:
@@ -58,9 +59,10 @@ class Site:
         names: Iterable[str],
         service: Service,
         api: Api,
+        memory: Callable[[], int | None] = memory_mb,
         faulty: Callable[[], bool],
     ) -> None:
-        self._service, self._api, self._faulty = service, api, faulty
+        self._service, self._api, self._memory, self._faulty = service, api, memory, faulty
         self._listed: tuple[float, dict[str, Any]] = (float("-inf"), {})
         self._thumbnails: dict[str, tuple[float, bytes]] = {}
         door = Door.open(host, port, token, names)
@@ -144,7 +146,7 @@ class Site:
             self._thumbnails = {k: v for k, v in self._thumbnails.items() if k in cameras}
             listed = {
                 "cameras": [shown(summary(camera.status())) for camera in cameras.values()],
-                "memory_mb": memory_mb(),
+                "memory_mb": self._memory(),
                 "file_faulty": self._faulty(),
             }
             self._listed = time.monotonic(), listed
