@@ -130,7 +130,8 @@ function showCard(camera) {
   put(part(".latency"), p50 == null ? "–" : `${Math.round(p50)} ms`);
   part(".latency").title = p95 == null ? "" : `95th percentile ${Math.round(p95)} ms`;
   const made = camera.adaptive;
-  put(part(".tiles"), made ? `${rate(made.tiles_per_s)} / s` : (camera.running ?? "–"));
+  const instead = camera.state === "playing" ? (camera.running ?? "–") : "–";
+  put(part(".tiles"), made ? `${rate(made.tiles_per_s)} / s` : instead);
   part(".shares").hidden = !made;
   if (made) {
     for (const [kind, share] of [["model", made.fresh], ["carried", made.carried], ["bicubic", made.bicubic]]) {
