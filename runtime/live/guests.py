@@ -60,7 +60,7 @@ def _needs(plan: CameraPlan) -> Iterator[tuple[str, str]]:
         yield _OWN[address.kind], f"a source that is a {address.kind}"
     if address.listens:
         yield LISTEN, "a source that waits for a sender"
-    elif address.kind not in (*_OWN, "test") and leads_here(_host(address.url)):
+    elif address.kind not in (*_OWN, "test") and leads_here(_host(plan.source)):
         yield LOCAL, "a source on this machine"
     if plan.options:
         yield OPTIONS, "options"
@@ -68,7 +68,7 @@ def _needs(plan: CameraPlan) -> Iterator[tuple[str, str]]:
         target = parse_target(text, overwrite=True)
         if target.listens:
             yield LISTEN, "an output that waits for a receiver"
-        elif target.traits.remote and leads_here(_host(target.where)):
+        elif target.traits.remote and leads_here(_host(text)):
             yield LOCAL, "an output on this machine"
 
 

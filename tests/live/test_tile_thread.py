@@ -119,7 +119,7 @@ def test_a_launch_takes_the_tiles_of_several_cameras() -> None:
     engine = Choosy(cost_s=0.01, batch=4)
     shared = shared_thread(engine)
     run([Hungry(shared, engine) for _ in range(2)], 0.3)
-    assert engine.launches.count(4) > len(engine.launches) / 2
+    assert 4 in engine.launches, "one camera alone has no more than three waiting"
 
 
 def test_an_error_in_what_becomes_of_a_tile_is_of_its_camera(engine: Marking) -> None:
