@@ -20,7 +20,8 @@ from ..runtime.live.addresses import Address, parse_source
 from ..runtime.live.engine_pool import EnginePool, QualityLevels
 from ..runtime.live.frame import OutputFrame, Sink
 from ..runtime.live.mode import EXACT
-from ..runtime.live.session import LiveSession, SessionThread
+from ..runtime.live.running import SessionThread
+from ..runtime.live.session import LiveSession
 from ..runtime.live.source import LiveSource
 from ..runtime.processes.child import Child
 from ..runtime.upscaler import load

@@ -1,4 +1,4 @@
-"""Puts the commands together: engines, upscale, live, bench, doctor and demo.
+"""Puts the commands together: engines, upscale, live, serve, bench, doctor and demo.
 
 Heavy libraries are imported only when a command needs them, so `--help` is quick. Sizes are WxH on
 the command line and (h, w) in Python.
@@ -20,6 +20,7 @@ from .console import end, run
 from .engines import debug, engines_app, operators
 from .live import live
 from .live_preview import with_preview_at
+from .serve import serve
 from .upscale import upscale
 
 DEMO_FOLDER = Path("demo-out")
@@ -36,6 +37,7 @@ engines_app.command("operators")(operators)
 app.add_typer(engines_app, name="engines")
 app.command(cls=opt.Command)(upscale)
 app.command(cls=opt.Command)(live)
+app.command(cls=opt.Command)(serve)
 app.add_typer(bench_app, name="bench")
 
 

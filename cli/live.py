@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from ..runtime.live.mode import ADAPTIVE, AUTO, EXACT
 from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import FAILED, PASSING, leave_at_once, show_error
-from .live_modes import Mode, RefreshS, Roi, choose_mode, open_adaptive
+from .live_modes import Mode, RefreshS, Roi, choose_mode, tile_opener
 from .live_preview import PREVIEW, PreviewAt, Token, TokenFile, open_preview
 from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
 from .live_status import Reporter
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from ..building.provider import EngineProvider
     from ..runtime.adaptive.upscaler import Region
     from ..runtime.live.engine_pool import QualityLevels
-    from ..runtime.live.frame import Sink
-    from ..runtime.live.session import Ended
+    from ..runtime.live.running import Ended
 
 Tell = Callable[[str], None]
 FLOW_RUNGS = {"flow 1/2": 2, "flow 1/4": 4}
@@ -121,77 +120,63 @@ def live(
     """
     require_live()
     from ..building.provider import EngineProvider
-    from ..runtime.live.addresses import parse_source
+    from ..runtime.live.camera import CameraPlan, Engines, closing_all, open_camera, open_sinks
     from ..runtime.live.engine_pool import BICUBIC, EnginePool
-    from ..runtime.live.session import LiveSession, run_session
-    from ..runtime.live.sound import to_sinks
-    from ..runtime.live.source import LiveSource
+    from ..runtime.live.running import run_session
+    from ..runtime.live.tile_thread import TileThread
 
     reporter = Reporter(as_json=json)
-    tell, session = reporter.tell, None
+    tell, camera = reporter.tell, None
 
     def status() -> dict[str, Any]:  # the preview is opened before the session
-        return session.status() if session else {"state": "connecting"}
+        return camera.session.status() if camera else {"state": "connecting"}
 
     def prefer(regions: Sequence[Region]) -> None:
-        if session is None:
+        if camera is None:
             raise UsageError("no regions can be set yet", "the session is starting", "try again")
-        session.prefer(regions)
+        camera.session.prefer(regions)
 
     provider = EngineProvider(build, tell)
     how = choose_mode(mode, engines, roi, refresh_s, tell)
-    address = parse_source(source, _pairs(option), rtsp_transport=rtsp_transport)
+    plan = CameraPlan(
+        source,
+        tuple(to or ()),
+        mode=how.mode,
+        regions=how.regions,
+        refresh_s=how.refresh_s,
+        latency_ms=latency_ms,
+        seed=seed,
+        options=tuple(_pairs(option).items()),
+        rtsp_transport=rtsp_transport,
+        open_timeout_s=open_timeout,
+        stall_timeout_s=stall_timeout,
+        reconnect=not no_reconnect,
+        sound=not no_audio,
+        overwrite=overwrite,
+    )
+    plan.address()
     if engines is None:
         provider.check_runs_here()
     exact = how.mode == EXACT
     # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
     open_whole = opener(engines, provider, seed, latency_ms if exact else None)
     shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
-    sinks = _sinks(to or [], overwrite, tell, rtsp_transport)
+    sinks = open_sinks(plan, tell)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
             place, settable = preview or PREVIEW, None if exact else prefer
             sinks.append(open_preview(place, token, token_file, status, tell, settable))
-        opened = LiveSource(
-            address,
-            tell=tell,
-            open_timeout_s=open_timeout,
-            stall_timeout_s=stall_timeout,
-            reconnect=not no_reconnect,
-            hear=None if no_audio else to_sinks(sinks),
-        )
-        with closing(opened) as feed:
-            canvas = open_adaptive(
-                how, engines, provider, seed=seed, latency_ms=latency_ms, tell=tell
-            )
-            session = LiveSession(
-                feed,
-                shelf,
-                sinks,
-                mode=how.mode,
-                adaptive=canvas,
-                limit_ms=latency_ms,
-                tell=tell,
-            )
+        tiles = None if exact else TileThread(tile_opener(engines, provider))
+        camera = open_camera(plan, Engines(shelf, tiles), sinks, tell)
+        with closing(camera.source):
             advice = SizeAdvice(provider.run_on, tell)
 
             def show(now: dict[str, Any]) -> None:
                 advice.look(now)
                 reporter.show(now)
 
-            ended = run_session(session, feed, shelf, max_seconds, max_frames, show)
-    return _finish(ended, session.status(), reporter)
-
-
-@contextmanager
-def closing_all(sinks: list[Sink]) -> Iterator[None]:
-    """Closes the sinks if the block fails."""
-    try:
-        yield
-    except BaseException:
-        for sink in sinks:
-            sink.close(1.0)
-        raise
+            ended = run_session(camera.session, camera.source, shelf, max_seconds, max_frames, show)
+    return _finish(ended, camera.session.status(), reporter)
 
 
 def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -274,21 +259,6 @@ def cheaper_sets(provider: EngineProvider, size: Size) -> dict[str, Path]:
         variants[f"{FEW_STEPS} steps"] = {"steps": FEW_STEPS}
     found = {rung: provider.variant(**one).find(size) for rung, one in variants.items()}
     return {rung: folder for rung, folder in found.items() if folder is not None}
-
-
-def _sinks(targets: list[str], overwrite: bool, tell: Tell, rtsp_transport: str) -> list[Sink]:
-    from ..runtime.live.sinks import open_sink
-    from ..runtime.media.redact import redact_address
-
-    opened: list[Sink] = []
-    if twice := sorted({target for target in targets if targets.count(target) > 1}):
-        raise UsageError(f"--to {redact_address(twice[0])} is given twice", remedy="name it once")
-    with closing_all(opened):
-        for target in targets:
-            opened.append(
-                open_sink(target, overwrite=overwrite, rtsp_transport=rtsp_transport, tell=tell)
-            )
-    return opened
 
 
 def _pairs(texts: list[str] | None) -> dict[str, str]:

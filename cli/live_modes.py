@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..building.provider import EngineProvider
     from ..runtime.adaptive.upscaler import Region
     from ..runtime.live.adaptive_frames import AdaptiveFrames
+    from ..runtime.live.refiner import OpenedTiles
 
 Tell = Callable[[str], None]
 
@@ -141,6 +142,29 @@ def parse_region(text: str) -> Region:
     )
 
 
+def tile_opener(engines: Path | None, provider: EngineProvider) -> Callable[[Tell], OpenedTiles]:
+    """Returns a function that opens the engine of the tiles.
+
+    Args:
+        engines: The set to open; None for the provider's.
+
+    Returns:
+        A function of a function that receives the progress of a build.
+    """
+
+    def opened(at: Tell) -> OpenedTiles:
+        from ..runtime.live.refiner import open_tiles
+
+        def progress(line: str) -> None:
+            if line.startswith(PASSING):  # others name folders; the page must not
+                at(line)
+
+        folder = provider.tiles(progress) if engines is None else engines
+        return open_tiles(folder, provider.run_on)
+
+    return opened
+
+
 def open_adaptive(
     how: Adaptive,
     engines: Path | None,
@@ -161,18 +185,9 @@ def open_adaptive(
     if how.mode == EXACT:
         return None
     from ..runtime.live.adaptive_frames import AdaptiveFrames
-    from ..runtime.live.refiner import OpenedTiles, open_tiles
-
-    def opened(at: Tell) -> OpenedTiles:
-        def progress(line: str) -> None:
-            if line.startswith(PASSING):  # others name folders; the page must not
-                at(line)
-
-        folder = provider.tiles(progress) if engines is None else engines
-        return open_tiles(folder, provider.run_on)
 
     return AdaptiveFrames(
-        opened,
+        tile_opener(engines, provider),
         regions=how.regions,
         refresh_s=how.refresh_s,
         seed=seed,

@@ -15,7 +15,7 @@ from ..graphs.spec import SCALE, Size, format_size
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ..runtime.live.session import Ended
+    from ..runtime.live.running import Ended
 
 RtspTransport = Annotated[
     str,

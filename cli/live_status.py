@@ -7,12 +7,14 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from rich.cells import cell_len, set_cell_size
 
 EVERY_S = 1.0  # from one JSON status line to the next
+_EARLY_S = 0.01  # by which one may come earlier, as clocks are read twice
 _LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
 
 
@@ -43,23 +45,29 @@ class Reporter:
 
     def show(self, status: dict[str, Any]) -> None:
         """Shows the current status."""
+        self._show(status, lambda width: in_one_line(status, width))
+
+    def end(self, reason: str, status: dict[str, Any]) -> None:
+        """Prints the last status and why the session ended."""
+        self._end(reason, status, in_one_line(status))
+
+    def _show(self, status: dict[str, Any], in_line: Callable[[int], str]) -> None:
         with self._lock:
             now = time.monotonic()
             if not self._lines:
                 self._wipe()
                 width = shutil.get_terminal_size().columns - 1
-                typer.echo(in_one_line(status, width), err=True, nl=False)
+                typer.echo(in_line(width), err=True, nl=False)
                 self._drawn = True
-            elif now - self._shown_at >= EVERY_S:
+            elif now - self._shown_at >= EVERY_S - _EARLY_S:
                 self._shown_at = now
                 self._print({"event": "status", **status})
 
-    def end(self, reason: str, status: dict[str, Any]) -> None:
-        """Prints the last status and why the session ended."""
+    def _end(self, reason: str, status: dict[str, Any], line: str) -> None:
         with self._lock:
             if not self._lines:
                 self._wipe()
-                typer.echo(f"{ended(reason)}: {in_one_line(status)}", err=True)
+                typer.echo(f"{ended(reason)}: {line}", err=True)
             elif not self._as_json:
                 self._print({"event": "end", "reason": reason, **status})
 
@@ -70,6 +78,30 @@ class Reporter:
 
     def _print(self, event: dict[str, Any]) -> None:
         typer.echo(json.dumps(event))
+
+
+class ServeReporter(Reporter):
+    """The same for a service: its status is a list with an entry for each camera."""
+
+    def show(self, status: Any) -> None:
+        """Shows the current status."""
+        self._show({"cameras": status}, lambda width: cameras_in_one_line(status, width))
+
+    def end(self, reason: str, status: Any) -> None:
+        """Prints the last status and why the service ended."""
+        self._end(reason, {"cameras": status}, cameras_in_one_line(status))
+
+
+def cameras_in_one_line(cameras: list[dict[str, Any]], width: int | None = None) -> str:
+    """Returns how many cameras play, and what the others do, in one line of text."""
+    playing = [one for one in cameras if one["state"] == "playing"]
+    fps = sum(one["fps_out"] or 0.0 for one in playing)
+    parts = [f"{len(playing)} of {len(cameras)} cameras play, {fps:.1f} fps"]
+    parts += [f"{one['name']} {one['state']}" for one in cameras if one not in playing]
+    line = ", ".join(parts)
+    if width is None or cell_len(line) <= width:
+        return line
+    return set_cell_size(line, width - 1).rstrip() + "…"
 
 
 def ended(reason: str) -> str:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Reports to Docker whether the `live` of a container plays: exit code 0 if it does, else 1.
+"""Reports to Docker whether `live` or `serve` plays in a container: exit code 0 if so, else 1.
 
 Needs the standard library only. STREAMDIFFVSR_HEALTH_URL is the page's /healthz, if it is not on
-port 8080; STREAMDIFFVSR_TOKEN is the page's token. Without a `live` there is nothing to ask.
+port 8080; STREAMDIFFVSR_TOKEN is the page's token. Without either there is nothing to ask.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIMEOUT_S = 4.0
 def main() -> int:
     """Prints what the page answers, in one line, and returns the exit code."""
     if not runs_live():
-        print("no live in this container")
+        print("neither live nor serve in this container")
         return 0
     request = urllib.request.Request(os.environ.get("STREAMDIFFVSR_HEALTH_URL") or URL)
     if token := os.environ.get("STREAMDIFFVSR_TOKEN"):
@@ -39,12 +39,12 @@ def main() -> int:
 
 
 def runs_live() -> bool:
-    """Returns whether `live` is an argument of the container's first process.
+    """Returns whether `live` or `serve` is an argument of the container's first process.
 
     With an init of Docker's in front, the command is among that one's arguments.
     """
     try:
-        return b"live" in FIRST_PROCESS.read_bytes().split(b"\0")
+        return not {b"live", b"serve"}.isdisjoint(FIRST_PROCESS.read_bytes().split(b"\0"))
     except OSError:
         return True
 

@@ -161,7 +161,10 @@ class AdaptiveUpscaler:
 
     def refine(self, jobs: Sequence[Job]) -> list[Patch]:
         """Runs the model on tiles; returns what to blend into the canvas."""
-        made = self.engine.refine([job.tile for job in jobs])
+        return self.patches(jobs, self.engine.refine([job.tile for job in jobs]))
+
+    def patches(self, jobs: Sequence[Job], made: Sequence[Floats]) -> list[Patch]:
+        """Returns what to blend into the canvas of what the model has made of tiles."""
         return [
             Patch(
                 job.tile.top,

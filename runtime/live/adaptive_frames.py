@@ -24,10 +24,11 @@ from ..adaptive.canvas import Canvas, Floats
 from ..adaptive.carry import carry
 from ..adaptive.tiles import blend
 from ..adaptive.upscaler import REFRESH_S, AdaptiveUpscaler, Region, check_region
-from .engine_pool import HangLimits
+from .engine_thread import HangLimits
 from .frame import LiveFrame
 from .mode import Period
-from .refiner import Flight, OpenedTiles, Refiner, Tell, TileBudget
+from .refiner import Flight, OpenedTiles, Refiner, TileBudget
+from .tile_thread import Tell, TileThread
 
 ROWS, COLUMNS = 27, 48  # the most cells of `freshness`
 FRESH, CARRIED = 0.75, 0.1  # of the model's quality: what counts as such in the status
@@ -58,7 +59,8 @@ class AdaptiveFrames:
     `step` and `reset` are for one thread; the other methods may be called from any.
 
     Args:
-        open_tiles: Finds or builds the engine of the tiles; see `Refiner`.
+        tiles: The thread that refines the tiles, which other cameras may use too; or what finds or
+            builds the engine for a thread of its own, as `TileThread` takes it.
         regions: Regions of interest, in pixels of the source; those outside its first frame are
             reported and ignored.
         refresh_s: Seconds after which a part of the picture is refined again before all others,
@@ -66,12 +68,12 @@ class AdaptiveFrames:
         seed: The seed of the model's noise.
         limit_ms: The latency to keep in ms, or None.
         tell: Receives one line for each thing that a user should know.
-        limits: How long a tile may take before the engine counts as stuck.
+        limits: How long a tile may take before the engine of a thread of its own counts as stuck.
     """
 
     def __init__(
         self,
-        open_tiles: Callable[[Tell], OpenedTiles],
+        tiles: TileThread | Callable[[Tell], OpenedTiles],
         *,
         regions: Sequence[Region] = (),
         refresh_s: float = REFRESH_S,
@@ -80,7 +82,8 @@ class AdaptiveFrames:
         tell: Tell = lambda _: None,
         limits: HangLimits | None = None,
     ) -> None:
-        self._refiner = Refiner(open_tiles, limits)
+        shared = tiles if isinstance(tiles, TileThread) else TileThread(tiles, limits)
+        self._refiner = Refiner(shared)
         self._budget = TileBudget(None if limit_ms is None else limit_ms / 1000)
         self._refresh_s, self._seed, self._tell = refresh_s, seed, tell
         self._lock = threading.Lock()
@@ -108,7 +111,7 @@ class AdaptiveFrames:
 
     @property
     def gpu(self) -> dict[str, Any] | None:
-        """The GPU that the tiles are refined on; see `Refiner`."""
+        """The GPU that the tiles are refined on; see `TileThread`."""
         return self._refiner.gpu
 
     @property
@@ -118,8 +121,8 @@ class AdaptiveFrames:
 
     @property
     def tile_s(self) -> float | None:
-        """The seconds that a tile takes; None if that is unknown."""
-        return self._refiner.tile_s
+        """The seconds that a tile of this camera takes, others' between them included, or None."""
+        return self._refiner.turn_s
 
     def tile_count(self, size: Size) -> int:
         """Returns how many tiles refine a frame of a size; the engine must be there."""
@@ -304,7 +307,8 @@ class AdaptiveFrames:
     ) -> None:
         """Gives the model tiles of this frame, if it would run out of them before the next one."""
         refiner, budget = self._refiner, self._budget
-        tile_s, period_s = refiner.tile_s, period.seconds
+        refiner.stale = 1 - float(canvas.fresh.mean())
+        tile_s, period_s = refiner.turn_s, period.seconds
         allowed = min(budget.frame(period_s, tile_s), upscaler.tile_count)
         if tile_s is not None:
             takes_s = _REFRESHED * upscaler.tile_count * tile_s / budget.share

@@ -1,20 +1,14 @@
-"""Engines of a live session: the levels of quality for one size, the choice of a level by latency,
-the pool of sizes in use, and the thread that runs them.
-
-Nothing can end a call into a GPU or a library that never returns. So the session waits no longer
-than a frame can reasonably take, goes on without the engines, and gives up on them, and on this
-process, much later.
-"""
+"""Engines of live sessions: the levels of quality for one size, the choice of a level by latency,
+and the pool of sizes in use."""
 
 from __future__ import annotations
 
-import queue
 import statistics
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
 from typing import Any
 
 from ...errors import StreamDiffVSRError
@@ -23,7 +17,6 @@ from ...graphs.spec import Size, format_size
 from ..frame_stream import Session
 from ..processes.child import close_children_of
 from ..state import StreamState
-from .status import gpu_status
 
 BICUBIC = "bicubic"
 DOWN_AFTER = 3  # late frames in a row; one alone only becomes bicubic
@@ -32,6 +25,9 @@ FIRST_HOLD_S, LONGEST_HOLD_S = 3.0, 60.0
 HOPELESS = 3.0  # times the limit: a rung that costs more is tried seldom from the start
 STEADY_S = 30.0  # on the best rung: earlier failed climbs are forgotten
 SMOOTHING = 0.3
+WARM_UP = 3  # frames of a rung before its usual time is known
+_REMEMBERED = 32
+_CLOSE_S = 2.0
 
 
 class LatencyBudget:
@@ -129,7 +125,7 @@ class LatencyBudget:
 
 
 class QualityLevels:
-    """The engines of one size by rung, best first, which share one state.
+    """The engines of one size by rung, best first, and the state of one stream of frames.
 
     Args:
         engines: One session or more by rung, the best first; all of one size.
@@ -145,30 +141,50 @@ class QualityLevels:
             raise ValueError("a ladder needs an engine")
         self.engines, self.described, self.device = dict(engines), described, device
         self.rungs = (*engines, BICUBIC)
-        self._active = next(iter(self.engines.values()))
-        self._active.state = StreamState(seed=seed)
+        self._state = StreamState(seed=seed)
+        self._costs_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._turn = threading.Lock()
+
+    def share(self) -> QualityLevels:
+        """Returns the same engines for another stream, with a state of its own."""
+        twin = copy(self)
+        twin._state = StreamState(seed=self._state.seed)
+        return twin
 
     @property
     def size(self) -> Size:
         """LR size (h, w) of the frames."""
-        return self._active.size
+        return next(iter(self.engines.values())).size
 
     def forget(self) -> None:
         """Begins a new epoch: the next frame is made without a previous one."""
-        self._active.state = self._active.state.reset()
+        self._state = self._state.reset()
 
     def step(self, rung: str, image: Image) -> tuple[Image, dict[str, float]]:
         """Returns the frame upscaled by this rung, and the milliseconds of its stages."""
-        engine = self.engines[rung]
-        if engine is not self._active:
-            engine.state = self._active.state
-            self._active = engine
-        return engine.step(image), engine.stage_ms()
+        engine, began = self.engines[rung], time.monotonic()
+        with self._turn:
+            engine.state = self._state
+            try:
+                made = engine.step(image), engine.stage_ms()
+            finally:
+                self._costs_s[rung].append(time.monotonic() - began)
+            self._state = engine.state
+            return made
+
+    def usual_s(self, rung: str) -> float | None:
+        """Returns the seconds that a frame of that rung usually takes, or None if unknown."""
+        costs = list(self._costs_s[rung])  # a late frame may be adding its own
+        return statistics.median(costs) if len(costs) >= WARM_UP else None
 
     def close(self) -> None:
-        """Closes the sessions."""
-        for engine in self.engines.values():
-            engine.close()
+        """Closes the sessions, for all streams; one that is at work for long keeps its memory."""
+        if self._turn.acquire(timeout=_CLOSE_S):
+            try:
+                for engine in self.engines.values():
+                    engine.close()
+            finally:
+                self._turn.release()
 
 
 Tell = Callable[[str], None]
@@ -198,6 +214,7 @@ class EnginePool:
             name of each step; may take minutes.
         tell: Receives one line when engines are needed, are ready, or have failed.
         meanwhile: What frames are until then.
+        pooled: For how many sizes engines are kept.
     """
 
     def __init__(
@@ -206,8 +223,10 @@ class EnginePool:
         *,
         tell: Tell,
         meanwhile: str = BICUBIC,
+        pooled: int = MAX_POOLED,
     ) -> None:
         self._open, self._tell, self._meanwhile = open_ladder, tell, meanwhile
+        self._pooled = pooled
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
         self._opening: dict[Size, _Opening] = {}
@@ -239,11 +258,18 @@ class EnginePool:
         """Gives up the engines of a size, which have failed."""
         with self._lock:
             ladder = self._ladders.pop(size, None)
+            if ladder is None and size in self._failures:  # as another stream has found
+                return
             self._failures[size] = why
         left = self._meanwhile
         self._tell(f"engines for {format_size(size)} failed, {left} from now on: {why}")
         if ladder is not None:
             ladder.close()
+
+    def forgive(self) -> None:
+        """Lets engines that have failed be opened again, when they are next needed."""
+        with self._lock:
+            self._failures.clear()
 
     def note(self, size: Size) -> str:
         """Returns what a viewer should know about the engines of a size; "" if they run."""
@@ -306,131 +332,9 @@ class EnginePool:
             wanted = not self._stopped
             if wanted:
                 self._ladders[size] = ladder
-                for old in list(self._ladders)[:-MAX_POOLED]:
+                for old in list(self._ladders)[: -self._pooled]:
                     self._ladders.pop(old)  # not closed: it may be making a frame right now
         if wanted:
             self._tell(f"engines for {format_size(size)}: {ladder.described}")
         else:
             ladder.close()
-
-
-Stepped = tuple[Image, dict[str, float]]  # the frame, milliseconds by stage
-
-WARM_UP = 3  # frames of a rung before its usual time is known
-_REMEMBERED = 32
-_GPU_S = 1.0  # between two looks at the GPU's memory
-
-
-@dataclass(frozen=True, slots=True)
-class HangLimits:
-    """Limits of the time that a frame may take.
-
-    Attributes:
-        least_s: No frame is overdue earlier than this, in seconds.
-        times: The deadline in median times of the frame's rung, where that is longer.
-        unknown_s: The deadline in seconds before that is known: the first frame may compile.
-        give_up: Deadlines after which a frame is taken as lost.
-    """
-
-    least_s: float = 10.0
-    times: float = 20.0
-    unknown_s: float = 120.0
-    give_up: float = 6.0
-
-
-@dataclass(slots=True)
-class _Job:
-    ladder: QualityLevels
-    rung: str
-    image: Image
-    deadline_s: float
-    began: float = field(default_factory=time.monotonic)
-    done: threading.Event = field(default_factory=threading.Event)
-    made: Stepped | None = None
-    error: Exception | None = None
-
-
-class EngineThread:
-    """Makes frames with ladders of quality levels, one at a time, for one session.
-
-    Attributes:
-        gpu: The `gpu_status` of the GPU that the engines run on; it may be a second old. Only
-            the engines' own thread asks for it, as a GPU that hangs may not answer.
-    """
-
-    def __init__(self, limits: HangLimits | None = None) -> None:
-        self.limits = limits or HangLimits()
-        self.gpu: dict[str, Any] | None = None
-        self._gpu_at = float("-inf")
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._overdue: _Job | None = None
-        self._ladder: QualityLevels | None = None
-        self._costs_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
-
-    @property
-    def stuck_s(self) -> float:
-        """Seconds that an overdue frame has taken; 0 if engines can be used. From any thread."""
-        job = self._overdue
-        return 0.0 if job is None or job.done.is_set() else time.monotonic() - job.began
-
-    @property
-    def lost(self) -> bool:
-        """Returns whether the overdue frame has taken so long that it will never come."""
-        job = self._overdue
-        return job is not None and self.stuck_s > self.limits.give_up * job.deadline_s
-
-    def usual_s(self, rung: str) -> float | None:
-        """Returns the seconds that a frame of that rung usually takes, or None if unknown."""
-        costs = list(self._costs_s[rung])  # a late frame may be adding its own
-        return statistics.median(costs) if len(costs) >= WARM_UP else None
-
-    def step(self, ladder: QualityLevels, rung: str, image: Image) -> Stepped | None:
-        """Runs `QualityLevels.step` in the engines' thread; returns None when it is overdue.
-
-        Then `stuck_s` says for how long, and the ladder must not be used until that is 0. A
-        frame that comes too late is dropped; only the time that it took is kept.
-        """
-        assert not self.stuck_s
-        if ladder is not self._ladder:
-            self._ladder = ladder
-            self._costs_s.clear()
-        job = _Job(ladder, rung, image, self._deadline_s(rung))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-            self._thread.start()
-        self._jobs.put(job)
-        if not job.done.wait(job.deadline_s):
-            self._overdue = job
-            return None
-        self._overdue = None
-        if job.error is not None:
-            raise job.error
-        return job.made
-
-    def close(self) -> None:
-        """Ends the thread, if it can be ended; a later `step` starts another."""
-        if self._thread is not None and not self.stuck_s:
-            self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def _deadline_s(self, rung: str) -> float:
-        limits, usual_s = self.limits, self.usual_s(rung)
-        return limits.unknown_s if usual_s is None else max(limits.least_s, limits.times * usual_s)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job.made = job.ladder.step(job.rung, job.image)
-            except Exception as error:  # raised where the frame was asked for
-                job.error = error
-            self._costs_s[job.rung].append(time.monotonic() - job.began)
-            job.done.set()
-            device = job.ladder.device
-            del job  # the frame is the session's now
-            self._look_at_gpu(device)
-
-    def _look_at_gpu(self, device: str) -> None:
-        if time.monotonic() - self._gpu_at > _GPU_S:
-            self.gpu, self._gpu_at = gpu_status(device), time.monotonic()

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+from .own_addresses import METADATA, plain
+
 _CONNECT_S = 10.0
 _MAX_HEAD = 1 << 16
 _CHUNK = 1 << 16
-# Most clouds' and AWS's for containers, which are link-local; Alibaba's, Azure's, Oracle's, AWS's.
-_METADATA = frozenset(
-    {
-        *("169.254.169.254", "169.254.170.2", "169.254.170.23"),
-        *("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23"),
-    }
-)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -56,8 +50,8 @@ class Bounds:
         return found
 
     def _forbidden(self, text: str) -> bool:
-        address = _plain(text)
-        if str(address) in _METADATA or address.is_unspecified or address.is_multicast:
+        address = plain(text)
+        if str(address) in METADATA or address.is_unspecified or address.is_multicast:
             return True
         if address.is_loopback:  # a source on this machine may lead to others on it
             return not self._named_address_is("is_loopback")
@@ -66,7 +60,7 @@ class Bounds:
     def _named_address_is(self, what: str) -> bool:
         with contextlib.suppress(OSError):
             found = socket.getaddrinfo(self._named, None)
-            return any(getattr(_plain(str(entry[4][0])), what) for entry in found)
+            return any(getattr(plain(str(entry[4][0])), what) for entry in found)
         return False
 
 
@@ -146,12 +140,6 @@ def use_gate(url: str, options: dict[str, str]) -> Gate | None:
     gate = Gate(url)
     options["http_proxy"] = gate.address
     return gate
-
-
-def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def _head(client: socket.socket) -> tuple[str, bytes]:

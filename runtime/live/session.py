@@ -1,21 +1,16 @@
-"""Runs a live session: upscales the source's newest frame and hands it to every sink, in a loop.
+"""Upscales the newest frame of a live source and hands it to every sink, in a loop.
 
 The loop is `LiveSession.run` and `_upscale`: choose a rung, upscale the frame with it or by
-bicubic, and hand it to the sinks. `run_session` runs it as a program does: with signals, a time
-limit, and a certain end. Even if an engine, a camera or a sink is blocked, everything is closed
-within `END_S` of the request to stop, files finished first.
+bicubic, and hand it to the sinks.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from threading import Event
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +18,8 @@ import numpy.typing as npt
 from ...errors import StreamDiffVSRError, UsageError, option
 from ...graphs.spec import SCALE, format_size
 from ..media.resize import Bicubic
-from .engine_pool import BICUBIC, EnginePool, EngineThread, HangLimits, LatencyBudget, QualityLevels
+from .engine_pool import BICUBIC, EnginePool, LatencyBudget, QualityLevels
+from .engine_thread import EngineThread, HangLimits
 from .frame import Continuity, Image, LiveFrame, OutputFrame, Sink
 from .mode import ADAPTIVE, AUTO, EXACT, Period, WholeFrames
 from .source import LiveSource
@@ -48,6 +44,9 @@ class LiveSession:
         limit_ms: The latency in ms to keep by lowering the quality, or None.
         tell: Receives one line for each thing that a user should know.
         limits: How long a frame may take before the engines count as stuck.
+        runner: The thread that runs the engines of whole frames, for several sessions; None for one
+            of its own, with these limits.
+        memory: Returns the memory of all processes in MiB, for the status.
     """
 
     def __init__(
@@ -61,6 +60,8 @@ class LiveSession:
         limit_ms: float | None = None,
         tell: Callable[[str], None] = lambda _: None,
         limits: HangLimits | None = None,
+        runner: EngineThread | None = None,
+        memory: Callable[[], int | None] = memory_mb,
     ) -> None:
         if (adaptive is None) != (mode == EXACT):
             raise ValueError(f"{mode = } and {adaptive = } do not go together")
@@ -75,7 +76,10 @@ class LiveSession:
         self._tally = Tally()
         self._continuity = Continuity(lambda: source.status()["reconnects"])
         self._bicubic = Bicubic(SCALE)
-        self._runner = EngineThread(limits)
+        self._runner = runner or EngineThread(limits)
+        self._owns_runner, self._memory = runner is None, memory
+        self._shared: QualityLevels | None = None  # the pool's, of which the ladder has the engines
+        self._own: WeakKeyDictionary[QualityLevels, QualityLevels] = WeakKeyDictionary()
         self._ladder: QualityLevels | None = None
         self._budget = LatencyBudget([BICUBIC], self._limit_ms)
         self._last: LiveFrame | None = None
@@ -106,7 +110,8 @@ class LiveSession:
         except EOFError:
             return True
         finally:
-            self._runner.close()
+            if self._owns_runner:
+                self._runner.close()
             if self._adaptive is not None:
                 self._adaptive.close()
         return False
@@ -152,7 +157,7 @@ class LiveSession:
                 adaptive.follow(frame, made[0])
                 return made, None
             self._whole.end("the engines of whole frames fail or do not answer")
-        self._ladder = None  # the state of whole frames is not of this one
+        self._shared = self._ladder = None  # the state of whole frames is not of this one
         return self._from_canvas(adaptive, frame)
 
     def _takes_whole(self, adaptive: AdaptiveFrames, frame: LiveFrame) -> bool:
@@ -210,7 +215,7 @@ class LiveSession:
             return None
         cost_s = time.perf_counter() - started
         if made is None:
-            self._note_stuck(rung, cost_s)
+            self._note_stuck(ladder, rung)
             return None
         self._budget.measured(rung, age_ms, 1000 * cost_s)
         skipped = self._period.skipped
@@ -220,19 +225,23 @@ class LiveSession:
         return image, rung, {"wait": age_ms, **(stage_ms or {"upscale": 1000 * cost_s})}
 
     def _ladder_for(self, frame: LiveFrame) -> QualityLevels | None:
-        ladder = self._shelf.get(frame.size)
-        if ladder is not self._ladder:
-            rungs = ladder.rungs if ladder else (BICUBIC,)
+        shared = self._shelf.get(frame.size)
+        if shared is not self._shared:
+            self._shared, self._ladder = shared, self._own_ladder(shared) if shared else None
+            rungs = shared.rungs if shared else (BICUBIC,)
             self._budget = LatencyBudget(rungs, self._limit_ms, tell=self._tell)
-            self._ladder = ladder
             self._continuity.restart()
-            if ladder is not None:
-                ladder.forget()  # it may have been used before
-        return ladder
+        return self._ladder
 
-    def _note_stuck(self, rung: str, took_s: float) -> None:
-        self._stuck, usual_s = True, self._runner.usual_s(rung)
+    def _own_ladder(self, shared: QualityLevels) -> QualityLevels:
+        own = self._own.setdefault(shared, shared.share())
+        own.forget()  # it may have been used before
+        return own
+
+    def _note_stuck(self, ladder: QualityLevels, rung: str) -> None:
+        self._stuck, usual_s = True, ladder.usual_s(rung)
         usual = "the first ones" if usual_s is None else f"{usual_s:.2g} s is usual"
+        took_s = self._runner.stuck_s
         self._tell(f"engine stuck: a frame has taken {took_s:.0f} s ({usual}); bicubic now")
 
     def _check_engines(self) -> None:
@@ -279,7 +288,7 @@ class LiveSession:
             "stuck_s": round(self.stuck_s, 1),
             "note": self._note(),
             "building": self._building(),
-            "memory_mb": memory_mb(),
+            "memory_mb": self._memory(),
             "sinks": [sink.status() for sink in self.sinks],
         }
 
@@ -313,134 +322,3 @@ class LiveSession:
         if self._adaptive is not None:
             return self._adaptive.note()
         return self._shelf.note(self._last.size) if self._last else ""
-
-
-END_S = 5.0
-_LOOP_S, _SINKS_S, _CLOSE_S = 1.0, 3.0, 3.5  # of it: the current frame, a sink, all closing
-_TICK_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The end of a session.
-
-    Attributes:
-        reason: "stopped", "time", "frames", "source" (the source ended), or "failed".
-        error: The error that made it fail, or None.
-        stuck: Whether a thread is still in an engine or its build: the process cannot end as usual.
-    """
-
-    reason: str
-    error: StreamDiffVSRError | None = None
-    stuck: bool = False
-
-
-def run_session(
-    session: LiveSession,
-    source: LiveSource,
-    shelf: EnginePool,
-    max_seconds: float | None = None,
-    max_frames: int | None = None,
-    show: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> Ended:
-    """Runs a session until it ends, a limit is reached, or Ctrl-C or SIGTERM asks to stop.
-
-    Args:
-        show: Receives the session's status four times a second.
-    """
-    stop = threading.Event()
-    until = None if max_seconds is None else time.monotonic() + max_seconds
-    reason = "stopped"
-    with _signals_set(stop):
-        loop = SessionThread(session, stop, max_frames)
-        while not loop.done.wait(_TICK_S) and not stop.is_set():
-            show(session.status())
-            if until is not None and time.monotonic() > until:
-                reason = "time"
-                break
-            if error := _nothing_left(session.sinks):
-                loop.error, reason = error, "failed"
-                break
-        stop.set()
-        loop.done.wait(_LOOP_S)
-        _close(session, source, shelf)
-        stuck = session.stuck_s > 0 or not loop.done.is_set() or session.stop_engines(0.0)
-        if not stuck:  # else an engine is at work, and its memory must stay
-            stuck = shelf.close()
-    if loop.error is not None:
-        return Ended("failed", loop.error, stuck)
-    return Ended(loop.reason or reason, None, stuck)
-
-
-class SessionThread:
-    """Runs a session in a thread, so that the main thread is always free for signals.
-
-    Attributes:
-        done: Set when the session has ended.
-        error: The error that ended it, or None.
-        reason: "source" or "frames" if one of them has ended, else "".
-    """
-
-    def __init__(
-        self, session: LiveSession, stop: threading.Event, max_frames: int | None = None
-    ) -> None:
-        self.done = threading.Event()
-        self.error: StreamDiffVSRError | None = None
-        self.reason = ""
-        self._session, self._stop, self._max_frames = session, stop, max_frames
-        threading.Thread(target=self._run, name="live", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            source_ended = self._session.run(self._stop, max_frames=self._max_frames)
-            if not self._stop.is_set():
-                self.reason = "source" if source_ended else "frames"
-        except StreamDiffVSRError as error:
-            self.error = error
-        except Exception as error:  # a thread's own end would go unseen
-            self.error = StreamDiffVSRError(
-                "the live session failed", f"{type(error).__name__}: {error}", "please report it"
-            )
-        finally:
-            self.done.set()
-
-
-def _nothing_left(sinks: list[Sink]) -> StreamDiffVSRError | None:
-    """Returns an error if every sink has failed for good."""
-    found = [sink.status() for sink in sinks]
-    if not found or any(status["state"] != "failed" for status in found):
-        return None
-    why = "; ".join(f"{status['name']}: {status['error']}" for status in found)
-    return StreamDiffVSRError("no sink is left", why)
-
-
-def _close(session: LiveSession, source: LiveSource, shelf: EnginePool) -> None:
-    """Closes the source and all sinks and ends builds, at once; does not wait for what is late."""
-    closing = [*(sink.close for sink in session.sinks), shelf.stop_opening, session.stop_engines]
-    closers = [threading.Thread(target=end, args=(_SINKS_S,), daemon=True) for end in closing]
-    closers.append(threading.Thread(target=source.close, daemon=True))
-    for closer in closers:
-        closer.start()
-    until = time.monotonic() + _CLOSE_S
-    for closer in closers:
-        closer.join(max(0.0, until - time.monotonic()))
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM ask to stop; a second Ctrl-C ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

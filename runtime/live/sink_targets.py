@@ -278,6 +278,32 @@ def _images(text: str, overwrite: bool) -> Target | None:
     return Target("images", str(folder / name), _IMAGES[ending], text, overwrite)
 
 
+def unused_name(text: str) -> str:
+    """Returns a target, under the first free name of NAME-2, NAME-3, ... if it exists.
+
+    That is for recordings: video files, and folders of images that are not empty. Anything else is
+    returned as it is.
+    """
+    path = _path(text)
+    if path is None:
+        return text
+    if path.suffix.lower() in CONTAINERS:
+        return str(_unused(path, path.exists))
+    folder = path.parent if path.suffix.lower() in _IMAGES else path
+    if path.suffix.lower() not in _IMAGES and not text.endswith(("/", os.sep)):
+        return text
+    free = _unused(folder, lambda: folder.is_dir() and any_match(folder, bool))
+    return f"{free}{os.sep}{path.name if folder is not path else ''}"
+
+
+def _unused(path: Path, taken: Callable[[], bool]) -> Path:
+    number, free = 1, path
+    while taken() if free is path else free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
 def any_match(folder: Path, matches: Callable[[str], object]) -> bool:
     """Returns whether a name in the folder matches."""
     with os.scandir(folder) as entries:

@@ -101,6 +101,7 @@ class SourceStatus:
         return round(received / max(self._span(), 1e-6), 1)
 
 
+_MEMORY_S = 1.0  # for which the memory counts as measured
 WINDOW_S = 10.0  # over which rates and percentiles are taken
 SMOOTHING = 0.2
 
@@ -173,6 +174,20 @@ def gpu_status(device: str) -> dict[str, Any] | None:
         return None
     total_mb = int(gpu.memory.split()[0])  # "24564 MiB"
     return {"name": gpu.name, "memory_mb": total_mb - free // 2**20}
+
+
+class RecentMemory:
+    """Returns `memory_mb` as of up to a second ago, for many who ask."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int | None] = (float("-inf"), None)
+
+    def __call__(self) -> int | None:
+        at, found = self._last
+        if time.monotonic() - at > _MEMORY_S:
+            found = memory_mb()
+            self._last = time.monotonic(), found
+        return found
 
 
 def memory_mb() -> int | None:

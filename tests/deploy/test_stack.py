@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 import streamdiffvsr
 from streamdiffvsr.deploy import healthcheck
 from streamdiffvsr.runtime.live.addresses import parse_source
+from streamdiffvsr.runtime.live.camera_file import read_configuration
 from streamdiffvsr.runtime.live.engine_pool import BICUBIC
-from streamdiffvsr.runtime.live.preview.metrics import Metrics
+from streamdiffvsr.runtime.live.preview.metrics import Metrics, text_of_all
+from streamdiffvsr.runtime.live.preview.site import metrics_of_service
 from streamdiffvsr.tests.command_line import parsed
 from streamdiffvsr.tests.deploy.dockerfile import stages
 from streamdiffvsr.tests.live.preview.rig import get, output, preview
@@ -30,6 +33,7 @@ from streamdiffvsr.tests.live.preview.rig import get, output, preview
 ROOT = Path(streamdiffvsr.__file__).resolve().parent
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "systemd/streamdiffvsr-live.service"
+SERVE_UNIT = DEPLOY / "systemd/streamdiffvsr-serve.service"
 DASHBOARD = DEPLOY / "grafana/dashboards/live.json"
 # What Prometheus makes itself, for every target.
 OF_PROMETHEUS = {"up"}
@@ -50,15 +54,28 @@ ADAPTIVE = {
 }
 
 
+@dataclass
+class Named:
+    """A camera, as far as metrics look at it."""
+
+    name: str
+    state: str = "running"
+    restarts: int = 1
+
+
 def exported() -> dict[str, set[tuple[str, str]]]:
-    """The metrics of a session on a GPU, as /metrics has them, each with its labels."""
+    """The metrics of a service with a session on a GPU, as /metrics has them, with their labels."""
     with preview() as (opened, told):
         status = {**told(), "gpu": {"name": "a GPU", "memory_mb": 100}}
         status |= {"sinks": [opened.status()], "running": "adaptive", "adaptive": ADAPTIVE}
         metrics = Metrics(lambda: status)
         metrics.observe(output(0))
         found: dict[str, set[tuple[str, str]]] = {}
-        for family in text_string_to_metric_families(metrics.text().decode()):
+        own = metrics_of_service([Named("yard")], faulty=False)  # type: ignore[list-item]
+        text = text_of_all({"yard": metrics}, own).decode()
+        alone = set(re.findall(r"^(\w+)", metrics.text().decode(), re.MULTILINE))
+        assert alone <= set(re.findall(r"^(\w+)", text, re.MULTILINE)), "live has no other ones"
+        for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels.items())
         return found
@@ -144,7 +161,9 @@ def test_panels_do_not_overlap_and_ask_the_provisioned_source():
     assert source["url"] == "http://prometheus:9090" and "prometheus" in COMPOSE["services"]
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "deploy/compose.cuda.yaml"])
+@pytest.mark.parametrize(
+    "name", ["compose.yaml", "deploy/compose.cuda.yaml", "deploy/compose.serve.yaml"]
+)
 def test_compose_files_follow_their_schema(name):
     check_schema("compose-spec", ROOT / name)
 
@@ -253,9 +272,9 @@ def test_a_container_that_does_not_play_is_not_asked(container):
     assert healthcheck.main() == 0
 
 
-def unit() -> dict[str, list[str]]:
+def unit(path: Path = UNIT) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in UNIT.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         name, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
             found.setdefault(name, []).append(value)
@@ -279,21 +298,53 @@ def test_the_unit_starts_live_with_options_that_exist():
     assert options["source"] == given["SOURCE"] and options["latency_ms"] == 1000
 
 
-def test_the_unit_is_confined_and_comes_back():
-    lines = unit()
+def test_the_unit_of_serve_names_a_file_that_is_right(monkeypatch):
+    options = parsed(unit(SERVE_UNIT)["ExecStart"][0].split()[1:])
+    assert options is not None and options["command"] == "serve"
+    file = DEPLOY / options["file"].name
+    text = (DEPLOY / "systemd/serve.env").read_text(encoding="utf-8")
+    given = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert not any(given.values()) and "STREAMDIFFVSR_TOKEN" in given
+    named = set(re.findall(r"\$\{(\w+)\}", file.read_text(encoding="utf-8")))
+    assert named == set(given) - {"STREAMDIFFVSR_TOKEN"}
+    for name in named:
+        monkeypatch.setenv(name, "secret")
+    assert list(read_configuration(file).cameras) == ["yard", "pattern"]
+
+
+def test_compose_serves_a_file_that_is_right():
+    changed = loaded(DEPLOY / "compose.serve.yaml")["services"]["live"]
+    options = parsed(changed["command"])
+    assert options is not None and options["command"] == "serve"
+    source, mounted, how = changed["volumes"][1].split(":")
+    assert (Path(mounted), how) == (options["file"].parent, "ro")
+    assert set(LIVE["volumes"]) <= set(changed["volumes"]), "the cache stays"
+    found = read_configuration(ROOT / source / options["file"].name)
+    assert found.listen == parsed(LIVE["command"])["preview"]
+    (camera, _) = found.cameras.values()
+    assert camera.plan.source == parsed(LIVE["command"])["source"]
+    assert list(camera.plan.to) == parsed(LIVE["command"])["to"]
+
+
+@pytest.mark.parametrize("path", [UNIT, SERVE_UNIT], ids=lambda path: path.stem)
+def test_the_unit_is_confined_and_comes_back(path):
+    lines = unit(path)
     environment = " ".join(lines["Environment"]).split()
     assert "STREAMDIFFVSR_CACHE=%C/streamdiffvsr" in environment
     assert "STREAMDIFFVSR_STATE=%S/streamdiffvsr/state" in environment
     assert lines["StateDirectory"] == ["streamdiffvsr"]
     assert lines["CacheDirectory"] == ["streamdiffvsr"]
     assert (lines["DynamicUser"], lines["Restart"]) == (["yes"], ["always"])
-    assert lines["EnvironmentFile"] == ["/etc/streamdiffvsr/live.env"]
+    env = path.stem.removeprefix("streamdiffvsr-") + ".env"
+    assert lines["EnvironmentFile"] == [f"/etc/streamdiffvsr/{env}"]
+    assert (path.parent / env).exists()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_takes_the_unit(tmp_path):
-    here = tmp_path / UNIT.name
-    text = UNIT.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", [UNIT, SERVE_UNIT], ids=lambda path: path.stem)
+def test_systemd_takes_the_unit(tmp_path, path):
+    here = tmp_path / path.name
+    text = path.read_text(encoding="utf-8")
     here.write_text(text.replace("/opt/streamdiffvsr/bin/streamdiffvsr", sys.executable))
     env = {**os.environ, "SYSTEMD_LOG_LEVEL": "warning"}
     for command in (["verify"], ["security", "--offline=yes", "--threshold=20"]):
@@ -301,7 +352,7 @@ def test_systemd_takes_the_unit(tmp_path):
             ["systemd-analyze", *command, here], capture_output=True, text=True, env=env
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert UNIT.name not in done.stderr, done.stderr  # a warning about a line of it
+        assert path.name not in done.stderr, done.stderr  # a warning about a line of it
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")

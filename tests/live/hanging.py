@@ -15,7 +15,7 @@ import numpy as np
 from streamdiffvsr.cli import live as cli_live
 from streamdiffvsr.cli.app import main
 from streamdiffvsr.runtime.live import session
-from streamdiffvsr.runtime.live.engine_pool import EngineThread, HangLimits
+from streamdiffvsr.runtime.live.engine_thread import EngineThread, HangLimits
 from streamdiffvsr.tests.live.stand_ins import PassThrough, ladder
 
 HANGS_AT = 10

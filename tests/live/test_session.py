@@ -20,7 +20,8 @@ from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.runtime.live import status
 from streamdiffvsr.runtime.live.engine_pool import EnginePool
 from streamdiffvsr.runtime.live.frame import LiveFrame, OutputFrame
-from streamdiffvsr.runtime.live.session import END_S, LiveSession, run_session
+from streamdiffvsr.runtime.live.running import END_S, run_session
+from streamdiffvsr.runtime.live.session import LiveSession
 from streamdiffvsr.runtime.media.reader import FileSource
 from streamdiffvsr.tests.live.stand_ins import (
     SIZE,

@@ -16,8 +16,10 @@ import av
 import numpy as np
 import pytest
 
-from streamdiffvsr.runtime.live.engine_pool import WARM_UP, EnginePool, EngineThread, HangLimits
-from streamdiffvsr.runtime.live.session import END_S, LiveSession, run_session
+from streamdiffvsr.runtime.live.engine_pool import WARM_UP, EnginePool
+from streamdiffvsr.runtime.live.engine_thread import EngineThread, HangLimits
+from streamdiffvsr.runtime.live.running import END_S, run_session
+from streamdiffvsr.runtime.live.session import LiveSession
 from streamdiffvsr.tests.live.hanging import HANGS_AT
 from streamdiffvsr.tests.live.stand_ins import (
     KeepingSink,

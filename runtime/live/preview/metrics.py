@@ -1,12 +1,12 @@
 """Exports a live session's status, and histograms of its frames, as Prometheus text.
 
-Labels are closed sets (stages, rungs, causes of a reset, numbers of sinks), never an address, so no
-credential can get into a time series, and reconnections add no series.
+Labels are closed sets (stages, rungs, causes of a reset, numbers of sinks, names of cameras), never
+an address, so no credential can get into a time series, and reconnections add no series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -48,6 +48,9 @@ _GAUGES = (
 )
 
 
+_OF_PROCESS = {f"{_PREFIX}{name}" for name in ("memory_megabytes", "gpu_memory_megabytes")}
+
+
 class Metrics:
     """The numbers of one session, in a registry of their own.
 
@@ -82,6 +85,39 @@ class Metrics:
         """Returns all metrics, as text of the type :data:`CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
+    def collect(self) -> Iterable[Metric]:
+        """Returns all metrics."""
+        return self._registry.collect()
+
+
+def text_of_all(cameras: Mapping[str, Metrics], more: Iterable[Metric] = ()) -> bytes:
+    """Returns the metrics of many cameras as text, with the label `camera`, and further ones.
+
+    Those of the whole process are in it once, without that label.
+    """
+    families: dict[str, Metric] = {}
+    for name, metrics in cameras.items():
+        for family in metrics.collect():
+            new = Metric(family.name, family.documentation, family.type)
+            kept = families.setdefault(family.name, new)
+            of_process = family.name in _OF_PROCESS
+            if not (of_process and kept.samples):
+                label = {} if of_process else {"camera": name}
+                kept.samples += [
+                    sample._replace(labels={**label, **sample.labels}) for sample in family.samples
+                ]
+    registry = CollectorRegistry()
+    registry.register(_Listed([*families.values(), *more]))
+    return generate_latest(registry)
+
+
+class _Listed(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
 
 class _StatusCollector(Collector):
     def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
@@ -93,8 +129,9 @@ class _StatusCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         status = self._status()
-        playing = float(status.get("state") == "playing")
-        yield GaugeMetricFamily(_PREFIX + "up", "1 while frames come and go", value=playing)
+        if (state := status.get("state")) != "paused":  # for an alert that would be no reason
+            playing = float(state == "playing")
+            yield GaugeMetricFamily(_PREFIX + "up", "1 while frames come and go", value=playing)
         for name, path, text in _COUNTERS:
             if (value := _at(status, path)) is not None:
                 yield CounterMetricFamily(_PREFIX + name, text, value=value)

@@ -10,27 +10,21 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 
-from ....errors import StreamDiffVSRError, UsageError, option
+from ....errors import StreamDiffVSRError
 from ...processes.child import Child
 from ..frame import Image, OutputFrame
 from ..sound import Sound
+from .door import Door
 from .regions import Prefer
 from .sound_feed import SoundFeed
 from .viewers import Audience, Packet, Wanted
-
-if TYPE_CHECKING:
-    from .access import Access
-
 
 _FAILURE = "could not encode the preview"
 _DEADLINE_S = 10.0  # for one frame, and for the start
@@ -234,7 +228,96 @@ def _packet(
     return Packet(number, all(part["key"] for part, _ in h264), messages, jpegs)
 
 
-class Preview:
+class View:
+    """What viewers see of one camera, as a sink; a server shows it.
+
+    Args:
+        name: Its name among the sinks.
+        status: The camera's status; called from the server's thread.
+        tell: Receives one line when something breaks, or works again.
+        prefer: See `Preview`.
+
+    Attributes:
+        metrics: The metrics of the frames and of the status.
+        routes: The routes of its page.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        status: Callable[[], Mapping[str, Any]],
+        tell: Callable[[str], None] = lambda line: None,
+        prefer: Prefer | None = None,
+    ) -> None:
+        from .metrics import Metrics  # needs the extra "live", as does the next
+        from .server import Routes
+
+        self.name = name
+        self._closed = threading.Event()
+        self._in_loop: Callable[[Callable[[], None]], None] = lambda call: None
+        self._audience = Audience()
+        self._feed = Feed(self._audience, self._deliver, tell)
+        self._sound = SoundFeed(self._audience, self._deliver_sound, tell)
+        self.metrics = Metrics(status)
+        self.routes = Routes(self._audience, self._feed, status, self.metrics, prefer)
+
+    def attach(self, in_loop: Callable[[Callable[[], None]], None]) -> None:
+        """Sets what runs a function in the loop of the server."""
+        self._in_loop = in_loop
+
+    @property
+    def newest(self) -> OutputFrame | None:
+        """The newest frame."""
+        return self._feed.newest
+
+    def offer(self, frame: OutputFrame) -> None:
+        """Shows a frame to the viewers; returns at once, and raises nothing."""
+        if not self._closed.is_set():
+            self.metrics.observe(frame)
+            self._feed.offer(frame)
+
+    def hear(self, sound: Sound) -> None:
+        """Plays sound to the viewers that listen; returns at once, and raises nothing."""
+        if not self._closed.is_set():
+            self._sound.hear(sound)
+
+    def status(self) -> dict[str, Any]:
+        """See :class:`Sink`; also has the number of `viewers` that are connected.
+
+        ``written`` counts encoded frames, ``dropped`` those that a viewer missed.
+        """
+        feed = self._feed
+        state = "retrying" if feed.error else "open" if self._audience.watching else "waiting"
+        return {
+            "name": self.name,
+            "state": "closed" if self._closed.is_set() else state,
+            "written": feed.written,
+            "dropped": feed.dropped + self._audience.dropped,
+            "reopened": feed.restarts,
+            "error": feed.error,
+            "viewers": len(self._audience),
+        }
+
+    def leave(self) -> None:
+        """Disconnects the viewers; in the server's loop."""
+        self._audience.end()
+
+    def close(self, deadline_s: float) -> None:
+        """Disconnects the viewers and ends. Safe twice."""
+        self._closed.set()
+        self._in_loop(self.leave)
+        self._sound.close(deadline_s)
+        self._feed.close(max(0.1, deadline_s))
+
+    def _deliver(self, packet: Packet) -> None:
+        self._in_loop(lambda: self._audience.deliver(packet))
+
+    def _deliver_sound(self, message: bytes) -> None:
+        self._in_loop(lambda: self._audience.hear(message))
+
+
+class Preview(View):
     """A page that shows the newest frames, and how the session is doing.
 
     Args:
@@ -264,89 +347,11 @@ class Preview:
         names: Iterable[str] = (),
         prefer: Prefer | None = None,
     ) -> None:
-        host = host.strip("[]") or "0.0.0.0"
-        failure = f"could not open the preview at {_netloc(host, port)}"
-        _check_extra(failure)
-        from .access import Access, is_loopback  # needs the extra "live", as does the next
-        from .server import listen
-
-        local = is_loopback(host, failure)
-        if not local and not token:
-            raise UsageError(
-                failure,
-                "others can reach it there, and it has no token",
-                f"give one with {option('token')} or STREAMDIFFVSR_TOKEN, or listen on 127.0.0.1",
-            )
-        listener = listen(host, port, failure)
-        self.port: int = listener.getsockname()[1]
-        self.name = f"preview http://{_netloc(_reachable(host), self.port)}/"
-        self.url = self.name.removeprefix("preview ")
-        if token:
-            self.url += f"?token={quote(token, safe='')}"
-        self._closed = threading.Event()
-        self._audience = Audience()
-        self._feed = Feed(self._audience, self._deliver, tell)
-        self._sound = SoundFeed(self._audience, self._deliver_sound, tell)
-        access = Access(host, token or None, local=local, names=names)
-        self._serve(listener, access, status, prefer)
-
-    def _serve(
-        self,
-        listener: socket.socket,
-        access: Access,
-        status: Callable[[], Mapping[str, Any]],
-        prefer: Prefer | None,
-    ) -> None:
-        from aiohttp import web
-
-        from .connections import Connections
-        from .metrics import Metrics
-        from .server import MAX_MESSAGE_BYTES, Routes, Server
-
-        self._metrics = Metrics(status)
-        routes = Routes(self._audience, self._feed, status, self._metrics, prefer)
-        connections = Connections()
-        application = web.Application(
-            middlewares=[connections.arrive, access.middleware, connections.admit],
-            client_max_size=MAX_MESSAGE_BYTES,
-        )
-        application.on_response_prepare.append(access.prepare)
-        routes.add_to(application)
-        self._server = Server(
-            listener,
-            application,
-            connections,
-            tick=routes.send_status,
-            leave=self._audience.end,
-        )
-
-    def offer(self, frame: OutputFrame) -> None:
-        """Shows a frame to the viewers; returns at once, and raises nothing."""
-        if not self._closed.is_set():
-            self._metrics.observe(frame)
-            self._feed.offer(frame)
-
-    def hear(self, sound: Sound) -> None:
-        """Plays sound to the viewers that listen; returns at once, and raises nothing."""
-        if not self._closed.is_set():
-            self._sound.hear(sound)
-
-    def status(self) -> dict[str, Any]:
-        """See :class:`Sink`; also has the number of `viewers` that are connected.
-
-        ``written`` counts encoded frames, ``dropped`` those that a viewer missed.
-        """
-        feed = self._feed
-        state = "retrying" if feed.error else "open" if self._audience.watching else "waiting"
-        return {
-            "name": self.name,
-            "state": "closed" if self._closed.is_set() else state,
-            "written": feed.written,
-            "dropped": feed.dropped + self._audience.dropped,
-            "reopened": feed.restarts,
-            "error": feed.error,
-            "viewers": len(self._audience),
-        }
+        door = Door.open(host, port, token, names)
+        super().__init__(f"preview {door.url}", status=status, tell=tell, prefer=prefer)
+        self.port, self.url = door.port, door.url_with_token
+        self._server = door.serve(self.routes.add_to, self.routes.send_status, self.leave)
+        self.attach(self._server.call)
 
     def close(self, deadline_s: float) -> None:
         """Disconnects the viewers and ends. Safe twice."""
@@ -355,34 +360,3 @@ class Preview:
         self._server.close(deadline_s)
         self._sound.close(max(0.1, until - time.monotonic()))
         self._feed.close(max(0.1, until - time.monotonic()))
-
-    def _deliver(self, packet: Packet) -> None:
-        self._server.call(lambda: self._audience.deliver(packet))
-
-    def _deliver_sound(self, message: bytes) -> None:
-        self._server.call(lambda: self._audience.hear(message))
-
-
-def _check_extra(failure: str) -> None:
-    for name in ("aiohttp", "prometheus_client"):
-        if find_spec(name) is None:
-            raise StreamDiffVSRError(
-                failure, f"{name} is not installed", "pip install 'streamdiffvsr[live]'"
-            )
-
-
-def _netloc(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _reachable(host: str) -> str:
-    """Returns a host to open in a browser, in place of "every network"."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:  # sends nothing: only asks which address would be used
-            probe.connect(("2001:db8::1" if ":" in host else "192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()

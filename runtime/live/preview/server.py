@@ -1,4 +1,4 @@
-"""The HTTP server of the preview: its routes, pictures and metrics."""
+"""The routes of one camera's page: its files, pictures, status and metrics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import json
 import logging
 import math
 import socket
-import sys
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ from PIL import Image as pillow
 from ....errors import StreamDiffVSRError
 from ....graphs.arrays import Image
 from ...media.redact import redact
-from .access import addresses
-from .connections import IDLE_S, Connections
+from .connections import Handler
 from .metrics import CONTENT_TYPE, Metrics
 from .preview import Feed
 from .regions import Prefer, parse_regions
@@ -55,10 +52,27 @@ def as_json(value: Any) -> str:
     return json.dumps(value, default=float, allow_nan=False)
 
 
+def files_of(folder: Path) -> dict[str, Handler]:
+    """Returns handlers that answer with the files of a page, by name."""
+
+    def answering(body: bytes, kind: str) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=body, content_type=kind, charset="utf-8")
+
+        return answer
+
+    return {
+        path.name: answering(path.read_bytes(), _TYPES[path.suffix])
+        for path in folder.iterdir()
+        if path.suffix in _TYPES
+    }
+
+
 _logger = logging.getLogger("streamdiffvsr.preview")
-_PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_STATUS_S = 0.5
+STATUS_S = 0.5
+ENDLESS = ("ws", "stream.mjpg")  # answers that have no head alone
 _MAX_VIEWERS = 16
 MAX_MESSAGE_BYTES = 4096
 _HEARTBEAT_S = 10.0
@@ -66,6 +80,7 @@ _STUCK_S = 20.0  # a client that takes nothing for this long is gone
 _GOODBYE_S = 0.2
 _QUEUED_BYTES = 1 << 18
 _BOUNDARY = "frame"
+_BODY_S = 10.0
 
 
 class Routes:
@@ -77,6 +92,9 @@ class Routes:
         status: Returns the session's status, for JSON.
         metrics: The metrics that ``/metrics`` shows.
         prefer: Replaces the regions of interest, as `Preview` describes it; None if nothing does.
+
+    Attributes:
+        table: The handlers by method and by path, which is relative to the page's.
     """
 
     def __init__(
@@ -90,43 +108,43 @@ class Routes:
         self._audience, self._feed, self._status, self._metrics = audience, feed, status, metrics
         self._prefer = prefer
         self._preferring = asyncio.Lock()  # the last request wins
-        self._files = {
-            path.name: (path.read_bytes(), _TYPES[path.suffix])
-            for path in _PAGE.iterdir()
-            if path.suffix in _TYPES
+        self.table = self._table(files_of(PAGE))
+
+    def _table(self, files: Mapping[str, Handler]) -> dict[tuple[str, str], Handler]:
+        handlers: dict[tuple[str, str], Handler] = {
+            ("GET", "ws"): self._websocket,
+            ("GET", "stream.mjpg"): self._motion_jpeg,
+            ("GET", "snapshot.png"): self._snapshot,
+            ("GET", "metrics"): self._prometheus,
+            ("GET", "healthz"): self._health,
+            ("GET", "status.json"): self._status_json,
         }
+        if self._prefer is not None:
+            handlers["POST", "regions"] = self._regions
+        handlers |= {("GET", name): answer for name, answer in files.items()}
+        return {**handlers, ("GET", ""): files["index.html"]}
 
     def add_to(self, application: web.Application) -> None:
         """Registers every route."""
-        router = application.router
-        router.add_get("/", self._page)
-        for name in self._files:
-            router.add_get(f"/{name}", self._page)
-        router.add_get("/ws", self._websocket)
-        router.add_get("/stream.mjpg", self._motion_jpeg, allow_head=False)
-        router.add_get("/snapshot.png", self._snapshot)
-        router.add_get("/metrics", self._prometheus)
-        router.add_get("/healthz", self._health)
-        router.add_get("/status.json", self._status_json)
-        if self._prefer is not None:
-            router.add_post("/regions", self._regions)
+        for (method, path), handler in self.table.items():
+            if method == "GET" and path not in ENDLESS:
+                application.router.add_get(f"/{path}", handler)
+            else:
+                application.router.add_route(method, f"/{path}", handler)
 
     async def send_status(self) -> None:
         """Sends every viewer the status twice a second; never returns."""
         while True:
-            if len(self._audience):
-                self._send_one_status()
-            await asyncio.sleep(_STATUS_S)
+            self.show_status()
+            await asyncio.sleep(STATUS_S)
 
-    def _send_one_status(self) -> None:
+    def show_status(self) -> None:
+        """Sends every viewer the status, if there are any."""
         try:
-            self._audience.send_status(self._status_text())
+            if len(self._audience):
+                self._audience.send_status(self._status_text())
         except Exception:  # of the session; its next status may be whole
             _logger.exception("no status")
-
-    async def _page(self, request: web.Request) -> web.Response:
-        body, kind = self._files[request.path.lstrip("/") or "index.html"]
-        return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _status_json(self, request: web.Request) -> web.Response:
         return web.json_response(self._shown_status(), dumps=as_json)
@@ -158,19 +176,15 @@ class Routes:
     async def _regions(self, request: web.Request) -> web.Response:
         """Replaces the regions of interest of all viewers, and answers with the new ones."""
         assert self._prefer is not None
-        if request.content_type != "application/json":  # the type that no form of a page can send
-            return _complaint(415, "the regions have to come as application/json")
         try:
-            regions = parse_regions(await asyncio.wait_for(request.read(), _BODY_S))
+            regions = parse_regions(await body_of(request, "the regions have"))
             async with self._preferring:
                 await asyncio.get_running_loop().run_in_executor(None, self._prefer, regions)
-        except web.HTTPRequestEntityTooLarge:
-            return _complaint(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes")
-        except asyncio.TimeoutError:
-            return _complaint(408, f"a request has to be complete within {_BODY_S:g} seconds")
+        except Refused as refused:
+            return complaint(refused.status, str(refused))
         except StreamDiffVSRError as error:
-            return _complaint(400, redact(str(error)))
-        self._send_one_status()
+            return complaint(400, redact(str(error)))
+        self.show_status()
         return web.json_response({"regions": regions})
 
     async def _motion_jpeg(self, request: web.Request) -> web.StreamResponse:
@@ -273,8 +287,34 @@ class Routes:
         return status
 
 
-def _complaint(status: int, why: str) -> web.Response:
+def complaint(status: int, why: str) -> web.Response:
+    """Returns an answer that says why a request was refused, as JSON."""
     return web.json_response({"error": why}, status=status)
+
+
+class Refused(Exception):
+    """Raised for a request whose body is not taken; has the status of the answer."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+async def body_of(request: web.Request, what: str = "the request has") -> bytes:
+    """Returns the body of a request that changes something.
+
+    Raises:
+        Refused: It is no JSON by its type, too large, or does not come in time.
+    """
+    if request.content_type != "application/json":  # the type that no form of a page can send
+        raise Refused(415, f"{what} to come as application/json")
+    try:
+        return await asyncio.wait_for(request.read(), _BODY_S)
+    except web.HTTPRequestEntityTooLarge as error:
+        raise Refused(413, f"a request has at most {MAX_MESSAGE_BYTES} bytes") from error
+    except asyncio.TimeoutError as error:
+        why = f"a request has to be complete within {_BODY_S:g} seconds"
+        raise Refused(408, why) from error
 
 
 async def _send_all(connection: web.WebSocketResponse, viewer: Viewer) -> None:
@@ -314,115 +354,3 @@ def _keep_short(request: web.Request) -> None:
 def _multipart(jpeg: bytes) -> bytes:
     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
     return head.encode() + jpeg + b"\r\n"
-
-
-_LEAVE_S = 0.3  # for a farewell to the clients
-_LINGER_S = 1.0  # to take the rest of a request that is answered already
-_BODY_S = 10.0
-
-_logger.addHandler(logging.NullHandler())  # keeps garbage of port scanners off stderr
-
-
-def listen(host: str, port: int, failure: str) -> socket.socket:
-    """Opens a socket that accepts connections.
-
-    Raises:
-        StreamDiffVSRError: The port is busy, or the address is not one of this machine.
-    """
-    address = addresses(host, failure)[0]
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform == "win32":  # there, SO_REUSEADDR would share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        listener.listen(64)
-        listener.setblocking(False)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise StreamDiffVSRError(failure, why, "choose another port or address") from error
-    return listener
-
-
-class Server:
-    """Serves an application until it is closed.
-
-    Args:
-        listener: A socket from :func:`listen`; closed with the server.
-        application: The application; built in the caller's thread, run in the server's.
-        connections: Accepts the connections; its middlewares are the application's.
-        tick: The server's own work: awaited once, and cancelled at the end.
-        leave: Called in the loop when the server is to end, to end long answers.
-    """
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        application: web.Application,
-        connections: Connections,
-        *,
-        tick: Callable[[], Awaitable[None]],
-        leave: Callable[[], None],
-    ) -> None:
-        self._listener, self._application = listener, application
-        self._connections = connections
-        self._tick, self._leave = tick, leave
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="preview-server", daemon=True)
-        self._thread.start()
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Runs a function in the loop soon; does nothing if the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(function)
-
-    def close(self, deadline_s: float) -> None:
-        """Ends the connections and the thread. Safe twice."""
-        self.call(self._stop.set)
-        self._thread.join(deadline_s)
-        self._listener.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.set_exception_handler(_ignore)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        runner = web.AppRunner(
-            self._application,
-            access_log=None,
-            logger=_logger,
-            handle_signals=False,
-            shutdown_timeout=_LEAVE_S,
-            keepalive_timeout=IDLE_S,
-            lingering_time=_LINGER_S,
-        )
-        await runner.setup()
-        server = runner.server
-        assert server is not None
-        own = [
-            asyncio.ensure_future(self._tick()),
-            asyncio.ensure_future(self._connections.accept(self._listener, server)),
-        ]
-        await self._stop.wait()
-        for task in own:
-            task.cancel()
-        self._leave()
-        transports = [client.transport for client in server.connections]
-        await runner.cleanup()
-        for transport in transports:
-            if transport is not None:
-                transport.abort()  # else data that its client never reads would be kept
-        await asyncio.sleep(0)
-
-
-def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Logs what a client did to its own connection, at the debug level only."""
-    _logger.debug("%s", context.get("message"), exc_info=context.get("exception"))  # type: ignore[arg-type]

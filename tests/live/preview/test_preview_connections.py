@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from streamdiffvsr.runtime.live.preview import connections as module
-from streamdiffvsr.runtime.live.preview import guesses, server
+from streamdiffvsr.runtime.live.preview import guesses, serving
 from streamdiffvsr.runtime.live.preview.connections import Room, network_of
 from streamdiffvsr.runtime.live.preview.preview import Preview
 from streamdiffvsr.tests.live.preview.clients import connections, joined, packets
@@ -106,7 +106,7 @@ def test_a_slow_header_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slow_second_header_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE_S", 0.5)
+    monkeypatch.setattr(serving, "IDLE_S", 0.5)
     with preview() as (opened, _), contextlib.closing(silent(opened.port)) as client:
         client.sendall(f"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:{opened.port}\r\n\r\n".encode())
         assert client.recv(4096).startswith(b"HTTP/1.1 200")

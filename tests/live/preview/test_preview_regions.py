@@ -149,7 +149,7 @@ def test_a_session_that_takes_none_has_no_route(shown: tuple[Preview, Told]) -> 
 def test_every_viewer_hears_of_new_regions_at_once(
     session: Session, can: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_STATUS_S", 60.0)
+    monkeypatch.setattr(server, "STATUS_S", 60.0)
 
     async def hear(opened: Preview, told: Told) -> list[dict]:
         heard = []

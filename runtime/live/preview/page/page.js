@@ -136,7 +136,7 @@ function text(id, said) {
 
 // --- What is said ---------------------------------------------------------------------------
 
-const STATES = { playing: "Live", connecting: "Connecting", waiting: "Reconnecting", ended: "Ended" };
+const STATES = { playing: "Live", connecting: "Connecting", waiting: "Reconnecting", ended: "Ended", starting: "Starting", paused: "Paused", failed: "Failed" };
 
 function notice() {
   const { status } = page;
@@ -152,7 +152,7 @@ function notice() {
   if (status && status.state !== "playing") {
     const retry = source.retry_in_s ? `next attempt in ${Math.ceil(source.retry_in_s)} s` : "";
     const name = STATES[status.state] ?? status.state;
-    return [status.state === "ended" ? "end" : "wait", name, [source.error, retry].filter(Boolean).join("; ")];
+    return [["ended", "paused"].includes(status.state) ? "end" : "wait", name, [source.error, retry].filter(Boolean).join("; ")];
   }
   if (!page.shownAt) return ["wait", "Live", "Waiting for the first picture"];
   if (performance.now() - page.shownAt > STILL_MS && !document.hidden) {
@@ -161,7 +161,7 @@ function notice() {
   return ["good", "Live", ""];
 }
 
-const SAID = { "Server lost": "The connection to the server is lost", Reconnecting: "The source is reconnecting", Ended: "The source has ended", Live: "" };
+const SAID = { "Server lost": "The connection to the server is lost", Reconnecting: "The source is reconnecting", Ended: "The source has ended", Paused: "The camera is paused", Failed: "The camera has failed", Live: "" };
 
 function showState() {
   const [mood, name, detail] = notice();
@@ -178,11 +178,19 @@ function showState() {
   document.body.classList.toggle("lost", !page.connected); // the numbers are old
   at("snapshot").setAttribute("aria-disabled", String(!page.connected || !page.shownAt));
   const fps = page.status?.fps_out;
-  document.title = mood === "good" && fps != null ? `${Number(fps).toFixed(0)} fps · streamdiffvsr` : `${name} · streamdiffvsr`;
+  const whose = page.status?.camera?.name ?? "streamdiffvsr";
+  document.title = mood === "good" && fps != null ? `${Number(fps).toFixed(0)} fps · ${whose}` : `${name} · ${whose}`;
+}
+
+/** Names the camera, where the server has several. */
+function showName({ camera }) {
+  at("all").hidden = !camera;
+  if (camera) text("name", camera.name);
 }
 
 function showNumbers() {
   const { status } = page;
+  showName(status);
   showHeadline(status);
   showStages(status, latency);
   showEnds(status);
