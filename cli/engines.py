@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..building.request import AUTO, BuildRequest
+from ..errors import StreamDiffVSRError
 from ..graphs.spec import Size, check_size, format_bytes, format_size, parse_size
 from . import options as opt
 from .console import FAILED, build_progress
@@ -78,7 +79,7 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
     from ..engines.cache import engines_root
     from ..engines.cache_listing import list_sets
 
-    sets = list_sets(engines_root())
+    sets, problem = list_sets(engines_root()), _key_problem()
     if not json:
         for entry in sets:
             batch = f"batch {entry.batch}" if entry.batch > 1 else ""
@@ -92,7 +93,13 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
             state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}, {trusted}"
             typer.echo(f"{what}, {where}, {size}, {state}\n  {entry.path}")
         typer.echo(f"{_total(sets)} in {engines_root()}")
-    return {"root": str(engines_root()), "engines": [entry.to_json() for entry in sets]}
+        if problem:
+            typer.echo(problem, err=True)
+    return {
+        "root": str(engines_root()),
+        "engines": [entry.to_json() for entry in sets],
+        "key_problem": problem,
+    }
 
 
 @engines_app.command("prune")
@@ -184,6 +191,17 @@ def report_memory(engines: Path, device: str | None = None, *, always: bool = Fa
     found = check_memory_fit(engines, device)
     if always or found.tight or sys.stderr.isatty():
         typer.echo(found.describe(), err=True)
+
+
+def _key_problem() -> str:
+    """Returns why it is not known which sets are trusted, and what to do, or ""."""
+    from ..engines.trust import check_keys
+
+    try:
+        check_keys()
+    except StreamDiffVSRError as error:
+        return str(error)
+    return ""
 
 
 def _age(days: float) -> str:

@@ -59,8 +59,9 @@ def trusted_manifest(folder: Path) -> Manifest:
         StreamDiffVSRError: There is none, the set is not trusted, has links or pipes for files, or
             is in the user's cache and another user's.
     """
-    manifest, untrusted = inspected_manifest(folder)
-    if untrusted:
+    content = manifest_bytes(folder)
+    manifest = parse_manifest(folder, content)
+    if untrusted := why_refused(folder, content):
         known = f"streamdiffvsr engines trust {shlex.quote(str(folder))}"
         raise StreamDiffVSRError(
             f"the engines of {folder} are not trusted",
@@ -72,15 +73,16 @@ def trusted_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def inspected_manifest(folder: Path) -> tuple[Manifest, str]:
-    """Reads the manifest of an engine set; returns it, and why the set is not trusted, or "".
+def why_refused(folder: Path, content: bytes) -> str:
+    """Returns why an engine set is not trusted, or "" if it is.
+
+    Args:
+        content: The content of its manifest file, as it is used.
 
     Raises:
-        StreamDiffVSRError: There is none, or this version does not understand it.
+        StreamDiffVSRError: It cannot be known, as a key cannot be used.
     """
-    content = manifest_bytes(folder)
-    manifest = parse_manifest(folder, content)
-    return manifest, _why_not_ours(folder) or why_untrusted(folder / MANIFEST, content)
+    return _why_not_ours(folder) or why_untrusted(folder / MANIFEST, content)
 
 
 def why_untrusted(path: Path, content: bytes) -> str:
@@ -183,6 +185,17 @@ def require_keys() -> list[bytes]:
         f"none can be kept in {state_folder()}",
         "set STREAMDIFFVSR_STATE to a folder that can be written",
     )
+
+
+def check_keys() -> None:
+    """Checks the user's key and the shared one, as far as they are there; makes none.
+
+    Raises:
+        StreamDiffVSRError: One of them cannot be used, so it is not known which sets are trusted.
+    """
+    _shared_key()
+    with contextlib.suppress(OSError):
+        _read_own(state_folder() / OWN_KEY)
 
 
 def state_folder() -> Path:
