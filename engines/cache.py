@@ -70,6 +70,11 @@ def engines_root() -> Path:
     return cache_root() / "engines"
 
 
+def in_cache(folder: Path) -> bool:
+    """Returns whether the folder of an engine set is in the user's cache."""
+    return folder.resolve().parent == (cache_path() / "engines").resolve()
+
+
 def plain_name(text: str) -> str:
     """Returns a text with "-" for each character that some file system refuses in a name."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)

@@ -162,8 +162,10 @@ def _why_stale(folder: Path, manifest: Manifest) -> str:
         return f"its graphs have version {key.graph_version}, the current one is {GRAPH_VERSION}"
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != entry.bytes:
-            return f"{name} is missing or cut"
+        if not path.is_file():
+            return f"{name} is missing"
+        if (length := path.stat().st_size) != entry.bytes:
+            return f"{name} has {length:,} bytes instead of {entry.bytes:,}"
     if key.backend not in BACKENDS:
         return f"there is no backend {key.backend}"
     return _why_library_missing(key.backend, key.library)

@@ -26,7 +26,7 @@ from filelock import FileLock
 from ..durable import why, write_atomically
 from ..errors import StreamDiffVSRError
 from ..reading import read_json, read_small
-from .cache import cache_path, cache_root
+from .cache import cache_root, in_cache
 from .manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -145,6 +145,15 @@ def trust(folder: Path) -> tuple[Manifest, str]:
     Raises:
         StreamDiffVSRError: It is no whole engine set, or the user's folder cannot be written.
     """
+    if not os.path.lexists(folder / MANIFEST):
+        there = folder.is_dir()
+        inside = min(folder.glob(f"*/{MANIFEST}"), default=None) if there else None
+        such = "" if inside is None else f", such as {inside.parent}"
+        raise StreamDiffVSRError(
+            f"{folder} is not an engine set",
+            f"it has no {MANIFEST}" if there else "there is no such folder",
+            f"name the folder that has {MANIFEST}{such}",
+        )
     content = manifest_bytes(folder)
     manifest = parse_manifest(folder, content)
     if odd := odd_file(folder):
@@ -170,6 +179,26 @@ def distrust(folder: Path) -> bool:
         for digest in gone:
             del known[digest]
     return bool(gone)
+
+
+def is_trusted(folder: Path) -> bool:
+    """Returns whether a folder has an engine set that is trusted, by a signature or by `trust`."""
+    try:
+        return not why_refused(folder, manifest_bytes(folder))
+    except StreamDiffVSRError:
+        return False
+
+
+def trusted_elsewhere() -> dict[str, Path]:
+    """Returns the folders outside the cache that `trust` has accepted, by their manifests' SHA-256.
+
+    A set may have been moved since, or changed.
+
+    Raises:
+        StreamDiffVSRError: The folder of keys belongs to another user, or others can write to it.
+    """
+    folders = {digest: Path(folder) for digest, folder in _trusted().items()}
+    return {digest: folder for digest, folder in folders.items() if not in_cache(folder)}
 
 
 def require_keys() -> list[bytes]:
@@ -344,7 +373,7 @@ def _changing() -> Iterator[dict[str, str]]:
 
 def _why_not_ours(folder: Path) -> str:
     """Returns whose a set in the user's cache is, or "" if it is the user's or elsewhere."""
-    if folder.resolve().parent != (cache_path() / "engines").resolve():
+    if not in_cache(folder):
         return ""
     cache_root()  # refused if others can write to it
     if reason := why_exposed(folder):
