@@ -138,6 +138,23 @@ def staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+def unshare(folder: Path) -> None:
+    """Gives a folder copies of the files that it has in common with others by hard links.
+
+    Raises:
+        StreamDiffVSRError: A file cannot be copied.
+    """
+    try:
+        for path in list(folder.iterdir()):
+            if path.is_file() and path.stat().st_nlink > 1:
+                with write_atomically(path) as part:
+                    shutil.copyfile(path, part)
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write to {folder.parent}", str(error), ELSEWHERE
+        ) from error
+
+
 def refuse_foreign(folder: Path) -> None:
     """Raises unless `folder` can be replaced: it is absent, empty, or an engine set."""
     if folder.is_file():
