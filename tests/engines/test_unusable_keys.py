@@ -85,3 +85,12 @@ def test_doctor_has_a_row_for_it(cached, spoil, why):
     spoil()
     (row,) = (check for check in examine().checks if check.name == "key")
     assert row.status == "problem" and why in row.value and row.remedy
+
+
+@pytest.mark.parametrize("mode", ["auto", "exact", "adaptive"])
+def test_live_does_not_begin(cli, cached, spoil, why, tmp_path, mode):
+    pytest.importorskip("tenacity", reason="needs the extra live")
+    spoil()
+    output = tmp_path / "out.mp4"
+    ran = cli("live", "testsrc", "--to", output, "--mode", mode)
+    assert ran.code == 1 and why in ran.error and not output.exists()
