@@ -10,7 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..engines.cache import locked, refuse_foreign, remember_files, remembered_digest, staged
+from ..engines.cache import (
+    in_cache,
+    locked,
+    refuse_foreign,
+    remember_files,
+    remembered_digest,
+    staged,
+    unshare,
+)
 from ..engines.manifest import EngineKey, read_manifest, verify_files
 from ..engines.trust import KEY_VARIABLES, require_keys, trusted_manifest
 from ..errors import StreamDiffVSRError, UsageError, option
@@ -214,6 +222,8 @@ def _bring_up_to_date(
     carry = execute if in_process else execute_in_child
     with staged(folder) as stage:
         carry(replace(order, stage=stage), progress)
+        if not in_cache(folder):  # a change of its files must not damage those of the cache
+            unshare(stage)
     remember_files(folder, {k: v.sha256 for k, v in read_manifest(folder).files.items()})
     progress(f"built {folder} in {time.monotonic() - order.started:.0f} s")
 

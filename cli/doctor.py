@@ -21,6 +21,7 @@ from ..engines.manifest import MANIFEST
 from ..engines.onnxruntime_backend import INSTALL, reinstall, usable_cpus
 from ..engines.registry import BACKENDS, Backend, choose, installed_version, installing, why_not
 from ..engines.tensorrt_build import RTX_CAPABILITIES
+from ..engines.trust import check_keys
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import GIB, format_bytes
 from .console import FAILED
@@ -96,6 +97,7 @@ def examine() -> Report:
     checks = (
         *_system(),
         *_cache(),
+        *_key(),
         _media(),
         *_backends(),
         *_gpu(),
@@ -143,6 +145,14 @@ def _cache() -> Iterator[Check]:
     yield Check("cache", OPTIONAL if little else OK, f"{root}, {shown}", remedy)
     count, size = _engine_sets(root / "engines")
     yield Check("engine sets", OK, f"{count} in the cache, {format_bytes(size, 'MiB')}")
+
+
+def _key() -> Iterator[Check]:
+    """Checks the keys that engines are signed with; a row only if one cannot be used."""
+    try:
+        check_keys()
+    except StreamDiffVSRError as error:
+        yield Check("key", PROBLEM, f"{error.what}: {error.why}", error.remedy)
 
 
 def _engine_sets(folder: Path) -> tuple[int, int]:

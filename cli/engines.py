@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..building.request import AUTO, BuildRequest
+from ..errors import StreamDiffVSRError
 from ..graphs.spec import Size, check_size, format_bytes, format_size, parse_size
 from . import options as opt
 from .console import FAILED, build_progress
@@ -36,7 +38,9 @@ Everything = Annotated[bool, opt.flag("--all", "Remove all sets in the cache.")]
 TrustedFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The folder of the engine set.", show_default=False)
 ]
-Revoke = Annotated[bool, opt.flag("--revoke", "Take it back: the set is refused again.")]
+Revoke = Annotated[
+    bool, opt.flag("--revoke", "Take it back: a set that you have not built is refused again.")
+]
 DryRun = Annotated[bool, opt.flag("--dry-run", "Show what would be removed; remove nothing.")]
 
 
@@ -74,11 +78,18 @@ def engines(
 
 @engines_app.command("list")
 def list_engines(json: opt.Json = False) -> dict[str, Any]:
-    """List the engine sets in the user's cache."""
+    """List the engine sets in the user's cache, and those elsewhere that `engines trust` accepted.
+
+    The latter are named by the folders in which they were then.
+    """
     from ..engines.cache import engines_root
     from ..engines.cache_listing import list_sets
+    from ..engines.trust import trusted_elsewhere
 
-    sets = list_sets(engines_root())
+    sets, problem = list_sets(engines_root()), _key_problem()
+    elsewhere: dict[str, Path] = {}
+    with contextlib.suppress(StreamDiffVSRError):  # the problem of the key, which is said below
+        elsewhere = trusted_elsewhere()
     if not json:
         for entry in sets:
             batch = f"batch {entry.batch}" if entry.batch > 1 else ""
@@ -92,7 +103,18 @@ def list_engines(json: opt.Json = False) -> dict[str, Any]:
             state = f"stale: {entry.stale}" if entry.stale else f"gate {entry.gate}, {trusted}"
             typer.echo(f"{what}, {where}, {size}, {state}\n  {entry.path}")
         typer.echo(f"{_total(sets)} in {engines_root()}")
-    return {"root": str(engines_root()), "engines": [entry.to_json() for entry in sets]}
+        for digest, folder in elsewhere.items():
+            typer.echo(f"trusted outside the cache: {folder}, manifest {digest[:16]}")
+        if problem:
+            typer.echo(problem, err=True)
+    return {
+        "root": str(engines_root()),
+        "engines": [entry.to_json() for entry in sets],
+        "trusted_elsewhere": [
+            {"path": str(folder), "manifest": digest} for digest, folder in elsewhere.items()
+        ],
+        "key_problem": problem,
+    }
 
 
 @engines_app.command("prune")
@@ -105,7 +127,8 @@ def prune_engines(
     """Remove the engine sets in the user's cache that can no longer be used here.
 
     These are damaged sets, sets made for another version of this program or of a library, and the
-    leftovers of interrupted builds.
+    leftovers of interrupted builds. Sets that are not trusted are kept: they may be trusted yet, or
+    are built again when they are needed.
     """
     from ..engines.cache import engines_root
     from ..engines.cache_listing import prune
@@ -136,13 +159,17 @@ def trust_engines(
     user has built, or whose builder shares the key of STREAMDIFFVSR_ENGINES_KEY or
     STREAMDIFFVSR_ENGINES_KEY_FILE, is trusted without this.
     """
-    from ..engines.trust import distrust, trust
+    from ..engines.trust import distrust, is_trusted, trust
 
     if revoke:
         was = distrust(folder)
+        if still := is_trusted(folder):
+            now = "still loaded, as you built it (a key of yours has signed it)"
+        else:
+            now = "no longer trusted" if was else "was not trusted"
         if not json:
-            typer.echo(f"{'no longer trusted' if was else 'was not trusted'}: {folder}")
-        return {"path": str(folder), "trusted": False, "was_trusted": was}
+            typer.echo(f"{now}: {folder}")
+        return {"path": str(folder), "trusted": still, "was_trusted": was}
     manifest, digest = trust(folder)
     key = manifest.key
     if not json:
@@ -186,8 +213,23 @@ def report_memory(engines: Path, device: str | None = None, *, always: bool = Fa
         typer.echo(found.describe(), err=True)
 
 
+def _key_problem() -> str:
+    """Returns why it is not known which sets are trusted, and what to do, or ""."""
+    from ..engines.trust import check_keys
+
+    try:
+        check_keys()
+    except StreamDiffVSRError as error:
+        return str(error)
+    return ""
+
+
 def _age(days: float) -> str:
-    hours = days * 24
+    hours, minutes = days * 24, days * 24 * 60
+    if minutes < 2:
+        return "new"
+    if hours < 2:
+        return f"{minutes:.0f} minutes old"
     return f"{hours:.0f} hours old" if hours < 48 else f"{days:.0f} days old"
 
 

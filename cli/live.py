@@ -16,8 +16,8 @@ from ..graphs.spec import Size, format_size
 from ..runtime.live.mode import ADAPTIVE, AUTO, EXACT
 from ..runtime.live.sink_targets import accepted
 from . import options as opt
-from .console import FAILED, PASSING, leave_at_once, show_error
-from .live_modes import Mode, RefreshS, Roi, choose_mode, tile_opener
+from .console import FAILED, leave_at_once, show_error
+from .live_modes import Mode, RefreshS, Roi, build_lines, choose_mode, tile_opener
 from .live_preview import PREVIEW, PreviewAt, Token, TokenFile, open_preview
 from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
 from .live_status import Reporter
@@ -159,14 +159,14 @@ def live(
         provider.check_runs_here()
     exact = how.mode == EXACT
     # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
-    open_whole = opener(engines, provider, seed, latency_ms if exact else None)
+    open_whole = opener(engines, provider, seed, latency_ms if exact else None, tell)
     shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
     sinks = open_sinks(plan, tell)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
         if preview is not None or not sinks:
             place, settable = preview or PREVIEW, None if exact else prefer
             sinks.append(open_preview(place, token, token_file, status, tell, settable))
-        tiles = None if exact else TileThread(tile_opener(engines, provider))
+        tiles = None if exact else TileThread(tile_opener(engines, provider, tell))
         camera = open_camera(plan, Engines(shelf, tiles), sinks, tell)
         with closing(camera.source):
             advice = SizeAdvice(provider.run_on, tell)
@@ -195,13 +195,18 @@ def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[st
 
 
 def opener(
-    engines: Path | None, provider: EngineProvider, seed: int, latency_ms: float | None
+    engines: Path | None,
+    provider: EngineProvider,
+    seed: int,
+    latency_ms: float | None,
+    tell: Tell = lambda _: None,
 ) -> Callable[[Size, Tell], QualityLevels]:
     """Returns a function that opens the engines for a frame size.
 
     Args:
         engines: The set to open; None for the provider's.
         latency_ms: If there is such a limit, cheaper sets from the cache are opened too.
+        tell: Receives a line that says why a set of the cache is built again.
 
     Returns:
         A function of the size and of a function that receives the progress of a build.
@@ -211,11 +216,8 @@ def opener(
         from ..runtime.live.engine_pool import QualityLevels
         from ..runtime.upscaler import load
 
-        def progress(line: str) -> None:
-            if line.startswith(PASSING):  # others name folders; the page must not
-                at(line)
-
-        made = provider.get(size, progress) if engines is None else _given(engines, size)
+        lines = build_lines(at, tell)
+        made = provider.get(size, lines) if engines is None else _given(engines, size)
         folders = {"full": made}
         if engines is None and latency_ms is not None:
             cheaper = cheaper_sets(provider, size)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..runtime.live.refiner import OpenedTiles
 
 Tell = Callable[[str], None]
+AGAIN, NEW = ("building ", "exporting again: "), " (new)"  # of the lines that `build` reports
 
 Mode = Annotated[
     str,
@@ -83,7 +84,8 @@ def choose_mode(
     Raises:
         UsageError: The options do not go together, or one of them cannot be read.
         StreamDiffVSRError: OpenCV is not installed, and adaptive mode is asked for; or the engine
-            set is none, or not trusted.
+            set is none, or not trusted; or, without one, a key cannot be used, so that no set
+            can be found or built.
     """
     if asked not in MODES:
         raise UsageError(
@@ -91,7 +93,7 @@ def choose_mode(
             remedy=f"use --mode {', '.join(MODES[:-1])} or {MODES[-1]}",
         )
     regions = tuple(parse_region(text) for text in roi or ())
-    mode = asked if engines is None else _mode_of(engines, asked)
+    mode = _mode_of(engines, asked)
     if mode == ADAPTIVE:
         require_adaptive()
     elif mode == AUTO and not has_adaptive():
@@ -106,11 +108,14 @@ def choose_mode(
     return Adaptive(mode, regions, REFRESH_S if refresh_s is None else refresh_s)
 
 
-def _mode_of(engines: Path, asked: str) -> str:
+def _mode_of(engines: Path | None, asked: str) -> str:
     """Returns the mode in which an engine set is used: adaptive if it is of tiles."""
-    from ..engines.trust import trusted_manifest
+    from ..engines.trust import check_keys, trusted_manifest
     from ..runtime.adaptive.tile_engine import TILE
 
+    if engines is None:
+        check_keys()
+        return asked
     size = trusted_manifest(engines).graphs.geometry.size
     if asked == EXACT:
         return EXACT
@@ -142,11 +147,32 @@ def parse_region(text: str) -> Region:
     )
 
 
-def tile_opener(engines: Path | None, provider: EngineProvider) -> Callable[[Tell], OpenedTiles]:
+def build_lines(at: Tell, tell: Tell) -> Tell:
+    """Returns a function that passes on the lines of a build.
+
+    Args:
+        at: Receives the steps. The preview page shows them.
+        tell: Receives why a set or a graph of the cache is made again. These lines name folders,
+            which the page must not show.
+    """
+
+    def passed_on(line: str) -> None:
+        if line.startswith(PASSING):
+            at(line)
+        elif line.startswith(AGAIN) and not line.endswith(NEW):
+            tell(line)
+
+    return passed_on
+
+
+def tile_opener(
+    engines: Path | None, provider: EngineProvider, tell: Tell = lambda _: None
+) -> Callable[[Tell], OpenedTiles]:
     """Returns a function that opens the engine of the tiles.
 
     Args:
         engines: The set to open; None for the provider's.
+        tell: Receives why a set of the cache is made again.
 
     Returns:
         A function of a function that receives the progress of a build.
@@ -155,11 +181,7 @@ def tile_opener(engines: Path | None, provider: EngineProvider) -> Callable[[Tel
     def opened(at: Tell) -> OpenedTiles:
         from ..runtime.live.refiner import open_tiles
 
-        def progress(line: str) -> None:
-            if line.startswith(PASSING):  # others name folders; the page must not
-                at(line)
-
-        folder = provider.tiles(progress) if engines is None else engines
+        folder = provider.tiles(build_lines(at, tell)) if engines is None else engines
         return open_tiles(folder, provider.run_on)
 
     return opened
@@ -187,7 +209,7 @@ def open_adaptive(
     from ..runtime.live.adaptive_frames import AdaptiveFrames
 
     return AdaptiveFrames(
-        tile_opener(engines, provider),
+        tile_opener(engines, provider, tell),
         regions=how.regions,
         refresh_s=how.refresh_s,
         seed=seed,

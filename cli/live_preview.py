@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def read_token(path: Path, tell: Tell) -> str:
         StreamDiffVSRError: It cannot be read, is no file, or does not hold one line of text.
     """
     failure = f"could not read the token in {str(path)!r}"
-    remedy = f"openssl rand -hex 24 > {path.name} makes one"
+    remedy = f"make one with (umask 077; openssl rand -hex 24 > {shlex.quote(str(path))})"
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # a pipe might never end

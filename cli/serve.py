@@ -247,12 +247,12 @@ class _Running:
         limits = [plan.latency_ms for plan in plans if plan.mode == EXACT and plan.latency_ms]
         exact = bool(plans) and all(plan.mode == EXACT for plan in plans)
         whole = EnginePool(
-            opener(self._folder, self._provider, 0, min(limits, default=None)),
+            opener(self._folder, self._provider, 0, min(limits, default=None), self._tell),
             tell=self._tell,
             meanwhile=BICUBIC if exact else ADAPTIVE,
             pooled=MAX_CAMERAS,
         )
-        tiles = TileThread(tile_opener(self._folder, self._provider))
+        tiles = TileThread(tile_opener(self._folder, self._provider, self._tell))
         return Engines(whole, tiles, EngineThread(), self._memory)
 
     def _new_camera(self, name: str, settings: Settings, origin: str) -> Camera:

@@ -70,6 +70,11 @@ def engines_root() -> Path:
     return cache_root() / "engines"
 
 
+def in_cache(folder: Path) -> bool:
+    """Returns whether the folder of an engine set is in the user's cache."""
+    return folder.resolve().parent == (cache_path() / "engines").resolve()
+
+
 def plain_name(text: str) -> str:
     """Returns a text with "-" for each character that some file system refuses in a name."""
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
@@ -131,6 +136,23 @@ def staged(folder: Path) -> Iterator[Path]:
             os.replace(stage, folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def unshare(folder: Path) -> None:
+    """Gives a folder copies of the files that it has in common with others by hard links.
+
+    Raises:
+        StreamDiffVSRError: A file cannot be copied.
+    """
+    try:
+        for path in list(folder.iterdir()):
+            if path.is_file() and path.stat().st_nlink > 1:
+                with write_atomically(path) as part:
+                    shutil.copyfile(path, part)
+    except OSError as error:
+        raise StreamDiffVSRError(
+            f"cannot write to {folder.parent}", str(error), ELSEWHERE
+        ) from error
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -17,11 +17,12 @@ from ..errors import StreamDiffVSRError
 from ..graphs.spec import GRAPH_VERSION
 from .cache import leftovers, remove, try_locked
 from .engine_set import ACCEPTANCE
-from .manifest import MANIFEST, Manifest, odd_file
+from .manifest import MANIFEST, Manifest, manifest_bytes, odd_file, parse_manifest
 from .registry import BACKENDS
-from .trust import SIGNED, inspected_manifest
+from .trust import SIGNED, check_keys, why_refused
 
 DAY_S = 86400.0
+KEY_UNUSABLE = "the key cannot be used"
 SUFFIXES = (".onnx", ".data", ".plan", ".safetensors", ".kernels", SIGNED)
 
 
@@ -86,6 +87,8 @@ def prune(
 ) -> list[CachedSet]:
     """Removes the stale sets of a folder, and the folders that killed builds left there.
 
+    A set that is not trusted is not stale: it may be trusted yet.
+
     Args:
         older_than_days: Also removes the sets that were built longer ago than this.
         everything: Removes every set.
@@ -95,8 +98,9 @@ def prune(
         The sets that were removed, or that would have been, each with its reason in `stale`.
 
     Raises:
-        StreamDiffVSRError: A set cannot be removed.
+        StreamDiffVSRError: A set cannot be removed, or a key cannot be used: nothing is removed.
     """
+    check_keys()
 
     def reason(entry: CachedSet) -> str:
         if older_than_days is not None and entry.age_days > older_than_days:
@@ -124,9 +128,14 @@ def _inspected(folder: Path) -> CachedSet:
     bytes_ = sum(stat.st_size // max(1, stat.st_nlink) for stat in stats)
     age_days = (time.time() - (folder / MANIFEST).lstat().st_mtime) / DAY_S
     try:
-        manifest, untrusted = inspected_manifest(folder)
+        content = manifest_bytes(folder)
+        manifest = parse_manifest(folder, content)
     except StreamDiffVSRError as error:
         return CachedSet(folder, bytes_, age_days, stale=error.why or error.what)
+    try:
+        untrusted = why_refused(folder, content)
+    except StreamDiffVSRError:
+        untrusted = KEY_UNUSABLE
     key = manifest.key
     return CachedSet(
         folder,
@@ -153,8 +162,10 @@ def _why_stale(folder: Path, manifest: Manifest) -> str:
         return f"its graphs have version {key.graph_version}, the current one is {GRAPH_VERSION}"
     for name, entry in manifest.files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != entry.bytes:
-            return f"{name} is missing or cut"
+        if not path.is_file():
+            return f"{name} is missing"
+        if (length := path.stat().st_size) != entry.bytes:
+            return f"{name} has {length:,} bytes instead of {entry.bytes:,}"
     if key.backend not in BACKENDS:
         return f"there is no backend {key.backend}"
     return _why_library_missing(key.backend, key.library)

@@ -26,7 +26,7 @@ from filelock import FileLock
 from ..durable import why, write_atomically
 from ..errors import StreamDiffVSRError
 from ..reading import read_json, read_small
-from .cache import cache_path, cache_root
+from .cache import cache_root, in_cache
 from .manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -59,8 +59,9 @@ def trusted_manifest(folder: Path) -> Manifest:
         StreamDiffVSRError: There is none, the set is not trusted, has links or pipes for files, or
             is in the user's cache and another user's.
     """
-    manifest, untrusted = inspected_manifest(folder)
-    if untrusted:
+    content = manifest_bytes(folder)
+    manifest = parse_manifest(folder, content)
+    if untrusted := why_refused(folder, content):
         known = f"streamdiffvsr engines trust {shlex.quote(str(folder))}"
         raise StreamDiffVSRError(
             f"the engines of {folder} are not trusted",
@@ -72,15 +73,16 @@ def trusted_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def inspected_manifest(folder: Path) -> tuple[Manifest, str]:
-    """Reads the manifest of an engine set; returns it, and why the set is not trusted, or "".
+def why_refused(folder: Path, content: bytes) -> str:
+    """Returns why an engine set is not trusted, or "" if it is.
+
+    Args:
+        content: The content of its manifest file, as it is used.
 
     Raises:
-        StreamDiffVSRError: There is none, or this version does not understand it.
+        StreamDiffVSRError: It cannot be known, as a key cannot be used.
     """
-    content = manifest_bytes(folder)
-    manifest = parse_manifest(folder, content)
-    return manifest, _why_not_ours(folder) or why_untrusted(folder / MANIFEST, content)
+    return _why_not_ours(folder) or why_untrusted(folder / MANIFEST, content)
 
 
 def why_untrusted(path: Path, content: bytes) -> str:
@@ -143,6 +145,15 @@ def trust(folder: Path) -> tuple[Manifest, str]:
     Raises:
         StreamDiffVSRError: It is no whole engine set, or the user's folder cannot be written.
     """
+    if not os.path.lexists(folder / MANIFEST):
+        there = folder.is_dir()
+        inside = min(folder.glob(f"*/{MANIFEST}"), default=None) if there else None
+        such = "" if inside is None else f", such as {inside.parent}"
+        raise StreamDiffVSRError(
+            f"{folder} is not an engine set",
+            f"it has no {MANIFEST}" if there else "there is no such folder",
+            f"name the folder that has {MANIFEST}{such}",
+        )
     content = manifest_bytes(folder)
     manifest = parse_manifest(folder, content)
     if odd := odd_file(folder):
@@ -170,6 +181,26 @@ def distrust(folder: Path) -> bool:
     return bool(gone)
 
 
+def is_trusted(folder: Path) -> bool:
+    """Returns whether a folder has an engine set that is trusted, by a signature or by `trust`."""
+    try:
+        return not why_refused(folder, manifest_bytes(folder))
+    except StreamDiffVSRError:
+        return False
+
+
+def trusted_elsewhere() -> dict[str, Path]:
+    """Returns the folders outside the cache that `trust` has accepted, by their manifests' SHA-256.
+
+    A set may have been moved since, or changed.
+
+    Raises:
+        StreamDiffVSRError: The folder of keys belongs to another user, or others can write to it.
+    """
+    folders = {digest: Path(folder) for digest, folder in _trusted().items()}
+    return {digest: folder for digest, folder in folders.items() if not in_cache(folder)}
+
+
 def require_keys() -> list[bytes]:
     """Returns the keys to sign with, the shared one first.
 
@@ -183,6 +214,17 @@ def require_keys() -> list[bytes]:
         f"none can be kept in {state_folder()}",
         "set STREAMDIFFVSR_STATE to a folder that can be written",
     )
+
+
+def check_keys() -> None:
+    """Checks the user's key and the shared one, as far as they are there; makes none.
+
+    Raises:
+        StreamDiffVSRError: One of them cannot be used, so it is not known which sets are trusted.
+    """
+    _shared_key()
+    with contextlib.suppress(OSError):
+        _read_own(state_folder() / OWN_KEY)
 
 
 def state_folder() -> Path:
@@ -331,7 +373,7 @@ def _changing() -> Iterator[dict[str, str]]:
 
 def _why_not_ours(folder: Path) -> str:
     """Returns whose a set in the user's cache is, or "" if it is the user's or elsewhere."""
-    if folder.resolve().parent != (cache_path() / "engines").resolve():
+    if not in_cache(folder):
         return ""
     cache_root()  # refused if others can write to it
     if reason := why_exposed(folder):

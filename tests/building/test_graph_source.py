@@ -266,3 +266,14 @@ def test_a_renamed_model_is_the_same_model(tmp_path, monkeypatch):
     assert streamdiffvsr.build(other, size=(33, 41), progress=said.append) == folder
     assert said == [f"up to date: {folder}"]
     assert streamdiffvsr.build(other, size=(35, 37)).is_dir()
+
+
+def test_a_set_outside_the_cache_shares_no_file_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
+    inside = streamdiffvsr.build("tiny", size=(48, 48))
+    outside = streamdiffvsr.build("tiny", size=(48, 48), out=tmp_path / "out")
+    assert weights_of(inside).stat().st_nlink > 1
+    assert {path.stat().st_nlink for path in outside.iterdir()} == {1}
+    for path in outside.iterdir():
+        path.write_bytes(b"something else")
+    streamdiffvsr.load(inside)

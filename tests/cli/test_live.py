@@ -160,10 +160,16 @@ def test_what_a_build_is_at_is_told_without_its_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     at: list[str] = []
+    told: list[str] = []
+    reasons = [
+        f"building {tmp_path} (the engines of {tmp_path} are not trusted: on purpose)",
+        f"exporting again: {tmp_path} is damaged",
+    ]
 
     def build(request: BuildRequest, size: object, **options: Any) -> Path:
         for line in (
-            f"building {tmp_path}",
+            f"building {tmp_path} (new)",
+            *reasons,
             "make the graphs of 64x48",
             "export flow",
             "compile flow",
@@ -174,8 +180,9 @@ def test_what_a_build_is_at_is_told_without_its_folders(
     monkeypatch.setattr("streamdiffvsr.building.provider.build_set", build)
     provider = EngineProvider(BuildRequest(precision="fp32", device="cpu"))
     with pytest.raises(StreamDiffVSRError, match="on purpose"):
-        opener(None, provider, 0, None)((96, 128), at.append)
+        opener(None, provider, 0, None, told.append)((96, 128), at.append)
     assert at == ["make the graphs of 64x48", "export flow", "compile flow"]
+    assert told == reasons
 
 
 def test_the_engines_of_a_stream_are_opened_on_the_device(

@@ -94,3 +94,18 @@ def test_two_tokens_are_refused(cli: Cli, tmp_path: Path) -> None:
     ran = cli("live", "testsrc", "--preview", ":0", "--token", "typed", "--token-file", path)
     assert ran.code == 2
     assert "--token and --token-file are both given" in ran.error
+
+
+def test_the_remedy_makes_the_file_that_was_named(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    path = tmp_path / "a folder" / "none"
+    with pytest.raises(StreamDiffVSRError) as caught:
+        read_token(path, lambda line: None)
+    command = caught.value.remedy.removeprefix("make one with ")
+    assert command == f"(umask 077; openssl rand -hex 24 > '{path}')"
+
+
+def test_without_a_token_a_file_is_advised_first(cli: Cli) -> None:
+    ran = cli("live", "testsrc", "--preview", "0.0.0.0:0", "--to", "null")
+    assert ran.code == 2
+    assert "give one with --token-file, STREAMDIFFVSR_TOKEN or --token, or listen" in ran.error

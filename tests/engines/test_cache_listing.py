@@ -71,6 +71,15 @@ def test_a_set_is_listed_with_all_that_tells_it_from_others(cli, root):
     assert plain.out.endswith(f"1 engine set, {size / 2**20:.1f} MiB in {root}\n")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(5, "new"), (600, "10 minutes old"), (8000, "2 hours old")]
+)
+def test_a_young_set_has_an_age(cli, root, seconds, age):
+    built = time.time() - seconds
+    os.utime(root / "good" / MANIFEST, (built, built))
+    assert f" MiB, {age}, gate passed" in cli("engines", "list").out
+
+
 def test_an_empty_cache(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "none"))
     assert cli("engines", "list", "--json").json["engines"] == []
@@ -83,23 +92,27 @@ def test_what_nothing_can_use_is_removed_and_told(cli, root, monkeypatch):
     another(root, "other backend", backend="magic")
     another(root, "other library", backend="tensorrt-rtx", library="0.1")
     (another(root, "cut") / "denoise.onnx").unlink()
+    with (another(root, "longer") / "decode.onnx").open("ab") as file:
+        file.write(b"x")
+        longer = file.tell()
     (another(root, "unreadable") / MANIFEST).write_text("{")
     (root / ".good.building-abc").mkdir()
     (root / ".good.building-abc" / "half").write_bytes(b"x")
     gone = replace(BACKENDS["tensorrt-rtx"], module="no_such_module")
     monkeypatch.setitem(BACKENDS, "tensorrt-rtx", gone)
     dry = cli("engines", "prune", "--dry-run", "--json").json
-    assert dry["dry_run"] and len(dry["removed"]) == 6 and len(names(root)) == 7
+    assert dry["dry_run"] and len(dry["removed"]) == 7 and len(names(root)) == 8
     ran = cli("engines", "prune")
     assert names(root) == {"good"}
     for reason in (
         "have version 0, the current one is",
         "there is no backend magic",
         "no_such_module is not installed any more",
-        "denoise.onnx is missing or cut",
+        "denoise.onnx is missing\n",
+        f"decode.onnx has {longer:,} bytes instead of {longer - 1:,}\n",
         "JSONDecodeError",
         "left by a build",
-        "removed 5 engine sets and the remains of 1 interrupted build, ",
+        "removed 6 engine sets and the remains of 1 interrupted build, ",
     ):
         assert reason in ran.out
 

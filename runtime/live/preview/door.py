@@ -48,7 +48,8 @@ class Door:
             raise UsageError(
                 failure,
                 "others can reach it there, and it has no token",
-                f"give one with {option('token')} or STREAMDIFFVSR_TOKEN, or listen on 127.0.0.1",
+                f"give one with {option('token_file')}, STREAMDIFFVSR_TOKEN or {option('token')}, "
+                "or listen on 127.0.0.1",
             )
         listener = listen(host, port, failure)
         own_port: int = listener.getsockname()[1]
