@@ -75,7 +75,7 @@ def test_a_file_is_found_by_its_path(tmp_path, monkeypatch):
     [
         ("", "accepted are rtsp://"),
         ("testscr", "accepted are rtsp://"),
-        ("srt://h:1", "accepted are rtsp://"),
+        ("sctp://h:1", "accepted are rtsp://"),
         ("file:///etc/passwd", "accepted are rtsp://"),
         ("concat:a.ts|b.ts", "accepted are rtsp://"),
         ("rtsp:/h/x", "accepted are rtsp://"),
