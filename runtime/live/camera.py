@@ -270,6 +270,7 @@ class Camera:
         self._removed, self._wants_pause = False, paused
         self._stop = threading.Event()
         self._open_camera: OpenCamera | None = None
+        self._counted = {"frames": 0, "dropped": 0}  # of the last run that has ended
         self.restarts = 0
         self.stuck = self._began = False
         self.view = make_view(self)
@@ -337,6 +338,7 @@ class Camera:
             "source": {**source, **about},
             "size": None,
             "mode": self.plan.mode,
+            **self._counted,
             "note": "",
             "stuck_s": 0,
             "adaptive": None,
@@ -390,6 +392,8 @@ class Camera:
             ended = run_until(self._stop, opened.session, opened.source, show=self._look)
         finally:
             self._open_camera = None
+            last = opened.session.status()
+            self._counted = {name: last[name] for name in self._counted}
         self.stuck = ended.stuck
         if ended.error is not None:
             return str(ended.error), False
@@ -397,6 +401,8 @@ class Camera:
 
     def _note_end(self, why: str, final: bool, ran_s: float) -> None:
         with self._changed:
+            if self._removed:
+                self._set(ENDED, why)
             if self._asked or self._removed:
                 return
             self._retry_at = None

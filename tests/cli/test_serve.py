@@ -327,7 +327,10 @@ def test_a_stop_finishes_every_file_within_five_seconds(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(10) == 0
         assert time.monotonic() - began < 6
-    assert json.loads(running.lines[-1])["reason"] == "stopped"
+    last = json.loads(running.lines[-1])
+    assert last["reason"] == "stopped"
+    assert {one["state"] for one in last["cameras"]} == {"ended"}
+    assert [one["frames"] > 20 for one in last["cameras"][:2]] == [True, True]
     for n in range(2):
         with av.open(str(tmp_path / f"c{n}.mkv")) as container:
             assert sum(1 for _ in container.decode(video=0)) > 10
