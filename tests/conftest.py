@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 import streamdiffvsr
 from streamdiffvsr.tests.recorded_files import MODEL, TRACE, unpack
@@ -53,13 +55,20 @@ def parity_model(recorded: Path) -> Path:
 def parity_engines(parity_model: Path, shared_folder: Path) -> Path:
     """The engine set of the recorded model at its recorded size, fp32 on the CPU."""
     pytest.importorskip("torch", reason="engines are built with the export extra")
-    return streamdiffvsr.build(
-        parity_model,
-        size=PARITY_SIZE,
-        backend="onnxruntime",
-        precision="fp32",
-        out=shared_folder / "parity_64x48_fp32",
-    )
+    own, shared = Path(os.environ["STREAMDIFFVSR_CACHE"], "graphs"), shared_folder / "graphs"
+    with FileLock(shared_folder / "graphs.lock"):
+        if shared.exists() and not own.exists():  # so that each graph is exported once in a run
+            shutil.copytree(shared, own)
+        engines = streamdiffvsr.build(
+            parity_model,
+            size=PARITY_SIZE,
+            backend="onnxruntime",
+            precision="fp32",
+            out=shared_folder / "parity_64x48_fp32",
+        )
+        if own.exists() and not shared.exists():
+            shutil.copytree(own, shared)
+    return engines
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,7 @@ def test_what_an_engine_is_too_slow_for_is_counted_as_dropped() -> None:
     assert found["latency_ms"]["n"] > 8
 
 
+@pytest.mark.slow
 def test_the_clock_passed_through_is_what_the_schema_asks_for() -> None:
     told: list[str] = []
     live = measure_live("clock=160x90@15", engines=None, seconds=2, on_stop=told.append)

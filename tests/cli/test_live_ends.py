@@ -22,6 +22,7 @@ def unauthorized(client: socket.socket) -> None:
         client.sendall("\r\n".join(answer).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [True, False])
 def test_a_session_that_never_got_a_frame_fails(
     cli: Cli, parity_engines: Path, lines: bool
@@ -54,6 +55,7 @@ def test_timeouts_and_the_transport_reach_the_source(cli: Cli, parity_engines: P
     assert "--rtsp-transport auto, tcp or udp" in bad.err or "--rtsp-transport" in bad.err
 
 
+@pytest.mark.slow
 def test_frames_that_are_too_large_for_a_cpu_are_warned_of_once(
     cli: Cli, parity_engines: Path
 ) -> None:

@@ -97,6 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return streamdiffvsr.build("tiny", size=(48, 48), out=tmp_path_factory.mktemp("e") / "set")
 
 
+@pytest.mark.slow
 def test_the_model_refines_a_camera_at_its_own_rate(folder: Path) -> None:
     made = AdaptiveFrames(lambda at: open_tiles(folder))
     wait_for(lambda: made.ready)
@@ -400,6 +401,7 @@ def test_auto_makes_whole_frames_where_they_keep_the_rate(quick: AdaptiveFrames)
     assert status["adaptive"] is None
 
 
+@pytest.mark.slow
 def test_auto_falls_back_to_a_canvas_of_the_last_whole_frame(quick: AdaptiveFrames) -> None:
     """Whole frames seemed to be quick, and are not."""
     told: list[str] = []

@@ -187,6 +187,7 @@ def test_engines_that_fail_leave_the_stream_running() -> None:
     assert len(told) == 1 and "on purpose" in told[0]
 
 
+@pytest.mark.slow
 def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
     source, sink = PacedSource(fps=30), KeepingSink()
     session = LiveSession(source, shelf_of(full=PassThrough(cost_s=lambda: 0.1)), [sink])
@@ -199,6 +200,7 @@ def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
     assert source.dropped >= 50
 
 
+@pytest.mark.slow
 def test_work_is_shed_to_keep_the_latency_and_taken_up_again() -> None:
     slow = threading.Event()
     slow.set()

@@ -106,6 +106,7 @@ def test_it_gives_up_where_its_error_lasts(recorder: Recorder) -> None:
     assert recorder.closed == 1
 
 
+@pytest.mark.slow
 def test_a_write_that_blocks_does_not_hold_up_the_end(recorder: Recorder) -> None:
     recorder.slow_s = 3.0
     sink = open_sink("dummy:a")

@@ -33,6 +33,7 @@ def encoder_pid() -> int:
     return child.pid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["mp4", "mkv", SLOW_TS])
 def test_a_killed_encoder_costs_a_second_at_most_and_recording_goes_on(tmp_path, told, ending):
     path = tmp_path / f"out.{ending}"

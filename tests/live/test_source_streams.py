@@ -53,6 +53,7 @@ def test_a_port_that_refuses_is_tried_again_until_it_accepts():
         assert len(refusals) == 1  # the same error is not reported again
 
 
+@pytest.mark.slow
 def test_the_first_frame_comes_within_the_back_off_and_two_seconds():
     """A server that comes up right behind a refusal: nearly the whole wait is before it."""
     with socket.create_server(("127.0.0.1", 0)) as reserved:

@@ -28,6 +28,7 @@ SMALL = {"size": "160x96", "fps": 15, "gop": 15}
 NOBODY = 65534
 
 
+@pytest.mark.slow
 @needs_rtsp_server
 def test_a_server_of_udp_only_plays_and_the_transport_is_kept_until_it_is_refused():
     with RtspServer(protocols="udp", **SMALL) as server, watch(server.url) as source:

@@ -185,6 +185,7 @@ def test_a_signal_ends_it_in_time_with_whole_files_while_it_hangs(tmp_path: Path
     assert frames_in(out) >= written  # those behind the hang too
 
 
+@pytest.mark.slow
 def test_it_leaves_with_a_failure_when_the_engine_never_comes_back(tmp_path: Path) -> None:
     out = tmp_path / "out.mkv"
     process = run_hanging(4, out)

@@ -66,6 +66,7 @@ def test_a_pipe_nobody_writes_to_is_cut_by_the_deadline(tmp_path, opener):
     assert children() == []
 
 
+@pytest.mark.slow
 @posix
 def test_an_encoder_that_stands_still_is_cut_by_the_deadline(tmp_path):
     writer = SegmentWriter(

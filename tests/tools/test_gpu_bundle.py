@@ -81,6 +81,7 @@ def test_no_part_is_larger_than_asked(bundle: Path) -> None:
         assert size <= 2 * MIB, part
 
 
+@pytest.mark.slow
 def test_it_runs_when_its_parts_are_there(bundle: Path, tmp_path: Path) -> None:
     """With no time for any step: what is seen is the way there."""
     there, work, out = tmp_path / "there", tmp_path / "work", tmp_path / "out"

@@ -205,6 +205,7 @@ def test_more_guesses_than_connections_lock_nobody_out() -> None:
         assert asked_from("127.0.0.1", opened.port) < 40
 
 
+@pytest.mark.slow
 def test_guesses_from_elsewhere_hardly_delay_a_viewer() -> None:
     if not hasattr(socket, "AF_PACKET"):
         pytest.skip("only Linux has all of 127.0.0.0/8 on its loopback")

@@ -57,6 +57,7 @@ SCALED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tab", SCALED, indirect=True)
 @pytest.mark.parametrize("zoom", [1.0, 1.6])
 def test_a_dragged_rectangle_is_a_region(

@@ -43,6 +43,7 @@ def assert_coloured(tab: Tab) -> None:
     tab.page.locator("#divider").press("Home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tab", LOOKS, indirect=True)
 @pytest.mark.parametrize("webcodecs", [True, False], ids=["h264", "jpeg"])
 def test_the_overlay_colours_what_it_is_about(
