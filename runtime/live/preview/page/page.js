@@ -82,6 +82,7 @@ async function lost(wasOpen) {
   setTimeout(connect, wait);
   if (!wasOpen) {
     const answer = await fetch("healthz").catch(() => null); // a refusal looks like no server otherwise
+    if (answer) page.ended = false; // another server is there
     page.refused = answer?.status === 401 || answer?.status === 403;
   }
 }
