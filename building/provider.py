@@ -49,6 +49,12 @@ class EngineProvider:
         return self._asked.settled(self.choice) if self._asked.is_open else self._asked
 
     @property
+    def tile_batch(self) -> int:
+        """How many tiles of a frame the engines of :meth:`tiles` refine in one launch."""
+        on_gpu = kind_of(self.choice.device) == "cuda"
+        return GPU_BATCH if on_gpu and self.choice.precision != "fp8" else 1
+
+    @property
     def run_on(self) -> str | None:
         """The device that was asked for, as `streamdiffvsr.load` takes it."""
         return self._asked.run_on
@@ -105,10 +111,10 @@ class EngineProvider:
         """
         from ..runtime.adaptive.tile_engine import TILE
 
-        on_gpu = kind_of(self.choice.device) == "cuda"
-        batch = GPU_BATCH if on_gpu and self.choice.precision != "fp8" else 1
         # Tiles are whole frames of one size, whose flow is given.
-        one = self.variant(batch=batch, tile=AUTO, profile=None, flow_scale=None, correlation=None)
+        one = self.variant(
+            batch=self.tile_batch, tile=AUTO, profile=None, flow_scale=None, correlation=None
+        )
         return one.get((TILE, TILE), progress)
 
     def variant(self, **changes: Any) -> EngineProvider:

@@ -18,8 +18,15 @@ from ..runtime.live.sink_targets import accepted
 from . import options as opt
 from .console import FAILED, leave_at_once, show_error
 from .live_modes import Mode, RefreshS, Roi, build_lines, choose_mode, tile_opener
-from .live_preview import PREVIEW, PreviewAt, Token, TokenFile, open_preview
-from .live_source import OpenTimeout, RtspTransport, SizeAdvice, StallTimeout, without_frames
+from .live_preview import PreviewAt, Token, TokenFile, open_preview, preview_at
+from .live_source import (
+    OpenTimeout,
+    RtspTransport,
+    SizeAdvice,
+    StallTimeout,
+    Unfinished,
+    without_frames,
+)
 from .live_status import Reporter
 
 if TYPE_CHECKING:
@@ -37,8 +44,8 @@ Source = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="Source: an address (rtsp://, http://, rtmp://, udp://, tcp://, rtp:// or srt://), a "
-        "camera (webcam:0 or /dev/video0), screen, testsrc (a test pattern), or a video file, "
-        "which is played at its own speed.",
+        "camera (webcam:0 or /dev/video0), screen, testsrc or testsrc=WxH@FPS (a test "
+        "pattern), or a video file, which is played at its own speed.",
     ),
 ]
 To = Annotated[
@@ -136,6 +143,7 @@ def live(
             raise UsageError("no regions can be set yet", "the session is starting", "try again")
         camera.session.prefer(regions)
 
+    place = preview_at(preview, token, token_file, needed=not to)
     provider = EngineProvider(build, tell)
     how = choose_mode(mode, engines, roi, refresh_s, tell)
     plan = CameraPlan(
@@ -160,28 +168,34 @@ def live(
     exact = how.mode == EXACT
     # Adaptive frames take the place of the lower rungs, and a set of tiles has no whole frames.
     open_whole = opener(engines, provider, seed, latency_ms if exact else None, tell)
-    shelf = EnginePool(open_whole, tell=tell, meanwhile=BICUBIC if exact else ADAPTIVE)
+    meanwhile, given = BICUBIC if exact else ADAPTIVE, engines is not None
+    shelf = EnginePool(open_whole, tell=tell, meanwhile=meanwhile, given=given)
     sinks = open_sinks(plan, tell)
     with closing_all(sinks):  # `run_session` closes them, unless something fails before
-        if preview is not None or not sinks:
-            place, settable = preview or PREVIEW, None if exact else prefer
+        if place is not None:
+            settable = None if exact else prefer
             sinks.append(open_preview(place, token, token_file, status, tell, settable))
         tiles = None if exact else TileThread(tile_opener(engines, provider, tell))
         camera = open_camera(plan, Engines(shelf, tiles), sinks, tell)
         with closing(camera.source):
             advice = SizeAdvice(provider.run_on, tell)
+            unfinished = Unfinished(engines, provider)
 
             def show(now: dict[str, Any]) -> None:
                 advice.look(now)
+                unfinished.look(now)
                 reporter.show(now)
 
             ended = run_session(camera.session, camera.source, shelf, max_seconds, max_frames, show)
-    return _finish(ended, camera.session.status(), reporter)
+    return _finish(ended, camera.session.status(), reporter, unfinished.why)
 
 
-def _finish(ended: Ended, status: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
+def _finish(
+    ended: Ended, status: dict[str, Any], reporter: Reporter, unfinished: str
+) -> dict[str, Any]:
     if status["frames"] and status["passed_through"] == status["frames"]:
-        reporter.tell(f"no frame was made by the model: {status['note'] or status['rung']}")
+        why = unfinished or status["note"] or status["rung"]
+        reporter.tell(f"no frame was made by the model: {why}")
     if error := without_frames(ended, status):
         status = {**status, "error": str(error), "exit_code": FAILED}
     reporter.end(ended.reason, status)

@@ -32,9 +32,10 @@ Mode = Annotated[
     typer.Option(
         "--mode",
         metavar="MODE",
-        help="adaptive: every frame comes out, and the model refines as many tiles of it as the "
-        "time allows; exact: frames are made whole, and those that come too fast are dropped; "
-        "auto: exact where whole frames keep the source's rate, else adaptive.",
+        help="adaptive: the source's rate is kept, as long as the machine can carry a frame along "
+        "in that time, and the model refines as many tiles as the time allows; exact: frames are "
+        "made whole, and those that come too fast are dropped; auto: exact where whole frames keep "
+        "the source's rate, else adaptive.",
     ),
 ]
 RefreshS = Annotated[
@@ -100,8 +101,17 @@ def choose_mode(
         tell("without OpenCV all frames are made whole: pip install 'streamdiffvsr[live]'")
         mode = EXACT
     if mode == EXACT and (regions or refresh_s is not None):
+        given = "--roi" if regions else "--refresh-s"
+        if engines is not None and asked != EXACT:
+            from ..runtime.adaptive.tile_engine import TILE
+
+            raise UsageError(
+                f"{given} has no effect with --engines {str(engines)!r}",
+                "these engines make whole frames",
+                f"use engines of tiles (--size {format_size((TILE, TILE))}), or leave out one",
+            )
         raise UsageError(
-            f"{'--roi' if regions else '--refresh-s'} has no effect in exact mode",
+            f"{given} has no effect in exact mode",
             "it makes every frame whole",
             "use --mode adaptive without engines of whole frames, or leave it out",
         )
@@ -137,14 +147,13 @@ def parse_region(text: str) -> Region:
         UsageError: It is not written like that, or empty.
     """
     parts = text.split(",")
-    if len(parts) == 4 and all(re.fullmatch(r"\d{1,5}", part.strip()) for part in parts):
+    what, why = f"--roi {text!r:.60} is not a region", ""
+    if len(parts) == 4 and all(re.fullmatch(r"-?\d{1,5}", part.strip()) for part in parts):
         x, y, width, height = map(int, parts)
-        if width and height:
+        if min(x, y) >= 0 and min(width, height) > 0:
             return x, y, width, height
-    raise UsageError(
-        f"--roi {text!r:.60} is not a region",
-        remedy="write X,Y,W,H in pixels of the source, such as 40,20,64,48",
-    )
+        why = "X and Y are 0 or more, width and height above 0"
+    raise UsageError(what, why, "write X,Y,W,H in pixels of the source, such as 40,20,64,48")
 
 
 def build_lines(at: Tell, tell: Tell) -> Tell:

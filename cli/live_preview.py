@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Callable, Sequence
@@ -22,14 +23,15 @@ Tell = Callable[[str], None]
 PREVIEW = "127.0.0.1:8080"
 TOKEN = "STREAMDIFFVSR_TOKEN"
 _LONGEST_TOKEN = 1024  # bytes
+_LAST_PORT = 65535
 
 PreviewAt = Annotated[
     str | None,
     typer.Option(
         "--preview",
         metavar="[HOST:PORT]",
-        help=f"Serve a web page that shows the video, at HOST:PORT ({PREVIEW} if left out)."
-        + opt.default("on if there is no --to"),
+        help="Serve a web page that shows the video, at HOST:PORT or :PORT, such as :8081 "
+        f"({PREVIEW} if left out)." + opt.default("on if there is no --to"),
     ),
 ]
 Token = Annotated[
@@ -61,15 +63,45 @@ def with_preview_at(arguments: Sequence[str]) -> list[str]:
     return given
 
 
+def preview_at(
+    asked: str | None, token: str | None, token_file: Path | None, *, needed: bool
+) -> tuple[str, int] | None:
+    """Returns the host and port of the page; None if none is asked for.
+
+    Args:
+        asked: HOST:PORT or :PORT.
+        needed: Whether there is a page even if none is asked for.
+
+    Raises:
+        UsageError: It is no such place, or there is a token but no page.
+    """
+    if asked is None and not needed:
+        given = "token" if token else "token_file" if token_file is not None else ""
+        if given:
+            what = f"{option(given)} has no effect"
+            why = "it is for the preview page, and there is none"
+            raise UsageError(what, why, f"add {option('preview')}, or leave it out")
+        return None
+    place = PREVIEW if asked is None else asked
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        what = f"{option('preview')} {place!r:.60} is not HOST:PORT or :PORT"
+        raise UsageError(what, remedy="write it like localhost:8081 or :8081")
+    if int(port) > _LAST_PORT:
+        what = f"{option('preview')} {place!r:.60} has no such port"
+        raise UsageError(what, f"ports are numbers from 0 to {_LAST_PORT}", "choose another one")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def open_preview(
-    place: str,
+    place: tuple[str, int],
     token: str | None,
     token_file: Path | None,
     status: Callable[[], dict[str, Any]],
     tell: Tell,
     prefer: Prefer | None,
 ) -> Preview:
-    """Opens the page at HOST:PORT and reports its address.
+    """Opens the page at a host and port and reports its address.
 
     The address has the token only if that stands on the command line anyway.
 
@@ -87,10 +119,10 @@ def open_preview(
         secret, source = read_token(token_file, tell), f"{str(token_file)!r}"
     elif not token and (secret := os.environ.get(TOKEN)):
         source = TOKEN
-    host, _, port = place.rpartition(":")
+    host, port = place
     page = Preview(
-        host.strip("[]") or "127.0.0.1",
-        int(port),
+        host,
+        port,
         token=secret or None,
         status=status,
         tell=tell,
@@ -130,6 +162,11 @@ def read_token(path: Path, tell: Tell) -> str:
 
 
 def _is_place(text: str) -> bool:
-    """Returns whether a text is HOST:PORT or :PORT, not a source or an option."""
+    """Returns whether a text is meant as HOST:PORT or :PORT, not as a source or an option.
+
+    A host or a port alone is meant so, too: what it lacks is then said.
+    """
+    if re.fullmatch(r"\d+|(localhost|\d+(\.\d+){3})(:\w*)?", text):
+        return True
     host, colon, port = text.rpartition(":")
     return bool(colon) and port.isdigit() and "/" not in host and host not in ("webcam", "screen")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..building.request import BUILT_IN
 from ..engines.host import cuda_gpu
 from ..engines.interface import kind_of
 from ..errors import StreamDiffVSRError
 from ..graphs.spec import SCALE, Size, format_size
+from ..runtime.live.mode import EXACT
 from . import options as opt
 
 if TYPE_CHECKING:
+    from ..building.provider import EngineProvider
     from ..runtime.live.running import Ended
 
 RtspTransport = Annotated[
@@ -51,6 +56,7 @@ StallTimeout = Annotated[
 _PIXEL_NS = 50
 _MOST_CORES = 8  # that one frame makes use of
 _USELESS_S = 1.0  # a frame
+_TILES = "48x48"  # the size of the engines that refine tiles
 
 
 class SizeAdvice:
@@ -83,6 +89,38 @@ class SizeAdvice:
 
     def _on_gpu(self) -> bool:
         return cuda_gpu() is not None if self._device is None else kind_of(self._device) != "cpu"
+
+
+class Unfinished:
+    """Says that a session has ended while its engines were still being opened or built.
+
+    Args:
+        engines: The set that was given; None if engines are built where there are none.
+        provider: Builds them.
+
+    Attributes:
+        why: The reason and the remedy, in one line; "" unless engines were being opened at the
+            last look.
+    """
+
+    def __init__(self, engines: Path | None, provider: EngineProvider) -> None:
+        self._engines, self._provider = engines, provider
+        self.why = ""
+
+    def look(self, status: dict[str, Any]) -> None:
+        """Takes a status of the running session."""
+        building = status["building"]
+        self.why = self._why(building["size"], status["mode"]) if building else ""
+
+    def _why(self, size: str, mode: str) -> str:
+        if self._engines is not None:
+            return "the session ended before its engine was open"
+        ahead = f"streamdiffvsr engines --size {size}"
+        if (model := self._provider.request.model) not in (None, BUILT_IN):
+            ahead += f" --model {shlex.quote(model)}"
+        if mode != EXACT and size == _TILES and (batch := self._provider.tile_batch) > 1:
+            ahead += f" --batch {batch}"
+        return f"the session ended before its engine was built; `{ahead}` builds it ahead"
 
 
 def expected_s(size: Size, cores: int) -> float:

@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 
 EVERY_S = 1.0  # from one JSON status line to the next
 _EARLY_S = 0.01  # by which one may come earlier, as clocks are read twice
-_LEAST_FIRST = ("resets", "reconnects", "dropped", "rung", "latency")
+_LEAST_FIRST = ("p95", "resets", "reconnects", "words", "dropped", "rung", "latency")
 
 
 class Reporter:
@@ -118,17 +118,27 @@ def in_one_line(status: dict[str, Any], width: int | None = None) -> str:
 
     Args:
         width: The most terminal cells that it may take; None for no limit. A longer line first
-            loses its least important parts, then its end.
+            loses its least important parts and words, then its end.
     """
     parts = _parts(status)
     for least in _LEAST_FIRST:
         if width is None or cell_len(_joined(parts)) <= width:
             break
-        parts.pop(least, None)
+        _shorten(parts, least)
     line = _joined(parts)
     if width is None or cell_len(line) <= width:
         return line
     return set_cell_size(line, width - 1).rstrip() + "…"
+
+
+def _shorten(parts: dict[str, str], least: str) -> None:
+    """Takes the part that matters least out of the line, or the words that only explain a part."""
+    if least == "p95":
+        parts["latency"] = parts.get("latency", "").partition(" (")[0]
+    elif least == "words":
+        parts["rung"] = parts["rung"].replace(" % model", " %").replace("tiles/frame", "tiles")
+    else:
+        parts.pop(least, None)
 
 
 def _parts(status: dict[str, Any]) -> dict[str, str]:

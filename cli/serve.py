@@ -250,6 +250,7 @@ class _Running:
             opener(self._folder, self._provider, 0, min(limits, default=None), self._tell),
             tell=self._tell,
             meanwhile=BICUBIC if exact else ADAPTIVE,
+            given=self._folder is not None,
             pooled=MAX_CAMERAS,
         )
         tiles = TileThread(tile_opener(self._folder, self._provider, self._tell))

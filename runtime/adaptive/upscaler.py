@@ -187,8 +187,9 @@ def check_region(region: Region, size: Size) -> None:
     x, y, width, height = region
     inside = x >= 0 and y >= 0 and x + width <= size[1] and y + height <= size[0]
     if width < 1 or height < 1 or not inside:
+        begins = 0 <= x < size[1] and 0 <= y < size[0] and width > 0 and height > 0
+        how = "reaches beyond" if begins else "is not in"
         raise UsageError(
-            f"the region {x},{y},{width},{height} is not in the frame",
-            f"frames are {format_size(size)}",
-            "give X,Y,W,H in pixels of the source",
+            f"the region {x},{y},{width},{height} {how} the frame ({format_size(size)})",
+            remedy="give X,Y,W,H in pixels of the source",
         )

@@ -214,6 +214,7 @@ class EnginePool:
             name of each step; may take minutes.
         tell: Receives one line when engines are needed, are ready, or have failed.
         meanwhile: What frames are until then.
+        given: Whether the engines were given, so that none are ever built.
         pooled: For how many sizes engines are kept.
     """
 
@@ -223,10 +224,11 @@ class EnginePool:
         *,
         tell: Tell,
         meanwhile: str = BICUBIC,
+        given: bool = False,
         pooled: int = MAX_POOLED,
     ) -> None:
         self._open, self._tell, self._meanwhile = open_ladder, tell, meanwhile
-        self._pooled = pooled
+        self._given, self._pooled = given, pooled
         self._ladders: dict[Size, QualityLevels] = {}
         self._failures: dict[Size, str] = {}
         self._opening: dict[Size, _Opening] = {}
@@ -247,10 +249,9 @@ class EnginePool:
             if size in self._opening or size in self._failures or self._stopped:
                 return None
             opening = self._opening[size] = _Opening(lambda: self._fetch(size))
-        self._tell(
-            f"engines for {format_size(size)}: opened now, or built first, which takes seconds "
-            f"for the built-in model; {self._meanwhile} meanwhile"
-        )
+        built = "opened now, or built first, which takes seconds for the built-in model"
+        how = "the given set is checked and opened" if self._given else built
+        self._tell(f"engines for {format_size(size)}: {how}; {self._meanwhile} meanwhile")
         opening.thread.start()
         return None
 

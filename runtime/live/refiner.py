@@ -177,6 +177,8 @@ class Refiner:
         return self._shared.leave(self._place, timeout_s)
 
     def _take_failure(self, error: Exception) -> None:
+        if self._stopped:  # which ends a build
+            return
         expected = isinstance(error, StreamDiffVSRError)
         self.error = str(error) if expected else f"{type(error).__name__}: {error}"
 

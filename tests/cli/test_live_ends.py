@@ -80,3 +80,31 @@ def test_only_sizes_that_can_never_be_useful_are_warned_of() -> None:
             advice.look({"source": {"size": size}})
         assert len(told) == count
         told.clear()
+
+
+@pytest.mark.parametrize(("mode", "size"), [("exact", "160x90"), ("adaptive", "48x48")])
+def test_a_session_that_ends_before_its_engine_is_there_says_so(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, size: str
+) -> None:
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "empty"))
+    ran = cli(
+        *("live", "testsrc=160x90@30", "--to", "null", "--mode", mode, "--json"),
+        *("--max-seconds", 0.8, "--device", "cpu"),
+    )
+    assert ran.code == 0, ran.err
+    told = [json.loads(line).get("text", "") for line in ran.out.splitlines()]
+    assert [line for line in told if "no frame was made" in line] == [
+        "no frame was made by the model: the session ended before its engine was built; "
+        f"`streamdiffvsr engines --size {size}` builds it ahead"
+    ]
+    assert not any("failed" in line or "unexpectedly" in line for line in told)
+
+
+def test_given_engines_are_never_said_to_be_built(cli: Cli, parity_engines: Path) -> None:
+    ran = cli(
+        *("live", "testsrc=160x90@10", "--to", "null", "--mode", "exact", "--json"),
+        *("--engines", parity_engines, "--max-frames", 5),
+    )
+    assert ran.code == 0, ran.err
+    assert "the given set is checked and opened" in ran.out
+    assert "built first" not in ran.out

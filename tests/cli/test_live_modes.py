@@ -59,6 +59,10 @@ def test_a_given_set_decides_what_auto_is(tiles: Path, parity_engines: Path) -> 
     assert choose_mode("auto", parity_engines).mode == "exact"
     assert choose_mode("exact", tiles).mode == "exact"
     assert choose_mode("adaptive", tiles, ["1,2,3,4"], 2.0).regions == ((1, 2, 3, 4),)
+    with pytest.raises(
+        UsageError, match=r"these engines make whole frames; use .* \(--size 48x48\)"
+    ):
+        choose_mode("auto", parity_engines, ["1,2,3,4"])
     with pytest.raises(UsageError, match="64x48, and tiles are 48x48"):
         choose_mode("adaptive", parity_engines)
 
@@ -70,6 +74,8 @@ def test_a_given_set_decides_what_auto_is(tiles: Path, parity_engines: Path) -> 
         (["--roi", "1,2,3"], "write X,Y,W,H"),
         (["--roi", "1,2,0,4"], "write X,Y,W,H"),
         (["--roi=-1,2,3,4"], "write X,Y,W,H"),
+        (["--roi=-5,0,20,20"], "X and Y are 0 or more, width and height above 0"),
+        (["--roi", "0,0,0,0"], "X and Y are 0 or more, width and height above 0"),
         (["--refresh-s", "0"], "0.1"),
         (["--mode", "exact", "--roi", "0,0,8,8"], "--roi has no effect in exact mode"),
         (["--mode", "exact", "--refresh-s", "4"], "--refresh-s has no effect in exact mode"),
@@ -126,7 +132,7 @@ def test_python_has_adaptive_frames_of_any_size() -> None:
         assert up.refresh_s == 5 and up.engine.batch == 1
         engines.add(up.engine.identity)
     assert len(engines) == 1
-    with pytest.raises(UsageError, match="is not in the frame"):
+    with pytest.raises(UsageError, match=r"reaches beyond the frame \(160x90\)"):
         streamdiffvsr.adaptive("tiny", size=(90, 160), regions=[(150, 0, 20, 20)])
 
 
@@ -153,6 +159,20 @@ def test_the_terminal_shows_how_much_the_model_made() -> None:
     adaptive = {"fresh": 0.784, "tiles_per_frame": 1.234}
     shown = in_one_line({**STATUS, "rung": "adaptive", "adaptive": adaptive, "note": ""})
     assert "adaptive, 78 % model, 1.2 tiles/frame" in shown
+
+
+def test_eighty_columns_have_room_for_how_much_the_model_made() -> None:
+    status = {
+        **STATUS,
+        "size": "1280x720",
+        "latency_ms": {"p50": 141.2, "p95": 155.0},
+        "rung": "adaptive",
+        "adaptive": {"fresh": 0.784, "tiles_per_frame": 1.234},
+        "source": {"state": "playing", "reconnects": 2, "error": ""},
+        "sinks": [],
+    }
+    line = in_one_line(status, 79)
+    assert line == "playing, 1280x720 at 30.0 fps -> 14.9 fps, 141 ms, adaptive, 78 %, 1.2 tiles"
 
 
 @pytest.mark.slow

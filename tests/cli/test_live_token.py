@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamdiffvsr.cli.live_preview import TOKEN, open_preview, read_token
+from streamdiffvsr.cli.live_preview import TOKEN, open_preview, preview_at, read_token
 from streamdiffvsr.errors import StreamDiffVSRError
 from streamdiffvsr.tests.conftest import Cli
 
@@ -19,7 +19,9 @@ def opened(token: str | None = None, file: Path | None = None, place: str = "127
     """Returns what is told when a preview is opened."""
     pytest.importorskip("aiohttp", reason="the preview needs the extra live")
     told: list[str] = []
-    page = open_preview(place, token, file, dict, told.append, None)
+    at = preview_at(place, token, file, needed=False)
+    assert at is not None
+    page = open_preview(at, token, file, dict, told.append, None)
     page.close(2.0)
     return "\n".join(told)
 
@@ -109,3 +111,29 @@ def test_without_a_token_a_file_is_advised_first(cli: Cli) -> None:
     ran = cli("live", "testsrc", "--preview", "0.0.0.0:0", "--to", "null")
     assert ran.code == 2
     assert "give one with --token-file, STREAMDIFFVSR_TOKEN or --token, or listen" in ran.error
+
+
+@pytest.mark.parametrize("kind", ["--token", "--token-file"])
+def test_a_token_without_a_page_is_refused(cli: Cli, tmp_path: Path, kind: str) -> None:
+    value = CANARY if kind == "--token" else secret_file(tmp_path)
+    ran = cli("live", "testsrc", "--to", "null", kind, value, "--max-seconds", 20)
+    assert ran.code == 2 and len(ran.err.splitlines()) == 1
+    assert f"{kind} has no effect" in ran.err and "add --preview" in ran.err
+    assert CANARY not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("8081", "write it like localhost:8081 or :8081"),
+        ("localhost", "write it like localhost:8081 or :8081"),
+        ("10.0.0.1", "write it like localhost:8081 or :8081"),
+        ("localhost:", "write it like localhost:8081 or :8081"),
+        ("localhost:http", "write it like localhost:8081 or :8081"),
+        ("localhost:99999", "ports are numbers from 0 to 65535"),
+    ],
+)
+def test_what_is_no_host_and_port_is_one_line(cli: Cli, place: str, why: str) -> None:
+    ran = cli("live", "testsrc", "--preview", place, "--to", "null", "--max-seconds", 20)
+    assert ran.code == 2 and len(ran.err.splitlines()) == 1
+    assert f"--preview '{place}'" in ran.err and why in ran.err

@@ -342,7 +342,7 @@ def test_regions_outside_the_frame() -> None:
     stop = threading.Event()
     session.run(stop, max_frames=1)
     assert len(told) == 1 and "500,0,10,10 is not in the frame" in told[0]
-    with pytest.raises(UsageError, match="is not in the frame"):
+    with pytest.raises(UsageError, match="reaches beyond the frame"):
         session.prefer([(120, 0, 20, 20)])
     assert session.status()["adaptive"]["regions"] == [[0, 0, 20, 20], [90, 60, 30, 30]]
     session.run(stop)

@@ -30,6 +30,7 @@ _FAILURE = "could not encode the preview"
 _DEADLINE_S = 10.0  # for one frame, and for the start
 _LINGER_S = 10.0  # how long the child outlives the last viewer
 _KEY_PAUSE_S = 0.25  # keys are large: slow viewers ask often
+ENDED = "ended"  # the reason with which a WebSocket is closed; the page knows it
 _RETRY_S = (1.0, 30.0)
 _BASE_MEMORY_BYTES = 2 << 30
 _MEMORY_FRAMES = 40
@@ -352,6 +353,10 @@ class Preview(View):
         self.port, self.url = door.port, door.url_with_token
         self._server = door.serve(self.routes.add_to, self.routes.send_status, self.leave)
         self.attach(self._server.call)
+
+    def leave(self) -> None:
+        """Disconnects the viewers, and tells them that the session has ended."""
+        self._audience.end(ENDED)
 
     def close(self, deadline_s: float) -> None:
         """Disconnects the viewers and ends. Safe twice."""

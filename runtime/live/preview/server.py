@@ -223,7 +223,7 @@ class Routes:
                     await _send_all(connection, viewer)
             finally:
                 reading.cancel()
-                await _leave(connection)
+                await _leave(connection, viewer.farewell)
         return connection
 
     async def _listen(self, connection: web.WebSocketResponse, viewer: Viewer) -> None:
@@ -339,9 +339,10 @@ def _gone(request: web.Request) -> Iterator[None]:
             request.transport.abort()
 
 
-async def _leave(connection: web.WebSocketResponse) -> None:
+async def _leave(connection: web.WebSocketResponse, farewell: str) -> None:
+    closing = connection.close(code=WSCloseCode.GOING_AWAY, message=farewell.encode())
     with contextlib.suppress(asyncio.TimeoutError, ConnectionError, RuntimeError):
-        await asyncio.wait_for(connection.close(code=WSCloseCode.GOING_AWAY), 2 * _GOODBYE_S)
+        await asyncio.wait_for(closing, 2 * _GOODBYE_S)
 
 
 def _keep_short(request: web.Request) -> None:

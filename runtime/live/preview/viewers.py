@@ -58,6 +58,7 @@ class Viewer:
     Attributes:
         freshness: Whether it wants to know how fresh the parts of a frame are.
         sound: Whether it listens.
+        farewell: Why it was ended, for the viewer to read; "" if there is nothing to say.
     """
 
     def __init__(self, watch: str = "", pictures: frozenset[str] = frozenset({"hr", "lr"})) -> None:
@@ -65,6 +66,7 @@ class Viewer:
         self.freshness = self.sound = False
         self.dropped = 0
         self.ended = False
+        self.farewell = ""
         self._changed = asyncio.Event()
         self._texts: list[str] = []
         self._status: str | None = None
@@ -141,9 +143,9 @@ class Viewer:
             self._unshown.popleft()
         self._oldest_sent = self._unshown[0][1] if self._unshown else None
 
-    def end(self) -> None:
+    def end(self, farewell: str = "") -> None:
         """Makes :meth:`next` return None."""
-        self.ended = True
+        self.ended, self.farewell = True, farewell
         self._changed.set()
 
     async def next(self) -> str | bytes | Packet | None:
@@ -232,7 +234,7 @@ class Audience:
         for viewer in self._viewers:
             viewer.send_status(text)
 
-    def end(self) -> None:
-        """Ends every viewer."""
+    def end(self, farewell: str = "") -> None:
+        """Ends every viewer, and says why."""
         for viewer in self._viewers:
-            viewer.end()
+            viewer.end(farewell)

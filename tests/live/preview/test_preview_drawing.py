@@ -183,8 +183,16 @@ def test_regions_are_entered_by_keyboard_and_refusals_are_shown(
         wait_until(lambda: len(session.regions) == 2)
         enter(0, 5, 40, 30)
         tab.wait_for("document.getElementById('dialog-said').textContent !== ''")
-        assert tab.text("dialog-said") == "the region at 0 is outside the frame; draw it again"
+        assert tab.text("dialog-said") == "The region at 0 is outside the frame; draw it again"
+        assert tab.text("regions-said") == ""  # once is enough
         save(tab, "page-regions-dialog")
+        for field, number in zip(("x", "y", "width", "height"), (90, 5, 40, 30), strict=True):
+            tab.page.fill(f"#regions [name={field}]", str(number))
+        keys.press("Enter")
+        assert tab.text("dialog-said") == (
+            "Left and Width reach 130, and the frame is 96 pixels wide"
+        )
+        assert len(session.regions) == 2
         tab.page.get_by_role("button", name="Remove 40\u00d730 at 10, 5").press("Enter")
         wait_until(lambda: session.regions == [[90, 50, 6, 4]])
         keys.press("Escape")
@@ -197,7 +205,7 @@ def test_regions_are_entered_by_keyboard_and_refusals_are_shown(
         keys.press("r")
         drag(tab, (0, 0.2), (0.3, 0.4))
         tab.wait_for("document.getElementById('regions-said').className === 'error'")
-        assert tab.text("regions-said") == "the region at 0 is outside the frame; draw it again"
+        assert tab.text("regions-said") == "The region at 0 is outside the frame; draw it again"
         assert_outlined(tab, session.regions)
         keys.press("c")
         wait_until(lambda: session.regions == [])

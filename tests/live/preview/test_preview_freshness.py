@@ -13,11 +13,12 @@ from streamdiffvsr.tests.live.preview.rig import playing, preview, wait_until
 from streamdiffvsr.tests.live.preview.tab import Tab, picture_of, save
 
 MODEL, CARRIED, BICUBIC = (18, 184, 134), (245, 194, 17), (224, 49, 49)
-OPACITY = 0.45
+OPACITY, DARKER = 0.5, 0.6  # of the colours, and the picture below them
 
 
 def is_close(pixel: np.ndarray, colour: Sequence[float], opacity: float = OPACITY) -> bool:
-    wanted = (1 - opacity) * GREY + opacity * np.asarray(colour)
+    below = DARKER * GREY if opacity else GREY
+    wanted = (1 - opacity) * below + opacity * np.asarray(colour)
     return bool(np.abs(pixel - wanted).max() < 9)
 
 
@@ -86,7 +87,7 @@ def test_the_overlay_is_there_in_fullscreen_and_after_a_reconnection(
         tab.page.keyboard.press("f")
         tab.wait_for("document.fullscreenElement === null")
     opened.close(2.0)
-    tab.wait_for("document.getElementById('state').textContent === 'Server lost'")
+    tab.wait_for("document.getElementById('state').textContent === 'Session ended'")
     with (
         preview(opened.port, prefer=session.prefer) as (again, told),
         playing(again, told, make=grey),

@@ -153,18 +153,31 @@ def test_it_comes_back_by_itself_when_the_server_does(tab: Tab) -> None:
     with preview(port, token="t") as (opened, told), playing(opened, told):
         tab.page.goto(opened.url)
         tab.shows()
-    tab.wait_for("document.getElementById('state').textContent === 'Server lost'")
-    assert "The connection to the server is lost" in tab.text("notice")
-    save(tab, "page-server-lost")
+    tab.wait_for("document.getElementById('state').textContent === 'Session ended'")
+    assert "The session has ended" in tab.text("notice")
+    save(tab, "page-session-ended")
     last, _ = tab.pixels("after")
     with preview(port, token="t") as (opened, told):
         told.offered = last + 100
         with playing(opened, told):
             tab.wait_for(f"document.getElementById('after').dataset.index > {last + 99}")
             tab.wait_for("document.getElementById('state').textContent === 'Live'")
-    tab.wait_for("document.getElementById('state').textContent === 'Server lost'")
+    tab.wait_for("document.getElementById('state').textContent === 'Session ended'")
     with preview(port, token="another"):  # the old pass is of no use there
         tab.wait_for("document.getElementById('state').textContent === 'Not allowed'")
+
+
+def test_a_server_that_says_nothing_more_is_lost(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    with preview(port, token="t") as (opened, told), playing(opened, told):
+        tab.page.goto(opened.url)
+        tab.shows()
+        monkeypatch.setattr("streamdiffvsr.runtime.live.preview.preview.ENDED", "")
+    tab.wait_for("document.getElementById('state').textContent === 'Server lost'")
+    assert "The connection to the server is lost" in tab.text("notice")
+    save(tab, "page-server-lost")
+    with preview(port, token="t") as (opened, told), playing(opened, told):
+        tab.wait_for("document.getElementById('state').textContent === 'Live'")
 
 
 def test_a_size_that_changes_is_followed(tab: Tab) -> None:

@@ -151,9 +151,16 @@ def test_tiles_below_none_and_regions_outside_are_refused() -> None:
     frame = np.zeros((*SIZE, 3), np.uint8)
     with pytest.raises(UsageError, match="tiles=-1 is not possible"):
         upscaler.step(frame, upscaler.initial_state(), tiles=-1)
-    for region in ((0, 0, 0, 5), (-1, 0, 5, 5), (100, 0, 29, 5), (0, 95, 5, 2)):
-        with pytest.raises(UsageError, match="is not in the frame"):
-            upscaler.prefer([region])
+    for how, *region in (
+        ("is not in", 0, 0, 0, 5),
+        ("is not in", -1, 0, 5, 5),
+        ("is not in", 128, 0, 5, 5),
+        ("reaches beyond", 100, 0, 29, 5),
+        ("reaches beyond", 0, 95, 5, 2),
+    ):
+        x, y, width, height = region
+        with pytest.raises(UsageError, match=rf"{how} the frame \(128x96\)"):
+            upscaler.prefer([(x, y, width, height)])
 
 
 def test_detail_that_is_no_larger_than_the_models_error_is_left_out() -> None:

@@ -210,19 +210,19 @@ export function showFacts(status) {
   const causes = resets.map(([cause, n]) => `${cause} ${count(n)}`).join(", ");
   const facts = [
     ["Running for", duration(status.uptime_s)],
-    ["Latency to the sinks", `${milliseconds(status.latency_ms?.p50)} / ${milliseconds(status.latency_ms?.p95)} ms`],
-    ["Dropped", count(status.dropped)],
-    ["Passed through", count(status.passed_through)],
-    ["Reconnects", count(status.source?.reconnects)],
-    ["State resets", causes ? `${count(total)} (${causes})` : count(total)],
-    ...(status.running ? [["Mode", mode(status)]] : []),
-    ["Rung", status.rung ?? "–"],
+    ["Latency to the sinks", `p50 ${milliseconds(status.latency_ms?.p50)} ms, p95 ${milliseconds(status.latency_ms?.p95)} ms`,
+      "From a decoded frame to its output, without this page"],
+    ["Dropped", count(status.dropped), "Frames of the source that came too fast"],
+    ["Shown without the model", count(status.passed_through), "Frames that were enlarged and no more"],
+    ["State resets", causes ? `${count(total)} (${causes})` : count(total), "Times the model began again, as after a cut"],
+    ...(status.running && !isAdaptive(status) ? [["Mode", mode(status)]] : []),
     ["Memory", status.memory_mb == null ? "–" : `${count(Math.round(status.memory_mb))} MB`],
   ];
   if (status.gpu) facts.push(["GPU", `${status.gpu.name}, ${count(Math.round(status.gpu.memory_mb))} MB`]);
   if (status.engine) facts.push(["Engine", status.engine]);
-  at("facts").replaceChildren(...facts.map(([name, value]) => {
+  at("facts").replaceChildren(...facts.map(([name, value, explained]) => {
     const row = make("div");
+    if (explained) row.title = explained;
     row.append(make("dt", name), make("dd", value));
     return row;
   }));

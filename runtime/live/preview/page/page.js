@@ -8,6 +8,7 @@ import { Sound } from "./sound.js";
 
 const SILENT_MS = 5000; // a server that says nothing for this long is gone
 const RETRY_MS = [500, 1000, 2000, 4000, 5000];
+const ENDED_RETRY_MS = 10_000; // after a session that ended in good order
 const STILL_MS = 3000; // without a new picture
 const PINGS = 12; // the clock is judged by the quickest answer of this many
 
@@ -20,6 +21,7 @@ const page = {
   socket: null,
   connected: false,
   refused: false,
+  ended: false, // the session, in good order
   attempts: 0,
   retryAt: 0,
   heardAt: 0,
@@ -50,7 +52,7 @@ function connect() {
   let opened = false;
   socket.onopen = () => {
     opened = true;
-    Object.assign(page, { connected: true, refused: false, attempts: 0, pongs: [] });
+    Object.assign(page, { connected: true, refused: false, ended: false, attempts: 0, pongs: [] });
     for (let n = 0; n < 4; n += 1) ping();
     sound.restart();
     watch();
@@ -63,19 +65,24 @@ function connect() {
     if (opened.header.format === "sound") sound.push(data, opened);
     else picture.push(data, opened);
   };
-  socket.onclose = () => socket === page.socket && lost(opened);
+  socket.onclose = ({ reason }) => {
+    page.ended ||= reason === "ended";
+    if (socket === page.socket) lost(opened);
+  };
 }
 
 async function lost(wasOpen) {
   page.socket = null;
   page.connected = false;
-  const wait = RETRY_MS[Math.min(page.attempts, RETRY_MS.length - 1)] * (0.8 + 0.4 * Math.random());
+  const usual = RETRY_MS[Math.min(page.attempts, RETRY_MS.length - 1)];
+  const wait = (page.ended ? ENDED_RETRY_MS : usual) * (0.8 + 0.4 * Math.random());
   page.attempts += 1;
   page.retryAt = performance.now() + wait;
   showState();
   setTimeout(connect, wait);
   if (!wasOpen) {
     const answer = await fetch("healthz").catch(() => null); // a refusal looks like no server otherwise
+    if (answer) page.ended = false; // another server is there
     page.refused = answer?.status === 401 || answer?.status === 403;
   }
 }
@@ -145,6 +152,7 @@ function notice() {
     return ["bad", "Not allowed", "The server wants its token: open the address that it has printed."];
   }
   if (!page.connected) {
+    if (page.ended) return ["end", "Session ended", "This page goes on when it is started again"];
     if (!page.status) return ["wait", "Connecting", "Looking for the server"];
     const seconds = Math.max(0, Math.ceil((page.retryAt - performance.now()) / 1000));
     return ["bad", "Server lost", seconds ? `Trying again in ${seconds} s` : "Trying again"];
@@ -161,7 +169,7 @@ function notice() {
   return ["good", "Live", ""];
 }
 
-const SAID = { "Server lost": "The connection to the server is lost", Reconnecting: "The source is reconnecting", Ended: "The source has ended", Paused: "The camera is paused", Failed: "The camera has failed", Live: "" };
+const SAID = { "Server lost": "The connection to the server is lost", "Session ended": "The session has ended", Reconnecting: "The source is reconnecting", Ended: "The source has ended", Paused: "The camera is paused", Failed: "The camera has failed", Live: "" };
 
 function showState() {
   const [mood, name, detail] = notice();

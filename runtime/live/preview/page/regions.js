@@ -39,6 +39,8 @@ export class Regions {
       const { x, y, width, height } = event.target.elements;
       const fields = [x, y, width, height];
       const region = fields.map((field) => field.valueAsNumber);
+      const beyond = this.#beyond(region);
+      if (beyond) return this.#say(beyond, true);
       event.target.reset(); // at once: the next numbers may be typed before the answer
       this.#change((list) => [...list, region]).then((done) => {
         if (done || fields.some((field) => field.value)) return;
@@ -86,6 +88,15 @@ export class Regions {
 
   clear() {
     if (this.#available && this.#list.length) this.#change(() => []);
+  }
+
+  /** Why a region reaches beyond the frame, by the names of the fields; "" if it does not. */
+  #beyond([x, y, width, height]) {
+    if (!this.#size) return "";
+    const [w, h] = this.#size;
+    if (x + width > w) return `Left and Width reach ${x + width}, and the frame is ${w} pixels wide`;
+    if (y + height > h) return `Top and Height reach ${y + height}, and the frame is ${h} pixels high`;
+    return "";
   }
 
   /** Gives up the rectangle that is being drawn, else drawing itself. */
@@ -161,10 +172,12 @@ export class Regions {
     return sent;
   }
 
+  /** Says something where it is looked for: in the dialog while that is open, else under the picture. */
   #say(text, error = false) {
-    for (const id of ["regions-said", "dialog-said"]) {
-      at(id).textContent = text;
-      at(id).classList.toggle("error", error);
+    const inDialog = at("regions").open;
+    for (const [id, shown] of [["regions-said", !inDialog], ["dialog-said", inDialog]]) {
+      at(id).textContent = shown ? text : "";
+      at(id).classList.toggle("error", shown && error);
     }
   }
 
@@ -212,7 +225,8 @@ async function post(regions) {
     });
     const body = await answer.json().catch(() => ({}));
     if (answer.ok && body.regions) return [body.regions, ""];
-    return [null, body.error ?? `The server refused the regions (${answer.status})`];
+    if (body.error) return [null, body.error[0].toUpperCase() + body.error.slice(1)];
+    return [null, `The server refused the regions (${answer.status})`];
   } catch {
     return [null, "The server cannot be reached; try again"];
   }
