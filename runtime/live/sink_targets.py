@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ...durable import beside
 from ...engines.plugins import plugins
@@ -24,6 +24,7 @@ from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import already_there, check_folder, check_output
 from ..media.redact import ESCAPES, hide, redact_address, secrets_in
+from .addresses import asks_to_listen
 from .frame import NullSink, OutputFrame, Sink
 from .relays import WHIP_SCHEMES, Relay, parse_srt, parse_whip
 
@@ -80,8 +81,7 @@ class Target:
         """Returns whether it waits for a receiver instead of calling one."""
         if self.relay:
             return self.relay.listens
-        query = parse_qsl(urlsplit(self.where).query) if self.traits.remote else []
-        return any(key == "listen" and value != "0" for key, value in query)
+        return self.traits.remote and asks_to_listen(self.where)
 
     def clean(self, text: str) -> str:
         """Returns the text in one line, without the secrets of the address."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,9 @@ def test_the_api_may_add_cameras_of_the_network(source: str) -> None:
         ("devices", {"source": "/dev/video0"}),
         ("devices", {"source": "webcam:0"}),
         ("devices", {"source": "testsrc", "to": "v4l2:/dev/video9"}),
+        ("devices", {"source": "testsrc", "to": "v4l2:///dev/video9"}),
+        ("files", {"source": "testsrc", "to": "/tmp/frames://"}),
+        ("files", {"source": "testsrc", "to": "1://out.mkv"}),
         ("local", {"source": "rtsp://127.0.0.1/live"}),
         ("local", {"source": "rtsp://localhost:8554/live"}),
         ("local", {"source": "rtsp://[::1]/live"}),
@@ -241,10 +245,16 @@ def test_the_api_may_add_cameras_of_the_network(source: str) -> None:
         ("local", {"source": "rtsp://[fe80::7]/x"}),
         ("local", {"source": "http://100.100.100.200/"}),
         ("local", {"source": "http://0.0.0.0:80/"}),
+        ("local", {"source": "tcp://:9000"}),
+        ("local", {"source": "testsrc", "to": "tcp://:9000"}),
         ("local", {"source": "testsrc", "to": "rtsp://127.0.0.1:8554/x"}),
         ("listen", {"source": "udp://0.0.0.0:9000"}),
         ("listen", {"source": "tcp://192.0.2.7:9000?listen=1"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000?listen"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000?listen=1&listen=0"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000#?listen=1"}),
         ("listen", {"source": "testsrc", "to": "tcp://192.0.2.7:9000?listen=1"}),
+        ("listen", {"source": "testsrc", "to": "tcp://192.0.2.7:9000?listen"}),
         ("options", {"source": "rtsp://192.0.2.7/x", "option": {"user_agent": "x"}}),
     ],
 )
@@ -255,6 +265,17 @@ def test_the_api_may_not_add_what_is_of_this_machine(need: str, table: dict[str,
     others = set(ALLOWED) - {need}
     with pytest.raises(UsageError, match=f'allow = \\["{need}"\\]'):
         guest(others, **table)
+
+
+def test_an_address_of_a_network_that_this_machine_has_is_its_own() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.7", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine is on no network")
+        own = probe.getsockname()[0]
+    with pytest.raises(UsageError, match='allow = \\["local"\\]'):
+        guest(source=f"rtsp://{own}/live")
 
 
 def test_what_the_file_allows_the_api_may_add(tmp_path: Path) -> None:
