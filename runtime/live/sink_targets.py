@@ -39,6 +39,7 @@ _NETWORK = {
     "tcp": "mpegts",
 }
 _IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+_IMAGE_NAME = "%06d.png"
 _DATAGRAM_BYTES = 1316  # seven packets of a transport stream
 GROUP = "streamdiffvsr_sinks"
 
@@ -259,7 +260,7 @@ def _images(text: str, overwrite: bool) -> Target | None:
     if path is None:
         return None
     if text.endswith(("/", os.sep)) or path.is_dir():
-        path /= "%06d.png"
+        path /= _IMAGE_NAME
     name, ending = path.name, path.suffix.lower()
     if ending not in _IMAGES:
         return None
@@ -294,6 +295,19 @@ def unused_name(text: str) -> str:
         return text
     free = _unused(folder, lambda: folder.is_dir() and any_match(folder, bool))
     return f"{free}{os.sep}{path.name if folder is not path else ''}"
+
+
+def place_of(text: str) -> str:
+    """Returns what is equal for two targets that would write to one place.
+
+    For files and folders that is the path without links.
+    """
+    path = _path(text)
+    if path is None or text == "null":
+        return text
+    real = os.path.realpath(text.removeprefix("v4l2:"))
+    folder = text.endswith(("/", os.sep)) or os.path.isdir(real)
+    return os.path.join(real, _IMAGE_NAME) if folder else real
 
 
 def _unused(path: Path, taken: Callable[[], bool]) -> Path:

@@ -147,6 +147,54 @@ def test_each_fault_is_one_line_that_names_the_camera_and_the_key(
     assert line.startswith("cameras.toml: ") and wanted in line and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a = " + "[" * 5000, "its lists or tables are nested too deep"),
+        (".".join("a" * 3000) + " = 1", "a line has more than 2000 points"),
+        ("a = " + "9" * 5000, "a number in it has too many digits"),
+        (CAMERA + "latency_ms = 0x" + "f" * 5000, "key latency_ms: a value of the type int is not"),
+        (CAMERA + f"option = {{ a = 0x{'f' * 5000} }}", "key option: it has to be a table"),
+        (CAMERA + 'to = "a\\u0000.mkv"', "key to: it has a character that no name"),
+        (CAMERA + f'to = "{"a" * 3000}.mkv"', "key to: File name too long"),
+        (f'[camera.yard]\nsource = "{"a" * 3000}.mkv"', "key source: File name too long"),
+        ('[server]\nlisten = ":\u0668\u0660"', "is not HOST:PORT"),
+        (CAMERA + 'to = ["a.mkv", "./a.mkv"]', "key to: an output is given twice"),
+        (CAMERA + 'to = ["b", "b/%06d.png"]', "key to: an output is given twice"),
+        (CAMERA + "to = 'link.mkv'\n[camera.a]\nsource='testsrc'\nto='c.mkv'", "writes there"),
+    ],
+)
+def test_odd_values_are_faults_too(file: Path, text: str, wanted: str) -> None:
+    (file.parent / "b").mkdir()
+    (file.parent / "link.mkv").symlink_to("c.mkv")
+    (line,) = faults(file, text)
+    assert wanted in line and len(line) < 500
+
+
+def test_a_mark_of_utf8_is_no_fault(file: Path) -> None:
+    file.write_text("\ufeff" + CAMERA, encoding="utf-8")
+    assert list(read_configuration(file).cameras) == ["yard"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[camera.a]\nsource = "${SECRET}"',
+        '[camera.a]\nsource = "testsrc=${SECRET}"',
+        '[camera.a]\nsource = "rtsp://host:${SECRET}/x"',
+        '[camera.a]\nsource = "testsrc"\nmode = "${SECRET}"',
+        '[camera.a]\nsource = "testsrc"\nto = "whip://host:x/${SECRET}"',
+        '[server]\nlisten = "${SECRET}"',
+    ],
+)
+def test_a_fault_never_shows_what_a_variable_holds(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("SECRET", "canary'7/é")
+    (line,) = faults(file, text)
+    assert "canary" not in line and "***" in line
+
+
 def test_all_faults_are_found_at_once(file: Path) -> None:
     text = "[server]\nlisten = 1\n[camera.a]\nmode = 3\nroi = 1\n[camera.b]\nsource='testsrc'\nx=1"
     lines = faults(file, text)
