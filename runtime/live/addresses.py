@@ -239,7 +239,7 @@ def _recognise(text: str) -> tuple[str, str, str | None]:
     if re.fullmatch(r"/dev/video\d+", text):
         return "webcam", text, "v4l2"
     scheme = _SCHEME.match(text)
-    if scheme and ("://" in text or not Path(text).exists()):
+    if scheme and ("://" in text or not _exists(text)):
         return _network(text, scheme[1].lower())
     return "file", _file(text), None
 
@@ -316,9 +316,16 @@ def _screen(text: str) -> tuple[str, str]:
     raise StreamDiffVSRError(f"cannot read from {text!r}", why)
 
 
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
+
+
 def _file(text: str) -> str:
     path, shown = Path(text), redact_address(text)
-    if text and path.exists():
+    if text and _exists(text):
         return str(path.absolute())
     if len(path.parts) <= 1 and not path.suffix:
         raise UsageError(f"cannot read from {shown!r}", f"accepted are {ACCEPTED}")
