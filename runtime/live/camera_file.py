@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ...errors import StreamDiffVSRError, UsageError, shown
-from ..media.redact import hide
+from ..media.redact import hide, keep_secret
 from .camera import CameraPlan
 from .camera_keys import CAMERA, ENGINES, LISTEN, SERVER, SHARED, Key, Wrong
 from .service import MAX_CAMERAS, NAME, Settings
@@ -277,7 +277,10 @@ class _Reader:
         for secret in (value, escaped, repr(value)[1:-1], shown(value)[1:-1]):
             if len(secret) >= _SHORTEST_SECRET:
                 self._secrets.add(secret)
-        return escaped if "://" in text[: found.start()] else value
+        if "://" not in text[: found.start()]:
+            return value
+        keep_secret(escaped)
+        return escaped
 
 
 def _value_of(found: re.Match[str]) -> str:

@@ -17,6 +17,9 @@ from streamdiffvsr.runtime.live.camera_file import (
 )
 from streamdiffvsr.runtime.live.guests import ALLOWED, check_guest
 from streamdiffvsr.runtime.live.service import MAX_CAMERAS
+from streamdiffvsr.runtime.live.sink_targets import parse_target
+from streamdiffvsr.runtime.media import redact as redaction
+from streamdiffvsr.runtime.media.redact import hide
 
 
 @pytest.fixture
@@ -343,3 +346,21 @@ def test_a_source_with_an_odd_name_is_not_there() -> None:
             CameraPlan(name).address()
     with pytest.raises(StreamDiffVSRError, match="no such file"):
         guest({"files"}, source="a" * 3000 + ".mkv")
+
+
+def test_a_variable_is_hidden_in_every_part_of_an_address(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setenv("KEY", "yellow bird")
+    found = read(
+        file,
+        '[camera.a]\nsource = "rtsp://yard.lan/${KEY}"\nto = "rtmp://server.lan/app/${KEY}"',
+    )
+    plan = found.cameras["a"].plan
+    address, target = plan.address(), parse_target(plan.to[0])
+    assert address.shown == "rtsp://yard.lan/***"
+    assert target.shown == "rtmp://server.lan/app/***"
+    for text in ("no rtsp://yard.lan/yellow%20bird", "no yellow bird here"):
+        assert "yellow" not in hide(text, address.secrets)
+        assert "yellow" not in target.clean(text)
