@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from ...errors import StreamDiffVSRError, UsageError, option
 from ..media.redact import ESCAPES, redact_address, secrets_in
@@ -125,6 +125,7 @@ _KINDS = {
     "srt": "srt",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters at least: C: is a drive
+_LISTEN = re.compile(r"[?&]listen(?:=([^&]*))?(?=&|$)")
 _PATTERN = re.compile(r"testsrc(?:=(\d{1,5})x(\d{1,5})(?:@(\d{1,3}))?)?")
 _MAX_PATTERN_SIDE = 4096
 _MAX_THREADS = 64
@@ -219,7 +220,7 @@ def parse_source(
         secrets=secrets_in(text),
         listens=relay.listens
         if relay
-        else kind == "udp" or (kind == "tcp" and _asks_to_listen(url)),
+        else kind == "udp" or (kind == "tcp" and asks_to_listen(url)),
         loop=bool(_whole(chosen, LOOP, 1)),
         decoder_threads=_whole(chosen, DECODER_THREADS, _MAX_THREADS),
         transports=transports if kind == "rtsp" else (),
@@ -238,7 +239,7 @@ def _recognise(text: str) -> tuple[str, str, str | None]:
     if re.fullmatch(r"/dev/video\d+", text):
         return "webcam", text, "v4l2"
     scheme = _SCHEME.match(text)
-    if scheme and ("://" in text or not Path(text).exists()):
+    if scheme and ("://" in text or not _exists(text)):
         return _network(text, scheme[1].lower())
     return "file", _file(text), None
 
@@ -267,8 +268,9 @@ def _network(text: str, scheme: str) -> tuple[str, str, str | None]:
     return kind, text, {"rtsp": "rtsp", "rtmp": "flv", "srt": "mpegts"}.get(kind)
 
 
-def _asks_to_listen(url: str) -> bool:
-    return parse_qs(urlsplit(url).query).get("listen", ["0"])[-1] not in ("0", "")
+def asks_to_listen(url: str) -> bool:
+    """Returns whether an address has `listen`, which libav takes without a value, too."""
+    return any(value != "0" for value in _LISTEN.findall(url))
 
 
 def _pattern(text: str) -> str:
@@ -314,9 +316,16 @@ def _screen(text: str) -> tuple[str, str]:
     raise StreamDiffVSRError(f"cannot read from {text!r}", why)
 
 
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
+
+
 def _file(text: str) -> str:
     path, shown = Path(text), redact_address(text)
-    if text and path.exists():
+    if text and _exists(text):
         return str(path.absolute())
     if len(path.parts) <= 1 and not path.suffix:
         raise UsageError(f"cannot read from {shown!r}", f"accepted are {ACCEPTED}")

@@ -26,6 +26,7 @@ ALLOWED = {
 }
 _RECORDING = "an output that is a file or folder"
 _PLAIN = re.compile(r"[a-z][a-z0-9+.-]+://|testsrc(=|$)|webcam:|screen(:|$)|/dev/video\d+$")
+_ADDRESS = re.compile(r"(?!v4l2:)[A-Za-z][A-Za-z0-9+.-]*://")
 _PREFIX = re.compile(r"([a-z][a-z0-9]+):")
 _OWN = {"file": FILES, "webcam": DEVICES, "screen": DEVICES}
 
@@ -52,7 +53,7 @@ def _needs(plan: CameraPlan) -> Iterator[tuple[str, str]]:
     if not _PLAIN.match(plan.source):
         yield FILES, "a source that is a file"
     for text in plan.to:
-        if "://" not in text and text != "null":
+        if not _ADDRESS.match(text) and text != "null":
             kind = _PREFIX.match(text)
             yield (DEVICES, f"an output of the kind {kind[1]}") if kind else (FILES, _RECORDING)
     address = plan.address()

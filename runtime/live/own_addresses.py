@@ -24,8 +24,10 @@ def plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 def leads_here(host: str) -> bool:
     """Returns whether a name or address stands for this machine, its link or its cloud.
 
-    A name that stands for nothing now does not.
+    A name that stands for nothing now does not; an address without a host does.
     """
+    if not host:
+        return True
     try:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
@@ -37,5 +39,17 @@ def leads_here(host: str) -> bool:
         or one.is_link_local
         or one.is_unspecified
         or one.is_multicast
+        or _is_own(one)
         for one in addresses
     )
+
+
+def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Returns whether this machine has the address, which only then can be bound."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...errors import UsageError
 from .camera import Camera, CameraPlan
+from .sink_targets import place_of
 
 MAX_CAMERAS = 64
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -87,6 +88,7 @@ class Service:
                 raise NameTaken(f"there is a camera {name!r} already", remedy="remove it first")
             if len(self._cameras) >= MAX_CAMERAS or self._closed:
                 raise UsageError(f"no camera can be added to {len(self._cameras)}")
+            self._check_outputs(settings)
             camera = self._put(name, settings, origin)
         self._tell(f"{name}: added")
         return camera
@@ -134,6 +136,12 @@ class Service:
             cameras = list(self._cameras.values())
             self._close_all(cameras)
         return any(camera.stuck for camera in cameras)
+
+    def _check_outputs(self, settings: Settings) -> None:
+        wanted = {place_of(target) for target in settings.plan.to if target != "null"}
+        for other, camera in self._cameras.items():
+            if wanted.intersection(map(place_of, camera.plan.to)):
+                raise UsageError(f"camera {other!r} writes to such an output already")
 
     def _put(self, name: str, settings: Settings, origin: str) -> Camera:
         camera = self._cameras[name] = self._make(name, settings, origin)

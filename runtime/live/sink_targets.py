@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ...durable import beside
 from ...engines.plugins import plugins
@@ -24,6 +24,7 @@ from ...errors import StreamDiffVSRError, UsageError
 from ..media.encoders import H264_CONTAINERS as CONTAINERS
 from ..media.preflight import already_there, check_folder, check_output
 from ..media.redact import ESCAPES, hide, redact_address, secrets_in
+from .addresses import asks_to_listen
 from .frame import NullSink, OutputFrame, Sink
 from .relays import WHIP_SCHEMES, Relay, parse_srt, parse_whip
 
@@ -38,6 +39,7 @@ _NETWORK = {
     "tcp": "mpegts",
 }
 _IMAGES = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+_IMAGE_NAME = "%06d.png"
 _DATAGRAM_BYTES = 1316  # seven packets of a transport stream
 GROUP = "streamdiffvsr_sinks"
 
@@ -80,8 +82,7 @@ class Target:
         """Returns whether it waits for a receiver instead of calling one."""
         if self.relay:
             return self.relay.listens
-        query = parse_qsl(urlsplit(self.where).query) if self.traits.remote else []
-        return any(key == "listen" and value != "0" for key, value in query)
+        return self.traits.remote and asks_to_listen(self.where)
 
     def clean(self, text: str) -> str:
         """Returns the text in one line, without the secrets of the address."""
@@ -259,7 +260,7 @@ def _images(text: str, overwrite: bool) -> Target | None:
     if path is None:
         return None
     if text.endswith(("/", os.sep)) or path.is_dir():
-        path /= "%06d.png"
+        path /= _IMAGE_NAME
     name, ending = path.name, path.suffix.lower()
     if ending not in _IMAGES:
         return None
@@ -294,6 +295,19 @@ def unused_name(text: str) -> str:
         return text
     free = _unused(folder, lambda: folder.is_dir() and any_match(folder, bool))
     return f"{free}{os.sep}{path.name if folder is not path else ''}"
+
+
+def place_of(text: str) -> str:
+    """Returns what is equal for two targets that would write to one place.
+
+    For files and folders that is the path without links.
+    """
+    path = _path(text)
+    if path is None or text == "null":
+        return text
+    real = os.path.realpath(text.removeprefix("v4l2:"))
+    folder = text.endswith(("/", os.sep)) or os.path.isdir(real)
+    return os.path.join(real, _IMAGE_NAME) if folder else real
 
 
 def _unused(path: Path, taken: Callable[[], bool]) -> Path:

@@ -67,6 +67,7 @@ _RANDOM = re.compile(
     r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
     r"|(?=[\w-]*[A-Z])(?=[\w-]*[a-z])(?=[\w-]*[0-9])[\w-]{24,}"
 )
+_known: set[str] = set()  # secrets by what they are, not by their place
 _HOLDS_ADDRESS = re.compile(r"://|:.*@", re.DOTALL)
 _USER_AND_PASSWORD = re.compile(r"([^:@=]*[A-Za-z][^:@=]*:).+", re.DOTALL)
 
@@ -91,7 +92,16 @@ def redact_address(text: str) -> str:
 
     Unlike :func:`redact` it knows where the address ends, so that a password may have spaces.
     """
-    return _Redaction().any_address(text)
+    made = _Redaction().any_address(text)
+    for secret in sorted(_known, key=len, reverse=True):
+        made = made.replace(secret, HIDDEN)
+    return made
+
+
+def keep_secret(text: str) -> None:
+    """Makes a text of four characters or more a secret in every part of any address."""
+    if len(text) >= _SHORTEST_SECRET:
+        _known.add(text)
 
 
 def secrets_in(address: str) -> tuple[str, ...]:
@@ -102,7 +112,8 @@ def secrets_in(address: str) -> tuple[str, ...]:
     """
     redaction = _Redaction()
     redaction.any_address(address)
-    found = [*redaction.hidden, *map(unquote, redaction.hidden)]
+    hidden = [*redaction.hidden, *(secret for secret in _known if secret in address)]
+    found = [*hidden, *map(unquote, hidden)]
     for text in redaction.userinfo:
         password = text.partition(":")[2]
         found += [password, unquote(password), *re.split(r"[/?#@:]", password)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from streamdiffvsr.runtime.live.camera_file import (
 )
 from streamdiffvsr.runtime.live.guests import ALLOWED, check_guest
 from streamdiffvsr.runtime.live.service import MAX_CAMERAS
+from streamdiffvsr.runtime.live.sink_targets import parse_target
+from streamdiffvsr.runtime.media import redact as redaction
+from streamdiffvsr.runtime.media.redact import hide
 
 
 @pytest.fixture
@@ -146,6 +150,54 @@ def test_each_fault_is_one_line_that_names_the_camera_and_the_key(
     assert line.startswith("cameras.toml: ") and wanted in line and "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a = " + "[" * 5000, "its lists or tables are nested too deep"),
+        (".".join("a" * 3000) + " = 1", "a line has more than 2000 points"),
+        ("a = " + "9" * 5000, "a number in it has too many digits"),
+        (CAMERA + "latency_ms = 0x" + "f" * 5000, "key latency_ms: a value of the type int is not"),
+        (CAMERA + f"option = {{ a = 0x{'f' * 5000} }}", "key option: it has to be a table"),
+        (CAMERA + 'to = "a\\u0000.mkv"', "key to: it has a character that no name"),
+        (CAMERA + f'to = "{"a" * 3000}.mkv"', "key to: File name too long"),
+        (f'[camera.yard]\nsource = "{"a" * 3000}.mkv"', "there is no such file"),
+        ('[server]\nlisten = ":\u0668\u0660"', "is not HOST:PORT"),
+        (CAMERA + 'to = ["a.mkv", "./a.mkv"]', "key to: an output is given twice"),
+        (CAMERA + 'to = ["b", "b/%06d.png"]', "key to: an output is given twice"),
+        (CAMERA + "to = 'link.mkv'\n[camera.a]\nsource='testsrc'\nto='c.mkv'", "writes there"),
+    ],
+)
+def test_odd_values_are_faults_too(file: Path, text: str, wanted: str) -> None:
+    (file.parent / "b").mkdir()
+    (file.parent / "link.mkv").symlink_to("c.mkv")
+    (line,) = faults(file, text)
+    assert wanted in line and len(line) < 3500
+
+
+def test_a_mark_of_utf8_is_no_fault(file: Path) -> None:
+    file.write_text("\ufeff" + CAMERA, encoding="utf-8")
+    assert list(read_configuration(file).cameras) == ["yard"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[camera.a]\nsource = "${SECRET}"',
+        '[camera.a]\nsource = "testsrc=${SECRET}"',
+        '[camera.a]\nsource = "rtsp://host:${SECRET}/x"',
+        '[camera.a]\nsource = "testsrc"\nmode = "${SECRET}"',
+        '[camera.a]\nsource = "testsrc"\nto = "whip://host:x/${SECRET}"',
+        '[server]\nlisten = "${SECRET}"',
+    ],
+)
+def test_a_fault_never_shows_what_a_variable_holds(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("SECRET", "canary'7/é")
+    (line,) = faults(file, text)
+    assert "canary" not in line and "***" in line
+
+
 def test_all_faults_are_found_at_once(file: Path) -> None:
     text = "[server]\nlisten = 1\n[camera.a]\nmode = 3\nroi = 1\n[camera.b]\nsource='testsrc'\nx=1"
     lines = faults(file, text)
@@ -232,6 +284,9 @@ def test_the_api_may_add_cameras_of_the_network(source: str) -> None:
         ("devices", {"source": "/dev/video0"}),
         ("devices", {"source": "webcam:0"}),
         ("devices", {"source": "testsrc", "to": "v4l2:/dev/video9"}),
+        ("devices", {"source": "testsrc", "to": "v4l2:///dev/video9"}),
+        ("files", {"source": "testsrc", "to": "/tmp/frames://"}),
+        ("files", {"source": "testsrc", "to": "1://out.mkv"}),
         ("local", {"source": "rtsp://127.0.0.1/live"}),
         ("local", {"source": "rtsp://localhost:8554/live"}),
         ("local", {"source": "rtsp://[::1]/live"}),
@@ -241,10 +296,16 @@ def test_the_api_may_add_cameras_of_the_network(source: str) -> None:
         ("local", {"source": "rtsp://[fe80::7]/x"}),
         ("local", {"source": "http://100.100.100.200/"}),
         ("local", {"source": "http://0.0.0.0:80/"}),
+        ("local", {"source": "tcp://:9000"}),
+        ("local", {"source": "testsrc", "to": "tcp://:9000"}),
         ("local", {"source": "testsrc", "to": "rtsp://127.0.0.1:8554/x"}),
         ("listen", {"source": "udp://0.0.0.0:9000"}),
         ("listen", {"source": "tcp://192.0.2.7:9000?listen=1"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000?listen"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000?listen=1&listen=0"}),
+        ("listen", {"source": "tcp://192.0.2.7:9000#?listen=1"}),
         ("listen", {"source": "testsrc", "to": "tcp://192.0.2.7:9000?listen=1"}),
+        ("listen", {"source": "testsrc", "to": "tcp://192.0.2.7:9000?listen"}),
         ("options", {"source": "rtsp://192.0.2.7/x", "option": {"user_agent": "x"}}),
     ],
 )
@@ -257,6 +318,17 @@ def test_the_api_may_not_add_what_is_of_this_machine(need: str, table: dict[str,
         guest(others, **table)
 
 
+def test_an_address_of_a_network_that_this_machine_has_is_its_own() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.7", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine is on no network")
+        own = probe.getsockname()[0]
+    with pytest.raises(UsageError, match='allow = \\["local"\\]'):
+        guest(source=f"rtsp://{own}/live")
+
+
 def test_what_the_file_allows_the_api_may_add(tmp_path: Path) -> None:
     out = tmp_path / "out.mkv"
     assert guest({"files"}, source="testsrc", to=str(out)).to == (str(out),)
@@ -266,3 +338,29 @@ def test_what_the_file_allows_the_api_may_add(tmp_path: Path) -> None:
 def test_no_variable_is_replaced_for_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME_SECRET", "canary")
     assert "canary" not in guest(source="rtsp://192.0.2.7/${HOME_SECRET}").source
+
+
+def test_a_source_with_an_odd_name_is_not_there() -> None:
+    for name in ("a" * 3000 + ".mkv", "a\0.mkv"):
+        with pytest.raises(StreamDiffVSRError):
+            CameraPlan(name).address()
+    with pytest.raises(StreamDiffVSRError, match="no such file"):
+        guest({"files"}, source="a" * 3000 + ".mkv")
+
+
+def test_a_variable_is_hidden_in_every_part_of_an_address(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_known", set())
+    monkeypatch.setenv("KEY", "yellow bird")
+    found = read(
+        file,
+        '[camera.a]\nsource = "rtsp://yard.lan/${KEY}"\nto = "rtmp://server.lan/app/${KEY}"',
+    )
+    plan = found.cameras["a"].plan
+    address, target = plan.address(), parse_target(plan.to[0])
+    assert address.shown == "rtsp://yard.lan/***"
+    assert target.shown == "rtmp://server.lan/app/***"
+    for text in ("no rtsp://yard.lan/yellow%20bird", "no yellow bird here"):
+        assert "yellow" not in hide(text, address.secrets)
+        assert "yellow" not in target.clean(text)

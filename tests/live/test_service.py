@@ -191,3 +191,14 @@ def test_all_end_at_the_same_time(openings: Openings, tmp_path: Path) -> None:
     for file in files:
         with av.open(str(file)) as container:
             assert sum(1 for _ in container.decode(video=0)) > 0
+
+
+def test_a_camera_that_would_write_to_the_output_of_another_is_refused(
+    service: Service, tmp_path: Path
+) -> None:
+    service.add("a", settings("a", to=(str(tmp_path / "a.mkv"), "null")))
+    twice = (f"{tmp_path}/./a.mkv", "null")
+    with pytest.raises(UsageError, match="'a' writes to such an output already"):
+        service.add("b", settings("b", to=twice))
+    service.remove("a")
+    service.add("b", settings("b", to=twice))

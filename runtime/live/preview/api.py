@@ -141,20 +141,26 @@ class Api:
 Change = Callable[[web.Request, dict[str, Any]], Awaitable[web.Response]]
 
 
+def _object(body: bytes) -> dict[str, Any]:
+    """Returns the JSON object that a body is, {} for an empty one; raises `Refused` otherwise."""
+    try:
+        order = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "the request is not JSON") from error
+    if not isinstance(order, dict):
+        raise Refused(400, "the request is not a JSON object")
+    return order
+
+
 def _changing(change: Change) -> Handler:
     """Returns a handler that reads the JSON object of a request first, and reports what fails."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
-            body = await body_of(request)
-            order = json.loads(body) if body.strip() else {}
-            if not isinstance(order, dict):
-                return complaint(400, "the request is not a JSON object")
+            order = _object(await body_of(request))
             return await change(request, order)
         except Refused as refused:
             return complaint(refused.status, str(refused))
-        except (ValueError, RecursionError):
-            return complaint(400, "the request is not JSON")
         except UnknownCamera as error:
             return complaint(404, str(error))
         except NameTaken as error:

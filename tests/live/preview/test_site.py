@@ -181,6 +181,8 @@ def test_a_camera_is_added_and_removed(served: Served) -> None:
         ({"name": "a", "source": "/etc/passwd"}, 'allow = ["files"]'),
         ({"name": "a", "source": "rtsp://127.0.0.1/x"}, 'allow = ["local"]'),
         ({"name": "a", "source": "testsrc", "to": "a.mkv"}, 'allow = ["files"]'),
+        ({"name": "a", "source": "rtsp://192.0.2.7/\0"}, "a character that no name or address"),
+        ({"name": "a", "source": "rtsp://192.0.2.7/\ud800"}, "a character that no name or address"),
     ],
 )
 def test_a_camera_that_is_wrong_or_not_allowed_is_not_added(
@@ -317,10 +319,10 @@ def test_answers_are_as_the_description_says(served: Served) -> None:
     for camera in served.cameras().values():
         jsonschema.validate(camera, one)
         assert set(camera) == set(described["components"]["schemas"]["Camera"]["properties"])
-    from streamdiffvsr.runtime.live import camera_file
+    from streamdiffvsr.runtime.live.camera_keys import CAMERA
 
     keys = set(described["components"]["schemas"]["NewCamera"]["properties"]) - {"name"}
-    assert keys == set(camera_file._CAMERA)
+    assert keys == set(CAMERA)
 
 
 # ---- the page ----
