@@ -66,6 +66,7 @@ class TestInThisProcess:
         assert [shape for shape, _ in shown] == [(192, 256, 3)] * 2
         assert shown[0][1] < shown[1][1]
 
+    @pytest.mark.slow
     def test_a_saved_state_goes_on_as_if_nothing_had_happened(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from streamdiffvsr.building import builder
 from streamdiffvsr.cli.live_source import SizeAdvice, expected_s
+from streamdiffvsr.errors import StreamDiffVSRError
+from streamdiffvsr.runtime.live import engine_pool, tile_thread
 from streamdiffvsr.tests.conftest import Cli
 from streamdiffvsr.tests.live.receivers import free_port
 from streamdiffvsr.tests.live.streams import tcp
@@ -86,10 +90,20 @@ def test_only_sizes_that_can_never_be_useful_are_warned_of() -> None:
 def test_a_session_that_ends_before_its_engine_is_there_says_so(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, size: str
 ) -> None:
+    closed = threading.Event()
+
+    def build(order: object, progress: object) -> None:
+        """A build that takes until its process is ended."""
+        closed.wait(60)
+        raise StreamDiffVSRError("the build ended unexpectedly", "it was closed")
+
     monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(builder, "execute_in_child", build)
+    for module in (engine_pool, tile_thread):
+        monkeypatch.setattr(module, "close_children_of", lambda thread: closed.set())
     ran = cli(
         *("live", "testsrc=160x90@30", "--to", "null", "--mode", mode, "--json"),
-        *("--max-seconds", 0.8, "--device", "cpu"),
+        *("--max-frames", 30, "--device", "cpu"),
     )
     assert ran.code == 0, ran.err
     told = [json.loads(line).get("text", "") for line in ran.out.splitlines()]

@@ -38,6 +38,7 @@ def last_of(ran: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_adaptive_frames_come_out_at_the_sources_rate(cli: Cli, tiles: Path) -> None:
     ran = cli(
         *("live", SOURCE, "--mode", "adaptive", "--engines", tiles, "--to", "null", "--json"),

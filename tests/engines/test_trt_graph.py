@@ -268,6 +268,7 @@ def plan_of(path: Path, shape: tuple[int, ...]) -> bytes:
     return plan.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of", "rewritten"), [("prompt", True), ("pixels", True), ("prompt", False)]
 )

@@ -201,6 +201,7 @@ def test_every_geometry_keeps_its_specs(geometry: Geometry, model: Model) -> Non
     assert all(o.isfinite().all() for o in outputs.values() if o.is_floating_point())
 
 
+@pytest.mark.slow
 def test_half_precision_is_close_in_every_graph(model: Model) -> None:
     geometry = Geometry((31, 32))
     whole, half = Row(model, geometry, steps=1), Row(model, geometry, "fp16", steps=1)

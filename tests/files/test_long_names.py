@@ -34,6 +34,7 @@ class Stopped(Nearest):
         return super().step(frame, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", ["a", WIDE])
 def test_a_job_is_stopped_and_gone_on_with_under_the_longest_name(tmp_path, letter):
     source = film(tmp_path / "in.mp4", CUT + 12, [CUT])

@@ -112,6 +112,7 @@ def test_the_model_refines_a_camera_at_its_own_rate(folder: Path) -> None:
     assert last.freshness is not None and last.freshness.max() > 200
 
 
+@pytest.mark.slow
 def test_no_frame_waits_for_a_tile() -> None:
     made = adaptive(Marking(cost_s=0.6))
     session, sink = session_of(Paced(moving(45, step=1), fps=15), made)

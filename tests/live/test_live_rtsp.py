@@ -132,6 +132,7 @@ def test_age_stays_flat_with_an_engine_three_times_too_slow() -> None:
     assert np.median(ages[-15:]) < np.median(ages[5:20]) + 50
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     out = tmp_path / "out.mkv"
     with RtspServer(**SERVER) as server, running(server, out=out) as live:

@@ -81,6 +81,7 @@ def test_a_killed_server_that_returns_is_played_again_in_a_new_epoch():
     assert len([line for line in source.told if "playing" in line]) == 2
 
 
+@pytest.mark.slow
 def test_a_frozen_server_is_noticed_within_the_timeout():
     with RtspServer(**SMALL) as server, watch(server.url, stall_timeout_s=1.5) as source:
         source.frame()

@@ -18,7 +18,7 @@ from streamdiffvsr.tests.standin.library import compile_driver
 SHARES = 8
 OLDEST = "12.8.0"  # what pyproject.toml asks for at least
 CASES = sorted(path.name for path in Path(__file__).parent.glob("cases_*.py"))
-LONG = {"cases_tiles.py"}
+LONG = {"cases_costs.py", "cases_failures.py", "cases_tiles.py"}
 WITH_LONG_ONES_SLOW = [
     pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CASES
 ]

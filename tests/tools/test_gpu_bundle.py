@@ -73,6 +73,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_no_part_is_larger_than_asked(bundle: Path) -> None:
     parts = sorted(bundle.iterdir())
     assert [p.name for p in parts] == [f"part-{n + 1:02}" for n in range(len(parts))]

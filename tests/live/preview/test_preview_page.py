@@ -106,6 +106,7 @@ def test_the_slider_works_by_mouse_and_keyboard(tab: Tab) -> None:
         assert divider.get_attribute("aria-valuetext") == "80 % input, 20 % upscaled"
 
 
+@pytest.mark.slow
 def test_without_webcodecs_it_takes_jpeg(tab: Tab) -> None:
     tab.page.add_init_script("delete window.VideoDecoder")
     with preview() as (opened, told), playing(opened, told):
@@ -148,6 +149,7 @@ def test_it_says_that_the_source_is_away(tab: Tab) -> None:
             tab.wait_for("document.getElementById('notice').hidden")
 
 
+@pytest.mark.slow
 def test_it_comes_back_by_itself_when_the_server_does(tab: Tab) -> None:
     port = free_port()
     with preview(port, token="t") as (opened, told), playing(opened, told):
