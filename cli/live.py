@@ -66,10 +66,6 @@ LatencyMs = Annotated[
         "of quality if necessary." + opt.default("no limit"),
     ),
 ]
-MaxSeconds = Annotated[
-    float | None,
-    typer.Option(metavar="S", min=0.1, help="Stop after S seconds." + opt.default("no limit")),
-]
 SourceOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -85,14 +81,6 @@ NoReconnect = Annotated[
 ]
 NoAudio = Annotated[bool, opt.flag("--no-audio", "Leave the sound of the source out.")]
 OverwriteSinks = Annotated[bool, opt.flag("--overwrite", "Replace existing output files.")]
-JsonLines = Annotated[
-    bool,
-    opt.flag(
-        "--json",
-        "Print JSON lines: messages, a status every second, and the result or the error last."
-        + opt.default("on if stdout is not a terminal"),
-    ),
-]
 
 
 @opt.with_build_options()
@@ -104,7 +92,7 @@ def live(
     roi: Roi = None,
     refresh_s: RefreshS = None,
     latency_ms: LatencyMs = None,
-    max_seconds: MaxSeconds = None,
+    max_seconds: opt.MaxSeconds = None,
     max_frames: opt.MaxFrames = None,
     engines: opt.Engines = None,
     seed: opt.Seed = 0,
@@ -117,7 +105,7 @@ def live(
     no_reconnect: NoReconnect = False,
     no_audio: NoAudio = False,
     overwrite: OverwriteSinks = False,
-    json: JsonLines = False,
+    json: opt.JsonLines = False,
     *,
     build: BuildRequest,
 ) -> dict[str, Any]:

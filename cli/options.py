@@ -55,6 +55,10 @@ MaxFrames = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="Stop after N output frames." + default("no limit")),
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(metavar="S", min=0.1, help="Stop after S seconds." + default("no limit")),
+]
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,6 +99,14 @@ Seed = Annotated[
 ]
 Json = Annotated[
     bool, flag("--json", "Print the result, or the error, as one JSON object on the last line.")
+]
+JsonLines = Annotated[
+    bool,
+    flag(
+        "--json",
+        "Print JSON lines: messages, a status every second, and the result or the error last."
+        + default("on if stdout is not a terminal"),
+    ),
 ]
 JsonFile = Annotated[
     str | None,

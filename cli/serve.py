@@ -45,22 +45,13 @@ Check = Annotated[
     bool,
     opt.flag("--check", "Check the file and exit: 0 if it is right, 2 and a line for each fault."),
 ]
-MaxSeconds = Annotated[
-    float | None,
-    typer.Option(metavar="S", min=0.1, help="Stop after S seconds." + opt.default("no limit")),
-]
-JsonLines = Annotated[
-    bool,
-    opt.flag(
-        "--json",
-        "Print JSON lines: messages, a status every second, and the result or the error last."
-        + opt.default("on if stdout is not a terminal"),
-    ),
-]
 
 
 def serve(
-    file: File, check: Check = False, max_seconds: MaxSeconds = None, json: JsonLines = False
+    file: File,
+    check: Check = False,
+    max_seconds: opt.MaxSeconds = None,
+    json: opt.JsonLines = False,
 ) -> dict[str, Any]:
     """Upscale many cameras at once, with one page and an API for all of them.
 
@@ -80,8 +71,10 @@ def serve(
             typer.echo(f"{file}: {len(cameras)} camera(s): {', '.join(cameras)}")
         return {"cameras": cameras}
     reporter = ServeReporter(as_json=json)
-    running = _Running(file, read_configuration(file), reporter.tell)
-    reason = running.wait(max_seconds, reporter.show)
+    again = threading.Event()
+    with _hangup_set(again):
+        running = _Running(file, read_configuration(file), reporter.tell)
+        reason = running.wait(max_seconds, reporter.show, again)
     reporter.end(reason, running.status())
     if running.error is not None:
         raise running.error
@@ -140,14 +133,24 @@ class _Running:
         tell(f"page: {self._site.url}{where or f'?token={token}'}")
         self._service.follow(cameras)
 
-    def wait(self, max_seconds: float | None, show: Callable[[list[dict[str, Any]]], None]) -> str:
-        """Runs until a signal, the time limit, or an engine that is lost; returns which."""
+    def wait(
+        self,
+        max_seconds: float | None,
+        show: Callable[[list[dict[str, Any]]], None],
+        again: threading.Event,
+    ) -> str:
+        """Runs until a signal, the time limit, or an engine that is lost; returns which.
+
+        Args:
+            show: Receives the status of every camera once a second.
+            again: Asks for the file to be read again when it is set.
+        """
         from ..runtime.live.running import signals_set
 
-        stop, again = threading.Event(), threading.Event()
+        stop = threading.Event()
         until = None if max_seconds is None else time.monotonic() + max_seconds
         reason, looked, shown = "stopped", time.monotonic(), float("-inf")
-        with signals_set(stop), _hangup_set(again):
+        with signals_set(stop):
             while not stop.wait(_TICK_S):
                 if time.monotonic() - shown >= EVERY_S:
                     shown = time.monotonic()

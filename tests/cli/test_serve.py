@@ -24,6 +24,7 @@ from streamdiffvsr.cli.live_status import cameras_in_one_line
 from streamdiffvsr.tests.conftest import Cli
 from streamdiffvsr.tests.live.preview.rig import free_port, get, wait_until
 from streamdiffvsr.tests.live.rtsp import RtspServer, needs_rtsp_server
+from streamdiffvsr.tests.live.sounding import beeping
 
 pytest.importorskip("aiohttp", reason="serve needs the extra live")
 av = pytest.importorskip("av")
@@ -311,6 +312,22 @@ def test_an_engine_that_never_returns_ends_it_with_1(
     assert any(line.startswith("b: engine stuck") for line in lines), "they share it"
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) > 5
+
+
+@pytest.mark.slow
+def test_a_camera_has_its_sound_unless_it_is_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "film.mkv").write_bytes(beeping(6, "matroska"))
+    cameras = "".join(
+        f'[camera.{name}]\nsource = "film.mkv"\nto = "{name}-out.mkv"\naudio = {audio}\n'
+        for name, audio in (("loud", "true"), ("quiet", "false"))
+    )
+    with serving(tmp_path, cameras) as running:
+        wait_until(lambda: {c.get("state") for c in running.cameras().values()} == {"ended"})
+    sounds = {}
+    for name in ("loud", "quiet"):
+        with av.open(str(tmp_path / f"{name}-out.mkv")) as container:
+            sounds[name] = len(container.streams.audio)
+    assert sounds == {"loud": 1, "quiet": 0}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import pytest
 import streamdiffvsr
 from streamdiffvsr.building import builder, spec
 from streamdiffvsr.building.spec import BuildSpec
-from streamdiffvsr.engines import engine_set, registry, tensorrt_backend
+from streamdiffvsr.engines import engine_set, registry, tensorrt_backend, trust
 from streamdiffvsr.engines.host import Gpu
 from streamdiffvsr.engines.onnxruntime_backend import OrtEngine
 from streamdiffvsr.engines.parity import check_parity, run_on_host
@@ -26,6 +26,20 @@ from streamdiffvsr.graphs.spec import GraphSpec, onnx_file
 from streamdiffvsr.tests.engines.graphs import make_graph_folder
 
 VERSION = "1.7.1.116"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shared key, and a cache of the test's own."""
+    for name in trust.KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def new_user(own_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, and no key that has signed anything yet."""
+    monkeypatch.setenv("STREAMDIFFVSR_STATE", str(tmp_path / "state"))
 
 
 class RtxConfig:

@@ -32,12 +32,7 @@ SHARED = "0123456789abcdef" * 4
 posix = pytest.mark.skipif(os.name != "posix", reason="needs owners and modes")
 
 
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shared key, a cache of the test's own, the key that the tests' sets are signed with."""
-    for name in trust.KEY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

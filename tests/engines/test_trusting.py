@@ -12,12 +12,8 @@ from streamdiffvsr.engines.manifest import MANIFEST
 
 
 @pytest.fixture
-def elsewhere(parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def elsewhere(parity_engines: Path, tmp_path: Path, new_user: None) -> Path:
     """A set outside the cache, of another user."""
-    for name in trust.KEY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("STREAMDIFFVSR_STATE", str(tmp_path / "state"))
     return Path(shutil.copytree(parity_engines, tmp_path / "sets" / "64x48"))
 
 

@@ -19,12 +19,8 @@ Spoil = Callable[[], None]
 
 
 @pytest.fixture
-def cached(parity_engines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cached(parity_engines: Path, new_user: None) -> Path:
     """A good set in the cache of a user with a key of their own."""
-    for name in trust.KEY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STREAMDIFFVSR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("STREAMDIFFVSR_STATE", str(tmp_path / "state"))
     folder = Path(shutil.copytree(parity_engines, engines_root() / "set"))
     trust.sign(folder / MANIFEST)
     return folder

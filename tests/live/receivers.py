@@ -124,12 +124,17 @@ def ffmpeg_listener(
 ) -> Iterator[Any]:
     """A real ffmpeg that waits for a sender and keeps what it gets, as it is, in a file."""
     command = ["ffmpeg", "-y", "-loglevel", "error", *options, "-i", url]
-    process = subprocess.Popen(
-        [*command, "-map", streams, "-c", "copy", str(output)], stdin=subprocess.DEVNULL
-    )
-    try:
+    with running(*command, "-map", streams, "-c", "copy", str(output)) as process:
         wait_until(lambda: port in ports_of(process.pid) or process.poll() is not None)
         assert process.poll() is None, "ffmpeg could not listen"
+        yield process
+
+
+@contextmanager
+def running(*command: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended in the end."""
+    process = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **more})
+    try:
         yield process
     finally:
         if process.poll() is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from streamdiffvsr.tests.live.receivers import free_port, ports_of, wait_until
+from streamdiffvsr.tests.live.receivers import free_port, ports_of, running, wait_until
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="of the whip extra")
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -27,21 +26,6 @@ ROOT = Path(__file__).parents[2]
 def free_udp_port() -> int:
     """A UDP port of loopback that was free a moment ago."""
     return free_port(socket.SOCK_DGRAM)
-
-
-@contextmanager
-def running(*command: str, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended in the end."""
-    process = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, **more})
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def frames(seed: int, count: int = 4) -> list[LiveFrame]:
     return [LiveFrame(image, n / 30, time.monotonic(), 0, n) for n, image in enumerate(shown)]
 
 
+def run_together(sessions: Sequence[LiveSession]) -> None:
+    """Runs sessions to their ends, each in a thread."""
+    threads = [threading.Thread(target=one.run, args=(threading.Event(),)) for one in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def made_of(levels: QualityLevels, seeds: list[int]) -> list[list[np.ndarray]]:
     """Runs a session for each seed at the same time, with one pool and one thread."""
     pool = EnginePool(lambda size, at: pytest.fail("engines are there"), tell=lambda line: None)
@@ -39,11 +49,7 @@ def made_of(levels: QualityLevels, seeds: list[int]) -> list[list[np.ndarray]]:
         LiveSession(ListedSource(frames(seed)), pool, [sink], runner=runner)  # type: ignore[arg-type]
         for seed, sink in zip(seeds, sinks, strict=True)
     ]
-    threads = [threading.Thread(target=one.run, args=(threading.Event(),)) for one in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(sessions)
     runner.close()
     assert all(out.rung == "full" for sink in sinks for out in sink.frames)
     return [[out.image for out in sink.frames] for sink in sinks]
@@ -90,11 +96,7 @@ def test_no_frame_is_guided_by_one_of_another_stream() -> None:
         LiveSession(source(shade), pool, [], runner=runner)  # type: ignore[arg-type]
         for shade in (10, 20, 30)
     ]
-    threads = [threading.Thread(target=one.run, args=(threading.Event(),)) for one in sessions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together(sessions)
     runner.close()
     assert len(engine.pairs) == 3 * 19
     assert all(before == after for before, after in engine.pairs)

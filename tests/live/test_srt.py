@@ -19,6 +19,7 @@ from streamdiffvsr.tests.live.receivers import (
     look,
     output,
     ports_of,
+    running,
     wait_until,
 )
 from streamdiffvsr.tests.live.relaying import (
@@ -26,7 +27,6 @@ from streamdiffvsr.tests.live.relaying import (
     QUIET,
     free_udp_port,
     relays,
-    running,
     srt_receiver,
     srt_sender,
 )

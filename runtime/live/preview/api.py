@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from ....errors import StreamDiffVSRError
+from ....reading import parse_json
 from ...media.redact import redact
 from ..camera import RUNNING, Camera
 from ..camera_file import Faults, read_camera
@@ -144,8 +145,8 @@ Change = Callable[[web.Request, dict[str, Any]], Awaitable[web.Response]]
 def _object(body: bytes) -> dict[str, Any]:
     """Returns the JSON object that a body is, {} for an empty one; raises `Refused` otherwise."""
     try:
-        order = json.loads(body) if body.strip() else {}
-    except (ValueError, RecursionError) as error:
+        order = parse_json(body) if body.strip() else {}
+    except ValueError as error:
         raise Refused(400, "the request is not JSON") from error
     if not isinstance(order, dict):
         raise Refused(400, "the request is not a JSON object")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ....errors import UsageError
+from ....reading import parse_json
 
 Region = tuple[int, int, int, int]  # left, top, width and height in LR pixels of the source
 Prefer = Callable[[Sequence[Region]], None]
@@ -27,8 +27,8 @@ def parse_regions(body: bytes) -> list[Region]:
         UsageError: It is anything else, or has more than :data:`MAX_REGIONS` regions.
     """
     try:
-        order = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        order = parse_json(body)
+    except ValueError as error:
         raise UsageError(_FAILURE, "the request is not JSON", _WANTED) from error
     if not isinstance(order, dict) or order.keys() != {"regions"}:
         raise UsageError(_FAILURE, 'the request is not an object with "regions" alone', _WANTED)

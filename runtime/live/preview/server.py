@@ -19,6 +19,7 @@ from PIL import Image as pillow
 
 from ....errors import StreamDiffVSRError
 from ....graphs.arrays import Image
+from ....reading import parse_json
 from ...media.redact import redact
 from .connections import Handler
 from .metrics import CONTENT_TYPE, Metrics
@@ -235,7 +236,7 @@ class Routes:
     def _obey(self, viewer: Viewer, text: str) -> bool:
         """Carries out one message of a page; returns False if it is invalid."""
         try:
-            order = json.loads(text)
+            order = parse_json(text)
             if not isinstance(order, dict):
                 return False
             if "ping" in order:
@@ -255,7 +256,7 @@ class Routes:
                     return False
                 viewer.choose(order["watch"])
                 self._feed.again()
-        except (ValueError, TypeError, ArithmeticError, RecursionError):
+        except (ValueError, TypeError, ArithmeticError):
             return False
         return True
 
